@@ -1,0 +1,53 @@
+import os
+
+import pytest
+
+from genselfdiff.errors import OutputError
+from genselfdiff.files import atomic_file, write_text
+
+
+def test_file_appears_whole(tmp_path):
+    target = tmp_path / "a.txt"
+    write_text(target, "new")
+    assert target.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_failure_leaves_the_old_file_and_no_rest(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_file(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_missing_folder_is_named(tmp_path):
+    with pytest.raises(OutputError, match=r"nowhere/a\.txt: cannot be written: No such file"):
+        write_text(tmp_path / "nowhere" / "a.txt", "x")
+
+
+def test_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    target = tmp_path / "a.txt"
+    with (
+        pytest.raises(OutputError, match=r"a\.txt: cannot be written: No space left on device"),
+        atomic_file(target),
+        open("/dev/full", "w") as full,
+    ):
+        full.write("x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_errors_about_other_files_pass_through(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "a"):
+        open(tmp_path / "input")
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
