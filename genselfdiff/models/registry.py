@@ -1,0 +1,58 @@
+"""Named architectures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genselfdiff.errors import InputError
+from genselfdiff.models.unet import GROUPS, UNet
+
+SIZE_MULTIPLE = 8
+"""Every architecture halves its input three times: heights and widths are multiples of this."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a name stands for."""
+
+    width: int
+    multipliers: tuple[int, ...]
+    description: str
+
+
+ARCHITECTURES = {
+    "paper": Architecture(64, (1, 2, 4, 8), "the published network, 31.3 M parameters"),
+    "small": Architecture(32, (1, 2, 4, 8), "half the width, 7.9 M parameters; for laptops"),
+    "tiny": Architecture(16, (1, 2, 2, 4), "0.8 M parameters; for trying things out"),
+}
+
+
+def create_model(
+    name: str,
+    *,
+    out_channels: int = 3,
+    width: int | None = None,
+    multipliers: Sequence[int] | None = None,
+) -> UNet:
+    """Build a network with fresh weights.
+
+    Args:
+        name: a key of ``ARCHITECTURES``.
+        out_channels: 3 to predict noise, the number of classes to segment.
+        width: channels of the first level instead of the architecture's own; divisible by 8.
+        multipliers: four level widths in units of ``width`` instead of the architecture's own.
+
+    Raises:
+        InputError: unknown name, or sizes that the network cannot be built with.
+    """
+    if name not in ARCHITECTURES:
+        raise InputError(f"no architecture {name!r}; there are: {', '.join(ARCHITECTURES)}")
+    architecture = ARCHITECTURES[name]
+    width = architecture.width if width is None else width
+    multipliers = architecture.multipliers if multipliers is None else tuple(multipliers)
+    if width < GROUPS or width % GROUPS:
+        raise InputError(f"width {width} must be a positive multiple of {GROUPS}")
+    if len(multipliers) != 4 or min(multipliers) < 1:
+        raise InputError(f"multipliers {multipliers} must be four positive numbers")
+    if out_channels < 1:
+        raise InputError(f"out_channels {out_channels} must be at least 1")
+    return UNet(width, multipliers, out_channels)

@@ -1,0 +1,266 @@
+"""The U-Net of GenSelfDiff-HIS: noise predictor in stage 1, segmenter in stage 2.
+
+The module tree spells the state-dict keys of the authors' checkpoints (all under ``net.``), which
+is why parameters sit in small holders named ``fn`` and ``to_out``; the arithmetic is in the ops of
+``genselfdiff.kernels``. Everything here compiles with torch.jit.script.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genselfdiff.kernels import group_norm_silu, linear_attention
+
+GROUPS: Final = 8
+HEADS: Final = 4
+HEAD_DIM: Final = 32
+
+
+class SinusoidalEmbedding(nn.Module):
+    """(N,) integer time steps to (N, dim): sines, then cosines, of geometric frequencies."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.half = dim // 2
+
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
+        # float32 phases would be off by 1e-5 at t = 999; MPS has no float64.
+        dtype = torch.float32 if t.device.type == "mps" else torch.float64
+        exponent = torch.arange(self.half, dtype=dtype, device=t.device) / (self.half - 1)
+        phase = t.to(dtype)[:, None] * torch.exp(-math.log(10000.0) * exponent)[None, :]
+        return torch.cat((phase.sin(), phase.cos()), dim=1)
+
+
+class TimeMlp(nn.Sequential):
+    """Time steps to the (N, 4 * width) embedding that every residual block reads."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(
+            SinusoidalEmbedding(width),
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Linear(4 * width, 4 * width),
+        )
+
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
+        y = self[0](t).to(self[1].weight.dtype)
+        return self[3](self[2](self[1](y)))
+
+
+class ConvNormSilu(nn.Module):
+    """3x3 convolution, GroupNorm(8), SiLU; then the optional shift and residual are added."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm = nn.GroupNorm(GROUPS, out_channels)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        shift: torch.Tensor | None = None,
+        residual: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        norm = self.norm
+        return group_norm_silu(
+            self.proj(x), norm.weight, norm.bias, norm.num_groups, shift, residual, norm.eps
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two ConvNormSilu with the time shift between them, and a shortcut around both."""
+
+    def __init__(self, in_channels: int, out_channels: int, time_dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(time_dim, out_channels))
+        self.block1 = ConvNormSilu(in_channels, out_channels)
+        self.block2 = ConvNormSilu(out_channels, out_channels)
+        self.res_conv = _shortcut(in_channels, out_channels)
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        h = self.block1(x, self.mlp(time))
+        return self.block2(h, None, self.res_conv(x))
+
+
+class HeadBlock(nn.Module):
+    """The residual block of the output head: no time input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block1 = ConvNormSilu(channels, channels)
+        self.block2 = ConvNormSilu(channels, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block2(self.block1(x), None, x)
+
+
+def _shortcut(in_channels: int, out_channels: int) -> nn.Module:
+    if in_channels == out_channels:
+        return nn.Identity()
+    return nn.Conv2d(in_channels, out_channels, 1)
+
+
+class PreNorm(nn.Module):
+    """Parameter holder: a GroupNorm(1) and the attention that reads its output."""
+
+    def __init__(self, channels: int, fn: nn.Module) -> None:
+        super().__init__()
+        self.fn = fn
+        self.norm = nn.GroupNorm(1, channels)
+
+
+class LinearAttentionWeights(nn.Module):
+    """Parameter holder of LinearAttentionBlock."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.to_qkv = nn.Conv2d(channels, 3 * HEADS * HEAD_DIM, 1, bias=False)
+        self.to_out = nn.Sequential(
+            nn.Conv2d(HEADS * HEAD_DIM, channels, 1), nn.GroupNorm(1, channels)
+        )
+
+
+class LinearAttentionBlock(nn.Module):
+    """x + LinearAttention(GroupNorm(1)(x)): attention linear in the number of pixels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = HEADS
+        self.fn = PreNorm(channels, LinearAttentionWeights(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        norm = self.fn.norm
+        weights = self.fn.fn
+        conv = weights.to_out[0]
+        out_norm = weights.to_out[1]
+        bias = conv.bias
+        assert bias is not None  # for TorchScript, which sees an optional
+        return linear_attention(
+            x,
+            norm.weight,
+            norm.bias,
+            weights.to_qkv.weight,
+            conv.weight,
+            bias,
+            out_norm.weight,
+            out_norm.bias,
+            self.heads,
+            norm.eps,
+        )
+
+
+class SoftmaxAttentionWeights(nn.Module):
+    """Parameter holder of SoftmaxAttentionBlock."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.to_qkv = nn.Conv2d(channels, 3 * HEADS * HEAD_DIM, 1, bias=False)
+        self.to_out = nn.Conv2d(HEADS * HEAD_DIM, channels, 1)
+
+
+class SoftmaxAttentionBlock(nn.Module):
+    """x + Attention(GroupNorm(1)(x)): ordinary attention over the pixels of the bottleneck."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = HEADS
+        self.fn = PreNorm(channels, SoftmaxAttentionWeights(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, height, width = x.shape
+        weights = self.fn.fn
+        tokens = self.fn.norm(x).permute(0, 2, 3, 1).reshape(n, height * width, c)
+        qkv = F.linear(tokens, weights.to_qkv.weight.flatten(1))
+        q, k, v = qkv.reshape(n, height * width, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        y = F.linear(y, weights.to_out.weight.flatten(1), weights.to_out.bias)
+        return x + y.reshape(n, height, width, c).permute(0, 3, 1, 2)
+
+
+class Net(nn.Module):
+    """Encoder, bottleneck, decoder and head: what the keys call ``net``."""
+
+    def __init__(self, width: int, multipliers: Sequence[int], out_channels: int) -> None:
+        super().__init__()
+        widths = [width * m for m in multipliers]
+        stem = 2 * (width // 3)
+        time_dim = 4 * width
+        self.init_conv = nn.Conv2d(3, stem, 7, padding=3)
+        self.time_mlp = TimeMlp(width)
+
+        self.downs = nn.ModuleList()
+        for level, (before, after) in enumerate(zip([stem, *widths[:-1]], widths, strict=True)):
+            last = level == len(widths) - 1
+            self.downs.append(
+                nn.ModuleList(
+                    (
+                        ResidualBlock(before, after, time_dim),
+                        ResidualBlock(after, after, time_dim),
+                        LinearAttentionBlock(after),
+                        nn.Identity() if last else nn.Conv2d(after, after, 4, 2, 1),
+                    )
+                )
+            )
+
+        bottom = widths[-1]
+        self.mid_block1 = ResidualBlock(bottom, bottom, time_dim)
+        self.mid_attn = SoftmaxAttentionBlock(bottom)
+        self.mid_block2 = ResidualBlock(bottom, bottom, time_dim)
+
+        self.ups = nn.ModuleList()
+        for after, before in zip(widths[-2::-1], widths[:0:-1], strict=True):
+            self.ups.append(
+                nn.ModuleList(
+                    (
+                        ResidualBlock(2 * before, after, time_dim),
+                        ResidualBlock(after, after, time_dim),
+                        LinearAttentionBlock(after),
+                        nn.ConvTranspose2d(after, after, 4, 2, 1),
+                    )
+                )
+            )
+        self.final_conv = nn.Sequential(HeadBlock(width), nn.Conv2d(width, out_channels, 1))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        time = self.time_mlp(t)
+        x = self.init_conv(x)
+        skips: list[torch.Tensor] = []
+        for level in self.downs:
+            x = level[0](x, time)
+            x = level[1](x, time)
+            x = level[2](x)
+            skips.append(x)
+            x = level[3](x)
+        x = self.mid_block1(x, time)
+        x = self.mid_attn(x)
+        x = self.mid_block2(x, time)
+        # The skip of the first encoder level stays unused, as in the published network.
+        for level in self.ups:
+            x = torch.cat((x, skips.pop()), dim=1)
+            x = level[0](x, time)
+            x = level[1](x, time)
+            x = level[2](x)
+            x = level[3](x)
+        return self.final_conv(x)
+
+
+class UNet(nn.Module):
+    """``forward(x, t)``: predicted noise (stage 1) or logits (stage 2).
+
+    Args:
+        width: channels of the first level; divisible by 8.
+        multipliers: width of each level in units of ``width``.
+        out_channels: 3 for noise, the number of classes for a segmenter.
+    """
+
+    def __init__(self, width: int, multipliers: Sequence[int], out_channels: int) -> None:
+        super().__init__()
+        self.net = Net(width, multipliers, out_channels)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """x: (N, 3, H, W) with H and W multiples of 8; t: (N,) int64; (N, out_channels, H, W)."""
+        return self.net(x, t)

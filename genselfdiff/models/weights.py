@@ -1,0 +1,97 @@
+"""Starting a network from weights made elsewhere: our runs, or the authors' checkpoints."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from genselfdiff.errors import ModelError
+
+HEAD_PREFIX = "net.final_conv."
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Which entries of the state dict were taken and which keep their fresh values."""
+
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    def __str__(self) -> str:
+        fresh = f"; fresh: {', '.join(_rooms(self.fresh))}" if self.fresh else ""
+        return f"{len(self.loaded)} weight tensors loaded, {len(self.fresh)} fresh{fresh}"
+
+
+def load_initial_weights(
+    network: nn.Module, state: Mapping[str, torch.Tensor], *, origin: str | Path, head: bool = False
+) -> LoadReport:
+    """Copy ``state`` into ``network``; the output head (``net.final_conv.*``) only if ``head``.
+
+    Raises:
+        ModelError: an entry is missing, unknown or of another shape; nothing is copied then.
+    """
+    own = network.state_dict()
+    wanted = [key for key in own if head or not key.startswith(HEAD_PREFIX)]
+    given = {key for key in state if head or not key.startswith(HEAD_PREFIX)}
+    missing = [key for key in wanted if key not in given]
+    unknown = sorted(given - own.keys())
+    if missing or unknown:
+        raise ModelError(
+            f"{origin}: not weights of this architecture: {len(missing)} entries missing"
+            f" ({', '.join(missing[:2])}), {len(unknown)} unknown ({', '.join(unknown[:2])})"
+        )
+    for key in wanted:
+        if own[key].shape != state[key].shape:
+            raise ModelError(
+                f"{origin}: {key} has shape {tuple(state[key].shape)}, but this network needs"
+                f" {tuple(own[key].shape)}: choose the architecture and width it was trained with"
+            )
+    network.load_state_dict({key: state[key] for key in wanted}, strict=False)
+    return LoadReport(tuple(wanted), tuple(key for key in own if key not in wanted))
+
+
+def read_authors_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
+    """State dict of a ``.pth`` written by the authors' research code.
+
+    Such a file is a pickled dict with ``epoch``, ``loss`` (a 0-d NumPy array) and
+    ``model_state_dict``. Only NumPy's array reconstruction is admitted beside tensors, so a hostile
+    pickle cannot run code.
+
+    Raises:
+        ModelError: not such a file.
+    """
+    path = Path(path)
+    try:
+        with torch.serialization.safe_globals(_numpy_globals()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as a PyTorch checkpoint of weights") from error
+    state = content.get("model_state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ModelError(f"{path}: holds no 'model_state_dict' with tensors")
+    return state
+
+
+def _numpy_globals() -> list[Any]:
+    reconstruct = np.empty(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    names: list[Any] = [
+        np.ndarray,
+        np.dtype,
+        type(np.dtype(np.float64)),
+        type(np.dtype(np.float32)),
+    ]
+    for function in (reconstruct, scalar):
+        # NumPy 1 wrote numpy.core.multiarray, NumPy 2 writes numpy._core.multiarray.
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            names.append((function, f"{module}.{function.__name__}"))
+    return names
+
+
+def _rooms(keys: tuple[str, ...]) -> list[str]:
+    return sorted({".".join(key.split(".")[:2]) for key in keys})
