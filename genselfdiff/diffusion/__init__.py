@@ -1,0 +1,7 @@
+"""Stage 1: noise schedules, the training objective and sampling."""
+
+from genselfdiff.diffusion.objective import NoisePrediction
+from genselfdiff.diffusion.sampling import sample_ancestral, sample_ddim
+from genselfdiff.diffusion.schedule import SCHEDULES, NoiseSchedule
+
+__all__ = ["SCHEDULES", "NoisePrediction", "NoiseSchedule", "sample_ancestral", "sample_ddim"]
