@@ -1,0 +1,1 @@
+"""The command line of genselfdiff: parses, calls the package, reports."""

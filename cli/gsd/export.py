@@ -1,0 +1,30 @@
+"""``gsd export``: a stage-2 run to one model file."""
+
+from pathlib import Path
+
+import click
+
+from genselfdiff.training.export import export_run
+
+
+@click.command(
+    epilog="""\b
+Example:
+  gsd export run2 -o model.ts --licence CC-BY-4.0
+"""
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Model file to write."
+)
+@click.option("--licence", default="", help="Terms of use of the weights, kept in the file.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+def export(run: Path, output: Path, licence: str, overwrite: bool) -> None:
+    """Turn the best checkpoint of RUN into a TorchScript file that needs only torch.
+
+    The file takes images of any size as uint8 or floating point in 0..255 and gives class
+    probabilities; classes, colours, resolution and provenance are in it as gsd.json.
+    """
+    info = export_run(run, output, licence=licence, overwrite=overwrite)
+    resolution = f" at {info.mpp:g} um/px" if info.mpp is not None else ""
+    click.echo(f"{output}: {', '.join(info.classes)}{resolution}")

@@ -1,0 +1,72 @@
+"""The ``gsd`` command: groups, logging, and errors as one line."""
+
+import importlib
+import logging
+import sys
+import traceback
+from typing import Any
+
+import click
+
+import genselfdiff
+from genselfdiff.errors import GsdError
+
+COMMANDS = {
+    "train": ("gsd.train", "Train a network: stage 1 (pretrain) and stage 2 (finetune)."),
+    "export": ("gsd.export", "Turn a finished stage-2 run into one model file."),
+    "segment": ("gsd.segment", "Segment slides into masks of class indices."),
+    "evaluate": ("gsd.evaluate", "Dice and intersection over union on labelled images."),
+    "sample": ("gsd.sample", "Draw images with a stage-1 network."),
+    "info": ("gsd.info", "Versions, processor, native kernels and GPUs."),
+}
+
+
+class Gsd(click.Group):
+    """Imports a command when it is asked for, and prints our errors without a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Help needs no torch: the texts are here.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GsdError as error:
+            if ctx.params.get("verbose"):
+                traceback.print_exc()
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            sys.exit(130)
+
+
+@click.group(
+    cls=Gsd,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+From slides to a mask:
+  gsd train pretrain slides/ --mpp 0.5 --out run1
+  gsd train finetune --images fields/ --masks masks/ --init run1 --out run2
+  gsd export run2 -o model.ts
+  gsd segment slide.svs -o mask.tif --model model.ts --overlay
+""",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say more; tracebacks with errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Warnings and errors only.")
+@click.version_option(genselfdiff.__version__, prog_name="gsd")
+def main(verbose: bool, quiet: bool) -> None:
+    """Turn unlabelled H&E histology into a working segmenter."""
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("genselfdiff").setLevel(level)

@@ -1,0 +1,227 @@
+"""``gsd train pretrain`` and ``gsd train finetune``."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from genselfdiff.data.augment import POLICIES
+from genselfdiff.diffusion import SCHEDULES
+from genselfdiff.losses import FORMS
+from genselfdiff.models import ARCHITECTURES
+from genselfdiff.training import FinetuneConfig, PretrainConfig
+from genselfdiff.training import finetune as run_finetune
+from genselfdiff.training import pretrain as run_pretrain
+from genselfdiff.training.config import RunConfig
+from genselfdiff.training.run_folder import RunFolder
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Config = TypeVar("Config", bound=RunConfig)
+
+
+@click.group()
+def train() -> None:
+    """Train a network: first on unlabelled tiles, then on a few labelled images."""
+
+
+def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
+    """The options of both stages."""
+    options = [
+        click.option(
+            "--out", required=True, type=click.Path(path_type=Path), help="Run folder to write."
+        ),
+        click.option(
+            "--resume", is_flag=True, help="Go on with the run in --out, with its own settings."
+        ),
+        click.option(
+            "--architecture",
+            type=click.Choice(list(ARCHITECTURES)),
+            default=defaults.architecture,
+            show_default=True,
+            help="; ".join(f"{k}: {v.description}" for k, v in ARCHITECTURES.items()) + ".",
+        ),
+        click.option("--width", type=int, help="Channels of the first level, a multiple of 8."),
+        click.option(
+            "--tile-size",
+            type=int,
+            default=defaults.tile_size,
+            show_default=True,
+            help="Side of the training tiles in pixels, a multiple of 8.",
+        ),
+        click.option("--batch-size", type=int, default=defaults.batch_size, show_default=True),
+        click.option(
+            "--steps",
+            type=int,
+            default=defaults.steps,
+            show_default=True,
+            help="Optimiser steps of the whole run.",
+        ),
+        click.option(
+            "--learning-rate", type=float, default=defaults.learning_rate, show_default=True
+        ),
+        click.option("--seed", type=int, default=defaults.seed, show_default=True),
+        click.option(
+            "--validate-every",
+            type=int,
+            default=defaults.validate_every,
+            show_default=True,
+            help="Steps between validations; each leaves a checkpoint.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "float32", "bfloat16"]),
+            default=defaults.precision,
+            show_default=True,
+            help="auto: bfloat16 where the processor computes it.",
+        ),
+        click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is."),
+        click.option(
+            "--workers",
+            type=int,
+            default=defaults.workers,
+            show_default=True,
+            help="Processes that prepare tiles.",
+        ),
+    ]
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@train.command(
+    epilog="""\b
+Examples:
+  gsd train pretrain slides/ --mpp 0.5 --out run1
+  gsd train pretrain tiles/ extra.svs --mpp 0.5 --image-mpp 0.25 --out run1 --steps 5000
+  gsd train pretrain --out run1 --resume
+"""
+)
+@click.argument("data", nargs=-1, type=click.Path(path_type=Path), metavar="DATA...")
+@common_options(PretrainConfig())
+@click.option("--mpp", type=float, help="Resolution of the tiles in um/px; 0.5 suits 20x.")
+@click.option(
+    "--image-mpp", type=float, help="Resolution of images whose files do not tell it, in um/px."
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(SCHEDULES),
+    default=PretrainConfig.schedule,
+    show_default=True,
+    help="Noise schedule.",
+)
+@click.option(
+    "--sample-every",
+    type=int,
+    default=PretrainConfig.sample_every,
+    show_default=True,
+    help="Steps between sample pictures; 0: none.",
+)
+@click.pass_context
+def pretrain(
+    ctx: click.Context, data: tuple[Path, ...], out: Path, resume: bool, **options: Any
+) -> None:
+    """Stage 1: learn from unlabelled tiles by predicting the noise added to them.
+
+    DATA are folders, images (PNG, JPEG, TIFF) and slides (SVS, OME-TIFF, pyramidal TIFF); random
+    tiles are drawn from their tissue.
+    """
+    if resume:
+        config = _resumed(ctx, PretrainConfig, out)
+    else:
+        if not data:
+            raise click.UsageError("Missing argument 'DATA...'.")
+        config = PretrainConfig(data=tuple(str(path) for path in data), **options)
+    run_pretrain(config, out, resume=resume)
+
+
+@train.command(
+    epilog="""\b
+Examples:
+  gsd train finetune --images fields/ --masks masks/ --init run1 --out run2
+  gsd train finetune --images tif/ --masks instances/ --foreground --mpp 0.25 \\
+      --resample-to 0.5 --val 'TCGA-A7-*' --init run1 --out run2
+  gsd train finetune --out run2 --resume
+"""
+)
+@common_options(FinetuneConfig())
+@click.option("--images", type=click.Path(path_type=Path), help="Folder of labelled images.")
+@click.option(
+    "--masks",
+    type=click.Path(path_type=Path),
+    help="Folder of integer masks with the same file names, suffix aside.",
+)
+@click.option(
+    "--init",
+    help="Run folder of stage 1, a .pth of the authors' code, or none to train from scratch.",
+)
+@click.option("--classes", help="Names of the classes, comma-separated, background first.")
+@click.option("--foreground", is_flag=True, help="Read every non-zero mask value as class 1.")
+@click.option(
+    "--val",
+    help="Validation images: names, groups or patterns, comma-separated, or a file with one a "
+    "line; default: a fifth of the images.",
+)
+@click.option(
+    "--mpp", type=float, help="Resolution of the labelled images in um/px, if their files lack it."
+)
+@click.option(
+    "--resample-to", type=float, help="Resample images and masks to this um/px before training."
+)
+@click.option(
+    "--augmentation",
+    type=click.Choice(list(POLICIES)),
+    default=FinetuneConfig.augmentation,
+    show_default=True,
+)
+@click.option(
+    "--loss-form",
+    type=click.Choice(FORMS),
+    default=FinetuneConfig.loss_form,
+    show_default=True,
+    help="scalar: as in the authors' code; pixel: the published equation.",
+)
+@click.pass_context
+def finetune(
+    ctx: click.Context,
+    out: Path,
+    resume: bool,
+    images: Path | None,
+    masks: Path | None,
+    init: str | None,
+    classes: str | None,
+    mpp: float | None,
+    resample_to: float | None,
+    **options: Any,
+) -> None:
+    """Stage 2: learn classes from a few labelled images."""
+    if resume:
+        config = _resumed(ctx, FinetuneConfig, out)
+    else:
+        if images is None or masks is None or init is None:
+            raise click.UsageError("--images, --masks and --init are needed (--init none: scratch)")
+        names = tuple(name.strip() for name in classes.split(",")) if classes else ()
+        config = FinetuneConfig(
+            images=str(images),
+            masks=str(masks),
+            init=init,
+            classes=names,
+            image_mpp=mpp,
+            mpp=resample_to,
+            **options,
+        )
+    run_finetune(config, out, resume=resume)
+
+
+def _resumed(ctx: click.Context, kind: type[Config], out: Path) -> Config:
+    """The settings of the run in ``out``; no other option may be given beside it."""
+    for name in ctx.params:
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in ("out", "resume") and ctx.params[name]:
+            raise click.UsageError(f"--resume takes every setting from {out}: leave out {name}")
+    return kind.read(RunFolder(out).config)

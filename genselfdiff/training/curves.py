@@ -1,0 +1,35 @@
+"""The loss curves of a run as a picture."""
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from genselfdiff.files import atomic_file
+from genselfdiff.training.run_folder import RunFolder
+
+
+def draw_curves(run: RunFolder) -> None:
+    """Draw ``curves.png`` from ``metrics.jsonl``: training loss above, validation below."""
+    records = run.read_metrics()
+    training = [(r["step"], r["loss"]) for r in records if "loss" in r]
+    validation = [(r["step"], r["validation"]) for r in records if "validation" in r]
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    if training:
+        above.plot(*zip(*training, strict=True), color="tab:blue", linewidth=1)
+    above.set_ylabel("training loss")
+    names = [name for name in validation[-1][1] if name != "score"] if validation else []
+    for name in names:
+        below.plot(
+            [step for step, _ in validation],
+            [figures[name] for _, figures in validation],
+            marker=".",
+            label=name,
+        )
+    if names:
+        below.legend()
+    below.set_ylabel("validation")
+    below.set_xlabel("step")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    with atomic_file(run.curves) as temporary:
+        FigureCanvasAgg(figure).print_png(str(temporary))

@@ -1,0 +1,72 @@
+"""From a finished stage-2 run to the one file that `gsd segment` takes."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+import genselfdiff
+from genselfdiff.errors import InputError, OutputError
+from genselfdiff.inference.model_file import ModelInfo, save_model
+from genselfdiff.models import create_model
+from genselfdiff.training.config import FinetuneConfig
+from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+
+BACKGROUND_COLOR = (255, 255, 255)
+CLASS_COLORS = (
+    (230, 25, 75),
+    (60, 180, 75),
+    (0, 130, 200),
+    (245, 130, 48),
+    (145, 30, 180),
+    (70, 240, 240),
+    (240, 50, 230),
+    (255, 225, 25),
+)
+"""Told apart on pink and purple tissue; they repeat after the eighth class."""
+
+
+def export_run(
+    run: str | Path, output: str | Path, *, licence: str = "", overwrite: bool = False
+) -> ModelInfo:
+    """Write the best checkpoint of a stage-2 run as TorchScript with its metadata.
+
+    Raises:
+        ModelError: not a stage-2 run, or one without a checkpoint.
+        OutputError: ``output`` exists and not ``overwrite``, or cannot be written.
+    """
+    folder = RunFolder(run)
+    output = Path(output)
+    if output.is_dir():
+        raise InputError(f"{output}: a folder: give the name of a file, model.ts for example")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output}: exists already: choose another name, or use --overwrite")
+    config = FinetuneConfig.read(folder.config)
+    checkpoint = read_checkpoint(folder.best)
+    network = create_model(
+        config.architecture, out_channels=len(config.classes), width=config.width
+    )
+    network.load_state_dict(checkpoint.weights)
+    settings = asdict(config)
+    info = ModelInfo(
+        classes=config.classes,
+        colors=tuple(_color(index) for index in range(len(config.classes))),
+        mpp=config.mpp,
+        tile_size=config.tile_size,
+        input_scaling=config.input_scaling,
+        architecture={"name": config.architecture, "width": config.width},
+        training={
+            "genselfdiff": genselfdiff.__version__,
+            "torch": torch.__version__,
+            "step": checkpoint.step,
+            "validation_dice": checkpoint.best,
+            "settings": settings,
+        },
+        licence=licence,
+    )
+    save_model(network, info, output)
+    return info
+
+
+def _color(index: int) -> tuple[int, int, int]:
+    return CLASS_COLORS[(index - 1) % len(CLASS_COLORS)] if index else BACKGROUND_COLOR

@@ -1,0 +1,183 @@
+"""The training loop of both stages."""
+
+import math
+import time
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from genselfdiff.errors import TrainingError
+from genselfdiff.inference.device import choose_device, has_fast_bfloat16
+from genselfdiff.training.config import RunConfig
+from genselfdiff.training.curves import draw_curves
+from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+
+GRADIENT_NORM = 1.0
+WARM_UP = 0.05
+"""Share of the steps over which the learning rate rises."""
+
+LOG_EVERY = 10
+SAVE_SECONDS = 300.0
+"""A killed run loses at most this much work."""
+
+
+class Task(Protocol):
+    """What differs between the stages."""
+
+    dataset: Dataset[Any]
+    """Item i is the i-th sample of the run, whoever asks."""
+
+    higher_is_better: bool
+
+    def loss(self, network: nn.Module, batch: Any, first: int) -> torch.Tensor:
+        """Loss of a batch, already on the device, whose first sample has number ``first``."""
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Figures on held-out data; "score" decides which checkpoint is the best."""
+
+    def draw(self, network: nn.Module, step: int) -> None:
+        """Leave pictures in the run folder, if it is time to."""
+
+
+def train(
+    task: Task, network: nn.Module, config: RunConfig, run: RunFolder, *, progress: bool = True
+) -> float | None:
+    """Run ``task`` up to ``config.steps``, from where ``run`` has got to.
+
+    Returns:
+        The best validation score.
+
+    Raises:
+        TrainingError: the loss became infinite or not a number; the last checkpoint is untouched.
+        OutputError: a checkpoint cannot be written.
+    """
+    device = choose_device(config.device)
+    autocast = _autocast(device, config.precision)
+    network.to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    step, best = _restore(network, optimiser, run)
+
+    size = config.batch_size
+    loader = DataLoader(
+        task.dataset,
+        batch_size=size,
+        sampler=range(step * size, config.steps * size),
+        num_workers=config.workers,
+        pin_memory=device.type == "cuda",
+    )
+    saved = time.monotonic()
+    cpu_start = time.process_time()
+    network.train()
+    bar = tqdm(
+        loader,
+        total=config.steps,
+        initial=step,
+        unit="step",
+        disable=not progress,
+        dynamic_ncols=True,
+    )
+    started, first_step = time.monotonic(), step
+    try:
+        for batch in bar:
+            rate = _learning_rate(config, step)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            with autocast:
+                loss = task.loss(network, _to(batch, device), step * size)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{run.path}: the loss became {value} at step {step + 1}: resume from the last"
+                    " checkpoint with a lower --learning-rate, or with --precision float32"
+                )
+            optimiser.step()
+            step += 1
+
+            if step % LOG_EVERY == 0 or step == config.steps:
+                speed = (step - first_step) * size / (time.monotonic() - started)
+                bar.set_postfix_str(f"loss {value:.4f}, {speed:.1f} images/s")
+                run.append_metrics(
+                    {
+                        "step": step,
+                        "loss": value,
+                        "learning_rate": rate,
+                        "images_per_s": round(speed, 2),
+                        "cpu_s": round(time.process_time() - cpu_start, 1),
+                    }
+                )
+            if step % config.validate_every == 0 or step == config.steps:
+                best = _validate(task, network, run, step, best, autocast)
+                run.save_latest(network, optimiser, step, best)
+                saved = time.monotonic()
+            elif time.monotonic() - saved > SAVE_SECONDS:
+                run.save_latest(network, optimiser, step, best)
+                saved = time.monotonic()
+            with autocast:
+                task.draw(network, step)
+    except KeyboardInterrupt:
+        run.save_latest(network, optimiser, step, best)
+        raise
+    finally:
+        bar.close()
+    return best
+
+
+def _validate(
+    task: Task,
+    network: nn.Module,
+    run: RunFolder,
+    step: int,
+    best: float | None,
+    autocast: torch.autocast,
+) -> float:
+    network.eval()
+    with torch.no_grad(), autocast:
+        figures = task.validate(network)
+    network.train()
+    run.append_metrics({"step": step, "validation": figures})
+    score = figures["score"]
+    if best is None or (score > best if task.higher_is_better else score < best):
+        best = score
+        run.save_best(network, step, best)
+    draw_curves(run)
+    return best
+
+
+def _restore(
+    network: nn.Module, optimiser: torch.optim.Optimizer, run: RunFolder
+) -> tuple[int, float | None]:
+    """Step and best score of ``run``, whose weights and optimiser state are put in place."""
+    if not run.latest.exists():
+        return 0, None
+    checkpoint = read_checkpoint(run.latest)
+    network.load_state_dict(checkpoint.weights)
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": checkpoint.optimiser, "param_groups": groups})
+    run.rewind_metrics(checkpoint.step)
+    return checkpoint.step, checkpoint.best
+
+
+def _learning_rate(config: RunConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine down to zero at the last step."""
+    warm_up = max(1, round(WARM_UP * config.steps))
+    if step < warm_up:
+        return config.learning_rate * (step + 1) / warm_up
+    share = (step - warm_up) / max(1, config.steps - warm_up)
+    return config.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    wanted = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    return tuple(part.to(device, non_blocking=True) for part in batch)

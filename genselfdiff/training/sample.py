@@ -1,0 +1,100 @@
+"""Images drawn from a stage-1 network."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from genselfdiff.diffusion import NoiseSchedule, sample_ancestral, sample_ddim
+from genselfdiff.errors import InputError
+from genselfdiff.files import atomic_file
+from genselfdiff.inference.device import choose_device
+from genselfdiff.models import create_model
+from genselfdiff.training.config import PretrainConfig
+from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+
+
+def sample_run(
+    run: str | Path,
+    output: str | Path,
+    *,
+    count: int = 16,
+    size: int | None = None,
+    steps: int = 50,
+    seed: int = 0,
+    ancestral: bool = False,
+    device: str | None = None,
+) -> None:
+    """Draw ``count`` images with the best checkpoint of a stage-1 run and save them as one grid.
+
+    Args:
+        size: side in pixels, a multiple of 8; None: the tile size of the run.
+        steps: of DDIM; the ancestral sampler takes all T.
+
+    Raises:
+        ModelError: not a stage-1 run.
+        InputError: a number out of range.
+        OutputError: the picture cannot be written.
+    """
+    folder = RunFolder(run)
+    config = PretrainConfig.read(folder.config)
+    size = config.tile_size if size is None else size
+    if count < 1 or size < 8 or size % 8:
+        raise InputError(f"{count} images of {size} pixels: at least 1, a multiple of 8 pixels")
+    network = create_model(config.architecture, width=config.width)
+    network.load_state_dict(read_checkpoint(folder.best).weights)
+    network.to(choose_device(device), memory_format=torch.channels_last).eval()
+    schedule = NoiseSchedule.create(config.schedule, config.timesteps)
+    images = draw_samples(
+        network,
+        schedule,
+        count=count,
+        size=size,
+        steps=min(steps, schedule.timesteps),
+        seed=seed,
+        ancestral=ancestral,
+    )
+    save_grid(images, Path(output))
+
+
+def draw_samples(
+    network: nn.Module,
+    schedule: NoiseSchedule,
+    *,
+    count: int,
+    size: int,
+    steps: int,
+    seed: int,
+    ancestral: bool = False,
+) -> torch.Tensor:
+    """(count, 3, size, size) float32 in [-1, 1], from noise that depends on ``seed`` alone."""
+    device = next(network.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(count, 3, size, size, generator=generator).to(
+        device, memory_format=torch.channels_last
+    )
+    if ancestral:
+        return sample_ancestral(network, schedule, noise, generator)
+    return sample_ddim(network, schedule, noise, steps)
+
+
+def save_grid(images: torch.Tensor, path: Path) -> None:
+    """Save (N, 3, H, W) in [-1, 1] as one picture, as square as can be.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    pixels = ((images.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
+    count, _, height, width = pixels.shape
+    columns = int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    canvas = np.full((rows * height, columns * width, 3), 255, np.uint8)
+    for index, image in enumerate(pixels):
+        y, x = divmod(index, columns)
+        canvas[y * height : (y + 1) * height, x * width : (x + 1) * width] = image.transpose(
+            1, 2, 0
+        )
+    with atomic_file(path) as temporary:
+        Image.fromarray(canvas).save(temporary, format="PNG")
