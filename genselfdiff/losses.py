@@ -38,6 +38,7 @@ class P2Loss(nn.Module):
         self.register_buffer("weights", schedule.p2_weights(k, gamma), persistent=False)
 
     def forward(self, pred: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Scalar loss of predicted against true noise at steps ``t``."""
         weights = self.weights.to(pred.device)
         return p2_loss(pred, noise, t, weights, reduction=self.reduction)
 
@@ -75,5 +76,6 @@ class MultiLoss(nn.Module):
         return {"structural_similarity": similarity, "focal": focal}
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Sum of both parts."""
         parts = self.components(logits, labels)
         return parts["structural_similarity"] + parts["focal"]

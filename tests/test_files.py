@@ -41,7 +41,7 @@ def test_full_disk_is_told_with_the_name_of_the_file(tmp_path):
 
 def test_errors_about_other_files_pass_through(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "a"):
-        open(tmp_path / "input")
+        (tmp_path / "input").read_text()
 
 
 def test_permissions_follow_the_umask(tmp_path):

@@ -25,20 +25,23 @@ class Gsd(click.Group):
     """Imports a command when it is asked for, and prints our errors without a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order a user needs them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command ``cmd_name``."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # Help needs no torch: the texts are here.
+        """List the commands without importing them: help needs no torch."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; print errors that are meant for the user as one line."""
         try:
             return super().invoke(ctx)
         except GsdError as error:

@@ -7,7 +7,7 @@ is why parameters sit in small holders named ``fn`` and ``to_out``; the arithmet
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +25,13 @@ class SinusoidalEmbedding(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.half = dim // 2
+        self.half_dim = dim // 2
 
     def forward(self, t: torch.Tensor) -> torch.Tensor:
+        """(N,) int64 to (N, 2 * (dim // 2)) float64 (float32 on MPS)."""
         # float32 phases would be off by 1e-5 at t = 999; MPS has no float64.
         dtype = torch.float32 if t.device.type == "mps" else torch.float64
-        exponent = torch.arange(self.half, dtype=dtype, device=t.device) / (self.half - 1)
+        exponent = torch.arange(self.half_dim, dtype=dtype, device=t.device) / (self.half_dim - 1)
         phase = t.to(dtype)[:, None] * torch.exp(-math.log(10000.0) * exponent)[None, :]
         return torch.cat((phase.sin(), phase.cos()), dim=1)
 
@@ -47,6 +48,7 @@ class TimeMlp(nn.Sequential):
         )
 
     def forward(self, t: torch.Tensor) -> torch.Tensor:
+        """(N,) int64 to (N, 4 * width)."""
         y = self[0](t).to(self[1].weight.dtype)
         return self[3](self[2](self[1](y)))
 
@@ -65,6 +67,7 @@ class ConvNormSilu(nn.Module):
         shift: torch.Tensor | None = None,
         residual: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        """(N, in, H, W) to (N, out, H, W); ``shift`` (N, out), ``residual`` (N, out, H, W)."""
         norm = self.norm
         return group_norm_silu(
             self.proj(x), norm.weight, norm.bias, norm.num_groups, shift, residual, norm.eps
@@ -82,6 +85,7 @@ class ResidualBlock(nn.Module):
         self.res_conv = _shortcut(in_channels, out_channels)
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        """(N, in, H, W) and the time embedding (N, 4 * width) to (N, out, H, W)."""
         h = self.block1(x, self.mlp(time))
         return self.block2(h, None, self.res_conv(x))
 
@@ -95,6 +99,7 @@ class HeadBlock(nn.Module):
         self.block2 = ConvNormSilu(channels, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to the same shape."""
         return self.block2(self.block1(x), None, x)
 
 
@@ -106,6 +111,9 @@ def _shortcut(in_channels: int, out_channels: int) -> nn.Module:
 
 class PreNorm(nn.Module):
     """Parameter holder: a GroupNorm(1) and the attention that reads its output."""
+
+    if TYPE_CHECKING:  # hidden from TorchScript, which knows the real types
+        fn: Any
 
     def __init__(self, channels: int, fn: nn.Module) -> None:
         super().__init__()
@@ -133,6 +141,7 @@ class LinearAttentionBlock(nn.Module):
         self.fn = PreNorm(channels, LinearAttentionWeights(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to the same shape."""
         norm = self.fn.norm
         weights = self.fn.fn
         conv = weights.to_out[0]
@@ -171,6 +180,7 @@ class SoftmaxAttentionBlock(nn.Module):
         self.fn = PreNorm(channels, SoftmaxAttentionWeights(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to the same shape."""
         n, c, height, width = x.shape
         weights = self.fn.fn
         tokens = self.fn.norm(x).permute(0, 2, 3, 1).reshape(n, height * width, c)
@@ -183,6 +193,10 @@ class SoftmaxAttentionBlock(nn.Module):
 
 class Net(nn.Module):
     """Encoder, bottleneck, decoder and head: what the keys call ``net``."""
+
+    if TYPE_CHECKING:  # hidden from TorchScript, which knows the real types
+        downs: Any
+        ups: Any
 
     def __init__(self, width: int, multipliers: Sequence[int], out_channels: int) -> None:
         super().__init__()
@@ -226,6 +240,7 @@ class Net(nn.Module):
         self.final_conv = nn.Sequential(HeadBlock(width), nn.Conv2d(width, out_channels, 1))
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """As `UNet.forward`."""
         time = self.time_mlp(t)
         x = self.init_conv(x)
         skips: list[torch.Tensor] = []

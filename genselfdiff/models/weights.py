@@ -78,8 +78,8 @@ def read_authors_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def _numpy_globals() -> list[Any]:
-    reconstruct = np.empty(0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
     names: list[Any] = [
         np.ndarray,
         np.dtype,

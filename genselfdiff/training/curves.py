@@ -1,6 +1,5 @@
 """The loss curves of a run as a picture."""
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from genselfdiff.files import atomic_file
@@ -32,4 +31,4 @@ def draw_curves(run: RunFolder) -> None:
     for axes in (above, below):
         axes.grid(alpha=0.3)
     with atomic_file(run.curves) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+        figure.savefig(temporary, format="png")

@@ -99,6 +99,7 @@ class FinetuneTask:
     def loss(
         self, network: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], first: int
     ) -> torch.Tensor:
+        """Multi-loss of uint8 tiles (N, 3, T, T) and labels (N, T, T)."""
         tiles, labels = batch
         centred = self.config.input_scaling == "minus_one_one"
         x = tiles.float() / 127.5 - 1 if centred else tiles.float() / 255
@@ -141,7 +142,7 @@ def _complete(config: FinetuneConfig, pairs: Sequence[Pair]) -> FinetuneConfig:
         if stage1.mpp is not None and not _agree(target, stage1.mpp):
             raise InputError(
                 f"{config.images}: {target:g} um/px contradicts the {stage1.mpp:g} um/px of stage 1"
-                f" ({config.init}): add --resample-to {stage1.mpp:g}, or pretrain at --mpp {target:g}"
+                f" ({config.init}): add --resample-to {stage1.mpp:g}, or pretrain at {target:g}"
             )
         target = stage1.mpp
     elif target is None:

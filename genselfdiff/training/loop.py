@@ -27,10 +27,11 @@ SAVE_SECONDS = 300.0
 class Task(Protocol):
     """What differs between the stages."""
 
-    dataset: Dataset[Any]
-    """Item i is the i-th sample of the run, whoever asks."""
-
     higher_is_better: bool
+
+    @property
+    def dataset(self) -> Dataset[Any]:
+        """Item i is the i-th sample of the run, whoever asks."""
 
     def loss(self, network: nn.Module, batch: Any, first: int) -> torch.Tensor:
         """Loss of a batch, already on the device, whose first sample has number ``first``."""
@@ -56,7 +57,7 @@ def train(
     """
     device = choose_device(config.device)
     autocast = _autocast(device, config.precision)
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     step, best = _restore(network, optimiser, run)
 

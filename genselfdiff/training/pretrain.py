@@ -88,6 +88,7 @@ class PretrainTask:
         self.held_out_objective = NoisePrediction(schedule, loss, config.seed + VALIDATION_SEED)
 
     def loss(self, network: nn.Module, batch: torch.Tensor, first: int) -> torch.Tensor:
+        """P2-weighted error of the noise predicted for uint8 tiles (N, 3, T, T)."""
         return self.objective(
             network, batch, self.objective.draw_timesteps(first, len(batch)), first
         )
@@ -106,6 +107,7 @@ class PretrainTask:
         return {"score": total / count, "loss": total / count}
 
     def draw(self, network: nn.Module, step: int) -> None:
+        """Draw a few images with DDIM into the folder of samples."""
         every = self.config.sample_every
         if not every or (step % every and step != self.config.steps):
             return

@@ -29,9 +29,8 @@ def sample_run(
 ) -> None:
     """Draw ``count`` images with the best checkpoint of a stage-1 run and save them as one grid.
 
-    Args:
-        size: side in pixels, a multiple of 8; None: the tile size of the run.
-        steps: of DDIM; the ancestral sampler takes all T.
+    ``size`` is the side in pixels, a multiple of 8 (None: the tile size of the run); ``steps``
+    those of DDIM, while the ancestral sampler takes all T.
 
     Raises:
         ModelError: not a stage-1 run.
@@ -45,7 +44,7 @@ def sample_run(
         raise InputError(f"{count} images of {size} pixels: at least 1, a multiple of 8 pixels")
     network = create_model(config.architecture, width=config.width)
     network.load_state_dict(read_checkpoint(folder.best).weights)
-    network.to(choose_device(device), memory_format=torch.channels_last).eval()
+    network.to(choose_device(device)).eval()
     schedule = NoiseSchedule.create(config.schedule, config.timesteps)
     images = draw_samples(
         network,

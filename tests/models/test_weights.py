@@ -61,10 +61,8 @@ def test_checkpoint_written_under_numpy_1_is_read(tmp_path):
             else:
                 super().save_global(obj, name)
 
-        dispatch = dict(pickle._Pickler.dispatch)
-
-    Renamed.dispatch[type(lambda: 0)] = Renamed.save_global
-    Renamed.dispatch[type(len)] = Renamed.save_global
+    Renamed.dispatch = dict.fromkeys((type(lambda: 0), type(len)), Renamed.save_global)
+    Renamed.dispatch = pickle._Pickler.dispatch | Renamed.dispatch
 
     class Module:
         __name__ = "pickle"

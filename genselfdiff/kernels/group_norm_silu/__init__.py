@@ -1,0 +1,1 @@
+"""GroupNorm, SiLU and what the residual block adds after them."""

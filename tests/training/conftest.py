@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from genselfdiff.training import FinetuneConfig, PretrainConfig
+
+
+def tissue_field(seed: int, side: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    """Purple discs on pink, and the mask of the discs: easy to learn, and all tissue."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    mask = np.zeros((side, side), np.uint8)
+    for _ in range(6):
+        cy, cx = rng.integers(0, side, 2)
+        mask[(y - cy) ** 2 + (x - cx) ** 2 < 80] = 1
+    image = np.where(mask[..., None] == 1, (90, 60, 140), (225, 160, 190))
+    image = image + rng.normal(0, 8, (side, side, 3))
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture
+def fields(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for i in range(5):
+        image, mask = tissue_field(i)
+        Image.fromarray(image).save(tmp_path / "images" / f"patient{i}-a.png")
+        Image.fromarray(mask).save(tmp_path / "masks" / f"patient{i}-a.png")
+    return tmp_path
+
+
+SMALL = {
+    "architecture": "tiny",
+    "width": 8,
+    "tile_size": 32,
+    "batch_size": 4,
+    "precision": "float32",
+    "device": "cpu",
+    "learning_rate": 2e-3,
+}
+
+
+@pytest.fixture
+def pretrain_config(fields):
+    return PretrainConfig(
+        **SMALL,
+        steps=8,
+        validate_every=4,
+        data=(str(fields / "images"),),
+        mpp=0.5,
+        image_mpp=0.5,
+        validation_tiles=4,
+        sample_every=8,
+        timesteps=50,
+    )
+
+
+@pytest.fixture
+def finetune_config(fields):
+    return FinetuneConfig(
+        **SMALL,
+        steps=8,
+        validate_every=4,
+        images=str(fields / "images"),
+        masks=str(fields / "masks"),
+        image_mpp=0.5,
+        val="patient0",
+    )
