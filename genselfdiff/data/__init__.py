@@ -1,0 +1,30 @@
+"""Training data: unlabelled tiles, labelled pairs, splits and augmentation."""
+
+from genselfdiff.data.pairs import (
+    LabelledCrops,
+    LabelledImages,
+    MaskSummary,
+    Pair,
+    find_pairs,
+    inspect_masks,
+    load_pair,
+    read_mask,
+)
+from genselfdiff.data.splits import split_pairs
+from genselfdiff.data.tiles import TileSource, UnlabelledTiles, open_sources, split_sources
+
+__all__ = [
+    "LabelledCrops",
+    "LabelledImages",
+    "MaskSummary",
+    "Pair",
+    "TileSource",
+    "UnlabelledTiles",
+    "find_pairs",
+    "inspect_masks",
+    "load_pair",
+    "open_sources",
+    "read_mask",
+    "split_pairs",
+    "split_sources",
+]

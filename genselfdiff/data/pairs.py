@@ -1,0 +1,353 @@
+"""Labelled images: pairing image and mask files, reading masks, and random crops of both."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset
+
+from genselfdiff.data.augment import augment as augment_pair
+from genselfdiff.data.augment import require_policy
+from genselfdiff.data.naming import name_some
+from genselfdiff.errors import InputError
+from genselfdiff.slides import IMAGE_SUFFIXES, read_image
+
+logger = logging.getLogger("genselfdiff")
+
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
+
+MAX_MASK_PIXELS = 1 << 28
+
+MAX_COUNTED_CLASSES = 32
+"""More classes than this are taken for instance numbers, unless the user says how many."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask; ``stem`` is the file name that both share, without its suffix."""
+
+    stem: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class MaskSummary:
+    """What a set of masks holds.
+
+    Attributes:
+        values: every value that occurs, in order.
+        num_classes: classes to train on, the background among them.
+        two_valued_255: the masks hold 0 and 255 only, so that 255 means class 1.
+        foreground: every non-zero value has to be read as class 1.
+    """
+
+    values: tuple[int, ...]
+    num_classes: int
+    two_valued_255: bool
+    foreground: bool
+
+
+def find_pairs(images_dir: str | Path, masks_dir: str | Path) -> list[Pair]:
+    """Pair the images in one folder with the masks in another by file stem; sorted by stem.
+
+    Raises:
+        InputError: a folder is missing or empty, two files share a stem, or an image has no mask
+            or a mask no image.
+    """
+    images = _by_stem(Path(images_dir), tuple(IMAGE_SUFFIXES), "image")
+    masks = _by_stem(Path(masks_dir), MASK_SUFFIXES, "mask")
+    without_mask = sorted(images.keys() - masks.keys())
+    without_image = sorted(masks.keys() - images.keys())
+    problems = []
+    if without_mask:
+        problems.append(f"{len(without_mask)} images without a mask ({name_some(without_mask)})")
+    if without_image:
+        problems.append(f"{len(without_image)} masks without an image ({name_some(without_image)})")
+    if problems:
+        raise InputError(
+            f"{images_dir} and {masks_dir}: {' and '.join(problems)}: "
+            "an image and its mask must have the same file name, suffix aside"
+        )
+    return [Pair(stem, images[stem], masks[stem]) for stem in sorted(images)]
+
+
+def inspect_masks(
+    pairs: Sequence[Pair],
+    foreground: bool = False,
+    *,
+    num_classes: int | None = None,
+    ignore_label: int | None = None,
+) -> MaskSummary:
+    """Look at every mask and say what they hold; all label errors surface here, before training.
+
+    Without ``num_classes`` the classes are counted: the largest value (``ignore_label`` aside)
+    plus one. Masks that hold 0 and 255 only are recognised as foreground masks, with a note,
+    unless more than two classes are asked for.
+
+    Raises:
+        InputError: a mask cannot be read, holds more classes than can be meant, or values beyond
+            ``num_classes``; or nothing is labelled where the classes have to be counted.
+    """
+    by_pair = [(pair, np.unique(read_mask(pair.mask))) for pair in pairs]
+    values = {int(value) for _, found in by_pair for value in found}
+    two_valued = values <= {0, 255} and 255 in values and ignore_label != 255
+    two_valued = two_valued and num_classes in (None, 2)
+    if two_valued and not foreground:
+        logger.info("the masks hold only 0 and 255: 255 is read as class 1 (as by --foreground)")
+    foreground = foreground or two_valued
+    if not foreground:
+        limit = MAX_COUNTED_CLASSES if num_classes is None else num_classes
+        for pair, found in by_pair:
+            _require_classes(pair.mask, found, limit, ignore_label, counted=num_classes is None)
+    if num_classes is None:
+        labels = values - {ignore_label}
+        if labels <= {0}:
+            raise InputError(
+                f"{pairs[0].mask.parent}: nothing is labelled, every mask is 0 throughout: "
+                "give masks that hold class numbers"
+            )
+        num_classes = 2 if foreground else max(labels) + 1
+    return MaskSummary(tuple(sorted(values)), num_classes, two_valued, foreground)
+
+
+def load_pair(
+    pair: Pair,
+    *,
+    num_classes: int | None = None,
+    foreground: bool = False,
+    ignore_label: int | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Read an image, uint8 (H, W, 3), and its labels, uint8 (H, W).
+
+    With ``foreground`` every non-zero value but ``ignore_label`` becomes class 1; else values must
+    be below ``num_classes`` (256 where it is None) or equal to ``ignore_label``.
+
+    Raises:
+        InputError: a file cannot be read, the sizes differ, or a value is beyond the classes.
+    """
+    image = read_image(pair.image)
+    values = read_mask(pair.mask)
+    if image.shape[:2] != values.shape:
+        raise InputError(
+            f"{pair.mask}: {values.shape[1]} x {values.shape[0]} pixels, but {pair.image} has "
+            f"{image.shape[1]} x {image.shape[0]}: give the mask of this image"
+        )
+    if foreground:
+        labels = (values != 0).astype(np.uint8)
+        if ignore_label is not None:
+            labels[values == ignore_label] = ignore_label
+        return image, labels
+    if values.max() >= (num_classes or 0):
+        _require_classes(pair.mask, np.unique(values), num_classes or 256, ignore_label)
+    return image, values.astype(np.uint8)
+
+
+def read_mask(path: Path) -> NDArray[np.integer]:
+    """Read an integer mask, (H, W) in its stored type: PNG or TIFF, one channel or three equal.
+
+    A palette image gives its indices; of a file with several pages the first counts.
+
+    Raises:
+        InputError: the file cannot be read, or is not such a mask.
+    """
+    try:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            with tifffile.TiffFile(path) as file:
+                page = file.pages.first
+                _require_size(path, page.imagewidth, page.imagelength)
+                mask = np.squeeze(page.asarray())
+                if page.planarconfig == 2 and mask.ndim == 3:
+                    mask = np.moveaxis(mask, 0, -1)
+        else:
+            with Image.open(path) as file:
+                _require_size(path, *file.size)
+                mask = np.asarray(file)
+    except InputError:
+        raise
+    # Decoders raise whatever a damaged file makes them stumble over.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: the mask cannot be read ({reason}): replace the file") from error
+    if mask.dtype == np.bool_:
+        mask = mask.astype(np.uint8)
+    if mask.ndim == 3 and mask.shape[2] in (3, 4) and (mask[..., :3] == mask[..., :1]).all():
+        mask = mask[..., 0]
+    if mask.ndim != 2 or mask.dtype.kind not in "ui" or mask.size == 0:
+        kind = f"{mask.dtype} of shape {'x'.join(map(str, mask.shape))}"
+        raise InputError(
+            f"{path}: {kind} is no label mask: give one channel of integer class numbers"
+        )
+    if mask.min() < 0:
+        raise InputError(f"{path}: negative values are no class numbers: renumber them from 0")
+    return mask
+
+
+class LabelledImages:
+    """Labelled images held in memory, resampled by ``scale`` (1 leaves them as they are).
+
+    ``scale`` is the images' um/px over the wanted um/px. Images are area-averaged down or
+    interpolated up; labels take the nearest pixel.
+
+    Attributes:
+        stems: the name of each image.
+        images: uint8 (H, W, 3) each.
+        labels: uint8 (H, W) each.
+
+    Raises:
+        InputError: as `load_pair`.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        num_classes: int | None = None,
+        foreground: bool = False,
+        ignore_label: int | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        self.stems = [pair.stem for pair in pairs]
+        self.images: list[NDArray[np.uint8]] = []
+        self.labels: list[NDArray[np.uint8]] = []
+        for pair in pairs:
+            image, labels = load_pair(
+                pair, num_classes=num_classes, foreground=foreground, ignore_label=ignore_label
+            )
+            image, labels = _resample(image, labels, scale)
+            self.images.append(image)
+            self.labels.append(labels)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class LabelledCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Random crops: item i is (uint8 (3, tile_size, tile_size), int64 (tile_size, tile_size)).
+
+    Every item is a pure function of (``seed``, i). Images are drawn in proportion to their area,
+    positions evenly; an image smaller than the tile is reflected up to it. ``augment`` names a
+    policy of `genselfdiff.data.augment`.
+
+    Raises:
+        InputError: there is no image, or no such policy.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        *,
+        tile_size: int,
+        seed: int,
+        length: int,
+        augment: str = "default",
+    ) -> None:
+        if not len(images):
+            raise InputError("no labelled image to cut crops from: give at least one pair")
+        require_policy(augment)
+        self.images = images
+        self.tile_size = tile_size
+        self.seed = seed
+        self.length = length
+        self.augment = augment
+        self._cumulative_area = np.cumsum([labels.size for labels in images.labels])
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if not 0 <= index < self.length:
+            raise IndexError(f"crop {index} of {self.length}")
+        generator = np.random.default_rng((self.seed, index))
+        pixel = generator.integers(self._cumulative_area[-1])
+        chosen = int(np.searchsorted(self._cumulative_area, pixel, side="right"))
+        image, labels = self.images.images[chosen], self.images.labels[chosen]
+        size = self.tile_size
+        top = int(generator.integers(max(1, labels.shape[0] - size + 1)))
+        left = int(generator.integers(max(1, labels.shape[1] - size + 1)))
+        window = (slice(top, top + size), slice(left, left + size))
+        image, labels = _reflected(image[window], size), _reflected(labels[window], size)
+        planes, classes = augment_pair(self.augment, image.transpose(2, 0, 1), labels, generator)
+        return (
+            torch.from_numpy(np.ascontiguousarray(planes)),
+            torch.from_numpy(classes.astype(np.int64)),
+        )
+
+
+def _by_stem(folder: Path, suffixes: Sequence[str], kind: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder: give the folder of the {kind}s")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        name = path.name.lower()
+        if name.startswith(".") or not name.endswith(tuple(suffixes)) or not path.is_file():
+            continue
+        stem = path.stem
+        if stem.lower().endswith(".ome"):
+            stem = stem[: -len(".ome")]
+        if stem in found:
+            raise InputError(
+                f"{folder}: {found[stem].name} and {path.name} have the same name, suffix aside: "
+                f"leave one {kind} of the two"
+            )
+        found[stem] = path
+    if not found:
+        raise InputError(f"{folder}: no {kind} in this folder ({', '.join(sorted(suffixes))})")
+    return found
+
+
+def _require_size(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_MASK_PIXELS:
+        raise InputError(f"{path}: {width} x {height} pixels are too many: cut the mask into parts")
+
+
+def _require_classes(
+    path: Path,
+    values: NDArray[np.integer],
+    limit: int,
+    ignore_label: int | None,
+    *,
+    counted: bool = False,
+) -> None:
+    """Raise InputError where ``values`` holds one from ``limit`` on that is not to be ignored."""
+    beyond = [str(value) for value in values if value >= limit and value != ignore_label]
+    if not beyond:
+        return
+    which = f"mask values {name_some(beyond)}"
+    if counted:
+        raise InputError(
+            f"{path}: {which} look like instance numbers: use --foreground to read every non-zero "
+            "value as class 1, or name the classes with --classes"
+        )
+    raise InputError(
+        f"{path}: {which} are beyond the {limit} classes: use --foreground to read every non-zero "
+        "value as class 1, or name more classes with --classes"
+    )
+
+
+def _resample(
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], scale: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    height, width = (max(1, round(side * scale)) for side in labels.shape)
+    if (height, width) == labels.shape:
+        return image, labels
+    # Pillow's box filter averages over areas; enlarging, it would only repeat pixels.
+    smooth = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
+    return (
+        np.asarray(Image.fromarray(image).resize((width, height), smooth)),
+        np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST)),
+    )
+
+
+def _reflected(array: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """``array`` (H, W, ...) padded at the bottom and right to ``size`` by reflection."""
+    missing = [(0, size - side) for side in array.shape[:2]]
+    if not any(after for _, after in missing):
+        return array
+    return np.pad(array, missing + [(0, 0)] * (array.ndim - 2), mode="reflect")

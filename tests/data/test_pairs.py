@@ -1,0 +1,312 @@
+"""Pairing, reading masks, and crops of labelled images."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from genselfdiff.data.pairs import (
+    LabelledCrops,
+    LabelledImages,
+    Pair,
+    find_pairs,
+    inspect_masks,
+    load_pair,
+    read_mask,
+)
+from genselfdiff.errors import InputError
+
+Save = Callable[..., Path]
+
+
+def image_of(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """An image whose red channel is the labels and whose other channels are the place."""
+    y, x = np.indices(labels.shape)
+    return np.stack([labels, x % 256, y % 256], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture
+def pair(save: Save) -> Callable[..., Pair]:
+    """Save labels as a mask and `image_of` them as its image."""
+
+    def make(labels: NDArray[np.integer], stem: str = "a") -> Pair:
+        image = save(f"images/{stem}.png", image_of(labels))
+        return Pair(stem, image, save(f"masks/{stem}.png", labels))
+
+    return make
+
+
+def random_labels(height: int, width: int, classes: int = 4, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, classes, (height, width)).astype(np.uint8)
+
+
+# Pairing
+
+
+def test_pairs_share_a_stem_whatever_their_suffix(save: Save, tmp_path: Path) -> None:
+    small = np.zeros((4, 4, 3), np.uint8)
+    for name in ("images/b.jpg", "images/a.tif", "images/c.ome.tif", "images/.hidden.png"):
+        save(name, small)
+    for name in ("masks/a.png", "masks/b.tiff", "masks/c.png"):
+        save(name, small[..., 0])
+    (tmp_path / "images" / "notes.txt").write_text("not an image")
+    pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
+    assert [(pair.stem, pair.image.name, pair.mask.name) for pair in pairs] == [
+        ("a", "a.tif", "a.png"),
+        ("b", "b.jpg", "b.tiff"),
+        ("c", "c.ome.tif", "c.png"),
+    ]
+
+
+def test_unpaired_files_are_named_up_to_five(save: Save, tmp_path: Path) -> None:
+    small = np.zeros((4, 4), np.uint8)
+    for index in range(8):
+        save(f"images/{index}.png", small)
+    for name in ("0", "extra"):
+        save(f"masks/{name}.png", small)
+    with pytest.raises(InputError) as caught:
+        find_pairs(tmp_path / "images", tmp_path / "masks")
+    message = str(caught.value)
+    assert "7 images without a mask (1, 2, 3, 4, 5 and 2 more)" in message
+    assert "1 masks without an image (extra)" in message
+    assert "\n" not in message
+
+
+def test_two_files_of_one_stem_are_an_error(save: Save, tmp_path: Path) -> None:
+    small = np.zeros((4, 4), np.uint8)
+    for name in ("images/a.png", "images/a.jpg", "masks/a.png"):
+        save(name, small)
+    with pytest.raises(InputError, match=r"a\.jpg and a\.png have the same name"):
+        find_pairs(tmp_path / "images", tmp_path / "masks")
+
+
+def test_missing_and_empty_folders_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        find_pairs(tmp_path / "nowhere", tmp_path)
+    with pytest.raises(InputError, match="no image in this folder"):
+        find_pairs(tmp_path, tmp_path)
+
+
+# Masks
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_integer_masks_keep_their_values(tmp_path: Path, dtype: type, suffix: str) -> None:
+    labels = (random_labels(20, 30).astype(dtype) * 60).astype(dtype)
+    path = tmp_path / f"mask.{suffix}"
+    if suffix == "tif":
+        tifffile.imwrite(path, labels, compression="zlib")
+    elif dtype is np.int32:
+        Image.fromarray(labels.astype(np.uint16)).save(path)
+    else:
+        Image.fromarray(labels).save(path)
+    np.testing.assert_array_equal(read_mask(path), labels)
+
+
+def test_rgb_mask_of_equal_channels_is_read_and_another_refused(save: Save) -> None:
+    labels = random_labels(10, 12)
+    equal = save("equal.png", np.repeat(labels[..., None], 3, axis=-1))
+    np.testing.assert_array_equal(read_mask(equal), labels)
+    with pytest.raises(InputError, match=r"colour\.png: .*no label mask"):
+        read_mask(save("colour.png", image_of(labels)))
+
+
+def test_planar_tiff_mask_of_equal_channels_is_read(tmp_path: Path) -> None:
+    labels = random_labels(20, 32)
+    path = tmp_path / "planar.tif"
+    tifffile.imwrite(path, np.stack([labels] * 3), photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(read_mask(path), labels)
+
+
+def test_palette_mask_gives_its_indices(tmp_path: Path) -> None:
+    labels = random_labels(10, 12)
+    image = Image.fromarray(labels, mode="P")
+    image.putpalette([200, 10, 10, 10, 200, 10, 10, 10, 200, 9, 9, 9])
+    image.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "palette.png"), labels)
+
+
+def test_one_bit_mask_gives_zeros_and_ones(tmp_path: Path) -> None:
+    labels = random_labels(10, 12, classes=2)
+    Image.fromarray(labels.astype(bool)).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "bits.png"), labels)
+
+
+def test_float_and_negative_masks_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((8, 8), np.float32))
+    with pytest.raises(InputError, match=r"float\.tif: float32 .*no label mask"):
+        read_mask(tmp_path / "float.tif")
+    tifffile.imwrite(tmp_path / "signed.tif", np.full((8, 8), -1, np.int16))
+    with pytest.raises(InputError, match=r"signed\.tif: negative"):
+        read_mask(tmp_path / "signed.tif")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_damaged_mask_is_one_line(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"mask.{suffix}"
+    labels = random_labels(200, 200, 200)
+    if suffix == "tif":
+        tifffile.imwrite(path, labels, compression="zlib")
+    else:
+        Image.fromarray(labels).save(path)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InputError, match=rf"mask\.{suffix}: the mask cannot be read") as caught:
+        read_mask(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_instance_masks_of_16_bits_become_foreground(pair: Callable[..., Pair]) -> None:
+    labels = np.zeros((30, 30), np.uint16)
+    labels[5:10, 5:10], labels[20:25, 3:9] = 700, 256
+    instances = pair(labels)
+    with pytest.raises(InputError, match=r"a\.png: mask values 256, 700 .*--foreground"):
+        inspect_masks([instances])
+    summary = inspect_masks([instances], True)
+    assert summary.values == (0, 256, 700)
+    assert (summary.num_classes, summary.two_valued_255, summary.foreground) == (2, False, True)
+    _, loaded = load_pair(instances, num_classes=2, foreground=True)
+    assert loaded.dtype == np.uint8
+    np.testing.assert_array_equal(loaded, labels > 0)
+    with pytest.raises(InputError, match=r"mask values 256, 700 .*beyond the 2 classes"):
+        load_pair(instances, num_classes=2)
+    with pytest.raises(InputError, match="beyond the 256 classes"):
+        load_pair(instances)
+
+
+def test_classes_are_counted_and_values_beyond_them_named(pair: Callable[..., Pair]) -> None:
+    labels = random_labels(20, 20, classes=4)
+    pairs = [pair(np.minimum(labels, 1), "few"), pair(labels, "many")]
+    assert inspect_masks(pairs).num_classes == 4
+    assert inspect_masks(pairs, num_classes=6).num_classes == 6
+    with pytest.raises(InputError) as caught:
+        inspect_masks(pairs, num_classes=2)
+    message = str(caught.value)
+    assert "many.png: mask values 2, 3 are beyond the 2 classes" in message
+    assert "--foreground" in message and "--classes" in message
+
+
+def test_masks_of_0_and_255_are_recognised_over_the_whole_set(
+    pair: Callable[..., Pair], caplog: pytest.LogCaptureFixture
+) -> None:
+    binary = random_labels(10, 10, classes=2) * np.uint8(255)
+    pairs = [pair(binary, "a"), pair(np.zeros((10, 10), np.uint8), "b")]
+    with caplog.at_level(logging.INFO, "genselfdiff"):
+        summary = inspect_masks(pairs, num_classes=2)
+    assert "255 is read as class 1" in caplog.text
+    assert summary.two_valued_255 and summary.foreground and summary.num_classes == 2
+    with pytest.raises(InputError, match=r"a\.png: mask values 255 .*beyond the 3 classes"):
+        inspect_masks(pairs, num_classes=3)
+    mixed = [*pairs, pair(np.ones((10, 10), np.uint8), "c")]
+    with pytest.raises(InputError, match=r"a\.png: mask values 255"):
+        inspect_masks(mixed)
+
+
+def test_ignored_label_is_no_class_and_stays(pair: Callable[..., Pair]) -> None:
+    labels = random_labels(20, 20, classes=3)
+    labels[:5] = 255
+    ignoring = pair(labels)
+    summary = inspect_masks([ignoring], ignore_label=255)
+    assert summary.num_classes == 3 and not summary.foreground
+    _, loaded = load_pair(ignoring, num_classes=3, ignore_label=255)
+    np.testing.assert_array_equal(loaded, labels)
+    _, loaded = load_pair(ignoring, foreground=True, ignore_label=255)
+    np.testing.assert_array_equal(loaded, np.where(labels == 255, 255, np.minimum(labels, 1)))
+
+
+def test_masks_without_any_label_are_an_error_when_counting(pair: Callable[..., Pair]) -> None:
+    empty = [pair(np.zeros((10, 10), np.uint8))]
+    with pytest.raises(InputError, match="nothing is labelled"):
+        inspect_masks(empty)
+    assert inspect_masks(empty, num_classes=2).num_classes == 2
+
+
+def test_sizes_must_match(save: Save) -> None:
+    image = save("images/a.png", np.zeros((10, 12, 3), np.uint8))
+    mask = save("masks/a.png", np.zeros((12, 10), np.uint8))
+    with pytest.raises(InputError, match=r"a\.png: 10 x 12 pixels, but .*a\.png has 12 x 10"):
+        load_pair(Pair("a", image, mask))
+
+
+# Crops
+
+
+def labelled(pairs: list[Pair], **options: float) -> LabelledImages:
+    return LabelledImages(pairs, num_classes=200, **options)
+
+
+def test_crops_keep_image_and_labels_together(pair: Callable[..., Pair]) -> None:
+    images = labelled([pair(random_labels(90, 120))])
+    for policy in ("none", "paper", "default"):
+        image, labels = LabelledCrops(images, tile_size=32, seed=1, length=5, augment=policy)[4]
+        assert (image.shape, image.dtype) == ((3, 32, 32), torch.uint8)
+        assert (labels.shape, labels.dtype) == ((32, 32), torch.int64)
+    for image, labels in LabelledCrops(images, tile_size=32, seed=1, length=20, augment="none"):
+        assert torch.equal(image[0].long(), labels)
+
+
+def test_crops_reach_every_place(pair: Callable[..., Pair]) -> None:
+    images = labelled([pair(random_labels(34, 36))])
+    crops = LabelledCrops(images, tile_size=32, seed=0, length=200, augment="none")
+    corners = {(int(image[1, 0, 0]), int(image[2, 0, 0])) for image, _ in crops}
+    assert corners == {(x, y) for x in range(5) for y in range(3)}
+
+
+def test_crop_depends_on_seed_and_index_only(pair: Callable[..., Pair]) -> None:
+    images = labelled([pair(random_labels(60, 60, seed=i), str(i)) for i in range(3)])
+    first = LabelledCrops(images, tile_size=32, seed=5, length=12)
+    second = LabelledCrops(images, tile_size=32, seed=5, length=12)
+    expected = {index: second[index] for index in reversed(range(12))}
+    loaded = DataLoader(first, batch_size=None, num_workers=2)
+    for index, (image, labels) in enumerate(loaded):
+        assert torch.equal(image, expected[index][0])
+        assert torch.equal(labels, expected[index][1])
+    other = LabelledCrops(images, tile_size=32, seed=6, length=12)
+    assert not any(torch.equal(first[index][0], other[index][0]) for index in range(12))
+    assert len({first[index][0].numpy().tobytes() for index in range(12)}) == 12
+
+
+def test_larger_images_are_drawn_more_often(pair: Callable[..., Pair]) -> None:
+    large, small = np.full((90, 40), 1, np.uint8), np.full((30, 40), 2, np.uint8)
+    images = labelled([pair(large, "large"), pair(small, "small")])
+    crops = LabelledCrops(images, tile_size=16, seed=0, length=400, augment="none")
+    share = np.mean([int(labels[0, 0]) == 1 for _, labels in crops])
+    assert share == pytest.approx(0.75, abs=0.08)
+
+
+def test_image_smaller_than_the_tile_is_reflected(pair: Callable[..., Pair]) -> None:
+    labels = random_labels(5, 40)
+    crops = LabelledCrops(labelled([pair(labels)]), tile_size=16, seed=0, length=5, augment="none")
+    for image, found in crops:
+        assert found.shape == (16, 16)
+        assert torch.equal(image[0].long(), found)
+        assert image[2, :, 0].tolist() == [0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1]
+
+
+def test_scale_resamples_image_smoothly_and_labels_by_nearest(pair: Callable[..., Pair]) -> None:
+    labels = np.kron(random_labels(10, 15), np.ones((4, 4), np.uint8)) * np.uint8(50)
+    halved = labelled([pair(labels)], scale=0.5)
+    assert halved.images[0].shape == (20, 30, 3)
+    np.testing.assert_array_equal(halved.labels[0], labels[::2, ::2])
+    np.testing.assert_array_equal(halved.images[0][..., 0], labels[::2, ::2])
+    odd = labelled([pair(labels)], scale=0.7)
+    assert odd.images[0].shape == (28, 42, 3)
+    assert set(np.unique(odd.labels[0])) <= {0, 50, 100, 150}
+    assert len(np.unique(odd.images[0][..., 0])) > 4
+    doubled = labelled([pair(labels)], scale=2)
+    np.testing.assert_array_equal(doubled.labels[0][::2, ::2], labels)
+
+
+def test_crops_of_nothing_and_unknown_policies_are_errors(pair: Callable[..., Pair]) -> None:
+    with pytest.raises(InputError, match="no labelled image"):
+        LabelledCrops(labelled([]), tile_size=8, seed=0, length=1)
+    images = labelled([pair(random_labels(10, 10))])
+    with pytest.raises(InputError, match="'wild': choose one of none, paper, default"):
+        LabelledCrops(images, tile_size=8, seed=0, length=1, augment="wild")

@@ -1,0 +1,85 @@
+"""Which labelled images validate."""
+
+from pathlib import Path
+
+import pytest
+
+from genselfdiff.data.pairs import Pair
+from genselfdiff.data.splits import split_pairs
+from genselfdiff.errors import InputError
+
+STEMS = ["TCGA-A7-1", "TCGA-A7-2", "TCGA-A77-1", "TCGA-B0-1", "TCGA-B0-2", "x"]
+
+
+def pairs_of(stems: list[str]) -> list[Pair]:
+    return [Pair(stem, Path(f"i/{stem}.tif"), Path(f"m/{stem}.png")) for stem in stems]
+
+
+def validation_of(val: str) -> list[str]:
+    training, validation = split_pairs(pairs_of(STEMS), val)
+    stems = [pair.stem for pair in validation]
+    assert [pair.stem for pair in training] == [stem for stem in STEMS if stem not in stems]
+    return stems
+
+
+@pytest.mark.parametrize(
+    ("val", "expected"),
+    [
+        ("x", ["x"]),
+        ("x.tif", ["x"]),
+        ("TCGA-A7", ["TCGA-A7-1", "TCGA-A7-2"]),
+        ("TCGA-A7, x", ["TCGA-A7-1", "TCGA-A7-2", "x"]),
+        ("TCGA-A7*", ["TCGA-A7-1", "TCGA-A7-2", "TCGA-A77-1"]),
+        ("*-2", ["TCGA-A7-2", "TCGA-B0-2"]),
+        ("TCGA-[AB]?-1", ["TCGA-A7-1", "TCGA-B0-1"]),
+        ("TCGA-B0-1,*-2", ["TCGA-A7-2", "TCGA-B0-1", "TCGA-B0-2"]),
+    ],
+)
+def test_names_groups_and_patterns(val: str, expected: list[str]) -> None:
+    assert validation_of(val) == expected
+
+
+def test_names_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "validation.txt"
+    file.write_text("# patients\nTCGA-A7\n\nx  # the odd one\n")
+    assert validation_of(str(file)) == ["TCGA-A7-1", "TCGA-A7-2", "x"]
+    file.write_text("TCGA-A7\nTCGA-ZZ\n")
+    with pytest.raises(InputError, match=r"--val TCGA-ZZ: matches none"):
+        validation_of(str(file))
+    file.write_text("# nobody\n")
+    with pytest.raises(InputError, match="names no image"):
+        validation_of(str(file))
+    file.write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(InputError, match="no text file of names"):
+        validation_of(str(file))
+
+
+@pytest.mark.parametrize("name", ["TCGA-A", "TCGA-ZZ", "tcga-a7", "*-3"])
+def test_a_name_that_matches_nothing_is_named(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        validation_of(f"x,{name}")
+    assert f"--val {name}: matches none of the 6 images" in str(caught.value)
+
+
+def test_everything_and_nothing_are_errors() -> None:
+    with pytest.raises(InputError, match="matches every image"):
+        validation_of("*")
+    with pytest.raises(InputError, match="names no image"):
+        validation_of(" , ")
+
+
+def test_drawn_split_repeats_and_leaves_images_on_both_sides() -> None:
+    pairs = pairs_of([f"p{index}" for index in range(20)])
+    training, validation = split_pairs(pairs, seed=1)
+    assert len(validation) == 4
+    assert sorted(training + validation, key=pairs.index) == pairs
+    assert split_pairs(pairs, seed=1) == (training, validation)
+    assert split_pairs(pairs, seed=2) != (training, validation)
+    for fraction in (0.0, 1.0):
+        sides = split_pairs(pairs[:2], fraction=fraction)
+        assert [len(side) for side in sides] == [1, 1]
+
+
+def test_one_pair_cannot_be_split() -> None:
+    with pytest.raises(InputError, match=r"x\.tif: one labelled image cannot be split"):
+        split_pairs(pairs_of(["x"]))
