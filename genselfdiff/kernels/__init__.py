@@ -1,7 +1,22 @@
 """The operations that the project exists for; see each op's module for shapes and sources."""
 
+from genselfdiff.kernels.add_noise.op import OPERATION as _ADD_NOISE
+from genselfdiff.kernels.add_noise.op import add_noise
 from genselfdiff.kernels.group_norm_silu.reference import group_norm_silu
 from genselfdiff.kernels.linear_attention.reference import linear_attention
 from genselfdiff.kernels.multi_loss.reference import multi_loss, multi_loss_components
+from genselfdiff.kernels.p2_loss.op import OPERATION as _P2_LOSS
+from genselfdiff.kernels.p2_loss.op import p2_loss
 
-__all__ = ["group_norm_silu", "linear_attention", "multi_loss", "multi_loss_components"]
+# Those with an entry in torch.ops.gsd.
+OPERATIONS = (_ADD_NOISE, _P2_LOSS)
+
+__all__ = [
+    "OPERATIONS",
+    "add_noise",
+    "group_norm_silu",
+    "linear_attention",
+    "multi_loss",
+    "multi_loss_components",
+    "p2_loss",
+]

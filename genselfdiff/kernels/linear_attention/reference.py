@@ -43,8 +43,8 @@ def linear_attention(
 
     normed = F.group_norm(x, 1, norm_weight, norm_bias, eps)
     tokens = normed.permute(0, 2, 3, 1).reshape(n, height * width, c)
-    q, k, v = F.linear(tokens, qkv_weight.flatten(1)).split(hidden, dim=2)
-    q = q.unflatten(2, (heads, head_dim)).softmax(dim=3).flatten(2) * head_dim**-0.5
+    q, k, v = F.linear(tokens, qkv_weight.flatten(1)).chunk(3, dim=2)
+    q = q.reshape(n, height * width, heads, head_dim).softmax(dim=3).flatten(2) * head_dim**-0.5
     k = k.softmax(dim=1)
 
     # One product over all heads and a block-diagonal mask: heads never mix, and nothing is copied.

@@ -1,0 +1,50 @@
+# Everything happens in .venv: nothing is installed elsewhere.
+
+PYTHON ?= python3
+# What to install where torch is missing; https://pytorch.org/get-started/locally lists the choices,
+# for instance: make setup TORCH="torch --index-url https://download.pytorch.org/whl/cu130"
+TORCH ?= torch==2.13.0
+
+VENV := .venv
+BIN := $(VENV)/bin
+TOOLS := $(VENV)/.tools
+STAMP := $(VENV)/.installed
+SOURCES := $(shell find csrc genselfdiff cli -type f -not -name '*.py[co]') \
+	$(wildcard README.md LICENSE) pyproject.toml CMakeLists.txt
+CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv, install torch where it is missing, build and install the package
+
+demo: setup  ## the whole journey on the sample slide, in a few minutes; results in demo/
+	PATH="$(abspath $(BIN)):$$PATH" examples/demo.sh
+
+test: setup  ## run the tests on the installed package
+	$(BIN)/python -m pytest -q
+
+lint: setup  ## ruff, mypy and clang-format, all without changing a file
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+clean:  ## remove .venv, caches and the demo's results
+	rm -rf $(VENV) build demo .benchmarks .mypy_cache .pytest_cache .ruff_cache
+	find csrc genselfdiff cli tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(TOOLS): Makefile
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install 'scikit-build-core>=0.11' 'pybind11>=2.13' cmake ninja
+	touch $@
+
+# Not editable: the tests shall see what a user gets.
+$(STAMP): $(TOOLS) $(SOURCES)
+	$(BIN)/python -m pip install --no-build-isolation '.[test,lint]'
+	$(BIN)/gsd info
+	touch $@

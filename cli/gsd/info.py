@@ -1,0 +1,19 @@
+"""``gsd info``: what is installed, and what it will run with."""
+
+import click
+
+from genselfdiff.info import describe
+
+
+@click.command(
+    epilog="""\b
+Example:
+  gsd info
+"""
+)
+def info() -> None:
+    """Print versions, processor, kernels and GPUs; how to get native kernels where they lack."""
+    lines = describe()
+    width = max(len(what) for what, _ in lines)
+    for what, value in lines:
+        click.echo(f"{what:{width}}  {value}")

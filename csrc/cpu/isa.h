@@ -1,0 +1,77 @@
+// Which instruction set the kernels run with: the best one that is compiled in and that this CPU
+// has, unless the environment variable GSD_CPU_ISA names another.
+
+#pragma once
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace gsd {
+
+enum class Isa { generic, avx2, avx512 };
+
+inline const char* name(Isa isa) {
+    switch (isa) {
+        case Isa::avx512:
+            return "avx512";
+        case Isa::avx2:
+            return "avx2";
+        default:
+            return "generic";
+    }
+}
+
+// From the slowest to the fastest.
+inline std::vector<Isa> compiled_isas() {
+    return {
+        Isa::generic,
+#ifdef GSD_HAVE_AVX2
+        Isa::avx2,
+#endif
+#ifdef GSD_HAVE_AVX512
+        Isa::avx512,
+#endif
+    };
+}
+
+inline bool cpu_has(Isa isa) {
+#if defined(__x86_64__) || defined(_M_X64)
+    switch (isa) {
+        case Isa::avx512:
+            return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        case Isa::avx2:
+            return __builtin_cpu_supports("avx2");
+        default:
+            return true;
+    }
+#else
+    return isa == Isa::generic;
+#endif
+}
+
+// Throws std::runtime_error where GSD_CPU_ISA asks for what is unknown, not compiled in, or not
+// there.
+inline Isa selected_isa() {
+    const char* variable = std::getenv("GSD_CPU_ISA");
+    const std::string wanted = variable ? variable : "";
+    Isa best = Isa::generic;
+    std::string available;
+    for (Isa isa : compiled_isas()) {
+        if (!cpu_has(isa)) continue;
+        if (wanted == name(isa)) return isa;
+        best = isa;
+        if (!available.empty()) available += ", ";
+        available += name(isa);
+    }
+    if (!wanted.empty()) {
+        throw std::runtime_error("GSD_CPU_ISA=" + wanted +
+                                 " is not available here; choose one of: " + available +
+                                 ", or unset it");
+    }
+    return best;
+}
+
+}  // namespace gsd

@@ -1,0 +1,3 @@
+#include "cpu/kernels/add_noise_kernel.h"
+
+void gsd::add_noise_avx512(const AddNoiseRun& run) { add_noise_any(run); }

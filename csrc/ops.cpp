@@ -1,0 +1,13 @@
+// Every operation's schema, in one place. Registered here and not from Python, they are visible to
+// TorchScript in a process that has loaded nothing but this library.
+
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(gsd, m) {
+    m.def(
+        "add_noise(Tensor x0, Tensor t, Tensor alpha_bars, int seed, int offset)"
+        " -> (Tensor x_t, Tensor noise)");
+    m.def(
+        "p2_loss(Tensor pred, Tensor noise, Tensor t, Tensor weights, bool mean)"
+        " -> (Tensor loss, Tensor grad_pred)");
+}

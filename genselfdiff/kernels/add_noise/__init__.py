@@ -1,0 +1,1 @@
+"""Forward diffusion with counter-based noise."""

@@ -1,0 +1,39 @@
+"""Argument checks and table look-ups shared by the plain-torch operations.
+
+The messages are those of csrc/common/checks.h: an operation fails alike whatever runs it.
+"""
+
+import torch
+
+
+def check_times(op: str, t: torch.Tensor, batch: int, table: torch.Tensor, table_name: str) -> None:
+    """Raise RuntimeError unless ``t`` is int64 (batch,) and within the table.
+
+    Values are looked at on the CPU only; elsewhere that would wait for the device, and the look-up
+    itself fails there.
+    """
+    if table.dim() != 1:
+        raise RuntimeError(f"{op}: {table_name} must have one dimension")
+    if t.dtype != torch.int64 or t.shape != (batch,):
+        raise RuntimeError(f"{op}: t must be int64 of shape ({batch},), one time step a sample")
+    if t.device.type != "cpu":
+        return
+    for b, step in enumerate(t.tolist()):
+        if not 0 <= step < len(table):
+            raise RuntimeError(
+                f"{op}: t[{b}] is {step}, outside the table of {len(table)} time steps"
+            )
+
+
+def look_up(table: torch.Tensor, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """``table[t]`` shaped (N, 1, ...) to broadcast over ``like``, in its dtype and on its device.
+
+    The table may stay on the CPU, as it must for devices without float64 (mps).
+    """
+    values = table.to(dtype=like.dtype).to(like.device)
+    return values[t].reshape(-1, *[1] * (like.dim() - 1))
+
+
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on devices that have no better."""
+    return torch.float32 if device.type == "mps" else torch.float64

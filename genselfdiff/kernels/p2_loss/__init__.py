@@ -1,0 +1,1 @@
+"""The time-weighted squared error of diffusion pretraining."""
