@@ -1,0 +1,29 @@
+"""Reading slides and images window by window, finding tissue, writing label masks: numpy only."""
+
+import logging
+
+from genselfdiff.slides.discovery import IMAGE_SUFFIXES, find_slides
+from genselfdiff.slides.grid import tile_starts
+from genselfdiff.slides.mask_writer import MaskWriter
+from genselfdiff.slides.overlay import write_overlay
+from genselfdiff.slides.reader import Level, Slide, open_slide, read_image
+from genselfdiff.slides.scaled_view import ScaledView
+from genselfdiff.slides.tissue import TissueMap, tissue_mask
+
+# tifffile reports damaged tags through logging; what matters of them we raise as InputError.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Level",
+    "MaskWriter",
+    "ScaledView",
+    "Slide",
+    "TissueMap",
+    "find_slides",
+    "open_slide",
+    "read_image",
+    "tile_starts",
+    "tissue_mask",
+    "write_overlay",
+]

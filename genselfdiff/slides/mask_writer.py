@@ -1,0 +1,253 @@
+"""Writing a label mask of any height as a pyramidal TIFF, row by row."""
+
+import json
+import zlib
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genselfdiff.files import atomic_file
+from genselfdiff.slides.bigtiff import (
+    BigTiffFile,
+    Tag,
+    array_tag,
+    number_tag,
+    ratio_tag,
+    text_tag,
+)
+
+Uint8 = NDArray[np.uint8]
+
+_ZLIB_LEVEL = 4
+_DEFLATE, _PALETTE, _CENTIMETRE, _NO_UNIT, _REDUCED = 8, 3, 3, 1, 1
+
+
+class MaskWriter:
+    """Writes class indices as a tiled, deflate-compressed BigTIFF with a colour map.
+
+    The pyramid is a chain of pages, each half the size of the one before until one tile holds it.
+    A pixel of a smaller page is the most frequent class of the four below it, of equally frequent
+    ones the higher: classes are never blended, and thin objects stay visible. All pages are built
+    while rows come in; two rows of tiles are held in memory, never the mask. The ImageDescription
+    of the first page is JSON: ``{"classes": [...], "mpp": ...}``.
+
+    Use as a context manager. The file appears under its name when the block ends well; if it
+    raises, or the process is killed, what was at ``path`` before is untouched.
+
+    Args:
+        path: the file to write.
+        width, height: size of the mask in pixels.
+        mpp: micrometres per pixel for the resolution tags; None leaves them without unit.
+        palette: (red, green, blue) of each class, 0 to 255.
+        class_names: the name of each class.
+        tile: side of the stored tiles, a multiple of 16.
+
+    Raises:
+        OutputError: the folder is missing or not writable, or the disk is full.
+        ValueError: arguments out of range; or the block ended before all rows were written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        width: int,
+        height: int,
+        mpp: float | None,
+        palette: Sequence[tuple[int, int, int]],
+        class_names: Sequence[str],
+        tile: int = 512,
+    ) -> None:
+        if width < 1 or height < 1:
+            raise ValueError(f"a mask of {width} x {height} pixels holds nothing")
+        if tile < 16 or tile % 16:
+            raise ValueError(f"tile side {tile} is not a positive multiple of 16")
+        if not 1 <= len(palette) <= 256 or len(palette) != len(class_names):
+            raise ValueError(f"{len(palette)} colours for {len(class_names)} classes; 256 at most")
+        if any(len(colour) != 3 or not all(0 <= c <= 255 for c in colour) for colour in palette):
+            raise ValueError("colours must be three numbers from 0 to 255")
+        if mpp is not None and not 1e-4 <= mpp <= 1e6:
+            raise ValueError(f"{mpp} micrometres per pixel is no resolution of a mask")
+        self.path = Path(path)
+        self.width = width
+        self.height = height
+        self._mpp = mpp
+        self._palette = palette
+        self._class_names = class_names
+        self._tile = tile
+        self._rows_written = 0
+        self._pages = _pyramid(width, height, tile)
+        self._uniform: dict[int, tuple[int, int]] = {}
+        self._stack = ExitStack()
+        self._file: BinaryIO
+        self._tiff: BigTiffFile
+
+    def __enter__(self) -> "MaskWriter":
+        self._temporary = self._stack.enter_context(atomic_file(self.path))
+        self._file = self._temporary.open("wb")
+        self._tiff = BigTiffFile(self._file)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._stack:  # passed through it, an error removes the file; a full disk is named
+            try:
+                if error is not None:
+                    raise error
+                self._finish()
+                self._file.close()
+            finally:
+                with suppress(OSError):  # closing tries once more to write what did not fit
+                    self._file.close()
+
+    def write_rows(self, labels: Uint8) -> None:
+        """Write the next rows of the mask, beginning at the top.
+
+        Args:
+            labels: (rows, width) uint8 class indices, any number of rows.
+
+        Raises:
+            ValueError: wrong shape or type, more rows than the mask has, or a class beyond the
+                palette.
+        """
+        if labels.ndim != 2 or labels.shape[1] != self.width or labels.dtype != np.uint8:
+            raise ValueError(
+                f"{self.path}: rows of shape {labels.shape} and type {labels.dtype} do not fit a"
+                f" uint8 mask {self.width} pixels wide"
+            )
+        if self._rows_written + len(labels) > self.height:
+            raise ValueError(f"{self.path}: more rows than the {self.height} of the mask")
+        highest = int(labels.max(initial=0))
+        if highest >= len(self._palette):
+            raise ValueError(
+                f"{self.path}: class {highest} is beyond the {len(self._palette)} of the palette"
+            )
+        self._rows_written += len(labels)
+        self._push(0, labels)
+
+    def _push(self, level: int, rows: Uint8) -> None:
+        page = self._pages[level]
+        while len(rows):
+            taken = rows[: self._tile - page.filled]
+            page.band[page.filled : page.filled + len(taken)] = taken
+            page.filled += len(taken)
+            rows = rows[len(taken) :]
+            if page.filled == self._tile:
+                self._store_band(level)
+
+    def _store_band(self, level: int) -> None:
+        page = self._pages[level]
+        band = page.band[: page.filled]
+        for x in range(0, page.width, self._tile):
+            offset, count = self._store_tile(band[:, x : x + self._tile])
+            page.offsets.append(offset)
+            page.counts.append(count)
+        page.filled = 0
+        if level + 1 < len(self._pages):
+            self._push(level + 1, halve_labels(band))
+
+    def _store_tile(self, labels: Uint8) -> tuple[int, int]:
+        """Write a tile, cut off at the mask's edge, and return its place in the file."""
+        first = int(labels[0, 0])
+        if (labels != first).any():
+            tile = np.zeros((self._tile, self._tile), np.uint8)
+            tile[: labels.shape[0], : labels.shape[1]] = labels
+            return self._compress(tile)
+        # Most of a slide is one class: such tiles are stored once and shared. Tiles without data
+        # would be smaller still, but Pillow and others that use libtiff refuse them.
+        if first not in self._uniform:
+            tile = np.full((self._tile, self._tile), first, np.uint8)
+            self._uniform[first] = self._compress(tile)
+        return self._uniform[first]
+
+    def _compress(self, tile: Uint8) -> tuple[int, int]:
+        data = zlib.compress(tile.tobytes(), _ZLIB_LEVEL)
+        return self._tiff.add_data(data), len(data)
+
+    def _finish(self) -> None:
+        if self._rows_written != self.height:
+            raise ValueError(f"{self.path}: {self._rows_written} of {self.height} rows written")
+        for level, page in enumerate(self._pages):
+            if page.filled:
+                self._store_band(level)
+        self._tiff.finish([self._tags(level) for level in range(len(self._pages))])
+
+    def _tags(self, level: int) -> list[Tag]:
+        page = self._pages[level]
+        pixels_per_cm = 1.0 if self._mpp is None else 10_000 / (self._mpp * 2**level)
+        unit = _NO_UNIT if self._mpp is None else _CENTIMETRE
+        # TIFF keeps all reds first, in 16 bits.
+        colours = np.zeros((3, 256), np.int64)
+        colours[:, : len(self._palette)] = np.transpose(self._palette) * 257
+        tags = [
+            number_tag(254, "long", _REDUCED if level else 0),
+            number_tag(256, "long", page.width),
+            number_tag(257, "long", page.height),
+            number_tag(258, "short", 8),
+            number_tag(259, "short", _DEFLATE),
+            number_tag(262, "short", _PALETTE),
+            number_tag(277, "short", 1),
+            ratio_tag(282, pixels_per_cm),
+            ratio_tag(283, pixels_per_cm),
+            number_tag(284, "short", 1),
+            number_tag(296, "short", unit),
+            text_tag(305, "genselfdiff"),
+            number_tag(320, "short", *colours.ravel().tolist()),
+            number_tag(322, "long", self._tile),
+            number_tag(323, "long", self._tile),
+            array_tag(324, page.offsets),
+            array_tag(325, page.counts),
+        ]
+        if level == 0:
+            description = {"classes": list(self._class_names), "mpp": self._mpp}
+            tags.append(text_tag(270, json.dumps(description)))
+        return tags
+
+
+@dataclass
+class _Page:
+    """A level while it is written: ``band`` holds the rows of the tiles that are not full yet."""
+
+    width: int
+    height: int
+    band: Uint8
+    filled: int = 0
+    offsets: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+
+def _pyramid(width: int, height: int, tile: int) -> list[_Page]:
+    pages = [_Page(width, height, np.empty((tile, width), np.uint8))]
+    while max(width, height) > tile:
+        width, height = (width + 1) // 2, (height + 1) // 2
+        pages.append(_Page(width, height, np.empty((tile, width), np.uint8)))
+    return pages
+
+
+def halve_labels(labels: Uint8) -> Uint8:
+    """Halve (h, w) labels, rounding up: the most frequent of each 2 x 2, in a tie the higher.
+
+    At an odd edge the last row or column counts twice.
+    """
+    height, width = labels.shape
+    if height % 2 or width % 2:
+        labels = np.pad(labels, ((0, height % 2), (0, width % 2)), mode="edge")
+    a, b, c, d = labels[::2, ::2], labels[::2, 1::2], labels[1::2, ::2], labels[1::2, 1::2]
+    # A sorting network of four: lowest <= second <= third <= highest.
+    low_ab, high_ab = np.minimum(a, b), np.maximum(a, b)
+    low_cd, high_cd = np.minimum(c, d), np.maximum(c, d)
+    lowest, highest = np.minimum(low_ab, low_cd), np.maximum(high_ab, high_cd)
+    middle_low, middle_high = np.maximum(low_ab, low_cd), np.minimum(high_ab, high_cd)
+    second, third = np.minimum(middle_low, middle_high), np.maximum(middle_low, middle_high)
+    pair_below = np.where(second == third, second, np.where(lowest == second, lowest, highest))
+    return np.where(third == highest, highest, pair_below)

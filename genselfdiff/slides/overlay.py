@@ -1,0 +1,92 @@
+"""A picture of a slide with its mask laid over, to look at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tifffile import TiffFile, TiffPage
+
+from genselfdiff.errors import InputError
+from genselfdiff.files import atomic_file
+from genselfdiff.slides.reader import Slide
+from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE
+
+Uint8 = NDArray[np.uint8]
+
+_OPACITY = 0.35
+"""Of the colour inside an object; its outline is opaque."""
+
+
+def write_overlay(
+    slide: Slide,
+    mask_path: str | Path,
+    output_png: str | Path,
+    palette: Sequence[tuple[int, int, int]],
+    max_side: int = 2048,
+) -> None:
+    """Write a thumbnail of the slide with the classes of a mask laid over in their colours.
+
+    Class 0, the background, is left transparent; objects are tinted and outlined.
+
+    Args:
+        slide: the slide.
+        mask_path: its mask, as ``MaskWriter`` writes it; of any resolution, the same field.
+        output_png: the picture to write.
+        palette: (red, green, blue) of each class.
+        max_side: longer side of the picture in pixels.
+
+    Raises:
+        InputError: the mask is not readable, or does not show the same field as the slide.
+        OutputError: the picture cannot be written.
+    """
+    picture = slide.thumbnail(max_side)
+    labels = _labels(Path(mask_path), picture.shape[1], picture.shape[0])
+    highest = int(labels.max())
+    if highest >= len(palette):
+        raise InputError(f"{mask_path}: class {highest} is beyond the {len(palette)} colours given")
+    overlay = lay_over(picture, labels, palette)
+    with atomic_file(output_png) as temporary:
+        Image.fromarray(overlay).save(temporary, format="PNG")
+
+
+def lay_over(picture: Uint8, labels: Uint8, palette: Sequence[tuple[int, int, int]]) -> Uint8:
+    """Tint and outline (h, w) ``labels`` on an (h, w, 3) RGB ``picture``; returns a new one."""
+    colours = np.asarray(palette, np.float32)[labels]
+    opacity = np.where(_outlines(labels), 1.0, _OPACITY) * (labels > 0)
+    mixed = picture + (colours - picture) * opacity[..., None].astype(np.float32)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _outlines(labels: Uint8) -> NDArray[np.bool_]:
+    """Mark pixels with a neighbour above, below, left or right of another class."""
+    edge = np.zeros(labels.shape, np.bool_)
+    differs = labels[1:] != labels[:-1]
+    edge[1:] |= differs
+    edge[:-1] |= differs
+    differs = labels[:, 1:] != labels[:, :-1]
+    edge[:, 1:] |= differs
+    edge[:, :-1] |= differs
+    return edge
+
+
+def _labels(path: Path, width: int, height: int) -> Uint8:
+    """Read the mask at ``width`` x ``height``, from the smallest page that is as large."""
+    try:
+        with TiffFile(path) as tiff:
+            pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
+            large = [page for page in pages if page.imagewidth >= width] or pages[:1]
+            page = min(large, key=lambda page: page.imagewidth)
+            if page.imagewidth * page.imagelength > MAX_PIXELS_AT_ONCE:
+                raise InputError(f"{path}: has no smaller pages; write it with its pyramid")
+            stored = page.asarray()
+    except InputError:
+        raise
+    except Exception as error:  # damaged tags fail in many ways inside tifffile
+        raise InputError(f"{path}: is no readable mask ({error})") from error
+    if stored.ndim != 2 or stored.dtype != np.uint8:
+        raise InputError(f"{path}: is no mask of class indices")
+    rows = (np.arange(height) + 0.5) * stored.shape[0] / height
+    columns = (np.arange(width) + 0.5) * stored.shape[1] / width
+    return stored[np.ix_(rows.astype(np.intp), columns.astype(np.intp))]

@@ -1,0 +1,94 @@
+"""PNG and JPEG files, which can only be decoded as a whole."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from genselfdiff.errors import InputError
+from genselfdiff.slides.pixel_format import over_white
+from genselfdiff.slides.resolution import mpp_from_dpi
+from genselfdiff.slides.stored_image import (
+    MAX_PIXELS_AT_ONCE,
+    StoredImage,
+    StoredLevel,
+    is_absurd,
+)
+
+Uint8 = NDArray[np.uint8]
+
+# The classes, not Image.open: its limit on pixels is one of the process, and it only warns.
+_FORMATS = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
+
+
+def is_picture(header: bytes) -> bool:
+    """Tell by the first bytes whether a file is a PNG or JPEG."""
+    return any(header.startswith(magic) for magic in _FORMATS)
+
+
+def open_picture(path: Path, header: bytes) -> StoredImage:
+    """Open a PNG or JPEG file; it is decoded when first read.
+
+    Raises:
+        InputError: the file is damaged, or larger than ``MAX_PIXELS_AT_ONCE``.
+    """
+    with _open(path, header) as image:
+        width, height = image.size
+        dpi = image.info.get("dpi", (0.0, 0.0))
+    if width < 1 or height < 1:
+        raise InputError(f"{path}: is {width} x {height} pixels: there is nothing to read")
+    if is_absurd(width, height, path.stat().st_size):
+        raise InputError(f"{path}: claims {width} x {height} pixels, but is far too small for them")
+    if width * height > MAX_PIXELS_AT_ONCE:
+        raise InputError(
+            f"{path}: {width} x {height} pixels are too many for a PNG or JPEG, which must be"
+            " decoded as a whole; convert it to a tiled TIFF"
+        )
+    return StoredImage((_Picture(path, header, width, height),), _mpp(dpi), lambda: None)
+
+
+class _Picture(StoredLevel):
+    def __init__(self, path: Path, header: bytes, width: int, height: int) -> None:
+        super().__init__(width, height, width, height)
+        self._path = path
+        self._header = header
+
+    def decode(self, column: int, row: int) -> Uint8:
+        try:
+            with _open(self._path, self._header) as image:
+                pixels = _rgb(image)
+        except (OSError, ValueError, SyntaxError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{self._path}: cannot be decoded ({error}); is it whole?") from error
+        if pixels.shape[:2] != (self.height, self.width):
+            raise InputError(f"{self._path}: has changed since it was opened; try again")
+        return pixels
+
+
+def _open(path: Path, header: bytes) -> ImageFile:
+    kind = next(kind for magic, kind in _FORMATS.items() if header.startswith(magic))
+    try:
+        return kind(path)
+    except (OSError, ValueError, SyntaxError, TypeError, IndexError) as error:
+        raise InputError(f"{path}: is no readable PNG or JPEG ({error}); is it whole?") from error
+
+
+def _rgb(image: Image.Image) -> Uint8:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        return over_white(np.asarray(image.convert("RGBA")))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _mpp(dpi: tuple[float, float]) -> float | None:
+    try:
+        return mpp_from_dpi(float(dpi[0]), float(dpi[1]))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None

@@ -1,0 +1,204 @@
+"""Opening slides and images, and reading windows of them."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genselfdiff.errors import InputError
+from genselfdiff.slides.picture_file import is_picture, open_picture
+from genselfdiff.slides.scaled_view import ScaledView, check_window
+from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredImage, StoredLevel
+from genselfdiff.slides.tiff_file import is_tiff, open_tiff
+
+Uint8 = NDArray[np.uint8]
+
+
+_MAX_ENLARGEMENT = 64
+"""Pixels of a view along one stored pixel, beyond which a resolution must be a mistake."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A resolution level of a slide.
+
+    Attributes:
+        width, height: size in its own pixels.
+        downsample: level-0 pixels per pixel of this level, 1.0 for level 0.
+    """
+
+    width: int
+    height: int
+    downsample: float
+
+
+class Slide:
+    """An open slide or image; made by ``open_slide``. Threads may read from it at once.
+
+    Attributes:
+        path: the file.
+        width, height: size in level-0 pixels.
+        mpp: micrometres per level-0 pixel, or None if neither the file nor the caller tells.
+        levels: from the largest to the smallest.
+    """
+
+    def __init__(self, path: Path, stored: StoredImage, mpp: float | None) -> None:
+        self.path = path
+        self.mpp = stored.mpp if mpp is None else mpp
+        self.width = stored.levels[0].width
+        self.height = stored.levels[0].height
+        self.levels = tuple(
+            Level(level.width, level.height, _downsample(self.width, self.height, level))
+            for level in stored.levels
+        )
+        self._stored = stored
+        self._closed = False
+        self._thumbnail: tuple[int, Uint8] | None = None
+
+    def __enter__(self) -> "Slide":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file and the pixels held in memory; closing twice is harmless."""
+        if not self._closed:
+            self._closed = True
+            self._stored.forget_pieces()
+            self._stored.close()
+
+    def read_region(self, x: int, y: int, width: int, height: int, level: int = 0) -> Uint8:
+        """Read a window, which must lie inside the level.
+
+        Args:
+            x, y: its top-left corner in pixels of ``level``.
+            width, height: its size in pixels of ``level``.
+            level: index into ``levels``.
+
+        Returns:
+            (height, width, 3) uint8 RGB.
+
+        Raises:
+            InputError: the stored pixels are damaged.
+            ValueError: the window is empty or leaves the level, or the slide is closed.
+        """
+        if self._closed:
+            raise ValueError(f"{self.path}: the slide is closed")
+        stored = self._stored.levels[level]
+        check_window(x, y, width, height, stored.width, stored.height)
+        return stored.read(x, y, width, height)
+
+    def at_mpp(self, mpp: float | None) -> ScaledView:
+        """View the slide at another resolution.
+
+        Args:
+            mpp: micrometres per pixel of the view; None: level 0 as it is, whatever its mpp.
+
+        Raises:
+            InputError: the slide's own mpp is not known, or ``mpp`` is not a positive number, or
+                is so far from the slide's own that one of them must be wrong.
+        """
+        if mpp is None:
+            return ScaledView(self, 1.0)
+        _check_mpp(mpp)
+        if self.mpp is None:
+            raise InputError(
+                f"{self.path}: does not tell its resolution; give it with --mpp, in micrometres"
+                " per pixel (about 0.25 at 40x, 0.5 at 20x)"
+            )
+        scale = mpp / self.mpp
+        if not 1 / _MAX_ENLARGEMENT <= scale <= 2 * max(self.width, self.height):
+            raise InputError(
+                f"{self.path}: {self.width} x {self.height} pixels of {self.mpp:g} um cannot be"
+                f" viewed at {mpp:g} um/px; check --mpp"
+            )
+        return ScaledView(self, scale)
+
+    def thumbnail(self, max_side: int) -> Uint8:
+        """Return the whole slide as (h, w, 3) uint8 RGB, its longer side at most ``max_side``.
+
+        The last one made is remembered: without a pyramid, all of level 0 has to be read for it.
+
+        Raises:
+            InputError: the stored pixels are damaged.
+        """
+        if self._thumbnail is None or self._thumbnail[0] != max_side:
+            view = ScaledView(self, max(max(self.width, self.height) / max_side, 1.0))
+            self._thumbnail = max_side, view.read(0, 0, view.width, view.height)
+        return self._thumbnail[1].copy()
+
+
+def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
+    """Open a slide or image: SVS, OME-TIFF, pyramidal or plain TIFF, PNG, JPEG.
+
+    Only what is read is decoded, and decoded tiles are kept within a bound that all open slides
+    share; PNG and JPEG are decoded as a whole.
+
+    Args:
+        path: the file.
+        mpp: micrometres per pixel of level 0, believed more than the file.
+
+    Raises:
+        InputError: the file is missing, empty, truncated, no image, not grey or RGB, or cannot be
+            read in bounded memory; or ``mpp`` is not a positive number.
+    """
+    path = Path(path)
+    if mpp is not None:
+        _check_mpp(mpp)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a slide or image in it")
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise InputError(f"{path}: no such file")
+    try:
+        with path.open("rb") as file:
+            header = file.read(16)
+        if not header:
+            raise InputError(f"{path}: the file is empty; copy or download it again")
+        if is_tiff(header):
+            return Slide(path, open_tiff(path), mpp)
+        if is_picture(header):
+            return Slide(path, open_picture(path, header), mpp)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from error
+    raise InputError(f"{path}: is no TIFF, SVS, PNG or JPEG; convert it to a tiled TIFF")
+
+
+def read_image(path: str | Path) -> Uint8:
+    """Read a whole image at level 0 as (h, w, 3) uint8 RGB.
+
+    Raises:
+        InputError: as ``open_slide``; or the image has more than 2**28 pixels.
+    """
+    with open_slide(path) as slide:
+        if slide.width * slide.height > MAX_PIXELS_AT_ONCE:
+            raise InputError(
+                f"{path}: {slide.width} x {slide.height} pixels are too many to read at once; cut"
+                " it into smaller images"
+            )
+        return slide.read_region(0, 0, slide.width, slide.height)
+
+
+def _check_mpp(mpp: float) -> None:
+    if not (math.isfinite(mpp) and mpp > 0):
+        raise InputError(f"mpp {mpp} must be a positive number of micrometres per pixel")
+
+
+def _downsample(width: int, height: int, level: StoredLevel) -> float:
+    """Level-0 pixels per pixel; a whole number if rounding explains the sizes.
+
+    A level of half the size drops or repeats the last of an odd number of columns: its pixels
+    still cover exactly two, though the sizes' ratio says a little more or less.
+    """
+    ratio = math.sqrt((width / level.width) * (height / level.height))
+    whole = max(1, round(ratio))
+    exact = abs(width / whole - level.width) < 1 and abs(height / whole - level.height) < 1
+    return float(whole) if exact else ratio

@@ -1,0 +1,129 @@
+"""A slide seen at another resolution, read window by window."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from genselfdiff.slides.reader import Slide
+
+Uint8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+
+_SOURCE_PIXELS = 2**20
+"""Pixels of the level that are resampled in one go: bounds the memory of a large reduction."""
+
+_BLOCK = 8
+"""Pixels computed by one matrix product: few, as a matrix row holds zeros for all but its own."""
+
+
+class ScaledView:
+    """The slide resampled on a grid anchored at its top-left corner; made by ``Slide.at_mpp``.
+
+    Pixel (i, j) covers the square of ``scale`` level-0 pixels that begins at (i * scale,
+    j * scale). It is the mean of what it covers, or interpolated where it is smaller than a stored
+    pixel, computed from the same stored pixels whatever window it is read through. At the right
+    and bottom the last stored pixel is continued.
+
+    Attributes:
+        width, height: size in pixels of the view, at least 1.
+        scale: level-0 pixels per pixel of the view.
+    """
+
+    def __init__(self, slide: "Slide", scale: float) -> None:
+        self._slide = slide
+        self.scale = scale
+        self.width = max(1, round(slide.width / scale))
+        self.height = max(1, round(slide.height / scale))
+        fine_enough = [
+            index
+            for index, level in enumerate(slide.levels)
+            if level.downsample <= scale * (1 + 1e-6)
+        ]
+        self._level = fine_enough[-1] if fine_enough else 0
+        # Of the float error that mpp / mpp leaves nothing may be seen.
+        step = scale / slide.levels[self._level].downsample
+        self._step = round(step) if abs(step - round(step)) < 1e-6 * step else step
+
+    def read(self, x: int, y: int, width: int, height: int) -> Uint8:
+        """Read a window, which must lie inside the view, as (height, width, 3) uint8 RGB.
+
+        Raises:
+            InputError: the stored pixels are damaged.
+            ValueError: the window is empty or leaves the view.
+        """
+        check_window(x, y, width, height, self.width, self.height)
+        level = self._slide.levels[self._level]
+        if self._step == 1 and x + width <= level.width and y + height <= level.height:
+            return self._slide.read_region(x, y, width, height, self._level)
+        columns = _Axis(x, width, self._step, level.width)
+        # Strips of rows short enough that the pixels under them fit the bound.
+        rows_at_once = max(1, int(_SOURCE_PIXELS / columns.length / max(self._step, 1)))
+        window = np.empty((height, width, 3), np.uint8)
+        for top in range(0, height, rows_at_once):
+            count = min(rows_at_once, height - top)
+            rows = _Axis(y + top, count, self._step, level.height)
+            source = self._slide.read_region(
+                columns.first, rows.first, columns.length, rows.length, self._level
+            )
+            upright = rows.mix(source.astype(np.float32))
+            sideways = columns.mix(np.ascontiguousarray(upright.swapaxes(0, 1)))
+            window[top : top + count] = np.rint(sideways).astype(np.uint8).swapaxes(0, 1)
+        return window
+
+
+def check_window(x: int, y: int, width: int, height: int, limit_x: int, limit_y: int) -> None:
+    """Raise ValueError unless the window holds pixels and lies in ``limit_x`` x ``limit_y``."""
+    inside = x >= 0 and y >= 0 and x + width <= limit_x and y + height <= limit_y
+    if width < 1 or height < 1 or not inside:
+        raise ValueError(
+            f"window {width} x {height} at ({x}, {y}) is not inside {limit_x} x {limit_y} pixels"
+        )
+
+
+class _Axis:
+    """How stored pixels along one axis make pixels ``start`` to ``start + count`` of the view.
+
+    Attributes:
+        first, length: the range of stored pixels that is needed.
+    """
+
+    def __init__(self, start: int, count: int, step: float, limit: int) -> None:
+        position = np.arange(start, start + count, dtype=np.float64)
+        if step >= 1:  # the mean over what a pixel covers
+            begin, end = position * step, (position + 1) * step
+            tap = np.floor(begin)[:, None] + np.arange(math.ceil(step) + 1)
+            covered = np.minimum(end[:, None], tap + 1) - np.maximum(begin[:, None], tap)
+            weight = np.maximum(covered, 0) / step
+        else:  # linear between the centres of stored pixels
+            centre = (position + 0.5) * step - 0.5
+            tap = np.floor(centre)[:, None] + np.arange(2)
+            weight = 1 - np.abs(centre[:, None] - tap)
+        used = weight.max(axis=0) > 0  # of whole steps, the last tap is never used
+        tap = np.clip(tap[:, used], 0, limit - 1).astype(np.int64)
+        self.first = int(tap.min())
+        self.length = int(tap.max()) + 1 - self.first
+        self._count = count
+        self._blocks = [
+            _dense(tap[i : i + _BLOCK] - self.first, weight[i : i + _BLOCK, used])
+            for i in range(0, count, _BLOCK)
+        ]
+
+    def mix(self, source: Float32) -> Float32:
+        """Weigh and sum (length, ...) ``source`` along its first axis to (count, ...)."""
+        flat = source.reshape(self.length, -1)
+        mixed = np.empty((self._count, flat.shape[1]), np.float32)
+        for i, (first, matrix) in enumerate(self._blocks):
+            rows = mixed[i * _BLOCK : (i + 1) * _BLOCK]
+            np.matmul(matrix, flat[first : first + matrix.shape[1]], out=rows)
+        return mixed.reshape(self._count, *source.shape[1:])
+
+
+def _dense(tap: NDArray[np.int64], weight: NDArray[np.float64]) -> tuple[int, Float32]:
+    """Spread weights over a matrix (pixels, stored pixels); returns its first stored pixel too."""
+    first = int(tap.min())
+    matrix = np.zeros((len(tap), int(tap.max()) + 1 - first), np.float32)
+    np.add.at(matrix, (np.arange(len(tap))[:, None], tap - first), weight)
+    return first, matrix

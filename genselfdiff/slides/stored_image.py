@@ -1,0 +1,84 @@
+"""What a file format gives the reader: levels cut into pieces that are decoded one at a time."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genselfdiff.slides.piece_cache import PieceCache
+
+Uint8 = NDArray[np.uint8]
+
+MAX_PIXELS_AT_ONCE = 2**28
+"""Pixels that are decoded in one go at most: 805 MB as RGB."""
+
+_MAX_EXPANSION = 2**16
+"""Bytes of RGB that a byte in a file can stand for; a white 1-bit PNG reaches 25,000."""
+
+_CACHE = PieceCache(256 * 2**20)
+"""Shared by all open slides, so that many open slides need no more memory than one."""
+
+# A thread of the parent may hold the cache's locks at the fork; in the child nobody frees them.
+os.register_at_fork(after_in_child=_CACHE.reset)
+
+
+def is_absurd(width: int, height: int, stored_bytes: int) -> bool:
+    """Tell whether so few bytes cannot hold so many pixels; no decoder need try and allocate."""
+    return 3 * width * height > stored_bytes * _MAX_EXPANSION
+
+
+class StoredLevel(ABC):
+    """One resolution level, stored as a grid of pieces of equal size.
+
+    Attributes:
+        width, height: size in pixels.
+        piece_width, piece_height: size in pixels of the tiles, strips or picture it is stored in.
+    """
+
+    def __init__(self, width: int, height: int, piece_width: int, piece_height: int) -> None:
+        self.width = width
+        self.height = height
+        self.piece_width = piece_width
+        self.piece_height = piece_height
+
+    @abstractmethod
+    def decode(self, column: int, row: int) -> Uint8:
+        """Return a piece as (h, w, 3) RGB; beyond the level's edge it may be short or go on."""
+
+    def read(self, x: int, y: int, width: int, height: int) -> Uint8:
+        """Return a window, which must lie inside the level, as (height, width, 3) RGB."""
+        window = np.empty((height, width, 3), np.uint8)
+        for row in range(y // self.piece_height, -(-(y + height) // self.piece_height)):
+            top = row * self.piece_height
+            for column in range(x // self.piece_width, -(-(x + width) // self.piece_width)):
+                left = column * self.piece_width
+                piece = _CACHE.get((self, column, row), partial(self.decode, column, row))
+                y0, y1 = max(y, top), min(y + height, top + self.piece_height)
+                x0, x1 = max(x, left), min(x + width, left + self.piece_width)
+                window[y0 - y : y1 - y, x0 - x : x1 - x] = piece[
+                    y0 - top : y1 - top, x0 - left : x1 - left
+                ]
+        return window
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An opened file.
+
+    Attributes:
+        levels: from the largest to the smallest, at least one.
+        mpp: micrometres per pixel of the largest level, where the file tells.
+        close: releases the file.
+    """
+
+    levels: tuple[StoredLevel, ...]
+    mpp: float | None
+    close: Callable[[], None]
+
+    def forget_pieces(self) -> None:
+        """Drop the decoded pieces of this image from memory."""
+        _CACHE.drop(lambda key: isinstance(key, tuple) and key[0] in self.levels)

@@ -1,0 +1,194 @@
+"""Decoding the tiles and strips of one page of a TIFF file."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tifffile import TiffPage
+
+from genselfdiff.errors import InputError
+from genselfdiff.slides.pixel_format import aperio_to_rgb, rgb_converter
+from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredLevel, is_absurd
+
+Uint8 = NDArray[np.uint8]
+
+_UNCOMPRESSED = 1
+_BAND_BYTES = 2**20
+"""Uncompressed strips are read in bands of about this size: some programs write one huge strip."""
+
+
+def tiff_level(page: TiffPage, path: Path, descriptor: int) -> StoredLevel:
+    """Make a level of ``page`` that reads from ``descriptor``, which stays the caller's.
+
+    All that is needed is taken from ``page`` now: its TiffFile may be closed afterwards.
+
+    Raises:
+        InputError: the file is truncated, or stored in pieces too large to decode at once.
+        ValueError: the page is no plane of grey or colour pixels, or its tags are damaged.
+    """
+    if page.imagewidth < 1 or page.imagelength < 1:
+        raise ValueError(f"it is {page.imagewidth} x {page.imagelength} pixels")
+    if page.imagedepth != 1 or (page.is_tiled and page.tiledepth != 1):
+        raise ValueError("it is a volume, not a plane")
+    raw = (
+        not page.is_tiled
+        and page.compression == _UNCOMPRESSED
+        and page.bitspersample in (8, 16)
+        and page.planarconfig == 1
+        and page.predictor == 1
+        and page.fillorder == 1
+        and not page.is_subsampled
+    )
+    return (_RawStrips if raw else _Segments)(page, path, descriptor)
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error of another library, fit to be part of one of ours."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class _TiffLevel(StoredLevel):
+    """What both kinds share.
+
+    Bytes are read without a file position, which threads and forked processes would share.
+    """
+
+    def __init__(self, page: TiffPage, path: Path, descriptor: int, piece: tuple[int, int]) -> None:
+        super().__init__(page.imagewidth, page.imagelength, *piece)
+        self._path = path
+        self._descriptor = descriptor
+        self._file_size = os.fstat(descriptor).st_size
+        self._to_rgb = rgb_converter(page)
+        self._offsets = np.asarray(page.dataoffsets, np.int64)
+        self._counts = np.asarray(page.databytecounts, np.int64)
+
+    def _check_listed(self, expected: int) -> None:
+        listed = min(len(self._offsets), len(self._counts))
+        if listed != expected or len(self._offsets) != len(self._counts):
+            raise ValueError(f"it lists {listed} stored pieces where {expected} are needed")
+        if (self._offsets < 0).any() or (self._counts < 0).any():
+            raise ValueError("its list of stored pieces is damaged")
+        missing = int((self._offsets > self._file_size - self._counts).sum())
+        if missing:
+            raise InputError(
+                f"{self._path}: is truncated: {missing} of {expected} stored pieces lie beyond its"
+                " end; copy or download it again"
+            )
+
+    def _read_at(self, offset: int, count: int) -> bytes:
+        data = os.pread(self._descriptor, count, offset)
+        if len(data) != count:
+            raise ValueError("the file ends early")
+        return data
+
+    def _damaged(self, piece: int, error: Exception) -> InputError:
+        return InputError(
+            f"{self._path}: stored piece {piece} cannot be decoded ({one_line(error)}); the file"
+            " may be damaged: copy or export it again"
+        )
+
+
+class _Segments(_TiffLevel):
+    """Tiles, or compressed strips: decoded one at a time."""
+
+    def __init__(self, page: TiffPage, path: Path, descriptor: int) -> None:
+        columns = page.tilewidth if page.is_tiled else page.imagewidth
+        rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+        if rows < 1 or columns < 1:
+            raise ValueError(f"its tiles or strips are {columns} x {rows} pixels")
+        rgb_pixels = rows * columns * max(page.samplesperpixel * page.bitspersample / 24, 1)
+        if rgb_pixels > MAX_PIXELS_AT_ONCE:
+            raise InputError(
+                f"{path}: is stored in pieces of {columns} x {rows} pixels, too large to decode in"
+                " bounded memory; convert it to a tiled TIFF"
+            )
+        super().__init__(page, path, descriptor, (columns, rows))
+        self._across = -(-self.width // columns)
+        self._per_plane = self._across * -(-self.height // rows)
+        self._planes = page.samplesperpixel if page.planarconfig == 2 else 1
+        self._check_listed(self._per_plane * self._planes)
+        self._decode = page.decode
+        self._tables = page.jpegtables
+        self._compression = int(page.compression)
+        palette = page.colormap is not None
+        self._blank = self._to_rgb(np.zeros((1, 1, 1), np.uint8)) if palette else np.uint8(255)
+
+    def decode(self, column: int, row: int) -> Uint8:
+        index = row * self._across + column
+        planes = [
+            self._decode_segment(plane * self._per_plane + index) for plane in range(self._planes)
+        ]
+        present = [plane for plane in planes if plane is not None]
+        if len(present) < len(planes):
+            # Not stored: glass, or of a palette image the first entry.
+            return np.broadcast_to(self._blank, (self.piece_height, self.piece_width, 3))
+        stored = np.concatenate(present, axis=-1) if self._planes > 1 else present[0]
+        return np.ascontiguousarray(self._to_rgb(stored))
+
+    def _decode_segment(self, index: int) -> NDArray[Any] | None:
+        count = int(self._counts[index])
+        if count == 0:
+            return None
+        try:
+            if is_absurd(self.piece_width, self.piece_height, count):
+                raise ValueError(f"{count} bytes cannot hold that many pixels")
+            data = self._read_at(int(self._offsets[index]), count)
+            segment = self._decode(data, index, jpegtables=self._tables)[0]
+            pixels = aperio_to_rgb(self._compression, data, np.asarray(segment)[0])
+            self._check_covers(index, pixels)
+        except MemoryError:
+            raise
+        except Exception as error:  # every codec has errors of its own
+            raise self._damaged(index, error) from error
+        return pixels
+
+    def _check_covers(self, index: int, pixels: NDArray[Any]) -> None:
+        row, column = divmod(index % self._per_plane, self._across)
+        height = min(self.piece_height, self.height - row * self.piece_height)
+        width = min(self.piece_width, self.width - column * self.piece_width)
+        if pixels.shape[0] < height or pixels.shape[1] < width:
+            raise ValueError(f"it is {pixels.shape[1]} x {pixels.shape[0]} pixels")
+
+
+class _RawStrips(_TiffLevel):
+    """Uncompressed strips: any rows can be read by themselves."""
+
+    def __init__(self, page: TiffPage, path: Path, descriptor: int) -> None:
+        order = page.parent.byteorder
+        self._dtype = np.dtype(np.uint8 if page.bitspersample == 8 else f"{order}u2")
+        self._samples = page.samplesperpixel
+        self._row_bytes = page.imagewidth * self._samples * self._dtype.itemsize
+        self._strip_rows = min(page.rowsperstrip, page.imagelength)
+        if self._strip_rows < 1:
+            raise ValueError("its strips have no rows")
+        rows = min(max(1, _BAND_BYTES // self._row_bytes), page.imagelength)
+        super().__init__(page, path, descriptor, (page.imagewidth, rows))
+        strips = -(-self.height // self._strip_rows)
+        needed = np.full(len(self._counts), self._strip_rows * self._row_bytes)
+        needed[-1:] = (self.height - (strips - 1) * self._strip_rows) * self._row_bytes
+        self._counts = needed  # some writers count more, or the last strip as full
+        self._check_listed(strips)
+
+    def decode(self, column: int, row: int) -> Uint8:
+        first = row * self.piece_height
+        last = min(first + self.piece_height, self.height)
+        try:
+            parts = [
+                self._read_rows(strip, first, last)
+                for strip in range(first // self._strip_rows, (last - 1) // self._strip_rows + 1)
+            ]
+        except (OSError, ValueError) as error:
+            raise self._damaged(row, error) from error
+        stored = np.frombuffer(b"".join(parts), self._dtype)
+        rgb = self._to_rgb(stored.reshape(last - first, self.width, self._samples))
+        return np.ascontiguousarray(rgb)
+
+    def _read_rows(self, strip: int, first: int, last: int) -> bytes:
+        """Read those of the rows ``first`` to ``last`` that lie in ``strip``."""
+        top = strip * self._strip_rows
+        start = max(first, top)
+        rows = min(last, top + self._strip_rows) - start
+        offset = int(self._offsets[strip]) + (start - top) * self._row_bytes
+        return self._read_at(offset, rows * self._row_bytes)

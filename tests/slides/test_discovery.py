@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from genselfdiff.errors import InputError
+from genselfdiff.slides import IMAGE_SUFFIXES, find_slides
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_folders_are_searched_recursively_in_sorted_order(tmp_path: Path) -> None:
+    wanted = [tmp_path / name for name in ("a.SVS", "b/c.ome.tif", "b/d.png", "e.jpeg")]
+    touch(*wanted, tmp_path / "notes.txt", tmp_path / "b" / "mask.npy")
+    assert find_slides([tmp_path]) == wanted
+
+
+def test_hidden_files_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path / "a.tif", tmp_path / "._a.tif", tmp_path / ".cache" / "b.tif")
+    assert find_slides([str(tmp_path)]) == [tmp_path / "a.tif"]
+
+
+def test_a_hidden_folder_may_be_named(tmp_path: Path) -> None:
+    touch(tmp_path / ".data" / "a.tif")
+    assert find_slides([tmp_path / ".data"]) == [tmp_path / ".data" / "a.tif"]
+
+
+def test_named_files_are_kept_in_order_and_once(tmp_path: Path) -> None:
+    first, second = tmp_path / "z.slide", tmp_path / "a.tif"
+    touch(first, second)
+    assert find_slides([first, tmp_path, second, first]) == [first, second]
+
+
+def test_missing_and_empty(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
+        find_slides([tmp_path / "nowhere"])
+    with pytest.raises(InputError, match=r"no images in this folder; expected .*\.svs"):
+        find_slides([tmp_path])
+    with pytest.raises(InputError, match="no slide or image given"):
+        find_slides([])
+
+
+def test_suffixes_are_lower_case() -> None:
+    assert {".svs", ".tif", ".tiff", ".png", ".jpg"} <= IMAGE_SUFFIXES
+    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in IMAGE_SUFFIXES)

@@ -1,0 +1,104 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genselfdiff.slides import TissueMap, open_slide, tissue_mask
+
+RNG_NOISE = np.random.default_rng(0).normal(0, 2, (80, 100, 3))
+
+
+def field(colour: tuple[int, int, int], noise: float = 1.0) -> np.ndarray:
+    return np.clip(np.array(colour) + noise * RNG_NOISE, 0, 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "colour",
+    [
+        (232, 212, 226),  # pale stroma
+        (225, 170, 200),  # eosin
+        (120, 80, 150),  # haematoxylin
+        (60, 30, 80),  # dense nuclei
+        (190, 150, 110),  # DAB
+        (205, 208, 232),  # haematoxylin alone, faint
+    ],
+)
+def test_a_field_of_tissue_is_tissue_everywhere(colour: tuple[int, int, int]) -> None:
+    assert tissue_mask(field(colour)).all()
+
+
+@pytest.mark.parametrize(
+    "colour",
+    [
+        (255, 255, 255),
+        (243, 243, 243),
+        (200, 200, 200),
+        (128, 128, 128),
+        (0, 0, 0),
+        (245, 242, 232),  # the yellow tint of glass
+    ],
+)
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_a_field_of_glass_has_no_tissue(colour: tuple[int, int, int], noise: float) -> None:
+    assert not tissue_mask(field(colour, noise)).any()
+
+
+def test_the_border_is_found_to_a_few_pixels() -> None:
+    picture = field((243, 243, 243))
+    picture[20:60, 30:70] = field((225, 170, 200))[20:60, 30:70]
+    mask = tissue_mask(picture)
+    assert mask.dtype == np.bool_
+    assert mask[20:60, 30:70].all()
+    assert not mask[:17].any() and not mask[63:].any()
+    assert not mask[:, :27].any() and not mask[:, 73:].any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (3, 2)])
+def test_tiny_pictures(shape: tuple[int, int]) -> None:
+    picture = np.full((*shape, 3), (225, 170, 200), np.uint8)
+    assert tissue_mask(picture).all()
+
+
+@pytest.fixture
+def half_tissue(tmp_path: Path) -> Path:
+    """640 x 400 pixels, the right half stained."""
+    picture = np.full((400, 640, 3), 240, np.uint8)
+    picture[:, 320:] = (225, 170, 200)
+    Image.fromarray(picture).save(tmp_path / "half.png")
+    return tmp_path / "half.png"
+
+
+@pytest.mark.parametrize(
+    ("rectangle", "expected"),
+    [
+        ((0, 0, 640, 400), 0.5),
+        ((0, 0, 300, 400), 0.0),
+        ((340, 10, 100, 100), 1.0),
+        ((220, 7, 200, 33), 0.5),
+        ((540, 300, 200, 200), 0.25),  # half beyond the right edge, half below
+        ((700, 500, 50, 50), 0.0),
+    ],
+)
+def test_fraction(half_tissue: Path, rectangle: tuple[int, ...], expected: float) -> None:
+    with open_slide(half_tissue) as slide:
+        tissue = TissueMap(slide, max_side=160)
+        assert tissue.mask.shape == (100, 160)
+        # Smoothing moves the border by up to two pixels of the thumbnail.
+        assert tissue.fraction(*rectangle) == pytest.approx(expected, abs=9 / rectangle[2])
+
+
+def test_fractions_below_a_pixel_of_the_thumbnail(half_tissue: Path) -> None:
+    with open_slide(half_tissue) as slide:
+        tissue = TissueMap(slide, max_side=64)
+        assert tissue.fraction(500, 200, 1, 1) == pytest.approx(1)
+        assert tissue.fraction(100, 200, 1, 1) == 0
+
+
+def test_the_map_agrees_with_counting(tiff: Callable[..., Path], picture: np.ndarray) -> None:
+    with open_slide(tiff(picture, tile=(64, 64))) as slide:
+        tissue = TissueMap(slide, max_side=2048)
+        assert 0.05 < tissue.mask.mean() < 0.99
+        part = tissue.mask[30:130, 200:350].mean()
+        assert tissue.fraction(200, 30, 150, 100) == pytest.approx(part)
