@@ -1,0 +1,67 @@
+"""``gsd evaluate``: scores of a model on labelled images."""
+
+from pathlib import Path
+
+import click
+
+from genselfdiff.evaluation.evaluate import evaluate_model
+from genselfdiff.inference.device import keep_freed_memory
+from genselfdiff.inference.predictor import PRECISIONS
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  gsd evaluate model.ts --images test/images --masks test/masks --mpp 0.25
+  gsd evaluate model.ts --images img --masks instances --foreground --csv scores.csv
+"""
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--images", required=True, type=click.Path(path_type=Path), help="Folder of images.")
+@click.option(
+    "--masks",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of integer masks with the same file names, suffix aside.",
+)
+@click.option(
+    "--mpp",
+    type=click.FloatRange(0, min_open=True),
+    help="Resolution of the images in um/pixel, where their files do not tell or are wrong.",
+)
+@click.option("--foreground", is_flag=True, help="Read every non-zero mask value as class 1.")
+@click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="auto: bfloat16 where it is fast and gives the same labels.",
+)
+@click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to it.")
+@click.option("--json", type=click.Path(path_type=Path), help="Also write all figures to it.")
+def evaluate(
+    model: Path,
+    images: Path,
+    masks: Path,
+    mpp: float | None,
+    foreground: bool,
+    device: str | None,
+    precision: str,
+    csv: Path | None,
+    json: Path | None,
+) -> None:
+    """Dice and intersection over union of MODEL on labelled images.
+
+    Printed by image, as the mean of the images, and overall (all pixels pooled). A class that is
+    neither in a mask nor predicted counts as 1.
+    """
+    keep_freed_memory()
+    report = evaluate_model(
+        model, images, masks, mpp=mpp, foreground=foreground, device=device, precision=precision
+    )
+    click.echo(report.table())
+    if csv is not None:
+        report.write_csv(csv)
+    if json is not None:
+        report.write_json(json)

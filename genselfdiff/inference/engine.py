@@ -1,0 +1,316 @@
+"""Segmenting a slide: from its file to a mask file, in memory that its area does not change.
+
+slide -> view at the model's mpp -> tissue -> rows of tiles -> a reader thread ahead -> batches ->
+model -> blended rows -> the slide's own resolution -> class of each pixel -> mask pyramid.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from genselfdiff.errors import InputError, ModelError, OutputError
+from genselfdiff.inference.model_file import LoadedModel, load_model
+from genselfdiff.inference.predictor import Predictor, read_ahead
+from genselfdiff.inference.resample import RowResizer, labels_of
+from genselfdiff.inference.tiled import RowBlender, TileAxis, mirror_to, tile_axis, to_batch
+from genselfdiff.slides import (
+    MaskWriter,
+    ScaledView,
+    Slide,
+    TissueMap,
+    open_slide,
+    write_overlay,
+)
+
+SAME_SCALE = 0.02
+"""Resolutions that differ by less than this fraction count as equal: nothing is resampled."""
+READ_AHEAD = 4
+"""Batches that wait between the reader and the model."""
+BATCH_SIZES = {"cpu": 1, "cuda": 8, "mps": 4}
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """What ``segment`` has done.
+
+    ``width`` and ``height`` are those of slide and mask in pixels, ``mpp`` their micrometres per
+    pixel, ``scale`` the model's pixel size in pixels of the slide, ``tiles`` those predicted,
+    ``skipped`` those without tissue, ``pixels`` the mask's pixels of each class.
+    """
+
+    slide: Path
+    output: Path
+    overlay: Path | None
+    width: int
+    height: int
+    mpp: float | None
+    scale: float
+    tiles: int
+    skipped: int
+    seconds: float
+    device: str
+    precision: str
+    pixels: dict[str, int]
+
+    @property
+    def areas(self) -> dict[str, float] | None:
+        """Area of each class in square millimetres; None where the resolution is unknown."""
+        if self.mpp is None:
+            return None
+        return {name: count * (self.mpp / 1000) ** 2 for name, count in self.pixels.items()}
+
+    def summary(self) -> str:
+        """A few lines for people: files, sizes, speed, and how much there is of each class."""
+        total = self.width * self.height
+        lines = [
+            f"{self.output}: {self.width} x {self.height} pixels, {self.tiles} tiles"
+            f" ({self.skipped} without tissue skipped) in {self.seconds:.1f} s,"
+            f" {total / 1e6 / self.seconds:.2f} Mpx/s on {self.device} in {self.precision}"
+        ]
+        for name, count in self.pixels.items():
+            area = f", {self.areas[name]:.3f} mm2" if self.areas is not None else ""
+            lines.append(f"  {name}: {100 * count / total:.2f} %{area}")
+        if self.overlay is not None:
+            lines.append(f"{self.overlay}: overlay")
+        return "\n".join(lines)
+
+
+def segment(
+    slide: str | Path,
+    output: str | Path,
+    model: LoadedModel | str | Path | None = None,
+    *,
+    mpp: float | None = None,
+    overlay: str | Path | bool | None = None,
+    tile_size: int | None = None,
+    overlap: float = 0.25,
+    batch_size: int | None = None,
+    device: str | None = None,
+    precision: str = "auto",
+    tissue: bool = True,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> SegmentResult:
+    """Segment ``slide`` into the mask ``output``, a tiled pyramidal TIFF of class indices.
+
+    The mask has the slide's size and pixel size, and its classes' colours as a palette.
+
+    Args:
+        slide: SVS, OME-TIFF, pyramidal or plain TIFF, PNG or JPEG.
+        output: where the mask goes; appears whole or not at all.
+        model: a model, or the file of one; None: the file that GSD_MODEL names.
+        mpp: micrometres per pixel of the slide, where its file does not tell or is wrong.
+        overlay: a PNG of the slide with the classes laid over it; True: beside the mask.
+        tile_size: side of the tiles in pixels at the model's resolution; None: the model's.
+        overlap: fraction of a tile shared with its neighbour, 0 to 0.5.
+        batch_size: tiles predicted at once; None: what suits the device.
+        device: "cpu", "cuda", "cuda:1", "mps"; None: the best there is. A model that is already
+            loaded stays on its device.
+        precision: "auto", "float32" or "bfloat16"; see ``Predictor``.
+        tissue: leave tiles without tissue to class 0; False: predict everything.
+        overwrite: replace ``output`` and ``overlay`` if they exist.
+        progress: show a progress bar on stderr; None: only on a terminal.
+
+    Raises:
+        InputError: the slide cannot be read, has no mpp where one is needed, or an option is out of
+            range.
+        ModelError: there is no model, or it is not one of ours.
+        OutputError: ``output`` or ``overlay`` exists or cannot be written.
+    """
+    begin = time.perf_counter()
+    path, output = Path(slide), Path(output)
+    picture = output.with_name(f"{output.stem}_overlay.png") if overlay is True else overlay
+    picture = Path(picture) if picture else None
+    _check_target(output, path, overwrite)
+    if picture is not None:
+        _check_target(picture, path, overwrite)
+        if picture == output:
+            raise OutputError(f"{output}: named for both mask and overlay: name two files")
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch size {batch_size} must be at least 1")
+    loaded = find_model(model, device)
+    info = loaded.info
+    batch_size = batch_size or BATCH_SIZES[loaded.device.type]
+    predictor = Predictor(loaded, precision)
+
+    with open_slide(path, mpp=mpp) as source:
+        view, scale = model_view(source, info.mpp)
+        grid = _Grid.of(view, info.tile_size if tile_size is None else tile_size, overlap)
+        if tissue:
+            grid = grid.on_tissue(TissueMap(source), scale)
+        bar = tqdm(
+            total=grid.tiles,
+            desc=path.name,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} tiles"
+            " [{elapsed}, {remaining} left{postfix}]",
+            disable=None if progress is None else not progress,
+        )
+        with (
+            bar,
+            MaskWriter(
+                output,
+                width=source.width,
+                height=source.height,
+                mpp=source.mpp,
+                palette=list(info.colors),
+                class_names=list(info.classes),
+            ) as writer,
+            read_ahead(lambda: grid.read(view, batch_size), READ_AHEAD) as batches,
+            predictor.predict_ahead(batches) as predicted,
+        ):
+            rows = grid.blend(predicted, len(info.classes), bar)
+            size = (source.height, source.width)
+            counts = _write(writer, rows, RowResizer((view.height, view.width), size, scale), bar)
+        if picture is not None:
+            write_overlay(source, output, picture, list(info.colors))
+        return SegmentResult(
+            slide=path,
+            output=output,
+            overlay=picture,
+            width=source.width,
+            height=source.height,
+            mpp=source.mpp,
+            scale=scale,
+            tiles=grid.tiles,
+            skipped=len(grid.rows.starts) * len(grid.columns.starts) - grid.tiles,
+            seconds=time.perf_counter() - begin,
+            device=str(loaded.device),
+            precision=predictor.precision,
+            pixels={name: counts[index] for index, name in enumerate(info.classes)},
+        )
+
+
+def find_model(
+    model: LoadedModel | str | Path | None = None, device: str | None = None
+) -> LoadedModel:
+    """``model`` itself, or loaded from the file it names, or from the one that GSD_MODEL names.
+
+    Raises:
+        ModelError: there is none, or it is not one of ours.
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    named = model or os.environ.get("GSD_MODEL")
+    if not named:
+        raise ModelError(
+            "no model: give --model FILE or set GSD_MODEL; 'gsd train finetune' trains one and"
+            " 'gsd export RUN -o model.ts' writes its file"
+        )
+    return load_model(named, device)
+
+
+def model_view(slide: Slide, mpp: float | None) -> tuple[ScaledView, float]:
+    """The slide as a model of ``mpp`` wants it, and that view's pixel size in slide pixels.
+
+    Raises:
+        InputError: the slide has no resolution, but the model needs one.
+    """
+    if mpp is None or (slide.mpp is not None and abs(mpp / slide.mpp - 1) < SAME_SCALE):
+        return slide.at_mpp(None), 1.0
+    view = slide.at_mpp(mpp)
+    return view, view.scale
+
+
+def _check_target(target: Path, slide: Path, overwrite: bool) -> None:
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: the folder {target.parent} does not exist: create it first")
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder: name a file")
+    if target.exists():
+        if slide.exists() and target.samefile(slide):
+            raise OutputError(f"{target}: is the slide itself: name another file")
+        if not overwrite:
+            raise OutputError(f"{target}: exists already: use --overwrite to replace it")
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The tiles of a view; ``wanted`` lists for each row of tiles the columns to predict."""
+
+    rows: TileAxis
+    columns: TileAxis
+    wanted: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, view: ScaledView, tile_size: int, overlap: float) -> "_Grid":
+        rows = tile_axis(view.height, tile_size, overlap)
+        columns = tile_axis(view.width, tile_size, overlap)
+        return cls(rows, columns, (tuple(range(len(columns.starts))),) * len(rows.starts))
+
+    @property
+    def tiles(self) -> int:
+        return sum(map(len, self.wanted))
+
+    def on_tissue(self, tissue: TissueMap, scale: float) -> "_Grid":
+        """Only the tiles with any tissue; ``scale`` is a view pixel in level-0 pixels."""
+        across = _level0_spans(self.columns, scale)
+        wanted = tuple(
+            tuple(i for i, (x, w) in enumerate(across) if tissue.fraction(x, y, w, h) > 0)
+            for y, h in _level0_spans(self.rows, scale)
+        )
+        return replace(self, wanted=wanted)
+
+    def read(self, view: ScaledView, batch_size: int) -> Iterator[torch.Tensor]:
+        """Batches, uint8 (N, 3, tile, tile), of the wanted tiles, each from one row of tiles."""
+        for y, indices in zip(self.rows.starts, self.wanted, strict=True):
+            height = min(self.rows.tile, self.rows.length - y)
+            for first in range(0, len(indices), batch_size):
+                tiles = []
+                for index in indices[first : first + batch_size]:
+                    x = self.columns.starts[index]
+                    width = min(self.columns.tile, self.columns.length - x)
+                    pixels = view.read(x, y, width, height)
+                    tiles.append(mirror_to(pixels, self.rows.tile, self.columns.tile))
+                yield to_batch(tiles)
+
+    def blend(
+        self, predicted: Iterator[torch.Tensor], classes: int, bar: "tqdm[NoReturn]"
+    ) -> Iterator[NDArray[np.float32]]:
+        """Finished rows (C, n, width) of the whole map; tiles that are not wanted are class 0."""
+        tiles = (tile for batch in predicted for tile in batch)
+        blender = RowBlender(self.rows, self.columns, classes)
+        for indices in self.wanted:
+            present = set(indices)
+            for column in range(len(self.columns.starts)):
+                blender.add(column, next(tiles) if column in present else None)
+                bar.update(column in present)
+            yield blender.finish_row()
+
+
+def _level0_spans(axis: TileAxis, scale: float) -> list[tuple[int, int]]:
+    """(start, size) in level-0 pixels of what each tile along an axis shows of the slide."""
+    spans = []
+    for start in axis.starts:
+        begin = int(start * scale)
+        end = int(min(start + axis.tile, axis.length) * scale)
+        spans.append((begin, max(end - begin, 1)))
+    return spans
+
+
+def _write(
+    writer: MaskWriter,
+    rows: Iterator[NDArray[np.float32]],
+    resizer: RowResizer,
+    bar: "tqdm[NoReturn]",
+) -> Counter[int]:
+    """Write the mask's rows as they become final; count its pixels of each class."""
+    begin = time.perf_counter()
+    counts: Counter[int] = Counter()
+    for finished in rows:
+        for band in resizer.push(finished):
+            labels = labels_of(band)
+            for index in range(len(band)):
+                counts[index] += int(np.count_nonzero(labels == index))
+            writer.write_rows(labels)
+        speed = counts.total() / 1e6 / (time.perf_counter() - begin)
+        bar.set_postfix_str(f"{speed:.1f} Mpx/s", refresh=False)
+    return counts

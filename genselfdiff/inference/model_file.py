@@ -1,0 +1,358 @@
+"""The exported model: one TorchScript file that knows what it needs to be used.
+
+The file loads in a process that has only torch (``torch.jit.load``); its ``gsd.json`` extra file is
+the metadata of ``ModelInfo``.
+"""
+
+import copy
+import json
+import math
+import re
+import warnings
+import zipfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import nn
+from torch.jit.frontend import FrontendError
+
+from genselfdiff.errors import ModelError
+from genselfdiff.files import atomic_file
+from genselfdiff.inference.device import choose_device
+
+EXTRA_FILE = "gsd.json"
+FORMAT = "genselfdiff-model"
+FORMAT_VERSION = 1
+INPUT_SCALINGS = ("minus_one_one", "zero_one")
+SIZE_MULTIPLE = 8
+"""Networks see heights and widths that are multiples of this."""
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a user of the model must know; everything is checked on creation.
+
+    Args:
+        classes: name of each class, in the order of the output channels; class 0 is background.
+        colors: RGB of each class, 0..255.
+        mpp: micrometres per pixel that the model was trained at; None: unknown, use images as
+            they are.
+        tile_size: side in pixels of the tiles to predict; a multiple of 8.
+        input_scaling: what the network itself sees: "minus_one_one" (x / 127.5 - 1) or
+            "zero_one" (x / 255). ``Segmenter`` applies it.
+        architecture: how the network was made, for people and tools.
+        training: where the weights come from.
+        licence: terms of use of the weights, as text.
+
+    Raises:
+        ModelError: a field has the wrong type or value; the message names it.
+    """
+
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    mpp: float | None
+    tile_size: int
+    input_scaling: str
+    architecture: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        _check(
+            isinstance(self.classes, tuple)
+            and 2 <= len(self.classes) <= 256
+            and all(isinstance(name, str) and name for name in self.classes)
+            and len(set(self.classes)) == len(self.classes),
+            "classes",
+            "2 to 256 different names",
+        )
+        _check(
+            isinstance(self.colors, tuple)
+            and len(self.colors) == len(self.classes)
+            and all(_is_color(color) for color in self.colors),
+            "colors",
+            "one (red, green, blue) of integers 0..255 for each class",
+        )
+        _check(
+            self.mpp is None or (_is_number(self.mpp) and math.isfinite(self.mpp) and self.mpp > 0),
+            "mpp",
+            "a positive number of micrometres per pixel, or null",
+        )
+        _check(
+            _is_integer(self.tile_size)
+            and self.tile_size >= SIZE_MULTIPLE
+            and self.tile_size % SIZE_MULTIPLE == 0,
+            "tile_size",
+            f"a positive multiple of {SIZE_MULTIPLE}",
+        )
+        _check(self.input_scaling in INPUT_SCALINGS, "input_scaling", " or ".join(INPUT_SCALINGS))
+        _check(isinstance(self.architecture, dict), "architecture", "an object")
+        _check(isinstance(self.training, dict), "training", "an object")
+        _check(isinstance(self.licence, str), "licence", "a text")
+
+    def to_json(self) -> str:
+        """The content of ``gsd.json``.
+
+        Raises:
+            ModelError: ``architecture`` or ``training`` holds what JSON cannot express.
+        """
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        try:
+            return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"model metadata cannot be written as JSON: {error}") from error
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "ModelInfo":
+        """Parse and check ``gsd.json``.
+
+        Raises:
+            ModelError: not JSON, of a newer format, or a field is unknown, missing or ill-typed.
+        """
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise ModelError(f"{EXTRA_FILE} is not valid JSON: {error}") from error
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise ModelError(f"{EXTRA_FILE} does not describe a {FORMAT}")
+        version = content.pop("format_version", None)
+        if not _is_integer(version) or version < 1:
+            raise ModelError(f"{EXTRA_FILE}: field 'format_version' must be a positive integer")
+        if version > FORMAT_VERSION:
+            raise ModelError(
+                f"written in format {version}, but this version of genselfdiff reads up to"
+                f" {FORMAT_VERSION}: update genselfdiff"
+            )
+        names = {f.name for f in fields(cls)}
+        if missing := sorted(names - content.keys()):
+            raise ModelError(f"{EXTRA_FILE}: field {missing[0]!r} is missing")
+        if unknown := sorted(content.keys() - names):
+            raise ModelError(f"{EXTRA_FILE}: field {unknown[0]!r} is unknown")
+        for name in ("classes", "colors"):
+            _check(isinstance(content[name], list), name, "a list")
+        content["classes"] = tuple(content["classes"])
+        content["colors"] = tuple(
+            tuple(color) if isinstance(color, list) else color for color in content["colors"]
+        )
+        return cls(**content)
+
+
+def mirrored_indices(length: int, padded: int) -> torch.Tensor:
+    """(padded,) int64 indices below ``length``: 0, 1, ... and back, the edge never repeated.
+
+    Like reflection padding at the end, but for any ``padded``, even from a single element.
+    """
+    period = max(2 * (length - 1), 1)
+    phase = torch.arange(padded) % period
+    return torch.minimum(phase, period - phase)
+
+
+class Segmenter(nn.Module):
+    """A network with everything around it: images in, class probabilities out.
+
+    Args:
+        network: called as ``network(x, t)`` with x (N, 3, H, W) in the parameters' dtype, H and W
+            multiples of 8, and t (N,) int64 zeros; returns logits (N, C, H, W). Must compile with
+            ``torch.jit.script``.
+        input_scaling: see ``ModelInfo``.
+    """
+
+    like: torch.Tensor
+
+    def __init__(self, network: nn.Module, input_scaling: str) -> None:
+        super().__init__()
+        _check(input_scaling in INPUT_SCALINGS, "input_scaling", " or ".join(INPUT_SCALINGS))
+        self.network = network
+        self.scale = 1 / 127.5 if input_scaling == "minus_one_one" else 1 / 255
+        self.shift = -1.0 if input_scaling == "minus_one_one" else 0.0
+        first = next(network.parameters(), torch.empty(0))
+        # Follows the parameters through .to(dtype): TorchScript cannot ask a module for its dtype.
+        self.register_buffer("like", torch.empty(0, dtype=first.dtype, device=first.device))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Class probabilities of RGB images.
+
+        Args:
+            x: (N, 3, H, W), uint8 or floating point, both in 0..255; any H and W from 1 on.
+
+        Returns:
+            (N, C, H, W) float32, summing to 1 over C.
+        """
+        if x.dim() != 4 or x.shape[1] != 3:
+            raise ValueError(f"expected images of shape (N, 3, H, W), got {list(x.shape)}")
+        if x.dtype != torch.uint8 and not x.is_floating_point():
+            raise ValueError("expected images in 0..255 as uint8 or floating point, got integers")
+        height, width = x.shape[2], x.shape[3]
+        if height == 0 or width == 0:
+            raise ValueError("expected images of at least 1 x 1 pixel")
+        padded_height, padded_width = (height + 7) // 8 * 8, (width + 7) // 8 * 8
+        if padded_height != height:
+            x = x.index_select(2, mirrored_indices(height, padded_height).to(x.device))
+        if padded_width != width:
+            x = x.index_select(3, mirrored_indices(width, padded_width).to(x.device))
+        x = (x.to(torch.float32) * self.scale + self.shift).to(self.like.dtype)
+        t = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+        logits = self.network(x, t)[:, :, :height, :width]
+        probabilities: torch.Tensor = logits.to(torch.float32).softmax(1)
+        return probabilities
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model file, ready to predict."""
+
+    path: Path
+    info: ModelInfo
+    device: torch.device
+    module: torch.jit.ScriptModule
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """``Segmenter.forward`` without gradients.
+
+        Args:
+            images: (N, 3, H, W), uint8 or floating point in 0..255, on any device.
+
+        Returns:
+            (N, C, H, W) float32 probabilities on ``device``.
+        """
+        with torch.inference_mode():
+            probabilities: torch.Tensor = self.module(images.to(self.device))
+        return probabilities
+
+
+def save_model(network: nn.Module, info: ModelInfo, path: str | Path) -> None:
+    """Export ``network`` (left as it is) as TorchScript, not frozen, so that its dtype can change.
+
+    Raises:
+        ModelError: the network does not compile or run, its output does not have one channel per
+            class, or it needs operators that plain torch does not have.
+        OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
+    segmenter = with_memory_format(Segmenter(network, info.input_scaling), torch.contiguous_format)
+    try:
+        script = _script(segmenter)
+        with torch.inference_mode():
+            channels = script(torch.zeros(1, 3, 16, 16, dtype=torch.uint8)).shape[1]
+    except (RuntimeError, torch.jit.Error, FrontendError) as error:
+        raise ModelError(f"{path}: the network cannot be exported: {reason_of(error)}") from error
+    if channels != len(info.classes):
+        raise ModelError(
+            f"{path}: the network gives {channels} channels, but {len(info.classes)} classes are"
+            " named: name as many as the network was trained with"
+        )
+    needed = torch.jit.export_opnames(script)  # type: ignore[no-untyped-call]
+    foreign = [name for name in needed if not name.startswith(("aten::", "prim::"))]
+    if foreign:
+        raise ModelError(f"{path}: the exported network would need {foreign[0]} beside plain torch")
+    with atomic_file(path) as temporary:
+        try:
+            script.save(str(temporary), _extra_files={EXTRA_FILE: info.to_json()})
+        except RuntimeError as error:  # torch reports a full disk this way
+            raise OSError(None, reason_of(error)) from error
+
+
+def load_model(path: str | Path, device: str | torch.device | None = None) -> LoadedModel:
+    """Read a file of ``save_model``.
+
+    Args:
+        path: the model file.
+        device: "cpu", "cuda", "cuda:1", "mps"; None: the best there is.
+
+    Raises:
+        ModelError: missing, damaged, not one of ours, or of a newer format.
+        InputError: the device is not there.
+    """
+    path = Path(path)
+    info = read_info(path)
+    chosen = choose_device(device)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            module = torch.jit.load(str(path), map_location=chosen)  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"{path}: damaged model file: {reason_of(error)}") from error
+    module.eval()
+    return LoadedModel(path, info, chosen, module)
+
+
+def read_info(path: str | Path) -> ModelInfo:
+    """Metadata of a model file; every byte of the file is checked against its checksums.
+
+    Raises:
+        ModelError: as ``load_model``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such model file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+            members = archive.namelist()
+            wanted = [name for name in members if name.endswith(f"/extra/{EXTRA_FILE}")]
+            text = archive.read(wanted[0]) if wanted and not damaged else b""
+    except zipfile.BadZipFile as error:
+        raise ModelError(
+            f"{path}: not a model file, or damaged: gsd export writes model files"
+        ) from error
+    except (OSError, NotImplementedError, EOFError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+    if damaged:
+        raise ModelError(f"{path}: damaged model file ({damaged}): copy or export it again")
+    if not wanted:
+        kind = "an archive"
+        if any("/code/" in name for name in members):
+            kind = "a TorchScript file"
+        elif any(name.endswith("/data.pkl") for name in members):
+            kind = "a checkpoint"
+        raise ModelError(f"{path}: {kind} without {EXTRA_FILE}: gsd export writes model files")
+    try:
+        return ModelInfo.from_json(text)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def with_memory_format(module: Module, memory_format: torch.memory_format) -> Module:
+    """The same module, its convolution weights laid out as ``memory_format``."""
+    # torch's own types leave this argument of Module.to out.
+    converted: Module = cast(Any, module).to(memory_format=memory_format)
+    return converted
+
+
+def _script(module: nn.Module) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        script: torch.jit.ScriptModule = torch.jit.script(module)
+    return script
+
+
+def _check(condition: bool, name: str, wanted: str) -> None:
+    if not condition:
+        raise ModelError(f"model metadata: field {name!r} must be {wanted}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_color(value: object) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 3
+        and all(_is_integer(part) and 0 <= part <= 255 for part in value)
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """The telling line of torch's many: the last if it names an exception, else the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    return lines[-1] if re.match(r"\w+(Error|Exception): ", lines[-1]) else lines[0]

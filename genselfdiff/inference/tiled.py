@@ -1,0 +1,199 @@
+"""Overlapping tiles and their blending, for images in memory and for slides of any height.
+
+Along each axis tiles start at multiples of 8, so that a network that halves its input three times
+sees the same grid in every tile. Where tiles overlap, they are cross-faded in the middle half of
+the overlap; the outer quarters, where a tile knows least of its surroundings, do not count. The
+windows are divided by their sum beforehand, axis by axis, so blending is one multiply-add.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from genselfdiff.errors import InputError
+from genselfdiff.inference.model_file import SIZE_MULTIPLE, mirrored_indices
+from genselfdiff.slides import tile_starts
+
+Uint8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TileAxis:
+    """Tiles along one axis of an image.
+
+    ``starts`` begins with 0; the last tile ends at ``padded``, the length rounded up to 8.
+    """
+
+    length: int
+    tile: int
+    starts: tuple[int, ...]
+
+    @property
+    def padded(self) -> int:
+        """The length rounded up to 8."""
+        return _round_up(self.length)
+
+    def finished(self, index: int) -> int:
+        """Pixels that no tile after ``index`` covers: all before this position are final."""
+        last = index + 1 == len(self.starts)
+        return self.length if last else self.starts[index + 1]
+
+    def windows(self) -> Float32:
+        """(tiles, tile) float32 weights; at every pixel those of all tiles sum to 1."""
+        edges = np.arange(self.tile, dtype=np.float64) + 0.5
+        windows = np.ones((len(self.starts), self.tile))
+        total = np.zeros(self.padded)
+        for i, start in enumerate(self.starts):
+            if i > 0:
+                windows[i] *= _rise(edges, self.tile - (start - self.starts[i - 1]))
+            if i + 1 < len(self.starts):
+                windows[i] *= _rise(edges[::-1], self.tile - (self.starts[i + 1] - start))
+            total[start : start + self.tile] += windows[i]
+        for i, start in enumerate(self.starts):
+            windows[i] /= total[start : start + self.tile]
+        return windows.astype(np.float32)
+
+
+def tile_axis(length: int, tile_size: int, overlap: float) -> TileAxis:
+    """Place tiles of ``tile_size`` pixels that share the fraction ``overlap`` with their neighbour.
+
+    A length below the tile size gets one tile of that length, rounded up to 8.
+
+    Raises:
+        InputError: ``tile_size`` is no positive multiple of 8, or ``overlap`` not in 0..0.5.
+    """
+    if tile_size < SIZE_MULTIPLE or tile_size % SIZE_MULTIPLE:
+        raise InputError(f"tile size {tile_size} must be a positive multiple of {SIZE_MULTIPLE}")
+    if not 0 <= overlap <= 0.5:
+        raise InputError(f"overlap {overlap} must be between 0 and 0.5")
+    padded = _round_up(length)
+    tile = min(tile_size, padded)
+    stride = tile - round(tile * overlap / SIZE_MULTIPLE) * SIZE_MULTIPLE
+    starts = tile_starts(padded, tile, stride)
+    # The last tile is moved back to end with the image: real surroundings instead of mirrored ones.
+    return TileAxis(length, tile, tuple(min(start, padded - tile) for start in starts))
+
+
+def mirror_to(pixels: Uint8, height: int, width: int) -> Uint8:
+    """Continue (h, w, 3) ``pixels`` to (height, width, 3) by reflection at the bottom and right."""
+    if pixels.shape[0] != height:
+        pixels = pixels[mirrored_indices(pixels.shape[0], height).numpy()]
+    if pixels.shape[1] != width:
+        pixels = pixels[:, mirrored_indices(pixels.shape[1], width).numpy()]
+    return pixels
+
+
+def to_batch(tiles: Sequence[Uint8]) -> torch.Tensor:
+    """N tiles (h, w, 3) as one uint8 (N, 3, h, w) tensor, channels last in memory."""
+    return torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2)
+
+
+class RowBlender:
+    """Blends tiles, one row of the grid after another; holds one row of tiles, never the image.
+
+    For each row of the grid: ``add`` every column once, then ``finish_row``.
+
+    Args:
+        rows, columns: the grid.
+        classes: channels of the tiles.
+    """
+
+    def __init__(self, rows: TileAxis, columns: TileAxis, classes: int) -> None:
+        self._rows = rows
+        self._columns = columns
+        self._row = 0
+        self._done = 0
+        self._vertical = torch.from_numpy(rows.windows())
+        self._horizontal = torch.from_numpy(columns.windows())
+        self._canvas = torch.zeros(classes, rows.tile, columns.padded)
+
+    def add(self, column: int, probabilities: torch.Tensor | None) -> None:
+        """Add a tile of the current row: (C, tile, tile) float32 on the CPU; None: class 0."""
+        self._drop_finished()
+        start, tile = self._columns.starts[column], self._columns.tile
+        window = torch.outer(self._vertical[self._row], self._horizontal[column])
+        part = self._canvas[:, :, start : start + tile]
+        if probabilities is None:
+            part[0] += window
+        else:
+            part.addcmul_(probabilities, window)
+
+    def finish_row(self) -> Float32:
+        """(C, n, width) probabilities of the next n image rows; valid until the next ``add``."""
+        self._drop_finished()
+        self._done = self._rows.finished(self._row) - self._rows.starts[self._row]
+        self._row += 1
+        finished: Float32 = self._canvas[:, : self._done, : self._columns.length].numpy()
+        return finished
+
+    def _drop_finished(self) -> None:
+        if self._done:
+            kept = self._rows.tile - self._done
+            self._canvas[:, :kept] = self._canvas[:, self._done :].clone()
+            self._canvas[:, kept:] = 0
+            self._done = 0
+
+
+def predict_image(
+    model_fn: Callable[[torch.Tensor], torch.Tensor],
+    image: Uint8,
+    *,
+    tile_size: int,
+    overlap: float = 0.25,
+    batch_size: int = 1,
+    device: str | torch.device = "cpu",
+) -> Float32:
+    """Predict an image in memory tile by tile.
+
+    Args:
+        model_fn: (N, 3, h, w) uint8 on ``device`` to (N, C, h, w) float32 probabilities; h and w
+            are multiples of 8.
+        image: (H, W, 3) uint8 RGB.
+        tile_size: side of the tiles in pixels, a multiple of 8; a smaller image is one tile.
+        overlap: fraction of a tile that it shares with its neighbour, 0 to 0.5.
+        batch_size: tiles predicted at once.
+        device: where ``model_fn`` wants its input.
+
+    Returns:
+        (C, H, W) float32.
+
+    Raises:
+        InputError: sizes out of range.
+    """
+    rows = tile_axis(image.shape[0], tile_size, overlap)
+    columns = tile_axis(image.shape[1], tile_size, overlap)
+    padded = mirror_to(image, rows.padded, columns.padded)
+    blender: RowBlender | None = None
+    bands: list[Float32] = []
+    for y in rows.starts:
+        for first in range(0, len(columns.starts), batch_size):
+            starts = columns.starts[first : first + batch_size]
+            tiles = [padded[y : y + rows.tile, x : x + columns.tile] for x in starts]
+            with torch.inference_mode():
+                probabilities = model_fn(to_batch(tiles).to(device)).cpu()
+            if blender is None:
+                blender = RowBlender(rows, columns, probabilities.shape[1])
+            for i, tile in enumerate(probabilities):
+                blender.add(first + i, tile)
+        if blender is not None:
+            bands.append(blender.finish_row().copy())
+    return np.concatenate(bands, axis=1)
+
+
+def _rise(distance: NDArray[np.float64], overlap: int) -> NDArray[np.float64]:
+    """Weight at ``distance`` from a tile's edge: 0 to 1 over the middle half of the overlap.
+
+    The falling side of the neighbour is its complement: sin^2 + cos^2 = 1.
+    """
+    if overlap == 0:
+        return np.ones(len(distance))
+    rise: NDArray[np.float64] = np.sin(np.pi / 2 * np.clip(2 * distance / overlap - 0.5, 0, 1)) ** 2
+    return rise
+
+
+def _round_up(length: int) -> int:
+    return -(-length // SIZE_MULTIPLE) * SIZE_MULTIPLE

@@ -1,0 +1,114 @@
+"""Small networks, model files and slides."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from genselfdiff.inference.model_file import ModelInfo, save_model
+
+
+class ConvNet(nn.Module):
+    """Convolutions of one kernel size: what a pixel becomes depends on ``reach`` around it."""
+
+    def __init__(self, kernel: int, classes: int, layers: int = 2) -> None:
+        super().__init__()
+        widths = [3, *[8] * (layers - 1), classes]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in itertools.pairwise(widths)
+        )
+        self.reach = layers * (kernel // 2)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        x = x + t.to(x.dtype).reshape(-1, 1, 1, 1)
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if i + 1 < len(self.layers):
+                x = torch.relu(x)
+        return 10 * x
+
+
+class Darkness(nn.Module):
+    """Class 1 where the green channel (as scaled to -1..1) is below ``threshold``."""
+
+    def __init__(self, threshold: float = 0.0) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor(threshold))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        green = 50 * (x[:, 1:2] - self.threshold)
+        return torch.cat((green, -green), dim=1)
+
+
+@pytest.fixture
+def conv_net() -> Callable[..., ConvNet]:
+    def make(kernel: int = 3, classes: int = 3, layers: int = 2) -> ConvNet:
+        torch.manual_seed(0)
+        return ConvNet(kernel, classes, layers).eval()
+
+    return make
+
+
+@pytest.fixture
+def info() -> Callable[..., ModelInfo]:
+    def make(classes: int = 2, **changes: object) -> ModelInfo:
+        values: dict[str, object] = {
+            "classes": ("background", "nucleus", "stroma", "fat")[:classes],
+            "colors": ((0, 0, 0), (255, 0, 0), (0, 200, 0), (9, 8, 250))[:classes],
+            "mpp": 0.5,
+            "tile_size": 64,
+            "input_scaling": "minus_one_one",
+            "architecture": {"name": "test"},
+            "training": {"seed": 3},
+            "licence": "CC0-1.0",
+        }
+        return ModelInfo(**(values | changes))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def darkness_model(tmp_path: Path, info: Callable[..., ModelInfo]) -> Path:
+    path = tmp_path / "darkness.ts"
+    save_model(Darkness(), info(), path)
+    return path
+
+
+@pytest.fixture
+def picture() -> Callable[..., NDArray[np.uint8]]:
+    """Pink ground with dark discs: tissue everywhere, structure everywhere."""
+
+    def make(height: int, width: int, seed: int = 0, size: int = 12) -> NDArray[np.uint8]:
+        random = np.random.default_rng(seed)
+        y, x = np.mgrid[:height, :width]
+        cells = np.hypot(y % (3 * size) - 1.5 * size, x % (3 * size) - 1.5 * size) < size
+        image = np.where(cells[..., None], (90, 40, 130), (225, 160, 200))
+        noise = random.integers(-12, 13, (height, width, 3))
+        return (image + noise).clip(0, 255).astype(np.uint8)
+
+    return make
+
+
+@pytest.fixture
+def write_slide(tmp_path: Path) -> Callable[..., Path]:
+    def write(image: NDArray[np.uint8], mpp: float | None = 0.5, name: str = "slide.tif") -> Path:
+        resolution = (
+            {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": 3}
+        )
+        tifffile.imwrite(
+            tmp_path / name,
+            image,
+            photometric="rgb",
+            tile=(128, 128),
+            compression="deflate",
+            **resolution,
+        )
+        return tmp_path / name
+
+    return write

@@ -1,0 +1,331 @@
+"""The whole way from a slide file to a mask file, with a model whose answer is known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from torch import nn
+
+import genselfdiff
+from genselfdiff.errors import InputError, ModelError, OutputError
+from genselfdiff.inference import engine
+from genselfdiff.inference.model_file import load_model, save_model
+
+GREEN = 127.5
+"""The darkness model calls class 1 what is darker in green."""
+
+
+def mask_of(path: Path) -> np.ndarray:
+    with tifffile.TiffFile(path) as file:
+        return file.pages[0].asarray()
+
+
+def dark(image: np.ndarray) -> np.ndarray:
+    return (image[..., 1] < GREEN).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (64, 64), (131, 257), (300, 77)])
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_every_pixel_at_the_same_resolution(
+    tmp_path, picture, write_slide, darkness_model, size, batch_size
+):
+    image = picture(*size)
+    result = genselfdiff.segment(
+        write_slide(image),
+        tmp_path / "mask.tif",
+        darkness_model,
+        device="cpu",
+        tissue=False,
+        batch_size=batch_size,
+    )
+    np.testing.assert_array_equal(mask_of(tmp_path / "mask.tif"), dark(image))
+    assert (result.height, result.width) == size
+    assert result.skipped == 0
+    assert result.pixels == {
+        "background": int((dark(image) == 0).sum()),
+        "nucleus": int(dark(image).sum()),
+    }
+
+
+@pytest.mark.parametrize("slide_mpp", [0.25, 0.2, 1.0])
+@pytest.mark.parametrize("size", [(150, 211), (400, 300)])
+def test_other_resolutions(tmp_path, picture, write_slide, darkness_model, slide_mpp, size):
+    image = picture(*size, size=24)
+    genselfdiff.segment(
+        write_slide(image, mpp=slide_mpp),
+        tmp_path / "mask.tif",
+        darkness_model,
+        device="cpu",
+        tissue=False,
+    )
+    mask = mask_of(tmp_path / "mask.tif")
+    assert mask.shape == size
+    # Outlines move by up to a model pixel; discs must neither shift nor be lost at the far edges.
+    assert (mask == dark(image)).mean() > 0.95
+    for edge in (np.s_[-1:], np.s_[:, -1:]):
+        assert (mask[edge] == dark(image)[edge]).mean() > 0.85
+
+
+def test_resolutions_that_hardly_differ_are_not_resampled(
+    tmp_path, picture, write_slide, darkness_model
+):
+    image = picture(100, 120)
+    result = genselfdiff.segment(
+        write_slide(image, mpp=0.4963),
+        tmp_path / "mask.tif",
+        darkness_model,
+        device="cpu",
+        tissue=False,
+    )
+    assert result.scale == 1
+    np.testing.assert_array_equal(mask_of(tmp_path / "mask.tif"), dark(image))
+
+
+def test_the_mask_tells_what_it_is(tmp_path, picture, write_slide, darkness_model):
+    output = tmp_path / "mask.tif"
+    genselfdiff.segment(write_slide(picture(700, 900)), output, darkness_model, device="cpu")
+    with tifffile.TiffFile(output) as file:
+        page = file.pages[0]
+        assert page.shape == (700, 900)
+        assert page.is_tiled
+        assert page.photometric == tifffile.PHOTOMETRIC.PALETTE
+        numerator, denominator = page.tags["XResolution"].value
+        assert page.tags["ResolutionUnit"].value == 3
+        assert 1e4 * denominator / numerator == pytest.approx(0.5, rel=1e-6)
+        assert (page.colormap[:, :2].T >> 8).tolist() == [[0, 0, 0], [255, 0, 0]]
+        assert "nucleus" in json.dumps(json.loads(page.description))
+        assert len(file.pages) > 1
+
+
+def test_tiles_without_tissue_are_background(tmp_path, picture, write_slide, darkness_model):
+    image = np.full((600, 800, 3), 244, np.uint8)
+    image[200:400, 300:500] = picture(200, 200)
+    result = genselfdiff.segment(
+        write_slide(image), tmp_path / "mask.tif", darkness_model, device="cpu"
+    )
+    assert 0 < result.tiles < result.skipped
+    np.testing.assert_array_equal(mask_of(tmp_path / "mask.tif"), dark(image))
+
+    blank = write_slide(np.full((300, 200, 3), 244, np.uint8), name="blank.tif")
+    result = genselfdiff.segment(blank, tmp_path / "blank_mask.tif", darkness_model, device="cpu")
+    assert result.tiles == 0
+    assert result.pixels["nucleus"] == 0
+    assert not mask_of(tmp_path / "blank_mask.tif").any()
+
+
+def test_mask_bytes_do_not_depend_on_workers(
+    tmp_path, picture, write_slide, conv_net, info, monkeypatch
+):
+    save_model(conv_net(kernel=5), info(3, mpp=0.7), tmp_path / "model.ts")
+    slide = write_slide(picture(300, 420))
+    masks = []
+    before = torch.get_num_threads()
+    for workers in (1, 3):
+        monkeypatch.setattr(engine.Predictor, "_parallelism", lambda self, n=workers: (n, 1))
+        output = tmp_path / f"mask{workers}.tif"
+        genselfdiff.segment(slide, output, tmp_path / "model.ts", device="cpu")
+        masks.append(output.read_bytes())
+    assert masks[0] == masks[1]
+    assert len(np.unique(mask_of(output))) > 1
+    assert torch.get_num_threads() == before
+
+
+def test_model_without_mpp_needs_none(tmp_path, picture, write_slide, conv_net, info):
+    save_model(conv_net(), info(3, mpp=None), tmp_path / "model.ts")
+    result = genselfdiff.segment(
+        write_slide(picture(90, 80), mpp=None),
+        tmp_path / "mask.tif",
+        tmp_path / "model.ts",
+        device="cpu",
+    )
+    assert result.mpp is None
+    assert result.areas is None
+    assert mask_of(tmp_path / "mask.tif").shape == (90, 80)
+
+
+def test_mpp_can_be_given(tmp_path, picture, write_slide, darkness_model):
+    slide = write_slide(picture(90, 80), mpp=None)
+    with pytest.raises(InputError, match="--mpp"):
+        genselfdiff.segment(slide, tmp_path / "mask.tif", darkness_model, device="cpu")
+    assert not (tmp_path / "mask.tif").exists()
+    result = genselfdiff.segment(
+        slide, tmp_path / "mask.tif", darkness_model, device="cpu", mpp=0.25, tissue=False
+    )
+    assert result.scale == pytest.approx(2)
+    assert result.areas["background"] + result.areas["nucleus"] == pytest.approx(
+        90 * 80 * 0.25**2 / 1e6
+    )
+
+
+def test_overlay(tmp_path, picture, write_slide, darkness_model):
+    slide = write_slide(picture(200, 300))
+    result = genselfdiff.segment(
+        slide, tmp_path / "mask.tif", darkness_model, device="cpu", overlay=True
+    )
+    assert result.overlay == tmp_path / "mask_overlay.png"
+    with Image.open(result.overlay) as overlay:
+        assert overlay.size == (300, 200)
+    with pytest.raises(OutputError, match=r"overlay\.png.*--overwrite"):
+        genselfdiff.segment(
+            slide,
+            tmp_path / "other.tif",
+            darkness_model,
+            device="cpu",
+            overlay=tmp_path / "mask_overlay.png",
+        )
+    with pytest.raises(OutputError, match="both mask and overlay"):
+        genselfdiff.segment(slide, tmp_path / "x", darkness_model, overlay=tmp_path / "x")
+    assert not (tmp_path / "other.tif").exists()
+
+
+def test_targets_that_cannot_be(tmp_path, picture, write_slide, darkness_model):
+    slide = write_slide(picture(64, 64))
+    output = tmp_path / "mask.tif"
+    output.write_text("precious")
+    with pytest.raises(OutputError, match="--overwrite"):
+        genselfdiff.segment(slide, output, darkness_model, device="cpu")
+    assert output.read_text() == "precious"
+    with pytest.raises(OutputError, match="is the slide itself"):
+        genselfdiff.segment(slide, slide, darkness_model, device="cpu", overwrite=True)
+    with pytest.raises(OutputError, match="does not exist"):
+        genselfdiff.segment(slide, tmp_path / "no" / "mask.tif", darkness_model, device="cpu")
+    with pytest.raises(OutputError, match="is a folder"):
+        genselfdiff.segment(slide, tmp_path, darkness_model, device="cpu")
+    genselfdiff.segment(slide, output, darkness_model, device="cpu", overwrite=True)
+    assert mask_of(output).shape == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile_size": 100}, "multiple of 8"),
+        ({"overlap": 0.9}, "between 0 and 0.5"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"precision": "float8"}, "must be one of"),
+    ],
+)
+def test_options_out_of_range(tmp_path, picture, write_slide, darkness_model, options, message):
+    slide = write_slide(picture(64, 64))
+    with pytest.raises(InputError, match=message):
+        genselfdiff.segment(slide, tmp_path / "mask.tif", darkness_model, device="cpu", **options)
+    assert not (tmp_path / "mask.tif").exists()
+
+
+def test_model_from_the_environment(tmp_path, picture, write_slide, darkness_model, monkeypatch):
+    slide = write_slide(picture(64, 64))
+    monkeypatch.delenv("GSD_MODEL", raising=False)
+    with pytest.raises(ModelError, match=r"--model.*gsd export"):
+        genselfdiff.segment(slide, tmp_path / "mask.tif")
+    monkeypatch.setenv("GSD_MODEL", str(darkness_model))
+    genselfdiff.segment(slide, tmp_path / "mask.tif", device="cpu")
+    assert (tmp_path / "mask.tif").exists()
+
+
+def test_nothing_is_left_when_it_breaks_off(
+    tmp_path, picture, write_slide, darkness_model, monkeypatch
+):
+    slide = write_slide(picture(400, 400))
+    files = set(tmp_path.iterdir())
+    calls = 0
+
+    def interrupted(*_: object) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return np.zeros((32, 400), np.uint8)
+
+    monkeypatch.setattr(engine, "labels_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        genselfdiff.segment(slide, tmp_path / "mask.tif", darkness_model, device="cpu")
+    assert set(tmp_path.iterdir()) == files
+
+
+def test_a_slide_that_ends_too_early(tmp_path, picture, write_slide, darkness_model):
+    slide = write_slide(picture(800, 800))
+    with tifffile.TiffFile(slide) as file:
+        offset = file.pages[0].dataoffsets[-1]
+    with slide.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 64)
+    files = set(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"slide\.tif"):
+        genselfdiff.segment(
+            slide, tmp_path / "mask.tif", darkness_model, device="cpu", tissue=False
+        )
+    assert set(tmp_path.iterdir()) == files
+
+
+def test_a_model_that_fails_on_tiles(tmp_path, picture, write_slide, info):
+    class Fragile(nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return x[:, :2].reshape(x.shape[0], 2, 16, 16)
+
+    save_model(Fragile(), info(), tmp_path / "model.ts")
+    with pytest.raises(ModelError, match=r"model\.ts: the model failed") as caught:
+        genselfdiff.segment(
+            write_slide(picture(100, 100)),
+            tmp_path / "mask.tif",
+            tmp_path / "model.ts",
+            device="cpu",
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_progress_is_shown_when_asked(tmp_path, picture, write_slide, darkness_model, capsys):
+    slide = write_slide(picture(200, 200))
+    options = {"device": "cpu", "overwrite": True}
+    genselfdiff.segment(slide, tmp_path / "mask.tif", darkness_model, **options)
+    assert capsys.readouterr().err == ""
+    genselfdiff.segment(slide, tmp_path / "mask.tif", darkness_model, progress=True, **options)
+    assert "slide.tif" in capsys.readouterr().err
+
+
+class TestPrecision:
+    def test_bfloat16_where_labels_agree(self, darkness_model, picture, monkeypatch):
+        monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda _: True)
+        predictor = engine.Predictor(load_model(darkness_model, "cpu"), "auto")
+        pixels = torch.from_numpy(picture(64, 64)).permute(2, 0, 1)[None]
+        first = predictor(pixels)
+        assert predictor.precision == "bfloat16"
+        second = predictor(pixels)
+        assert second.dtype == torch.float32
+        assert (first != second).any()
+
+    def test_float32_where_they_do_not(self, tmp_path, info, picture, monkeypatch):
+        class Delicate(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.offset = nn.Parameter(torch.tensor(1000.0))
+
+            def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+                y = (x[:, :1] + self.offset) - self.offset
+                return torch.cat((y, -y), dim=1)
+
+        save_model(Delicate(), info(), tmp_path / "model.ts")
+        monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda _: True)
+        predictor = engine.Predictor(load_model(tmp_path / "model.ts", "cpu"), "auto")
+        pixels = torch.from_numpy(picture(64, 64)).permute(2, 0, 1)[None]
+        torch.testing.assert_close(predictor(pixels), predictor(pixels), rtol=0, atol=0)
+        assert predictor.precision == "float32"
+
+    def test_float32_where_bfloat16_is_slow(self, darkness_model, picture, monkeypatch):
+        monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda _: False)
+        predictor = engine.Predictor(load_model(darkness_model, "cpu"), "auto")
+        predictor(torch.from_numpy(picture(64, 64)).permute(2, 0, 1)[None])
+        assert predictor.precision == "float32"
+
+    def test_as_asked(self, tmp_path, darkness_model, picture, write_slide):
+        for precision in ("float32", "bfloat16"):
+            result = genselfdiff.segment(
+                write_slide(picture(100, 100)),
+                tmp_path / f"{precision}.tif",
+                darkness_model,
+                device="cpu",
+                precision=precision,
+            )
+            assert result.precision == precision

@@ -1,0 +1,272 @@
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from genselfdiff.errors import InputError, ModelError, OutputError
+from genselfdiff.inference.model_file import (
+    EXTRA_FILE,
+    ModelInfo,
+    Segmenter,
+    load_model,
+    mirrored_indices,
+    save_model,
+)
+from genselfdiff.models import create_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+
+# Kept for good: TorchScript knows operators by the address of their Python object.
+LIBRARY = torch.library.Library("gsd_test", "DEF")
+LIBRARY.define("same(Tensor x) -> Tensor")
+LIBRARY.impl("same", lambda x: x.clone(), "CompositeExplicitAutograd")
+
+
+def rewritten(source: Path, target: Path, **changes: object) -> Path:
+    """A copy of a model file with other entries in its metadata; None removes one."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith(EXTRA_FILE):
+                content = json.loads(data) | changes
+                data = json.dumps({k: v for k, v in content.items() if v is not None}).encode()
+            new.writestr(name, data)
+    return target
+
+
+def images(*shape: int, seed: int = 0) -> torch.Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
+
+
+def test_round_trip(tmp_path, conv_net, info):
+    network, metadata = conv_net(), info(3, mpp=0.25, training={"runs": ["a", "b"], "seed": 1})
+    save_model(network, metadata, tmp_path / "model.ts")
+    model = load_model(tmp_path / "model.ts", "cpu")
+    assert model.info == metadata
+    x = images(2, 3, 24, 40)
+    with torch.no_grad():
+        expected = network(x.float() / 127.5 - 1, torch.zeros(2, dtype=torch.int64)).softmax(1)
+    torch.testing.assert_close(model(x), expected)
+    torch.testing.assert_close(model(x.double()), expected)
+
+
+def test_zero_one_scaling(tmp_path, conv_net, info):
+    network = conv_net()
+    save_model(network, info(3, input_scaling="zero_one"), tmp_path / "model.ts")
+    x = images(1, 3, 8, 16)
+    with torch.no_grad():
+        expected = network(x.float() / 255, torch.zeros(1, dtype=torch.int64)).softmax(1)
+    torch.testing.assert_close(load_model(tmp_path / "model.ts", "cpu")(x), expected)
+
+
+def test_export_leaves_the_network_as_it_is(tmp_path, conv_net, info):
+    network = conv_net().train().double()
+    save_model(network, info(3), tmp_path / "model.ts")
+    assert network.training
+    assert all(p.requires_grad and p.dtype == torch.float64 for p in network.parameters())
+
+
+def test_loads_where_only_torch_is(tmp_path, info):
+    torch.manual_seed(0)
+    save_model(create_model("tiny", out_channels=2), info(), tmp_path / "model.ts")
+    x = images(1, 3, 21, 35)
+    torch.save(x, tmp_path / "x.pt")
+    script = f"""
+import sys
+sys.modules["genselfdiff"] = None
+import torch
+extra = {{"{EXTRA_FILE}": ""}}
+model = torch.jit.load("model.ts", _extra_files=extra)
+torch.save(model(torch.load("x.pt")), "y.pt")
+print(extra["{EXTRA_FILE}"].decode())
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-W", "ignore", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ModelInfo.from_json(done.stdout) == info()
+    expected = load_model(tmp_path / "model.ts", "cpu")(x)
+    torch.testing.assert_close(torch.load(tmp_path / "y.pt"), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 30), (7, 8), (8, 8), (17, 23)])
+def test_any_size(conv_net, size):
+    segmenter = torch.jit.script(Segmenter(conv_net(), "zero_one"))
+    y = segmenter(images(2, 3, *size))
+    assert y.shape == (2, 3, *size)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y.sum(1), torch.ones(2, *size))
+
+
+def test_padding_is_reflection(conv_net):
+    segmenter = Segmenter(conv_net(), "zero_one")
+    x = images(1, 3, 13, 14)
+    padded = nn.functional.pad(x.float(), (0, 2, 0, 3), mode="reflect")
+    torch.testing.assert_close(segmenter(x), segmenter(padded)[:, :, :13, :14])
+
+
+def test_mirrored_indices():
+    assert mirrored_indices(3, 8).tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
+    assert mirrored_indices(1, 3).tolist() == [0, 0, 0]
+    assert mirrored_indices(2, 4).tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.bfloat16, 5e-2), (torch.float16, 5e-3), (torch.float64, 1e-5)]
+)
+def test_other_parameter_types(tmp_path, conv_net, info, dtype, tolerance):
+    save_model(conv_net(), info(3), tmp_path / "model.ts")
+    model = load_model(tmp_path / "model.ts", "cpu")
+    x = images(1, 3, 16, 20)
+    expected = model(x)
+    model.module.to(dtype)
+    assert {p.dtype for p in model.module.parameters()} == {dtype}
+    for given in (x, x.to(dtype)):
+        y = model(given)
+        assert y.dtype == torch.float32
+        torch.testing.assert_close(y, expected, atol=tolerance, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(1, 3, 8, 8, dtype=torch.int32), "uint8 or floating point"),
+        (torch.zeros(3, 8, 8), r"\(N, 3, H, W\)"),
+        (torch.zeros(1, 4, 8, 8), r"\(N, 3, H, W\)"),
+        (torch.zeros(1, 3, 0, 8), "at least 1 x 1"),
+    ],
+)
+def test_wrong_input(conv_net, x, message):
+    segmenter = torch.jit.script(Segmenter(conv_net(), "zero_one"))
+    with pytest.raises(torch.jit.Error, match=message):
+        segmenter(x)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("classes", ["one"]),
+        ("classes", ["a", "a"]),
+        ("classes", "ab"),
+        ("colors", [[0, 0, 0]]),
+        ("colors", [[0, 0, 0], [0, 0, 256]]),
+        ("colors", [[0, 0, 0], [0, 0, 1.5]]),
+        ("mpp", 0),
+        ("mpp", "0.5"),
+        ("tile_size", 100),
+        ("tile_size", True),
+        ("tile_size", 256.0),
+        ("input_scaling", "none"),
+        ("architecture", []),
+        ("training", "x"),
+        ("licence", 3),
+        ("format_version", "1"),
+    ],
+)
+def test_metadata_is_checked(info, field, value):
+    content = json.loads(info().to_json()) | {field: value}
+    with pytest.raises(ModelError, match=f"'{field}'") as caught:
+        ModelInfo.from_json(json.dumps(content))
+    assert "\n" not in str(caught.value)
+
+
+def test_metadata_with_missing_and_unknown_fields(info):
+    content = json.loads(info().to_json())
+    with pytest.raises(ModelError, match="'surprise' is unknown"):
+        ModelInfo.from_json(json.dumps(content | {"surprise": 1}))
+    del content["mpp"]
+    with pytest.raises(ModelError, match="'mpp' is missing"):
+        ModelInfo.from_json(json.dumps(content))
+    for text in ("{", "[]", "{}"):
+        with pytest.raises(ModelError, match=EXTRA_FILE):
+            ModelInfo.from_json(text)
+
+
+def test_files_that_are_no_models(tmp_path, conv_net, info):
+    good = tmp_path / "good.ts"
+    save_model(conv_net(classes=2), info(), good)
+
+    text = tmp_path / "text.ts"
+    text.write_text("hello")
+    checkpoint = tmp_path / "weights.pt"
+    torch.save(conv_net().state_dict(), checkpoint)
+    foreign = tmp_path / "foreign.ts"
+    torch.jit.script(nn.Conv2d(3, 2, 1)).save(str(foreign))
+    truncated = tmp_path / "truncated.ts"
+    truncated.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    newer = rewritten(good, tmp_path / "newer.ts", format_version=2)
+    missing = rewritten(good, tmp_path / "missing.ts", classes=None)
+
+    for path, message in (
+        (tmp_path / "absent.ts", "no such"),
+        (tmp_path, "no such"),
+        (text, "not a model file"),
+        (checkpoint, "a checkpoint without gsd.json"),
+        (foreign, "a TorchScript file without gsd.json"),
+        (truncated, "damaged"),
+        (newer, "update genselfdiff"),
+        (missing, "'classes' is missing"),
+    ):
+        with pytest.raises(ModelError, match=message) as caught:
+            load_model(path, "cpu")
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path, conv_net, info):
+    path = tmp_path / "model.ts"
+    save_model(conv_net(classes=2), info(), path)
+    weights = np.ascontiguousarray(conv_net(classes=2).layers[0].weight.detach().numpy()).tobytes()
+    data = bytearray(path.read_bytes())
+    data[data.index(weights) + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="damaged"):
+        load_model(path, "cpu")
+
+
+def test_channels_must_be_the_classes(tmp_path, conv_net, info):
+    with pytest.raises(ModelError, match="3 channels, but 2 classes"):
+        save_model(conv_net(classes=3), info(2), tmp_path / "model.ts")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_does_not_compile(tmp_path, info):
+    class Lambda(nn.Module):
+        def forward(self, x, t):
+            return (lambda y: y)(x)
+
+    with pytest.raises(ModelError, match="cannot be exported") as caught:
+        save_model(Lambda(), info(), tmp_path / "model.ts")
+    assert "\n" not in str(caught.value)
+
+
+def test_operators_beyond_torch_are_refused(tmp_path, info):
+    class Custom(nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return torch.ops.gsd_test.same(x)[:, :2]
+
+    with pytest.raises(ModelError, match="gsd_test::same"):
+        save_model(Custom(), info(), tmp_path / "model.ts")
+
+
+def test_unwritable_target(tmp_path, conv_net, info):
+    with pytest.raises(OutputError, match="missing"):
+        save_model(conv_net(), info(3), tmp_path / "missing" / "model.ts")
+
+
+def test_unknown_device(darkness_model):
+    with pytest.raises(InputError, match="use cpu"):
+        load_model(darkness_model, "abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="not on this machine"):
+            load_model(darkness_model, "cuda")

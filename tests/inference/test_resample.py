@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from genselfdiff.inference.resample import RowResizer, labels_of, resize
+
+SIZES = [
+    ((50, 70), (100, 140), 2.0),
+    ((50, 70), (125, 175), 2.5),
+    ((40, 60), (10, 15), 0.25),
+    ((30, 20), (45, 30), 1.5),
+    ((1, 1), (3, 5), 3.0),
+]
+
+
+def probabilities(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+@pytest.mark.parametrize(("source", "target", "scale"), SIZES)
+def test_equals_interpolate(source, target, scale):
+    p = probabilities(3, *source)
+    expected = F.interpolate(torch.from_numpy(p)[None], size=target, mode="bilinear")[0].numpy()
+    np.testing.assert_allclose(resize(p, *target, scale), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("source", "target", "scale"), [*SIZES, ((50, 70), (50, 70), 1.0)])
+@pytest.mark.parametrize("step", [1, 3, 33])
+def test_bands_do_not_change_anything(source, target, scale, step):
+    p = probabilities(2, *source)
+    resizer = RowResizer(source, target, scale)
+    bands = [b for y in range(0, source[0], step) for b in resizer.push(p[:, y : y + step])]
+    np.testing.assert_array_equal(np.concatenate(bands, axis=1), resize(p, *target, scale))
+
+
+def test_awkward_sizes_are_filled():
+    # A slide of 101 x 67 at half the model's pixel size: the view is 50 x 34, rounded.
+    p = np.full((2, 34, 50), 0.5, np.float32)
+    np.testing.assert_array_equal(resize(p, 67, 101, 2.0), np.full((2, 67, 101), 0.5))
+
+
+def test_labels():
+    p = probabilities(5, 40, 30)
+    p[:, :10] = p[:1, :10]  # all equal: the lowest class
+    labels = labels_of(p)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, p.argmax(0))
