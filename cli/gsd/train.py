@@ -122,17 +122,14 @@ Examples:
     show_default=True,
     help="Steps between sample pictures; 0: none.",
 )
-@click.pass_context
-def pretrain(
-    ctx: click.Context, data: tuple[Path, ...], out: Path, resume: bool, **options: Any
-) -> None:
+def pretrain(data: tuple[Path, ...], out: Path, resume: bool, **options: Any) -> None:
     """Stage 1: learn from unlabelled tiles by predicting the noise added to them.
 
     DATA are folders, images (PNG, JPEG, TIFF) and slides (SVS, OME-TIFF, pyramidal TIFF); random
     tiles are drawn from their tissue.
     """
     if resume:
-        config = _resumed(ctx, PretrainConfig, out)
+        config = _resumed(PretrainConfig, out)
     else:
         if not data:
             raise click.UsageError("Missing argument 'DATA...'.")
@@ -186,9 +183,7 @@ Examples:
     show_default=True,
     help="scalar: as in the authors' code; pixel: the published equation.",
 )
-@click.pass_context
 def finetune(
-    ctx: click.Context,
     out: Path,
     resume: bool,
     images: Path | None,
@@ -201,7 +196,7 @@ def finetune(
 ) -> None:
     """Stage 2: learn classes from a few labelled images."""
     if resume:
-        config = _resumed(ctx, FinetuneConfig, out)
+        config = _resumed(FinetuneConfig, out)
     else:
         if images is None or masks is None or init is None:
             raise click.UsageError("--images, --masks and --init are needed (--init none: scratch)")
@@ -218,8 +213,9 @@ def finetune(
     run_finetune(config, out, resume=resume)
 
 
-def _resumed(ctx: click.Context, kind: type[Config], out: Path) -> Config:
+def _resumed(kind: type[Config], out: Path) -> Config:
     """The settings of the run in ``out``; no other option may be given beside it."""
+    ctx = click.get_current_context()
     for name in ctx.params:
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and name not in ("out", "resume") and ctx.params[name]:

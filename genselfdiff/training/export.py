@@ -47,7 +47,6 @@ def export_run(
         config.architecture, out_channels=len(config.classes), width=config.width
     )
     network.load_state_dict(checkpoint.weights)
-    settings = asdict(config)
     info = ModelInfo(
         classes=config.classes,
         colors=tuple(_color(index) for index in range(len(config.classes))),
@@ -60,7 +59,7 @@ def export_run(
             "torch": torch.__version__,
             "step": checkpoint.step,
             "validation_dice": checkpoint.best,
-            "settings": settings,
+            "settings": asdict(config) | {"classes": list(config.classes)},
         },
         licence=licence,
     )

@@ -1,0 +1,237 @@
+"""The commands of the README, typed as a user would, on generated slides."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from click.testing import CliRunner
+from PIL import Image
+
+from gsd.main import COMMANDS, main
+
+SMALL = ["--tile-size", "32", "--batch-size", "4", "--device", "cpu", "--precision", "float32"]
+
+
+def gsd(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def tissue(seed, height, width):
+    """Purple discs on pink, and their mask."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    mask = np.zeros((height, width), np.uint8)
+    for _ in range(height * width // 1200):
+        cy, cx = rng.integers(0, height), rng.integers(0, width)
+        mask[(y - cy) ** 2 + (x - cx) ** 2 < 60] = 1
+    image = np.where(mask[..., None] == 1, (90, 60, 140), (225, 160, 190))
+    image = image + rng.normal(0, 8, image.shape)
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    for folder in ("slides", "images", "masks"):
+        (root / folder).mkdir()
+    slide, truth = tissue(100, 200, 264)
+    tifffile.imwrite(
+        root / "slides" / "slide.tif",
+        slide,
+        tile=(64, 64),
+        photometric="rgb",
+        resolution=(20000, 20000),
+        resolutionunit="CENTIMETER",
+    )
+    np.save(root / "truth.npy", truth)
+    for i in range(4):
+        image, mask = tissue(i, 96, 96)
+        Image.fromarray(image).save(root / "images" / f"p{i}.png")
+        Image.fromarray(mask * 255).save(root / "masks" / f"p{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    """The first four commands of the journey."""
+    pretrain = ["--steps", "6", "--validate-every", "3", "--sample-every", "6"]
+    finetune = ["--steps", "60", "--validate-every", "20", "--learning-rate", "2e-3"]
+    small = ["--architecture", "tiny", "--width", "8", *SMALL]
+    gsd(
+        "train",
+        "pretrain",
+        data / "slides",
+        "--mpp",
+        0.5,
+        "--out",
+        data / "run1",
+        *pretrain,
+        *small,
+    )
+    gsd(
+        *("train", "finetune", "--images", data / "images", "--masks", data / "masks"),
+        *("--mpp", 0.5, "--init", data / "run1", "--out", data / "run2"),
+        *("--val", "p0", "--classes", "background,disc", *finetune, *SMALL),
+    )
+    gsd("export", data / "run2", "-o", data / "model.ts")
+    return data / "model.ts"
+
+
+def test_journey_ends_in_a_mask_that_is_right(data, model, tmp_path):
+    overlay = tmp_path / "overlay.png"
+    gsd(
+        *("segment", data / "slides" / "slide.tif", "-o", tmp_path / "mask.tif"),
+        *("--model", model, "--overlay", overlay),
+    )
+    mask = tifffile.imread(tmp_path / "mask.tif", key=0)
+    truth = np.load(data / "truth.npy")
+    assert mask.shape == truth.shape
+    dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+    assert dice > 0.8
+    with Image.open(overlay) as picture:
+        assert picture.mode == "RGB"
+    for name in ("curves.png", "metrics.jsonl", "config.json"):
+        assert (data / "run1" / name).exists()
+    gsd("sample", data / "run1", "-o", tmp_path / "grid.png", "--count", 2, "--steps", 2)
+    scores = gsd(
+        "evaluate",
+        model,
+        "--images",
+        data / "images",
+        "--masks",
+        data / "masks",
+        "--mpp",
+        0.5,
+        "--foreground",
+    )
+    assert "p3" in scores.output
+
+
+def test_exported_model_needs_only_torch(model):
+    code = (
+        "import sys; sys.modules['genselfdiff'] = None\n"
+        "import torch\n"
+        f"m = torch.jit.load({str(model)!r})\n"
+        "y = m(torch.zeros(2, 3, 13, 21, dtype=torch.uint8))\n"
+        "assert y.shape == (2, 2, 13, 21) and y.dtype == torch.float32\n"
+        "assert torch.allclose(y.sum(1), torch.ones(2, 13, 21))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=os.path.dirname(model))
+
+
+def test_resume_takes_the_settings_of_the_run(data, model):
+    gsd("train", "pretrain", "--out", data / "run1", "--resume")
+    told = gsd("train", "pretrain", "--out", data / "run1", "--resume", "--steps", 9, code=2)
+    assert "leave out steps" in told.output
+
+
+@pytest.mark.parametrize(
+    "command", [["train", "pretrain"], ["train", "finetune"], *[[c] for c in COMMANDS]]
+)
+def test_every_command_has_help_with_an_example(command):
+    told = gsd(*command, "--help").output
+    if command != ["train"] and command != ["info"]:
+        assert "Example" in told
+        assert "gsd " + " ".join(command) in told
+
+
+def bad_inputs(data, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.tif").write_text("not a slide")
+    (tmp_path / "model.ts").write_text("not a model")
+    slide, images, masks = data / "slides" / "slide.tif", data / "images", data / "masks"
+    out = tmp_path / "out"
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    for path in masks.iterdir():
+        mask = np.zeros((96, 96), np.uint8)
+        mask[0, 0] = 7
+        Image.fromarray(mask if path.stem == "p2" else mask * 0 + 1).save(wrong / path.name)
+    small = tmp_path / "small"
+    small.mkdir()
+    for path in masks.iterdir():
+        Image.fromarray(np.ones((9, 9), np.uint8)).save(small / path.name)
+    few = tmp_path / "few"
+    few.mkdir()
+    Image.fromarray(np.ones((96, 96), np.uint8)).save(few / "p0.png")
+    pretrain = ["train", "pretrain", "--mpp", 0.5, "--out", out]
+    finetune = [
+        "train",
+        "finetune",
+        "--images",
+        images,
+        "--mpp",
+        0.5,
+        "--init",
+        "none",
+        "--out",
+        out,
+    ]
+    model = data / "model.ts"
+    return {
+        "missing folder": ([*pretrain, tmp_path / "nowhere"], "nowhere"),
+        "empty folder": ([*pretrain, tmp_path / "empty"], "empty"),
+        "unreadable image": ([*pretrain, tmp_path / "text.tif"], "text.tif"),
+        "existing folder": (["train", "pretrain", slide, "--mpp", 0.5, "--out", wrong], "wrong"),
+        "unpaired": ([*finetune, "--masks", few], "p1"),
+        "sizes differ": ([*finetune, "--masks", small], "96"),
+        "values beyond the classes": ([*finetune, "--masks", wrong, "--classes", "a,b"], "7"),
+        "bad init": ([*finetune, "--masks", masks, "--init", images], "config.json"),
+        "export of nothing": (["export", tmp_path / "empty", "-o", out], "empty"),
+        "not a model": (
+            ["segment", slide, "-o", out, "--model", tmp_path / "model.ts"],
+            "model.ts",
+        ),
+        "no model": (["segment", slide, "-o", out], "GSD_MODEL"),
+        "no slide": (["segment", tmp_path / "no.svs", "-o", out, "--model", model], "no.svs"),
+        "slide without mpp": (["segment", images / "p0.png", "-o", out, "--model", model], "--mpp"),
+        "mask exists": (
+            ["segment", slide, "-o", tmp_path / "text.tif", "--model", model],
+            "--overwrite",
+        ),
+        "no folder to write to": (
+            ["segment", slide, "-o", tmp_path / "no" / "m.tif", "--model", model],
+            "no",
+        ),
+    }
+
+
+CASES = (
+    "missing folder",
+    "empty folder",
+    "unreadable image",
+    "existing folder",
+    "unpaired",
+    "sizes differ",
+    "values beyond the classes",
+    "bad init",
+    "export of nothing",
+    "not a model",
+    "no model",
+    "no slide",
+    "slide without mpp",
+    "mask exists",
+    "no folder to write to",
+)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_told_in_one_line(data, model, tmp_path, monkeypatch, case):
+    monkeypatch.delenv("GSD_MODEL", raising=False)
+    arguments, told = bad_inputs(data, tmp_path)[case]
+    if arguments[0] == "train":
+        arguments = [*arguments, *SMALL, "--steps", "1"]
+    before = sorted(tmp_path.rglob("*"))
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code in (1, 2), result.output
+    error = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert len(error) == 1, result.output
+    assert told in error[0]
+    assert "Traceback" not in result.output
+    assert isinstance(result.exception, SystemExit)
+    assert sorted(tmp_path.rglob("*")) == before, "a file was left behind"

@@ -1,0 +1,180 @@
+"""``gsd segment`` and ``gsd evaluate`` as a user types them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from torch import nn
+
+from genselfdiff.inference.model_file import ModelInfo, save_model
+from gsd.main import main
+
+
+class Darkness(nn.Module):
+    """Class 1 where the green channel is below the middle."""
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        green = 50 * x[:, 1:2]
+        return torch.cat((green, -green), dim=1)
+
+
+PICTURE = np.full((120, 150, 3), (225, 170, 200), np.uint8)
+PICTURE[20:70, 30:90] = (90, 40, 130)
+DARK = (PICTURE[..., 1] < 127).astype(np.uint8)
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with ``model.ts`` and ``slide.tif``, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GSD_MODEL", raising=False)
+    info = ModelInfo(("background", "nucleus"), ((0, 0, 0), (255, 0, 0)), 0.5, 64, "minus_one_one")
+    save_model(Darkness(), info, tmp_path / "model.ts")
+    write_slide("slide.tif")
+    return tmp_path
+
+
+def write_slide(name: str, mpp: float | None = 0.5) -> None:
+    resolution = {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": 3}
+    tifffile.imwrite(name, PICTURE, photometric="rgb", tile=(64, 64), **resolution)
+
+
+def gsd(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["segment", *arguments, "--device", "cpu"])
+
+
+def mask(name: str) -> np.ndarray:
+    with tifffile.TiffFile(name) as file:
+        return file.pages[0].asarray()
+
+
+def test_one_slide(work):
+    done = gsd("slide.tif", "-o", "mask.tif", "--model", "model.ts")
+    assert done.exit_code == 0, done.output
+    np.testing.assert_array_equal(mask("mask.tif"), DARK)
+    assert "mask.tif: 150 x 120 pixels" in done.stdout
+    assert "nucleus: 16.67 %" in done.stdout
+    assert {path.name for path in work.iterdir()} == {"model.ts", "slide.tif", "mask.tif"}
+
+
+def test_model_from_the_environment_and_overlay_beside_the_mask(work, monkeypatch):
+    monkeypatch.setenv("GSD_MODEL", "model.ts")
+    done = gsd("slide.tif", "-o", "mask.tif", "--overlay")
+    assert done.exit_code == 0, done.output
+    with Image.open("mask_overlay.png") as overlay:
+        assert overlay.size == (150, 120)
+
+
+def test_overlay_by_name(work):
+    done = gsd("slide.tif", "-o", "mask.tif", "--model", "model.ts", "--overlay", "look.png")
+    assert done.exit_code == 0, done.output
+    assert Path("look.png").exists()
+
+
+def test_overlay_does_not_swallow_a_slide(work):
+    done = gsd("-o", "mask.tif", "--model", "model.ts", "slide.tif", "--overlay", "slide.tif")
+    assert done.exit_code == 2
+    assert "put it last" in done.stderr
+    np.testing.assert_array_equal(tifffile.imread("slide.tif"), PICTURE)
+
+
+def test_several_slides_of_which_one_is_bad(work):
+    write_slide("other.tif")
+    Path("broken.tif").write_bytes(b"II*\x00")
+    options = ("-o", "masks", "--model", "model.ts")
+    done = gsd("slide.tif", "broken.tif", "other.tif", *options)
+    assert done.exit_code == 1
+    assert sorted(path.name for path in Path("masks").iterdir()) == [
+        "other_mask.tif",
+        "slide_mask.tif",
+    ]
+    errors = done.stderr.strip().splitlines()
+    assert errors[0].startswith("Error: broken.tif:")
+    assert errors[-1] == "1 of 3 slides failed: broken.tif"
+    np.testing.assert_array_equal(mask("masks/other_mask.tif"), DARK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["slide.tif", "-o", "mask.tif"], 1, "--model"),
+        (["slide.tif", "-o", "mask.tif", "--model", "slide.tif"], 1, "not a model file"),
+        (["absent.tif", "-o", "mask.tif", "--model", "model.ts"], 1, "absent.tif"),
+        (["unscaled.tif", "-o", "mask.tif", "--model", "model.ts"], 1, "--mpp"),
+        (["slide.tif", "-o", "no/mask.tif", "--model", "model.ts"], 1, "does not exist"),
+        (["slide.tif", "-o", "taken.tif", "--model", "model.ts"], 1, "--overwrite"),
+        (["slide.tif", "-o", "mask.tif", "--model", "model.ts", "--tile-size", "30"], 1, "of 8"),
+        (["slide.tif", "-o", "mask.tif", "--overlap", "0.8"], 2, "--overlap"),
+        (["slide.tif"], 2, "--output"),
+        (["-o", "mask.tif"], 2, "SLIDE"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(work, arguments, status, message):
+    write_slide("unscaled.tif", mpp=None)
+    Path("taken.tif").write_text("precious")
+    before = {path.name for path in work.iterdir()}
+    done = gsd(*arguments)
+    assert done.exit_code == status
+    assert message in done.stderr
+    assert "Traceback" not in done.output
+    if status == 1:
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert {path.name for path in work.iterdir()} == before
+    assert Path("taken.tif").read_text() == "precious"
+
+
+def test_options_arrive(work):
+    write_slide("unscaled.tif", mpp=None)
+    Path("mask.tif").write_text("old")
+    done = gsd(
+        *("unscaled.tif", "-o", "mask.tif", "--model", "model.ts", "--mpp", "0.25"),
+        *("--overwrite", "--no-tissue", "--tile-size", "16", "--overlap", "0"),
+        *("--batch-size", "2", "--precision", "float32"),
+    )
+    assert done.exit_code == 0, done.output
+    # 150 x 120 pixels at 0.25 are 75 x 60 at the model's 0.5: 5 x 4 tiles of 16.
+    assert "20 tiles (0 without tissue skipped)" in done.stdout
+    assert "float32" in done.stdout
+    with tifffile.TiffFile("mask.tif") as file:
+        numerator, denominator = file.pages[0].tags["XResolution"].value
+    assert 1e4 * denominator / numerator == pytest.approx(0.25)
+
+
+def test_as_a_process(work):
+    done = subprocess.run(
+        [sys.executable, "-m", "gsd", "segment", "slide.tif", "-o", "mask.tif", "--model", "no.ts"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "Error: no.ts: there is no such model file\n"
+
+
+def test_evaluate(work):
+    for folder, array in (("images", PICTURE), ("masks", 255 * DARK)):
+        Path(folder).mkdir()
+        Image.fromarray(array).save(f"{folder}/field.png")
+    arguments = ["evaluate", "model.ts", "--images", "images", "--masks", "masks"]
+    files = ["--csv", "scores.csv", "--json", "scores.json", "--device", "cpu"]
+    done = CliRunner().invoke(main, [*arguments, "--mpp", "0.5", *files])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1].split() == ["overall", "1.0000", "1.0000"]
+    assert Path("scores.csv").read_text().startswith("image,dice_background")
+    assert Path("scores.json").exists()
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 1
+    assert "--mpp" in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["segment", "evaluate"])
+def test_help_has_an_example(command):
+    done = CliRunner().invoke(main, [command, "--help"])
+    assert done.exit_code == 0
+    assert f"gsd {command} " in done.stdout.split("Example")[1]
