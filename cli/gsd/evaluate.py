@@ -7,6 +7,7 @@ import click
 from genselfdiff.evaluation.evaluate import evaluate_model
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.predictor import PRECISIONS
+from gsd.options import progress, verbosity
 
 
 @click.command(
@@ -40,6 +41,7 @@ Examples:
 )
 @click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to it.")
 @click.option("--json", type=click.Path(path_type=Path), help="Also write all figures to it.")
+@verbosity
 def evaluate(
     model: Path,
     images: Path,
@@ -58,7 +60,14 @@ def evaluate(
     """
     keep_freed_memory()
     report = evaluate_model(
-        model, images, masks, mpp=mpp, foreground=foreground, device=device, precision=precision
+        model,
+        images,
+        masks,
+        mpp=mpp,
+        foreground=foreground,
+        device=device,
+        precision=precision,
+        progress=progress(),
     )
     click.echo(report.table())
     if csv is not None:

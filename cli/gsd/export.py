@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from genselfdiff.training.export import export_run
+from gsd.options import verbosity
 
 
 @click.command(
@@ -19,6 +20,7 @@ Example:
 )
 @click.option("--licence", default="", help="Terms of use of the weights, kept in the file.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@verbosity
 def export(run: Path, output: Path, licence: str, overwrite: bool) -> None:
     """Turn the best checkpoint of RUN into a TorchScript file that needs only torch.
 

@@ -3,6 +3,7 @@
 import click
 
 from genselfdiff.info import describe
+from gsd.options import verbosity
 
 
 @click.command(
@@ -11,6 +12,7 @@ Example:
   gsd info
 """
 )
+@verbosity
 def info() -> None:
     """Print versions, processor, kernels and GPUs; how to get native kernels where they lack."""
     lines = describe()

@@ -10,6 +10,7 @@ import click
 
 import genselfdiff
 from genselfdiff.errors import GsdError
+from gsd.options import is_verbose, one_line
 
 COMMANDS = {
     "train": ("gsd.train", "Train a network: stage 1 (pretrain) and stage 2 (finetune)."),
@@ -45,9 +46,9 @@ class Gsd(click.Group):
         try:
             return super().invoke(ctx)
         except GsdError as error:
-            if ctx.params.get("verbose"):
+            if is_verbose():
                 traceback.print_exc()
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {one_line(error)}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
@@ -65,11 +66,8 @@ From slides to a mask:
   gsd segment slide.svs -o mask.tif --model model.ts --overlay
 """,
 )
-@click.option("-v", "--verbose", is_flag=True, help="Say more; tracebacks with errors.")
-@click.option("-q", "--quiet", is_flag=True, help="Warnings and errors only.")
 @click.version_option(genselfdiff.__version__, prog_name="gsd")
-def main(verbose: bool, quiet: bool) -> None:
+def main() -> None:
     """Turn unlabelled H&E histology into a working segmenter."""
-    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("genselfdiff").setLevel(level)
+    logging.getLogger("genselfdiff").setLevel(logging.INFO)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from genselfdiff.training.sample import sample_run
+from gsd.options import verbosity
 
 
 @click.command(
@@ -23,6 +24,7 @@ Example:
 @click.option("--ancestral", is_flag=True, help="Sample through all time steps instead of DDIM.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is.")
+@verbosity
 def sample(
     run: Path,
     output: Path,

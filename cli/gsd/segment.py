@@ -8,6 +8,7 @@ import click
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.many import Outcome, plan_outputs, segment_all
 from genselfdiff.inference.predictor import PRECISIONS
+from gsd.options import progress, verbosity
 
 
 @click.command(
@@ -66,6 +67,7 @@ Examples:
 )
 @click.option("--no-tissue", is_flag=True, help="Predict everywhere, not only where tissue is.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@verbosity
 def segment(
     slides: tuple[Path, ...],
     output: Path,
@@ -104,6 +106,7 @@ def segment(
         precision=precision,
         tissue=not no_tissue,
         overwrite=overwrite,
+        progress=progress(),
     ):
         if outcome.result is not None:
             click.echo(outcome.result.summary())

@@ -16,8 +16,8 @@ from genselfdiff.training import finetune as run_finetune
 from genselfdiff.training import pretrain as run_pretrain
 from genselfdiff.training.config import RunConfig
 from genselfdiff.training.run_folder import RunFolder
+from gsd.options import Command, progress, verbosity
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 Config = TypeVar("Config", bound=RunConfig)
 
 
@@ -89,7 +89,7 @@ def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
-        return command
+        return verbosity(command)
 
     return decorate
 
@@ -134,7 +134,7 @@ def pretrain(data: tuple[Path, ...], out: Path, resume: bool, **options: Any) ->
         if not data:
             raise click.UsageError("Missing argument 'DATA...'.")
         config = PretrainConfig(data=tuple(str(path) for path in data), **options)
-    run_pretrain(config, out, resume=resume)
+    run_pretrain(config, out, resume=resume, progress=progress())
 
 
 @train.command(
@@ -210,7 +210,7 @@ def finetune(
             mpp=resample_to,
             **options,
         )
-    run_finetune(config, out, resume=resume)
+    run_finetune(config, out, resume=resume, progress=progress())
 
 
 def _resumed(kind: type[Config], out: Path) -> Config:

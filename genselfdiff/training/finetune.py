@@ -36,7 +36,7 @@ MPP_TOLERANCE = 0.1
 
 
 def finetune(
-    config: FinetuneConfig, out: str | Path, *, resume: bool = False, progress: bool = True
+    config: FinetuneConfig, out: str | Path, *, resume: bool = False, progress: bool | None = None
 ) -> RunFolder:
     """Train a segmenter into the run folder ``out``.
 

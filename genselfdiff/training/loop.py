@@ -1,19 +1,27 @@
 """The training loop of both stages."""
 
+import logging
 import math
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from genselfdiff.errors import TrainingError
 from genselfdiff.inference.device import choose_device, has_fast_bfloat16
 from genselfdiff.training.config import RunConfig
 from genselfdiff.training.curves import draw_curves
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+
+logger = logging.getLogger("genselfdiff")
 
 GRADIENT_NORM = 1.0
 WARM_UP = 0.05
@@ -44,9 +52,16 @@ class Task(Protocol):
 
 
 def train(
-    task: Task, network: nn.Module, config: RunConfig, run: RunFolder, *, progress: bool = True
+    task: Task,
+    network: nn.Module,
+    config: RunConfig,
+    run: RunFolder,
+    *,
+    progress: bool | None = None,
 ) -> float | None:
     """Run ``task`` up to ``config.steps``, from where ``run`` has got to.
+
+    ``progress`` shows a bar; None: only on a terminal.
 
     Returns:
         The best validation score.
@@ -77,11 +92,11 @@ def train(
         total=config.steps,
         initial=step,
         unit="step",
-        disable=not progress,
+        disable=None if progress is None else not progress,
         dynamic_ncols=True,
     )
     started, first_step = time.monotonic(), step
-    try:
+    with bar, logging_redirect_tqdm(), _stop_request() as stop:
         for batch in bar:
             rate = _learning_rate(config, step)
             for group in optimiser.param_groups:
@@ -94,8 +109,8 @@ def train(
             value = loss.item()
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"{run.path}: the loss became {value} at step {step + 1}: resume from the last"
-                    " checkpoint with a lower --learning-rate, or with --precision float32"
+                    f"{run.path}: the loss became {value} at step {step + 1} (the checkpoints are"
+                    " from before): start anew with a lower --learning-rate or --precision float32"
                 )
             optimiser.step()
             step += 1
@@ -121,12 +136,36 @@ def train(
                 saved = time.monotonic()
             with autocast:
                 task.draw(network, step)
-    except KeyboardInterrupt:
-        run.save_latest(network, optimiser, step, best)
-        raise
-    finally:
-        bar.close()
+            if stop.is_set():
+                run.save_latest(network, optimiser, step, best)
+                logger.info("stopped after step %d; --resume goes on from there", step)
+                raise KeyboardInterrupt
     return best
+
+
+@contextmanager
+def _stop_request() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that the step under way is finished and saved.
+
+    A second Ctrl-C stops at once.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: object) -> None:
+        event.set()
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _validate(
@@ -143,6 +182,8 @@ def _validate(
     network.train()
     run.append_metrics({"step": step, "validation": figures})
     score = figures["score"]
+    told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if name != "score")
+    logger.info("step %d: validation %s", step, told)
     if best is None or (score > best if task.higher_is_better else score < best):
         best = score
         run.save_best(network, step, best)

@@ -26,7 +26,7 @@ SAMPLE_STEPS = 25
 
 
 def pretrain(
-    config: PretrainConfig, out: str | Path, *, resume: bool = False, progress: bool = True
+    config: PretrainConfig, out: str | Path, *, resume: bool = False, progress: bool | None = None
 ) -> RunFolder:
     """Train a noise predictor into the run folder ``out``.
 

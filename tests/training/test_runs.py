@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -151,9 +153,29 @@ def test_divergence_stops_with_the_last_checkpoint(tmp_path, monkeypatch, finetu
         return loss * float("nan") if first >= 24 else loss
 
     monkeypatch.setattr(FinetuneTask, "loss", diverging)
-    with pytest.raises(TrainingError, match=r"became nan at step 7: .*--learning-rate"):
+    with pytest.raises(TrainingError, match=r"became nan at step 7 .*--learning-rate"):
         finetune(finetune_config, tmp_path / "run", progress=False)
     assert read_checkpoint(RunFolder(tmp_path / "run").latest).step == 4
+
+
+def test_interrupt_finishes_the_step_and_can_be_resumed(tmp_path, monkeypatch, finetune_config):
+    whole = finetune(finetune_config, tmp_path / "whole", progress=False)
+    original = FinetuneTask.loss
+
+    def interrupting(self, network, batch, first):
+        if first == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, network, batch, first)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(FinetuneTask, "loss", interrupting)
+        finetune(finetune_config, tmp_path / "run", progress=False)
+    run = RunFolder(tmp_path / "run")
+    assert read_checkpoint(run.latest).step == 3
+    finetune(FinetuneConfig.read(run.config), run.path, resume=True, progress=False)
+    after = read_checkpoint(run.latest).weights
+    for key, value in read_checkpoint(whole.latest).weights.items():
+        assert torch.equal(value, after[key]), key
 
 
 def test_damaged_checkpoints_are_named(tmp_path, pretrain_config):
