@@ -42,7 +42,7 @@ def write_overlay(
         OutputError: the picture cannot be written.
     """
     picture = slide.thumbnail(max_side)
-    labels = _labels(Path(mask_path), picture.shape[1], picture.shape[0])
+    labels = _labels(Path(mask_path), slide, picture.shape[1], picture.shape[0])
     highest = int(labels.max())
     if highest >= len(palette):
         raise InputError(f"{mask_path}: class {highest} is beyond the {len(palette)} colours given")
@@ -71,11 +71,12 @@ def _outlines(labels: Uint8) -> NDArray[np.bool_]:
     return edge
 
 
-def _labels(path: Path, width: int, height: int) -> Uint8:
+def _labels(path: Path, slide: Slide, width: int, height: int) -> Uint8:
     """Read the mask at ``width`` x ``height``, from the smallest page that is as large."""
     try:
         with TiffFile(path) as tiff:
             pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
+            _check_field(path, pages[0], slide)
             large = [page for page in pages if page.imagewidth >= width] or pages[:1]
             page = min(large, key=lambda page: page.imagewidth)
             if page.imagewidth * page.imagelength > MAX_PIXELS_AT_ONCE:
@@ -90,3 +91,13 @@ def _labels(path: Path, width: int, height: int) -> Uint8:
     rows = (np.arange(height) + 0.5) * stored.shape[0] / height
     columns = (np.arange(width) + 0.5) * stored.shape[1] / width
     return stored[np.ix_(rows.astype(np.intp), columns.astype(np.intp))]
+
+
+def _check_field(path: Path, page: TiffPage, slide: Slide) -> None:
+    expected = page.imagewidth * slide.height / slide.width
+    # Rounding at a lower resolution shifts the sides by a pixel each.
+    if abs(page.imagelength - expected) > max(2.0, 0.01 * expected):
+        raise InputError(
+            f"{path}: {page.imagewidth} x {page.imagelength} pixels do not show the same field as"
+            f" {slide.path} with {slide.width} x {slide.height}"
+        )

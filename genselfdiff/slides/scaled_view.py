@@ -43,7 +43,7 @@ class ScaledView:
             if level.downsample <= scale * (1 + 1e-6)
         ]
         self._level = fine_enough[-1] if fine_enough else 0
-        # Of the float error that mpp / mpp leaves nothing may be seen.
+        # Dividing one mpp by another leaves 2.0000000000000004 where 2 is meant.
         step = scale / slide.levels[self._level].downsample
         self._step = round(step) if abs(step - round(step)) < 1e-6 * step else step
 

@@ -1,7 +1,7 @@
 """TIFF files: which of their pages are the levels of the slide, and its resolution."""
 
-import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from tifffile import TiffFile, TiffPage
@@ -29,20 +29,18 @@ def open_tiff(path: Path) -> StoredImage:
         InputError: the file is damaged or truncated, or not a grey, colour or palette image, or
             stored in pieces too large to decode at once.
     """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with ExitStack() as on_failure:
+        file = on_failure.enter_context(path.open("rb", buffering=0))
         try:
             with TiffFile(path) as tiff:
                 pages, mpp = _pages_of_slide(tiff)
-                levels = tuple(tiff_level(page, path, descriptor) for page in pages)
+                levels = tuple(tiff_level(page, path, file) for page in pages)
         except InputError:
             raise
         except Exception as error:  # damaged tags fail in many ways inside tifffile
             raise InputError(f"{path}: is no readable TIFF ({one_line(error)})") from error
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return StoredImage(levels, mpp, lambda: os.close(descriptor))
+        on_failure.pop_all()
+    return StoredImage(levels, mpp, file.close)
 
 
 def _pages_of_slide(tiff: TiffFile) -> tuple[list[TiffPage], float | None]:

@@ -1,6 +1,7 @@
 """Decoding the tiles and strips of one page of a TIFF file."""
 
 import os
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ _BAND_BYTES = 2**20
 """Uncompressed strips are read in bands of about this size: some programs write one huge strip."""
 
 
-def tiff_level(page: TiffPage, path: Path, descriptor: int) -> StoredLevel:
-    """Make a level of ``page`` that reads from ``descriptor``, which stays the caller's.
+def tiff_level(page: TiffPage, path: Path, file: FileIO) -> StoredLevel:
+    """Make a level of ``page`` that reads from ``file``, which stays the caller's.
 
     All that is needed is taken from ``page`` now: its TiffFile may be closed afterwards.
 
@@ -41,7 +42,7 @@ def tiff_level(page: TiffPage, path: Path, descriptor: int) -> StoredLevel:
         and page.fillorder == 1
         and not page.is_subsampled
     )
-    return (_RawStrips if raw else _Segments)(page, path, descriptor)
+    return (_RawStrips if raw else _Segments)(page, path, file)
 
 
 def one_line(error: Exception) -> str:
@@ -55,11 +56,11 @@ class _TiffLevel(StoredLevel):
     Bytes are read without a file position, which threads and forked processes would share.
     """
 
-    def __init__(self, page: TiffPage, path: Path, descriptor: int, piece: tuple[int, int]) -> None:
+    def __init__(self, page: TiffPage, path: Path, file: FileIO, piece: tuple[int, int]) -> None:
         super().__init__(page.imagewidth, page.imagelength, *piece)
         self._path = path
-        self._descriptor = descriptor
-        self._file_size = os.fstat(descriptor).st_size
+        self._file = file
+        self._file_size = os.fstat(file.fileno()).st_size
         self._to_rgb = rgb_converter(page)
         self._offsets = np.asarray(page.dataoffsets, np.int64)
         self._counts = np.asarray(page.databytecounts, np.int64)
@@ -78,7 +79,7 @@ class _TiffLevel(StoredLevel):
             )
 
     def _read_at(self, offset: int, count: int) -> bytes:
-        data = os.pread(self._descriptor, count, offset)
+        data = os.pread(self._file.fileno(), count, offset)
         if len(data) != count:
             raise ValueError("the file ends early")
         return data
@@ -93,7 +94,7 @@ class _TiffLevel(StoredLevel):
 class _Segments(_TiffLevel):
     """Tiles, or compressed strips: decoded one at a time."""
 
-    def __init__(self, page: TiffPage, path: Path, descriptor: int) -> None:
+    def __init__(self, page: TiffPage, path: Path, file: FileIO) -> None:
         columns = page.tilewidth if page.is_tiled else page.imagewidth
         rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
         if rows < 1 or columns < 1:
@@ -104,7 +105,7 @@ class _Segments(_TiffLevel):
                 f"{path}: is stored in pieces of {columns} x {rows} pixels, too large to decode in"
                 " bounded memory; convert it to a tiled TIFF"
             )
-        super().__init__(page, path, descriptor, (columns, rows))
+        super().__init__(page, path, file, (columns, rows))
         self._across = -(-self.width // columns)
         self._per_plane = self._across * -(-self.height // rows)
         self._planes = page.samplesperpixel if page.planarconfig == 2 else 1
@@ -155,7 +156,7 @@ class _Segments(_TiffLevel):
 class _RawStrips(_TiffLevel):
     """Uncompressed strips: any rows can be read by themselves."""
 
-    def __init__(self, page: TiffPage, path: Path, descriptor: int) -> None:
+    def __init__(self, page: TiffPage, path: Path, file: FileIO) -> None:
         order = page.parent.byteorder
         self._dtype = np.dtype(np.uint8 if page.bitspersample == 8 else f"{order}u2")
         self._samples = page.samplesperpixel
@@ -164,7 +165,7 @@ class _RawStrips(_TiffLevel):
         if self._strip_rows < 1:
             raise ValueError("its strips have no rows")
         rows = min(max(1, _BAND_BYTES // self._row_bytes), page.imagelength)
-        super().__init__(page, path, descriptor, (page.imagewidth, rows))
+        super().__init__(page, path, file, (page.imagewidth, rows))
         strips = -(-self.height // self._strip_rows)
         needed = np.full(len(self._counts), self._strip_rows * self._row_bytes)
         needed[-1:] = (self.height - (strips - 1) * self._strip_rows) * self._row_bytes

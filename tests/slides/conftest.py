@@ -44,7 +44,7 @@ def pyramid(tmp_path: Path, picture: Uint8) -> Callable[..., Path]:
             writer.write(picture, subifds=2 if subifds else 0, **layout)
             layout.pop("metadata", None)
             for step in (2, 4):
-                # Levels are recognised in tests by their colours: darker by 20 a level.
+                # Levels tell themselves apart by their colours.
                 level = picture[::step, ::step] // 2 + np.uint8(step)
                 writer.write(level, subfiletype=1, metadata=None, **layout)
         return path

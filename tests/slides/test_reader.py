@@ -75,7 +75,7 @@ def test_pixel_formats(tiff: Callable[..., Path], picture: np.ndarray) -> None:
     cases = [
         (tiff(grey), repeated),
         (tiff(255 - grey, photometric="miniswhite"), repeated),
-        (tiff(grey > 128, name="bits.tif"), np.where(repeated > 128, 255, 0)),
+        (tiff(grey > 128, name="bits.tif", photometric="minisblack"), 255 * (repeated > 128)),
         (tiff(grey.astype(np.uint16) * 257, name="grey16.tif"), repeated),
         (tiff(picture.astype(np.uint16) * 257, name="rgb16.tif", tile=(64, 64)), picture),
         (tiff(picture.astype(np.uint16) * 257, name="be16.tif", byteorder=">"), picture),
@@ -128,7 +128,7 @@ def test_aperio_jpeg_2000(tmp_path: Path, picture: np.ndarray, converted: bool) 
             compression=33005 if converted else 33003,
         )
     difference = abs(read_image(path).astype(int) - pixels)
-    assert difference.max() <= (0 if converted else 2)
+    assert difference.max() <= (0 if converted else 3)
 
 
 @pytest.mark.parametrize("kind", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16"])

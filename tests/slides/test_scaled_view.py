@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from genselfdiff.errors import InputError
 from genselfdiff.slides import open_slide, scaled_view
@@ -92,8 +93,6 @@ def test_the_smallest_level_that_is_fine_enough_is_read(
 
 def test_levels_lie_on_each_other(tiff: Callable[..., Path], picture: np.ndarray) -> None:
     """A view from a mean-reduced level equals the view from level 0, at the far edge too."""
-    import tifffile
-
     even = picture[:412, :600]
     half = even.reshape(206, 2, 300, 2, 3).mean(axis=(1, 3))
     path = tiff(even, "plain.tif")

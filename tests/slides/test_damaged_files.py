@@ -1,0 +1,229 @@
+"""Whatever is given, the answer is an InputError of one line, soon, without much memory."""
+
+import io
+import os
+import struct
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from genselfdiff.errors import InputError
+from genselfdiff.slides import open_slide, read_image
+
+
+@pytest.fixture(autouse=True)
+def soon_and_small() -> Iterator[None]:
+    tracemalloc.start()
+    begin = time.monotonic()
+    yield
+    seconds = time.monotonic() - begin
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert seconds < 5
+    assert peak < 64 * 2**20
+
+
+def refused(path: Path, match: str) -> None:
+    with pytest.raises(InputError, match=match) as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def tiff_bytes(width: int, height: int, data: bytes = b"", **tags: int | bytes) -> bytes:
+    """A little-endian TIFF of RGB pixels; ``tags`` are added or replace the usual ones."""
+    codes = {
+        "compression": 259, "rows_per_strip": 278, "offsets": 273, "counts": 279, "tile_width": 322,
+        "tile_length": 323, "tile_offsets": 324, "tile_counts": 325, "samples": 277, "depth": 32997,
+    }  # fmt: skip
+    values: dict[int, int | bytes] = {256: width, 257: height, 258: b"\x08\0\x08\0\x08\0"}
+    values.update({259: 1, 262: 2, 277: 3})
+    values.update({codes[name]: value for name, value in tags.items()})
+    start = 8 + 2 + 12 * len(values) + 4
+    entries, extra = b"", b""
+    for code, value in sorted(values.items()):
+        if isinstance(value, int):
+            entries += struct.pack("<HHII", code, 4, 1, value)
+        else:
+            kind, size = (3, 2) if code == 258 else (4, 4)
+            entries += struct.pack("<HHII", code, kind, len(value) // size, start + len(extra))
+            extra += value
+    header = struct.pack("<2sHIH", b"II", 42, 8, len(values))
+    return header + entries + bytes(4) + extra + data
+
+
+def test_missing_folder_and_pipe(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere.tif", "no such file")
+    refused(tmp_path, "is a folder")
+    os.mkfifo(tmp_path / "pipe.tif")
+    refused(tmp_path / "pipe.tif", "no such file")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.svs", "a.png"])
+def test_empty_and_text(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"")
+    refused(path, "is empty")
+    path.write_text("This is a text, whatever its name says.\n" * 20)
+    refused(path, "is no TIFF, SVS, PNG or JPEG")
+    path.write_bytes(b"II*\0")
+    refused(path, "no readable TIFF")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "jpeg"])
+@pytest.mark.parametrize("layout", [{"tile": (64, 64)}, {"rowsperstrip": 32}])
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.97])
+def test_truncated_tiff(
+    tiff: Callable[..., Path],
+    picture: np.ndarray,
+    compression: str | None,
+    layout: dict[str, object],
+    kept: float,
+) -> None:
+    path = tiff(picture, compression=compression, **layout)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(InputError, match=r"is truncated|no readable TIFF"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kept", [0.001, 0.5, 0.97])
+def test_truncated_pictures(tmp_path: Path, picture: np.ndarray, kind: str, kept: float) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format=kind)
+    path = tmp_path / "a.img"
+    path.write_bytes(stream.getvalue()[: max(12, int(len(stream.getvalue()) * kept))])
+    refused(path, "is it whole|claims")
+
+
+def test_a_damaged_tile_is_named(tiff: Callable[..., Path], picture: np.ndarray) -> None:
+    path = tiff(picture, tile=(64, 64), compression="zlib")
+    with tifffile.TiffFile(path) as opened:
+        offset = opened.pages[0].dataoffsets[12]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 40] = bytes(40)
+    path.write_bytes(data)
+    with open_slide(path) as slide:
+        slide.read_region(0, 0, 64, 64)
+        with pytest.raises(InputError, match="stored piece 12 cannot be decoded"):
+            slide.read_region(128, 64, 64, 64)
+
+
+MILLION = 10**6
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"rows_per_strip": MILLION, "offsets": 200, "counts": 100}, "is truncated"),
+        ({"rows_per_strip": 1, "offsets": 200, "counts": 100}, "lists 1 stored pieces"),
+        (
+            {"compression": 8, "rows_per_strip": MILLION, "offsets": 200, "counts": 100},
+            "pieces of 1000000 x 1000000 pixels, too large",
+        ),
+        (
+            {"tile_width": 256, "tile_length": 256, "tile_offsets": 200, "tile_counts": 100},
+            "lists 1 stored pieces where 15264649 are needed",
+        ),
+        (
+            {"tile_width": MILLION, "tile_length": MILLION, "tile_offsets": 9, "tile_counts": 9},
+            "too large",
+        ),
+        (
+            {"tile_width": 0, "tile_length": 0, "tile_offsets": 200, "tile_counts": 100},
+            "no readable TIFF",
+        ),
+        (
+            {"tile_width": 256, "tile_length": 0, "tile_offsets": 200, "tile_counts": 100},
+            "no readable TIFF",
+        ),
+        ({"rows_per_strip": 0, "offsets": 200, "counts": 100}, "no readable TIFF"),
+        ({}, "no readable TIFF"),
+    ],
+)
+def test_a_million_squared_in_a_kilobyte(
+    tmp_path: Path, tags: dict[str, int], message: str
+) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff_bytes(MILLION, MILLION, bytes(1000), **tags))
+    refused(path, message)
+
+
+def test_a_strip_that_cannot_hold_its_pixels(tmp_path: Path) -> None:
+    data = zlib.compress(bytes(1000))
+    tags = {"compression": 8, "rows_per_strip": 16_000, "offsets": 200, "counts": len(data)}
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff_bytes(16_000, 16_000, bytes(200) + data, **tags))
+    with open_slide(path) as slide, pytest.raises(InputError, match="cannot hold that many pixels"):
+        slide.read_region(0, 0, 1, 1)
+
+
+@pytest.mark.parametrize("size", [(0, 10), (10, 0), (0, 0)])
+def test_no_pixels(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "a.tif"
+    strips = {"rows_per_strip": 10, "offsets": 200, "counts": 100}
+    path.write_bytes(tiff_bytes(*size, bytes(400), **strips))
+    refused(path, "no readable TIFF")
+
+
+def test_unusual_pixels(tiff: Callable[..., Path], picture: np.ndarray) -> None:
+    refused(tiff(picture.astype(np.float32)), "pixels are of type float32")
+    refused(tiff(picture.astype(np.uint32)), "pixels are of type uint32")
+    cmyk = np.repeat(picture[..., :1], 4, axis=-1)
+    path = tiff(cmyk, "cmyk.tif", photometric="separated", planarconfig="contig")
+    refused(path, "neither grey nor RGB")
+    volume = np.zeros((16, 64, 64), np.uint8)
+    tiles = {"tile": (16, 64, 64), "photometric": "minisblack", "volumetric": True}
+    refused(tiff(volume, "volume.tif", **tiles), "volume")
+
+
+def test_fluorescence_channels(tmp_path: Path, picture: np.ndarray) -> None:
+    path = tmp_path / "a.ome.tif"
+    channels = np.ascontiguousarray(np.moveaxis(picture, -1, 0))
+    tifffile.imwrite(path, channels, photometric="minisblack", metadata={"axes": "CYX"})
+    refused(path, "3 channels are separate grey images")
+
+
+def test_a_picture_that_claims_too_much(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in chunks:
+        data += struct.pack(">I", len(body)) + name + body
+        data += struct.pack(">I", zlib.crc32(name + body))
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    refused(path, "claims 30000 x 30000 pixels")
+    path.write_bytes(data + bytes(60_000))
+    refused(path, "too many for a PNG or JPEG")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_damage(
+    tiff: Callable[..., Path], picture: np.ndarray, seed: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(seed)
+    layouts: list[dict[str, object]] = [
+        {"tile": (64, 64), "compression": "zlib"},
+        {"rowsperstrip": 20},
+        {"tile": (64, 64), "compression": "jpeg", "bigtiff": True},
+    ]
+    whole = tiff(picture, **layouts[seed % 3]).read_bytes()
+    path = tmp_path / "damaged.tif"
+    for _ in range(60):
+        data = np.frombuffer(whole, np.uint8).copy()
+        at = rng.integers(0, min(len(data), 700), 3)
+        data[at] = rng.integers(0, 256, 3)
+        path.write_bytes(data.tobytes())
+        try:
+            with open_slide(path) as slide:
+                slide.read_region(slide.width // 2, slide.height // 2, 1, 1)
+        except InputError as error:
+            assert "\n" not in str(error)
