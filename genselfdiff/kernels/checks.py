@@ -9,14 +9,14 @@ import torch
 def check_times(op: str, t: torch.Tensor, batch: int, table: torch.Tensor, table_name: str) -> None:
     """Raise RuntimeError unless ``t`` is int64 (batch,) and within the table.
 
-    Values are looked at on the CPU only; elsewhere that would wait for the device, and the look-up
-    itself fails there.
+    Values are looked at on the CPU only, and not while compiling: elsewhere that would wait for the
+    device, and the look-up itself fails there.
     """
     if table.dim() != 1:
         raise RuntimeError(f"{op}: {table_name} must have one dimension")
     if t.dtype != torch.int64 or t.shape != (batch,):
         raise RuntimeError(f"{op}: t must be int64 of shape ({batch},), one time step a sample")
-    if t.device.type != "cpu":
+    if t.device.type != "cpu" or torch.compiler.is_compiling():
         return
     for b, step in enumerate(t.tolist()):
         if not 0 <= step < len(table):

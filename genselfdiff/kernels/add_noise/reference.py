@@ -59,7 +59,7 @@ def standard_normal(
     radius = (-2.0 * ((words[..., 0::2] + 1).to(dtype) * 2.0**-32).log()).sqrt()
     angle = (words[..., 1::2] >> 8).to(dtype) * (2.0 * math.pi * 2.0**-24)
     normals = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1)
-    return normals.reshape(batch, -1)[:, :size].reshape(shape).contiguous()
+    return normals.flatten(1)[:, :size].reshape(shape).contiguous()
 
 
 def add_noise(
