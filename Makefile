@@ -24,8 +24,9 @@ setup: $(STAMP)  ## make .venv, install torch where it is missing, build and ins
 demo: setup  ## the whole journey on the sample slide, in a few minutes; results in demo/
 	PATH="$(abspath $(BIN)):$$PATH" examples/demo.sh
 
+# Not `python -m pytest`, which would put the source tree before the installed package.
 test: setup  ## run the tests on the installed package
-	$(BIN)/python -m pytest -q
+	$(BIN)/pytest -q
 
 lint: setup  ## ruff, mypy and clang-format, all without changing a file
 	$(BIN)/ruff check

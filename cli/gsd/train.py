@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from genselfdiff.data.augment import POLICIES
 from genselfdiff.diffusion import SCHEDULES
+from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.losses import FORMS
 from genselfdiff.models import ARCHITECTURES
 from genselfdiff.training import FinetuneConfig, PretrainConfig
@@ -24,6 +25,7 @@ Config = TypeVar("Config", bound=RunConfig)
 @click.group()
 def train() -> None:
     """Train a network: first on unlabelled tiles, then on a few labelled images."""
+    keep_freed_memory()
 
 
 def common_options(defaults: RunConfig) -> Callable[[Command], Command]:

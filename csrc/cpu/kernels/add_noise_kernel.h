@@ -119,7 +119,7 @@ inline void cos_sin(uint32_t y, float& cosine, float& sine) {
     float c = 2.443315711809948e-5f;
     c = c * z - 1.388731625493765e-3f;
     c = c * z + 4.166664568298827e-2f;
-    c = c * z * z + (1.0f - 0.5f * z);
+    c = 1.0f - (0.5f * z - c * z * z);  // in this order 1 is rounded once
     const bool swap = quadrant & 1;
     const uint32_t cosine_sign = static_cast<uint32_t>((quadrant + 1) & 2) << 30;
     const uint32_t sine_sign = static_cast<uint32_t>(quadrant & 2) << 30;
