@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -207,22 +208,24 @@ def test_a_missing_folder(tmp_path: Path) -> None:
         write(tmp_path / "nowhere" / "m.tif", labels())
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
-    """No file may grow beyond 2,000 bytes."""
+    """No file may grow beyond 2,000 bytes; not for a whole test, whose report is a file too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
-@pytest.mark.usefixtures("small_disk")
 @pytest.mark.parametrize("side", [64, 600])  # noticed while finishing, and between the tiles
 def test_no_room_leaves_nothing(tmp_path: Path, side: int) -> None:
     noise = np.random.default_rng(0).integers(0, 4, (side, side)).astype(np.uint8)
-    with pytest.raises(OutputError, match=r"m\.tif: cannot be written: File too large"):
+    told = r"m\.tif: cannot be written: File too large"
+    with pytest.raises(OutputError, match=told), small_disk():
         write(tmp_path / "m.tif", noise)
     assert list(tmp_path.iterdir()) == []
 
