@@ -22,8 +22,6 @@ class P2Loss(nn.Module):
         InputError: no such reduction.
     """
 
-    weights: torch.Tensor
-
     def __init__(
         self,
         schedule: NoiseSchedule,
@@ -35,12 +33,11 @@ class P2Loss(nn.Module):
         if reduction not in REDUCTIONS:
             raise InputError(f"no reduction {reduction!r}: choose one of {', '.join(REDUCTIONS)}")
         self.reduction = reduction
-        self.register_buffer("weights", schedule.p2_weights(k, gamma), persistent=False)
+        self.weights = schedule.p2_weights(k, gamma)  # no buffer: MPS has no float64
 
     def forward(self, pred: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Scalar loss of predicted against true noise at steps ``t``."""
-        weights = self.weights.to(pred.device)
-        return p2_loss(pred, noise, t, weights, reduction=self.reduction)
+        return p2_loss(pred, noise, t, self.weights, reduction=self.reduction)
 
 
 class MultiLoss(nn.Module):

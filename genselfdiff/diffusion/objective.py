@@ -51,7 +51,6 @@ class NoisePrediction:
     ) -> torch.Tensor:
         """Loss of ``tiles`` (N, 3, H, W) uint8 at steps ``t`` (N,); ``first`` numbers the noise."""
         t = t.to(tiles.device)
-        alpha_bars = self.schedule.alpha_bars.to(tiles.device)
-        noisy, noise = add_noise(tiles, t, alpha_bars, seed=self.seed, offset=first)
+        noisy, noise = add_noise(tiles, t, self.schedule.alpha_bars, seed=self.seed, offset=first)
         predicted = network(noisy.contiguous(memory_format=torch.channels_last), t)
         return self.loss(predicted.float(), noise, t)

@@ -1,0 +1,168 @@
+"""The native library, the choice of implementation, and what gsd info says of both."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from genselfdiff.errors import GsdError
+from genselfdiff.info import describe, rebuild_command
+from genselfdiff.kernels import OPERATIONS, add_noise, native
+from genselfdiff.kernels.backends import Operation
+from gsd.info import info
+
+needs_native = pytest.mark.skipif(not native.available(), reason="no native kernels installed")
+
+SCRIPTED = """
+import sys, torch
+torch.ops.load_library(sys.argv[1])
+
+@torch.jit.script
+def noisy(x, t, table):
+    return torch.ops.gsd.add_noise(x, t, table, 1, 0)[0]
+
+@torch.jit.script
+def loss(x, t, table):
+    return torch.ops.gsd.p2_loss(x, x + 2.0, t, table, True)[0]
+
+x, t, table = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), torch.ones(1).double()
+print(noisy(x, t, table).abs().sum().item(), loss(x, t, table).item())
+print("genselfdiff" in sys.modules)
+"""
+
+
+def call() -> None:
+    add_noise(torch.zeros(2, 3), torch.zeros(2).long(), torch.ones(1).double(), seed=0)
+
+
+@needs_native
+def test_the_library_alone_makes_the_operations_scriptable(tmp_path: Path) -> None:
+    script = tmp_path / "only_torch.py"
+    script.write_text(SCRIPTED)
+    build = native.build()
+    assert build is not None
+    done = subprocess.run(
+        [sys.executable, str(script), str(build.library)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0.0", "4.0", "False"]
+
+
+@needs_native
+def test_build_information_is_filled_in() -> None:
+    build = native.build()
+    assert build is not None
+    assert build.library.is_file()
+    assert build.compiler.split()[0] in ("GCC", "Clang")
+    assert tuple(map(int, build.torch_version.split(".")[:2])) >= (2, 10)
+    assert build.isas[0] == "generic"
+    assert native.selected_isa() in build.isas
+    assert ("avx2" in build.cpu_features) == (torch.backends.cpu.get_cpu_capability() != "DEFAULT")
+
+
+@needs_native
+def test_an_instruction_set_that_is_not_there_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GSD_CPU_ISA", "sse9")
+    with pytest.raises(GsdError, match="GSD_CPU_ISA=sse9 is not available here; choose one of: "):
+        call()
+    arguments = (torch.zeros(2, 3), torch.zeros(2).long(), torch.ones(1).double(), 0, 0)
+    with pytest.raises(RuntimeError, match="GSD_CPU_ISA=sse9 is not available here"):
+        torch.ops.gsd.add_noise(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("fast", "GSD_KERNELS=fast is unknown; choose one of: auto, reference, cpp, triton, cuda"),
+        ("triton", "add_noise has no triton implementation"),
+        ("cuda", "add_noise has no cuda implementation"),
+    ],
+)
+def test_a_choice_that_cannot_run_says_why(
+    monkeypatch: pytest.MonkeyPatch, choice: str, message: str
+) -> None:
+    monkeypatch.setenv("GSD_KERNELS", choice)
+    with pytest.raises(GsdError, match=message):
+        call()
+
+
+@needs_native
+def test_cpp_is_refused_for_what_it_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSD_KERNELS", "cpp")
+    operation = OPERATIONS[0]
+    with pytest.raises(GsdError, match="does not take float64; use GSD_KERNELS=auto"):
+        operation.backend(torch.device("cpu"), torch.float64)
+    with pytest.raises(GsdError, match="runs on the cpu, not on cuda"):
+        operation.backend(torch.device("cuda"), torch.float32)
+
+
+def test_auto_takes_the_native_kernel_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GSD_KERNELS", raising=False)
+    fast = "cpp" if native.available() else "reference"
+    for operation in OPERATIONS:
+        assert operation.backend(torch.device("cpu"), torch.float32) == fast
+        assert operation.backend(torch.device("cpu"), torch.float64) == "reference"
+        assert operation.backend(torch.device("cuda"), torch.float32) == "reference"
+
+
+def test_reference_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSD_KERNELS", "reference")
+    for operation in OPERATIONS:
+        assert operation.backend(torch.device("cpu"), torch.float32) == "reference"
+
+
+def test_without_the_library_everything_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_module", None)
+    monkeypatch.setattr(native, "_problem", "for this test")
+    monkeypatch.setenv("GSD_KERNELS", "cpp")
+    with pytest.raises(GsdError, match="there are no native kernels"):
+        call()
+    monkeypatch.delenv("GSD_KERNELS")
+    call()
+    lines = describe()
+    assert ("native kernels", "NO, slower plain torch is used: for this test") in lines
+    assert lines[-1] == ("to rebuild", rebuild_command())
+    monkeypatch.setenv("GSD_CPU_ISA", "avx2")
+    with pytest.raises(GsdError, match="GSD_CPU_ISA=avx2: there are no native kernels"):
+        native.selected_isa()
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native, "_module", None)
+    monkeypatch.setenv("PATH", os.fspath(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    hint, command = describe()[-2:]
+    assert hint[0] == command[0] == "to rebuild"
+    assert hint[1].startswith("first install a C++ compiler")
+
+
+def test_info_prints_versions_processor_and_operations() -> None:
+    result = CliRunner().invoke(info)
+    assert result.exit_code == 0
+    assert torch.__version__ in result.output
+    for word in ("genselfdiff", "python", "processor", "gpu", "native kernels", "add_noise"):
+        assert f"\n{word}" in f"\n{result.output}"
+
+
+def test_info_survives_a_bad_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSD_KERNELS", "nonsense")
+    result = CliRunner().invoke(info)
+    assert result.exit_code == 0
+    assert "GSD_KERNELS=nonsense is unknown" in result.output
+
+
+@pytest.mark.parametrize("device", ["CPU", "CUDA", "MPS", "XPU"])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_every_device_has_an_implementation(operation: Operation, device: str) -> None:
+    has_kernel = torch._C._dispatch_has_computed_kernel_for_dispatch_key
+    assert has_kernel(f"gsd::{operation.name}", device)
