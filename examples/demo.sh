@@ -10,7 +10,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 say "1/6 stage 1: a small network learns from unlabelled tiles of the slide"
 gsd train pretrain "$slide" --mpp 0.5 --out demo/pretrain \
-    --architecture tiny --tile-size 128 --steps 160 --validate-every 80 --sample-every 160 --learning-rate 1e-3
+    --architecture tiny --tile-size 128 --steps 400 --validate-every 100 --sample-every 200 --learning-rate 2e-3
 
 say "2/6 labels: nuclei by a classical rule, standing in for a pathologist"
 python examples/stand_in_fields.py "$slide" demo/fields
@@ -18,7 +18,7 @@ python examples/stand_in_fields.py "$slide" demo/fields
 say "3/6 stage 2: the network learns the labels of a few fields"
 gsd train finetune --images demo/fields/images --masks demo/fields/masks --classes background,nucleus \
     --mpp 0.5 --val field-0,field-1 --init demo/pretrain --out demo/finetune \
-    --tile-size 128 --steps 240 --validate-every 60 --learning-rate 1e-3
+    --tile-size 128 --steps 160 --validate-every 40 --learning-rate 1e-3
 
 say "4/6 export to one TorchScript file"
 gsd export demo/finetune -o demo/model.ts --licence "CC0-1.0 (trained on the sample slide alone)"
