@@ -30,6 +30,14 @@ from genselfdiff.models import create_model
 TILE = 256
 KINDS = 16
 
+# Not ru_maxrss: a child's begins with what its parent held when it was forked.
+GSD = """
+import atexit, pathlib, re, runpy
+status = pathlib.Path("/proc/self/status")
+atexit.register(lambda: print(re.search(r"VmHWM:.*", status.read_text())[0]))
+runpy.run_module("gsd", run_name="__main__")
+"""
+
 
 class Convolutions(nn.Module):
     """The least that deserves the name of a segmenter; either class on half of the tissue."""
@@ -100,7 +108,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
-        slide, model, mask = folder / "slide.tif", folder / "model.ts", folder / "mask.tif"
+        slide = folder / f"slide_{options.side}.tif"
+        model, mask = folder / "model.ts", folder / "mask.tif"
         if not slide.exists():
             write_slide(slide, options.side)
         torch.manual_seed(0)
@@ -120,12 +129,15 @@ def main() -> None:
         command = ["segment", str(slide), "-o", str(mask), "--model", str(model), "--overwrite"]
         print(f"{slide.stat().st_size / 1e6:.0f} MB slide: gsd {' '.join(command)}", flush=True)
         begin = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "gsd", *command], check=True)
+        run = [sys.executable, "-c", GSD, *command]
+        told = subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout
         seconds = time.perf_counter() - begin
+        summary, _, peak = told.rpartition("VmHWM:")
+        print(summary, end="")
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         print(
             f"{options.side} x {options.side}, {options.architecture}: peak RSS"
-            f" {used.ru_maxrss / 2**20:.2f} GiB, {seconds:.0f} s,"
+            f" {int(peak.split()[0]) / 2**20:.2f} GiB, {seconds:.0f} s,"
             f" {options.side**2 / 1e6 / seconds:.2f} Mpx/s,"
             f" {used.ru_utime + used.ru_stime:.0f} CPU s on {os.cpu_count()} cores,"
             f" torch {torch.__version__}, mask {mask.stat().st_size / 1e6:.1f} MB"

@@ -18,7 +18,9 @@ def candidates() -> list[Path]:
     """Folders where torch may be, the importable one first."""
     spec = importlib.util.find_spec("torch")
     importable = [Path(spec.origin).parent] if spec and spec.origin else []
+    # getsitepackages names the base installation's too, in an environment that sees its packages.
     folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    folders += site.getsitepackages()
     if site.ENABLE_USER_SITE:
         folders.append(site.getusersitepackages())
     return importable + [Path(folder) / "torch" for folder in folders]

@@ -24,7 +24,7 @@ say "4/6 export to one TorchScript file"
 gsd export demo/finetune -o demo/model.ts --licence "CC0-1.0 (trained on the sample slide alone)"
 
 say "5/6 segment the whole slide"
-gsd segment "$slide" -o demo/mask.tif --model demo/model.ts --overlay demo/overlay.png
+gsd segment "$slide" -o demo/mask.tif --model demo/model.ts --overlay-to demo/overlay.png
 
 say "6/6 what stage 1 has learnt: images drawn from noise"
 gsd sample demo/pretrain -o demo/samples.png --count 4 --steps 25

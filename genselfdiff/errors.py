@@ -4,6 +4,11 @@ The command line prints them as one line without a traceback, so every message s
 with which file, and what to do about it.
 """
 
+import re
+
+_LONGEST_FOREIGN = 200
+"""Characters kept of another library's message: some quote the damaged data."""
+
 
 class GsdError(Exception):
     """Base of every error that genselfdiff raises for a cause outside its own code."""
@@ -23,3 +28,16 @@ class OutputError(GsdError, OSError):
 
 class TrainingError(GsdError):
     """Training cannot go on: the loss is no longer a number."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what ``error`` says as one line, never empty, fit to be printed or quoted.
+
+    torch passes on errors of TorchScript and of data-loading processes with a traceback in their
+    message, which then says "module.Class: message" below its first line.
+    """
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    raised = [re.match(r"[\w.]+(?:Error|Exception): (.+)", line) for line in lines[1:]]
+    told = [match[1] for match in raised if match][-1:] or lines or [type(error).__name__]
+    return told[0] if isinstance(error, GsdError) else told[0][:_LONGEST_FOREIGN]

@@ -1,12 +1,24 @@
 """Output files that appear whole or not at all."""
 
+import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genselfdiff.errors import OutputError
+from genselfdiff.errors import OutputError, one_line
+
+_WRITE_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+)
+"""What writing fails with; the error names no file then."""
+
+
+def refuse_existing(target: Path, overwrite: bool) -> None:
+    """Raise OutputError where ``target`` exists and is not to be overwritten."""
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target}: exists already: name another file, or use --overwrite")
 
 
 @contextmanager
@@ -19,24 +31,23 @@ def atomic_file(target: str | Path) -> Iterator[Path]:
         OutputError: the folder is missing or not writable, or the disk is full.
     """
     target = Path(target)
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}{target.suffix}"
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent
-        )
-        os.close(handle)
+        temporary.touch(exist_ok=False)
+        permissions = temporary.stat().st_mode  # those of any new file: the umask is in them
     except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
-    temporary = Path(name)
+        raise OutputError(f"{target}: cannot be written: {one_line(error)}") from error
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, permissions)  # safetensors puts a private file in its place
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        if isinstance(error, OutputError) or error.filename not in (None, name):
+        unnamed = error.filename is None and error.errno in _WRITE_ERRORS
+        if not unnamed and error.filename != str(temporary):
             raise
-        raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
+        raise OutputError(f"{target}: cannot be written: {one_line(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -45,13 +56,3 @@ def write_text(target: str | Path, text: str) -> None:
     """Write ``text`` to ``target`` as UTF-8, whole or not at all."""
     with atomic_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

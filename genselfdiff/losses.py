@@ -6,8 +6,8 @@ from torch import nn
 from genselfdiff.diffusion.schedule import NoiseSchedule
 from genselfdiff.errors import InputError
 from genselfdiff.kernels import multi_loss_components, p2_loss
+from genselfdiff.kernels.multi_loss.reference import FORMS
 
-FORMS = ("scalar", "pixel")
 REDUCTIONS = ("mean", "batch_sum")
 
 

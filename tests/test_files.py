@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -42,12 +43,27 @@ def test_full_disk_is_told_with_the_name_of_the_file(tmp_path):
 def test_errors_about_other_files_pass_through(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "a"):
         (tmp_path / "input").read_text()
+    with pytest.raises(BrokenPipeError), atomic_file(tmp_path / "a"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_a_folder_that_vanishes_is_told(tmp_path):
+    (tmp_path / "run").mkdir()
+    with (
+        pytest.raises(OutputError, match=r"run/a: cannot be written: No such file"),
+        atomic_file(tmp_path / "run" / "a") as temporary,
+    ):
+        temporary.unlink()
+        (tmp_path / "run").rmdir()
 
 
 def test_permissions_follow_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "a", "x")
+        with atomic_file(tmp_path / "b") as temporary:
+            temporary.unlink()
+            temporary.touch(mode=0o600)
     finally:
         os.umask(before)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in "ab"] == [0o640, 0o640]

@@ -31,13 +31,14 @@ Examples:
     help="Resolution of the images in um/pixel, where their files do not tell or are wrong.",
 )
 @click.option("--foreground", is_flag=True, help="Read every non-zero mask value as class 1.")
+@click.option("--ignore-label", type=int, help="Mask value that is not counted.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is.")
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
-    help="auto: bfloat16 where it is fast and gives the same labels.",
+    help="auto: bfloat16 where it is fast and hardly changes the labels of the first tiles.",
 )
 @click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to it.")
 @click.option("--json", type=click.Path(path_type=Path), help="Also write all figures to it.")
@@ -48,6 +49,7 @@ def evaluate(
     masks: Path,
     mpp: float | None,
     foreground: bool,
+    ignore_label: int | None,
     device: str | None,
     precision: str,
     csv: Path | None,
@@ -65,6 +67,7 @@ def evaluate(
         masks,
         mpp=mpp,
         foreground=foreground,
+        ignore_label=ignore_label,
         device=device,
         precision=precision,
         progress=progress(),

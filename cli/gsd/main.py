@@ -2,15 +2,17 @@
 
 import importlib
 import logging
+import signal
 import sys
-import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 import genselfdiff
 from genselfdiff.errors import GsdError
-from gsd.options import is_verbose, one_line
+from gsd.options import report
 
 COMMANDS = {
     "train": ("gsd.train", "Train a network: stage 1 (pretrain) and stage 2 (finetune)."),
@@ -44,15 +46,33 @@ class Gsd(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; print errors that are meant for the user as one line."""
         try:
-            return super().invoke(ctx)
+            with _sigterm_interrupts():
+                return super().invoke(ctx)
         except GsdError as error:
-            if is_verbose():
-                traceback.print_exc()
-            click.echo(f"Error: {one_line(error)}", err=True)
+            report(error)
             sys.exit(1)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             click.echo("Stopped.", err=True)
-            sys.exit(130)
+            sys.exit(143 if isinstance(stop, _Terminated) else 130)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: it tidies up and leaves no half-written file."""
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the tidying
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(

@@ -1,12 +1,13 @@
 """Options and messages that all commands share."""
 
 import logging
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from genselfdiff.errors import GsdError
+from genselfdiff.errors import GsdError, one_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -42,21 +43,13 @@ def verbosity(command: Command) -> Command:
     return verbose(quiet(command))
 
 
-def is_verbose() -> bool:
-    """Whether -v was given."""
-    return _logger.level == logging.DEBUG
-
-
 def progress() -> bool | None:
     """What library functions take: False with -q, else None: a bar on terminals only."""
     return False if _logger.level == logging.WARNING else None
 
 
-def one_line(error: GsdError) -> str:
-    """The message of ``error`` alone.
-
-    An error in a data-loading process arrives wrapped in that process' traceback, whose last line
-    is "module.Class: message".
-    """
-    lines = str(error).strip().splitlines()
-    return lines[0] if len(lines) == 1 else lines[-1].partition(": ")[2]
+def report(error: GsdError) -> None:
+    """Print an error as one line, with -v after its traceback."""
+    if _logger.level == logging.DEBUG:
+        traceback.print_exception(error)
+    click.echo(f"Error: {one_line(error)}", err=True)

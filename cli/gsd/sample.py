@@ -23,6 +23,7 @@ Example:
 @click.option("--steps", type=int, default=50, show_default=True, help="Steps of DDIM.")
 @click.option("--ancestral", is_flag=True, help="Sample through all time steps instead of DDIM.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is.")
 @verbosity
 def sample(
@@ -33,6 +34,7 @@ def sample(
     steps: int,
     ancestral: bool,
     seed: int,
+    overwrite: bool,
     device: str | None,
 ) -> None:
     """Draw images with the stage-1 run RUN, to see what it has learnt."""
@@ -45,5 +47,6 @@ def sample(
         seed=seed,
         ancestral=ancestral,
         device=device,
+        overwrite=overwrite,
     )
     click.echo(f"{output}: {count} images")

@@ -8,7 +8,7 @@ import click
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.many import Outcome, plan_outputs, segment_all
 from genselfdiff.inference.predictor import PRECISIONS
-from gsd.options import progress, verbosity
+from gsd.options import progress, report, verbosity
 
 
 @click.command(
@@ -26,8 +26,8 @@ Examples:
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Mask to write; for several slides, a folder.",
+    type=click.Path(),
+    help="Mask to write, a .tif; for several slides, or with a slash at its end, a folder.",
 )
 @click.option(
     "--model",
@@ -39,12 +39,12 @@ Examples:
     type=click.FloatRange(0, min_open=True),
     help="Resolution of the slide in um/pixel, where its file does not tell or is wrong.",
 )
+@click.option("--overlay", is_flag=True, help="Also draw the classes over the slide.")
 @click.option(
-    "--overlay",
-    is_flag=False,
-    flag_value="",
-    metavar="[PNG]",
-    help="Also draw the classes over the slide; without a name, beside the mask.",
+    "--overlay-to",
+    type=click.Path(path_type=Path),
+    metavar="PNG",
+    help="Where the overlay goes; default: beside the mask.",
 )
 @click.option("--tile-size", type=int, help="Side of the tiles in pixels; default: the model's.")
 @click.option(
@@ -63,17 +63,18 @@ Examples:
     type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
-    help="auto: bfloat16 where it is fast and gives the same labels.",
+    help="auto: bfloat16 where it is fast and hardly changes the labels of the first tiles.",
 )
 @click.option("--no-tissue", is_flag=True, help="Predict everywhere, not only where tissue is.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @verbosity
 def segment(
     slides: tuple[Path, ...],
-    output: Path,
+    output: str,
     model: Path | None,
     mpp: float | None,
-    overlay: str | None,
+    overlay: bool,
+    overlay_to: Path | None,
     tile_size: int | None,
     overlap: float,
     batch_size: int | None,
@@ -87,19 +88,17 @@ def segment(
     SLIDE is an SVS, OME-TIFF, TIFF, PNG or JPEG file, or a folder of them. A mask is a tiled,
     pyramidal TIFF with the size and resolution of the slide and a colour for each class.
     """
-    if overlay and not overlay.lower().endswith(".png"):
-        raise click.UsageError(f"--overlay takes a .png file, not {overlay}: put it last")
     keep_freed_memory()
     plan = plan_outputs(slides, output)
-    if overlay and len(plan) > 1:
-        raise click.UsageError("with several slides, --overlay takes no file name")
+    if overlay_to and len(plan.pairs) > 1:
+        raise click.UsageError("--overlay-to names one file: with several slides use --overlay")
     failed: list[Outcome] = []
     for outcome in segment_all(
         plan,
         model,
         device=device,
         mpp=mpp,
-        overlay=None if overlay is None else overlay or True,
+        overlay=overlay_to or overlay,
         tile_size=tile_size,
         overlap=overlap,
         batch_size=batch_size,
@@ -110,12 +109,12 @@ def segment(
     ):
         if outcome.result is not None:
             click.echo(outcome.result.summary())
-        elif len(plan) == 1 and outcome.error is not None:
+        elif len(plan.pairs) == 1 and outcome.error is not None:
             raise outcome.error
-        else:
+        elif outcome.error is not None:
             failed.append(outcome)
-            click.echo(f"Error: {outcome.error}", err=True)
+            report(outcome.error)
     if failed:
         names = ", ".join(str(outcome.slide) for outcome in failed)
-        click.echo(f"{len(failed)} of {len(plan)} slides failed: {names}", err=True)
+        click.echo(f"{len(failed)} of {len(plan.pairs)} slides failed: {names}", err=True)
         sys.exit(1)

@@ -1,6 +1,7 @@
 """``gsd train pretrain`` and ``gsd train finetune``."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,8 +11,9 @@ from click.core import ParameterSource
 from genselfdiff.data.augment import POLICIES
 from genselfdiff.diffusion import SCHEDULES
 from genselfdiff.inference.device import keep_freed_memory
-from genselfdiff.losses import FORMS
-from genselfdiff.models import ARCHITECTURES
+from genselfdiff.inference.predictor import PRECISIONS
+from genselfdiff.kernels.multi_loss.reference import FORMS
+from genselfdiff.models import ARCHITECTURES, DEFAULT_ARCHITECTURE
 from genselfdiff.training import FinetuneConfig, PretrainConfig
 from genselfdiff.training import finetune as run_finetune
 from genselfdiff.training import pretrain as run_pretrain
@@ -35,14 +37,16 @@ def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
             "--out", required=True, type=click.Path(path_type=Path), help="Run folder to write."
         ),
         click.option(
-            "--resume", is_flag=True, help="Go on with the run in --out, with its own settings."
+            "--resume",
+            is_flag=True,
+            help="Go on with the run in --out, with its own settings; --device and --workers may "
+            "differ.",
         ),
         click.option(
             "--architecture",
             type=click.Choice(list(ARCHITECTURES)),
-            default=defaults.architecture,
-            show_default=True,
-            help="; ".join(f"{k}: {v.description}" for k, v in ARCHITECTURES.items()) + ".",
+            help="; ".join(f"{k}: {v.description}" for k, v in ARCHITECTURES.items())
+            + f". Default: that of stage 1, else {DEFAULT_ARCHITECTURE}.",
         ),
         click.option("--width", type=int, help="Channels of the first level, a multiple of 8."),
         click.option(
@@ -73,7 +77,7 @@ def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
         ),
         click.option(
             "--precision",
-            type=click.Choice(["auto", "float32", "bfloat16"]),
+            type=click.Choice(PRECISIONS),
             default=defaults.precision,
             show_default=True,
             help="auto: bfloat16 where the processor computes it.",
@@ -106,9 +110,15 @@ Examples:
 )
 @click.argument("data", nargs=-1, type=click.Path(path_type=Path), metavar="DATA...")
 @common_options(PretrainConfig())
-@click.option("--mpp", type=float, help="Resolution of the tiles in um/px; 0.5 suits 20x.")
 @click.option(
-    "--image-mpp", type=float, help="Resolution of images whose files do not tell it, in um/px."
+    "--mpp",
+    type=float,
+    help="Resolution to train at, in um/px; 0.5 suits 20x. Slides and images are resampled to it.",
+)
+@click.option(
+    "--image-mpp",
+    type=float,
+    help="Resolution of the images whose files do not tell it, in um/px; the file's own wins.",
 )
 @click.option(
     "--schedule",
@@ -142,7 +152,7 @@ def pretrain(data: tuple[Path, ...], out: Path, resume: bool, **options: Any) ->
 @train.command(
     epilog="""\b
 Examples:
-  gsd train finetune --images fields/ --masks masks/ --init run1 --out run2
+  gsd train finetune --images fields/ --masks masks/ --mpp 0.5 --init run1 --out run2
   gsd train finetune --images tif/ --masks instances/ --foreground --mpp 0.25 \\
       --resample-to 0.5 --val 'TCGA-A7-*' --init run1 --out run2
   gsd train finetune --out run2 --resume
@@ -162,15 +172,24 @@ Examples:
 @click.option("--classes", help="Names of the classes, comma-separated, background first.")
 @click.option("--foreground", is_flag=True, help="Read every non-zero mask value as class 1.")
 @click.option(
+    "--ignore-label", type=int, help="Mask value that counts neither in the loss nor in the scores."
+)
+@click.option(
     "--val",
     help="Validation images: names, groups or patterns, comma-separated, or a file with one a "
     "line; default: a fifth of the images.",
 )
 @click.option(
-    "--mpp", type=float, help="Resolution of the labelled images in um/px, if their files lack it."
+    "--mpp",
+    type=float,
+    help="Resolution of the labelled images in um/px, where their files do not tell it; an error "
+    "where they tell another.",
 )
 @click.option(
-    "--resample-to", type=float, help="Resample images and masks to this um/px before training."
+    "--resample-to",
+    type=float,
+    help="Resolution to train at, in um/px: images and masks are resampled to it. Default: that "
+    "of the images, which must be that of stage 1.",
 )
 @click.option(
     "--augmentation",
@@ -216,10 +235,15 @@ def finetune(
 
 
 def _resumed(kind: type[Config], out: Path) -> Config:
-    """The settings of the run in ``out``; no other option may be given beside it."""
+    """The settings of the run in ``out``; of others only what the result does not depend on."""
     ctx = click.get_current_context()
-    for name in ctx.params:
-        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in ("out", "resume") and ctx.params[name]:
-            raise click.UsageError(f"--resume takes every setting from {out}: leave out {name}")
-    return kind.read(RunFolder(out).config)
+    given = {
+        name: value
+        for name, value in ctx.params.items()
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE and value != ()
+    }
+    free = {name: given.pop(name) for name in ("device", "workers") if name in given}
+    for name in given.keys() - {"out", "resume"}:
+        option = "DATA" if name == "data" else "--" + name.replace("_", "-")
+        raise click.UsageError(f"--resume takes its settings from {out}: leave out {option}")
+    return replace(kind.read(RunFolder(out).config), **free)

@@ -42,15 +42,11 @@ class MaskSummary:
     """What a set of masks holds.
 
     Attributes:
-        values: every value that occurs, in order.
         num_classes: classes to train on, the background among them.
-        two_valued_255: the masks hold 0 and 255 only, so that 255 means class 1.
         foreground: every non-zero value has to be read as class 1.
     """
 
-    values: tuple[int, ...]
     num_classes: int
-    two_valued_255: bool
     foreground: bool
 
 
@@ -114,7 +110,7 @@ def inspect_masks(
                 "give masks that hold class numbers"
             )
         num_classes = 2 if foreground else max(labels) + 1
-    return MaskSummary(tuple(sorted(values)), num_classes, two_valued, foreground)
+    return MaskSummary(num_classes, foreground)
 
 
 def load_pair(

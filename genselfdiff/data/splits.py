@@ -11,15 +11,19 @@ from genselfdiff.errors import InputError
 
 
 def split_pairs(
-    pairs: Sequence[Pair], val: str | None = None, fraction: float = 0.2, seed: int = 0
+    pairs: Sequence[Pair],
+    val: str | Sequence[str] | None = None,
+    fraction: float = 0.2,
+    seed: int = 0,
 ) -> tuple[list[Pair], list[Pair]]:
     """Split into (training, validation), each in the order of ``pairs``.
 
     ``val`` names the validation images: a comma-separated list, or a text file with one name a
     line (empty lines and lines from ``#`` on do not count). A name is the stem or file name of an
     image, a group (the beginning of stems, up to a character that is no letter or digit: a
-    patient, say), or a pattern with ``*``, ``?`` or ``[]`` that the stem matches. With None,
-    ``fraction`` of the images, at least one, are drawn with ``seed``.
+    patient, say), or a pattern with ``*``, ``?`` or ``[]`` that the stem matches. A sequence holds
+    whole stems (an earlier split). With None, ``fraction`` of the images, at least one, are drawn
+    with ``seed``.
 
     Raises:
         InputError: a name matches no image, no image is left on one side, or ``val`` is a file
@@ -35,8 +39,9 @@ def split_pairs(
         chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:held_out].tolist())
     else:
         chosen = set()
-        for name in _names(val):
-            matching = {index for index, pair in enumerate(pairs) if _matches(pair, name)}
+        matches = _matches if isinstance(val, str) else _is
+        for name in _names(val) if isinstance(val, str) else val:
+            matching = {index for index, pair in enumerate(pairs) if matches(pair, name)}
             if not matching:
                 raise InputError(
                     f"--val {name}: matches none of the {len(pairs)} images ({pairs[0].stem}, ...)"
@@ -53,15 +58,23 @@ def split_pairs(
 
 
 def _names(val: str) -> list[str]:
-    file = Path(val)
     try:
-        if not file.is_file():
-            names = val.split(",")
+        is_file = Path(val).is_file()
+    except OSError:  # a list longer than any file name
+        is_file = False
+    try:
+        if is_file:
+            lines = Path(val).read_text("utf-8").splitlines()
+            names = [line.partition("#")[0] for line in lines]
         else:
-            names = [line.partition("#")[0] for line in file.read_text("utf-8").splitlines()]
+            names = val.split(",")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--val {val}: no text file of names, one a line ({error})") from error
     return [name.strip() for name in names if name.strip()]
+
+
+def _is(pair: Pair, stem: str) -> bool:
+    return pair.stem == stem
 
 
 def _matches(pair: Pair, name: str) -> bool:

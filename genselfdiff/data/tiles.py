@@ -17,11 +17,9 @@ from genselfdiff.data.naming import name_some
 from genselfdiff.data.reading import CACHED_PIXELS, shared_reader
 from genselfdiff.errors import InputError
 from genselfdiff.slides import find_slides, open_slide, tissue_mask
+from genselfdiff.slides.resolution import agree
 
 logger = logging.getLogger("genselfdiff")
-
-MPP_TOLERANCE = 0.1
-"""Relative difference above which a stated and a stored resolution contradict each other."""
 
 ENLARGEMENT_LIMIT = 1.5
 """Enlarging an image more than this to reach the target resolution is worth a warning."""
@@ -110,14 +108,16 @@ def split_sources(
 ) -> tuple[list[TileSource], list[TileSource]]:
     """Split into (training, validation) so that no pixel is on both sides.
 
+    Sources without a tissue tile are left out with a warning, before the split.
     From four files on, ``fraction`` of the files (at least one, drawn with ``seed``) are held out
     whole. With fewer, the right-most part of the tissue of each file is: ``fraction`` of its
     tissue, but at least one tile of ``tile_size`` pixels at ``mpp`` and at most a third of its
     extent; files too narrow for that are used for training only.
 
     Raises:
-        InputError: no part can be held out.
+        InputError: no part can be held out, or no source holds a tissue tile.
     """
+    sources = [grid.source for grid in _with_tissue(sources, mpp, tile_size)]
     files = sorted({source.path for source in sources})
     if len(files) >= 4:
         held_out = max(1, round(fraction * len(files)))
@@ -151,11 +151,11 @@ class UnlabelledTiles(Dataset[torch.Tensor]):
     Every item is a pure function of (``seed``, i), whichever process asks. The source is drawn in
     proportion to its tissue, the position evenly over the places where about ``tissue_fraction``
     of the tile or more is tissue; with ``flips`` each tile is mirrored either way at p = 0.5.
+    Sources without such a place are left out with a warning.
 
     Raises:
-        InputError: an image is smaller than the tile at ``mpp``, or no source holds a tissue
-            tile. Sources without one are left out with a warning. Items raise it where a file
-            has become unreadable.
+        InputError: no source holds a tissue tile. Items raise it where a file has become
+            unreadable.
     """
 
     def __init__(
@@ -174,16 +174,7 @@ class UnlabelledTiles(Dataset[torch.Tensor]):
         self.seed = seed
         self.length = length
         self.flips = flips
-        grids = [_PositionGrid.of(source, mpp, tile_size, tissue_fraction) for source in sources]
-        self._grids = [grid for grid in grids if len(grid.cells)]
-        empty = [grid.source.path for grid in grids if not len(grid.cells)]
-        if not self._grids:
-            raise InputError(
-                f"{name_some(empty) or 'no image given'}: no tissue tile of {tile_size} pixels at "
-                f"{mpp:g} um/px: check the resolution or give images with tissue"
-            )
-        if empty:
-            logger.warning("%s: left out, no tissue tile in it", name_some(empty))
+        self._grids = _with_tissue(sources, mpp, tile_size, tissue_fraction)
         self._cumulative_area = np.cumsum([grid.source.tissue_area for grid in self._grids])
 
     def __len__(self) -> int:
@@ -255,11 +246,8 @@ class _PositionGrid:
         left, columns = _positions(x, width, source.width, view[0], scale, tile_size)
         top, rows = _positions(y, height, source.height, view[1], scale, tile_size)
         if columns < 1 or rows < 1:
-            raise InputError(
-                f"{source.path}: {columns + tile_size - 1} x {rows + tile_size - 1} pixels at "
-                f"{mpp:g} um/px, smaller than the tile of {tile_size}: choose a smaller "
-                "--tile-size or --mpp"
-            )
+            nowhere = np.empty(0, np.int32)
+            return cls(source, view[0] * view[1], (left, top), (columns, rows), (0, 0), nowhere)
         shape = (_cell_count(columns, tile_size), _cell_count(rows, tile_size))
         tall, wide = source.tissue.shape
         size = tile_size * scale
@@ -281,6 +269,28 @@ class _PositionGrid:
         )
 
 
+def _with_tissue(
+    sources: Sequence[TileSource], mpp: float, tile_size: int, tissue_fraction: float = 0.5
+) -> list[_PositionGrid]:
+    """Grids of the sources that hold a tissue tile; a warning names the others."""
+    grids = [_PositionGrid.of(source, mpp, tile_size, tissue_fraction) for source in sources]
+    empty = [grid.source.path for grid in grids if not len(grid.cells)]
+    if len(empty) == len(grids):
+        raise InputError(
+            f"{name_some(empty) or 'no image given'}: no tissue tile of {tile_size} pixels at "
+            f"{mpp:g} um/px: check the resolution, choose a smaller --tile-size, or give images "
+            "with tissue"
+        )
+    if empty:
+        logger.warning(
+            "%s: left out, no tissue tile of %d pixels at %g um/px in it",
+            name_some(empty),
+            tile_size,
+            mpp,
+        )
+    return [grid for grid in grids if len(grid.cells)]
+
+
 def _open_source(path: Path, image_mpp: float | None) -> tuple[TileSource, bool]:
     """The source for one file, and whether its own resolution contradicts ``image_mpp``."""
     with open_slide(path) as slide:
@@ -289,7 +299,7 @@ def _open_source(path: Path, image_mpp: float | None) -> tuple[TileSource, bool]
             raise InputError(
                 f"{path}: the file does not tell its resolution: give it with --image-mpp (um/px)"
             )
-        differs = image_mpp is not None and abs(mpp / image_mpp - 1) > MPP_TOLERANCE
+        differs = image_mpp is not None and not agree(mpp, image_mpp)
         side = int(np.clip(max(slide.width, slide.height) * mpp / TISSUE_MPP, *TISSUE_SIDE))
         tissue = tissue_mask(slide.thumbnail(side))
         region = (0, 0, slide.width, slide.height)

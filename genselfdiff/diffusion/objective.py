@@ -12,7 +12,8 @@ from genselfdiff.kernels import add_noise
 WeightedError = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 TIMESTEP_STREAM = 1
-"""Keeps the draw of t apart from the draw of the tiles, which share the seed."""
+"""Keeps the draw of t apart from that of the tiles, which share the seed: it is the last word of
+the generator's seed, where a zero would make no difference."""
 
 
 class NoisePrediction:
@@ -35,7 +36,7 @@ class NoisePrediction:
     def draw_timesteps(self, first: int, count: int) -> torch.Tensor:
         """(count,) int64, uniform over 0..T-1, of the tiles numbered from ``first``."""
         steps = [
-            np.random.default_rng((self.seed, TIMESTEP_STREAM, number)).integers(
+            np.random.default_rng((self.seed, number, TIMESTEP_STREAM)).integers(
                 self.schedule.timesteps
             )
             for number in range(first, first + count)

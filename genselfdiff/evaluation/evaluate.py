@@ -1,4 +1,7 @@
-"""Scores of a model on a folder of labelled images, predicted whole, as ``gsd segment`` would."""
+"""Scores of a model on a folder of labelled images, predicted whole.
+
+As ``gsd segment --no-tissue`` predicts them: a labelled field is tissue, whatever its colour.
+"""
 
 import csv
 import io
@@ -139,6 +142,7 @@ def evaluate_model(
     *,
     mpp: float | None = None,
     foreground: bool = False,
+    ignore_label: int | None = None,
     device: str | None = None,
     precision: str = "auto",
     progress: bool | None = None,
@@ -151,6 +155,7 @@ def evaluate_model(
         masks_dir: folder of integer masks with the images' file names, suffix aside.
         mpp: micrometres per pixel of the images, where their files do not tell or are wrong.
         foreground: read every non-zero mask value as class 1; 0/255 masks are recognised without.
+        ignore_label: mask value whose pixels are not counted.
         device: as for ``genselfdiff.segment``.
         precision: as for ``genselfdiff.segment``.
         progress: show a progress bar on stderr; None: only on a terminal.
@@ -167,14 +172,19 @@ def evaluate_model(
             f"{loaded.path}: has {len(classes)} classes: masks read as foreground fit only two"
         )
     pairs = find_pairs(images_dir, masks_dir)
-    foreground = inspect_masks(pairs, foreground, num_classes=len(classes)).foreground
+    foreground = inspect_masks(
+        pairs, foreground, num_classes=len(classes), ignore_label=ignore_label
+    ).foreground
     predictor = Predictor(loaded, precision)
     scores = []
     bar = tqdm(pairs, unit="image", disable=None if progress is None else not progress)
     for pair in bar:
-        image, labels = load_pair(pair, num_classes=len(classes), foreground=foreground)
+        image, labels = load_pair(
+            pair, num_classes=len(classes), foreground=foreground, ignore_label=ignore_label
+        )
         prediction = _predict(predictor, pair, image, mpp)
-        scores.append(ImageScore(pair.stem, confusion(labels, prediction, len(classes))))
+        matrix = confusion(labels, prediction, len(classes), ignore_label)
+        scores.append(ImageScore(pair.stem, matrix))
     return EvaluationReport(loaded.path, classes, tuple(scores))
 
 

@@ -10,7 +10,10 @@ Float64 = NDArray[np.float64]
 
 
 def confusion(
-    labels: NDArray[np.integer], prediction: NDArray[np.integer], num_classes: int
+    labels: NDArray[np.integer],
+    prediction: NDArray[np.integer],
+    num_classes: int,
+    ignore_label: int | None = None,
 ) -> Int64:
     """(C, C) int64 counts of pixels: row true class, column predicted class.
 
@@ -18,12 +21,16 @@ def confusion(
         labels: true classes, 0..num_classes - 1.
         prediction: predicted classes in the same shape.
         num_classes: C.
+        ignore_label: pixels with this label are not counted.
 
     Raises:
         InputError: the shapes differ, or a value is out of range.
     """
     if labels.shape != prediction.shape:
         raise InputError(f"labels are {labels.shape}, but the prediction is {prediction.shape}")
+    if ignore_label is not None:
+        counted = labels != ignore_label
+        labels, prediction = labels[counted], prediction[counted]
     for name, array in (("labels", labels), ("prediction", prediction)):
         if array.size and not (array.min() >= 0 and array.max() < num_classes):
             raise InputError(

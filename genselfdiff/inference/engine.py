@@ -4,10 +4,11 @@ slide -> view at the model's mpp -> tissue -> rows of tiles -> a reader thread a
 model -> blended rows -> the slide's own resolution -> class of each pixel -> mask pyramid.
 """
 
+import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from genselfdiff.errors import InputError, ModelError, OutputError
+from genselfdiff.files import refuse_existing
 from genselfdiff.inference.model_file import LoadedModel, load_model
 from genselfdiff.inference.predictor import Predictor, read_ahead
 from genselfdiff.inference.resample import RowResizer, labels_of
@@ -30,9 +32,12 @@ from genselfdiff.slides import (
     open_slide,
     write_overlay,
 )
+from genselfdiff.slides.resolution import SAME_SCALE, agree
 
-SAME_SCALE = 0.02
-"""Resolutions that differ by less than this fraction count as equal: nothing is resampled."""
+logger = logging.getLogger("genselfdiff")
+
+MASK_SUFFIXES = (".tif", ".tiff")
+OVERLAY_SUFFIXES = (".png",)
 READ_AHEAD = 4
 """Batches that wait between the reader and the model."""
 BATCH_SIZES = {"cpu": 1, "cuda": 8, "mps": 4}
@@ -87,7 +92,7 @@ class SegmentResult:
 def segment(
     slide: str | Path,
     output: str | Path,
-    model: LoadedModel | str | Path | None = None,
+    model: Predictor | LoadedModel | str | Path | None = None,
     *,
     mpp: float | None = None,
     overlay: str | Path | bool | None = None,
@@ -106,10 +111,11 @@ def segment(
 
     Args:
         slide: SVS, OME-TIFF, pyramidal or plain TIFF, PNG or JPEG.
-        output: where the mask goes; appears whole or not at all.
-        model: a model, or the file of one; None: the file that GSD_MODEL names.
+        output: where the mask goes, a .tif or .tiff; appears whole or not at all.
+        model: a model, or the file of one; None: the file that GSD_MODEL names. A ``Predictor``
+            brings its precision along.
         mpp: micrometres per pixel of the slide, where its file does not tell or is wrong.
-        overlay: a PNG of the slide with the classes laid over it; True: beside the mask.
+        overlay: a .png of the slide with the classes laid over it; True: beside the mask.
         tile_size: side of the tiles in pixels at the model's resolution; None: the model's.
         overlap: fraction of a tile shared with its neighbour, 0 to 0.5.
         batch_size: tiles predicted at once; None: what suits the device.
@@ -124,29 +130,34 @@ def segment(
         InputError: the slide cannot be read, has no mpp where one is needed, or an option is out of
             range.
         ModelError: there is no model, or it is not one of ours.
-        OutputError: ``output`` or ``overlay`` exists or cannot be written.
+        OutputError: ``output`` or ``overlay`` exists, is an input or cannot be written.
     """
     begin = time.perf_counter()
-    path, output = Path(slide), Path(output)
-    picture = output.with_name(f"{output.stem}_overlay.png") if overlay is True else overlay
-    picture = Path(picture) if picture else None
-    _check_target(output, path, overwrite)
-    if picture is not None:
-        _check_target(picture, path, overwrite)
-        if picture == output:
-            raise OutputError(f"{output}: named for both mask and overlay: name two files")
+    path = Path(slide)
+    files = output_files(Path(output), overlay)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch size {batch_size} must be at least 1")
-    loaded = find_model(model, device)
-    info = loaded.info
+    predictor = (
+        model if isinstance(model, Predictor) else Predictor(find_model(model, device), precision)
+    )
+    loaded, info = predictor.model, predictor.model.info
+    refuse_inputs(files, [path, loaded.path])
+    for file, suffixes in zip(files, (MASK_SUFFIXES, OVERLAY_SUFFIXES), strict=False):
+        _check_target(file, suffixes, overwrite)
+    output, picture = files[0], files[1] if len(files) > 1 else None
     batch_size = batch_size or BATCH_SIZES[loaded.device.type]
-    predictor = Predictor(loaded, precision)
 
     with open_slide(path, mpp=mpp) as source:
         view, scale = model_view(source, info.mpp)
         grid = _Grid.of(view, info.tile_size if tile_size is None else tile_size, overlap)
         if tissue:
             grid = grid.on_tissue(TissueMap(source), scale)
+            if not grid.tiles:
+                logger.warning(
+                    "%s: no tissue found: the mask is all %s; --no-tissue predicts everywhere",
+                    path,
+                    info.classes[0],
+                )
         bar = tqdm(
             total=grid.tiles,
             desc=path.name,
@@ -211,25 +222,57 @@ def find_model(
 def model_view(slide: Slide, mpp: float | None) -> tuple[ScaledView, float]:
     """The slide as a model of ``mpp`` wants it, and that view's pixel size in slide pixels.
 
+    Warns if the slide's resolution, as the caller gave it, is not what its file says.
+
     Raises:
         InputError: the slide has no resolution, but the model needs one.
     """
-    if mpp is None or (slide.mpp is not None and abs(mpp / slide.mpp - 1) < SAME_SCALE):
+    given, stored = slide.mpp, slide.stored_mpp
+    if given is not None and stored is not None and not agree(given, stored, SAME_SCALE):
+        logger.warning(
+            "%s: its file says %g um/px, but %g was given and is used: check --mpp",
+            slide.path,
+            stored,
+            given,
+        )
+    if mpp is None or (given is not None and agree(mpp, given, SAME_SCALE)):
         return slide.at_mpp(None), 1.0
     view = slide.at_mpp(mpp)
     return view, view.scale
 
 
-def _check_target(target: Path, slide: Path, overwrite: bool) -> None:
+def output_files(mask: Path, overlay: str | Path | bool | None) -> list[Path]:
+    """``mask`` and, if it is wanted, its overlay; see ``segment``."""
+    if overlay is True:
+        overlay = mask.with_name(f"{mask.stem}_overlay.png")
+    return [mask, Path(overlay)] if overlay else [mask]
+
+
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise OutputError if an output is a file that is also read, by this or another name."""
+    read = {mark for path in inputs for mark in _marks(path)}
+    for output in outputs:
+        if not read.isdisjoint(_marks(output)):
+            raise OutputError(f"{output}: is an input of this run: name another file")
+
+
+def _marks(path: Path) -> set[Hashable]:
+    """Where a path leads, and which file is there: one file can have several names."""
+    marks: set[Hashable] = {os.path.realpath(path)}
+    if path.exists():
+        status = path.stat()
+        marks.add((status.st_dev, status.st_ino))
+    return marks
+
+
+def _check_target(target: Path, suffixes: Sequence[str], overwrite: bool) -> None:
     if not target.parent.is_dir():
         raise OutputError(f"{target}: the folder {target.parent} does not exist: create it first")
     if target.is_dir():
         raise OutputError(f"{target}: is a folder: name a file")
-    if target.exists():
-        if slide.exists() and target.samefile(slide):
-            raise OutputError(f"{target}: is the slide itself: name another file")
-        if not overwrite:
-            raise OutputError(f"{target}: exists already: use --overwrite to replace it")
+    if target.suffix.lower() not in suffixes:
+        raise OutputError(f"{target}: must end in {' or '.join(suffixes)}: name it so")
+    refuse_existing(target, overwrite)
 
 
 @dataclass(frozen=True)
@@ -254,7 +297,7 @@ class _Grid:
         """Only the tiles with any tissue; ``scale`` is a view pixel in level-0 pixels."""
         across = _level0_spans(self.columns, scale)
         wanted = tuple(
-            tuple(i for i, (x, w) in enumerate(across) if tissue.fraction(x, y, w, h) > 0)
+            tuple(i for i, (x, w) in enumerate(across) if tissue.any(x, y, w, h))
             for y, h in _level0_spans(self.rows, scale)
         )
         return replace(self, wanted=wanted)

@@ -1,14 +1,24 @@
 """Several slides in one run, of which a bad one does not stop the others."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genselfdiff.errors import GsdError, InputError, OutputError
-from genselfdiff.inference.engine import SegmentResult, find_model, segment
+from genselfdiff.errors import GsdError, InputError, OutputError, one_line
+from genselfdiff.inference.engine import (
+    MASK_SUFFIXES,
+    SegmentResult,
+    find_model,
+    output_files,
+    refuse_inputs,
+    segment,
+)
 from genselfdiff.inference.model_file import LoadedModel
+from genselfdiff.inference.predictor import Predictor
 from genselfdiff.slides import find_slides
+from genselfdiff.slides.resolution import check_mpp
 
 
 @dataclass(frozen=True)
@@ -20,60 +30,116 @@ class Outcome:
     error: GsdError | None = None
 
 
-def plan_outputs(slides: Sequence[str | Path], output: str | Path) -> list[tuple[Path, Path]]:
+@dataclass(frozen=True)
+class Plan:
+    """Which slide becomes which mask.
+
+    Attributes:
+        pairs: (slide, mask).
+        folder: where the masks go, to be made if need be; None: the one mask goes beside others.
+    """
+
+    pairs: tuple[tuple[Path, Path], ...]
+    folder: Path | None = None
+
+
+def plan_outputs(slides: Sequence[str | Path], output: str | Path) -> Plan:
     """Pair every slide with its mask.
 
-    A single slide goes to ``output`` itself, unless that is a folder. Several slides, or a folder
-    of them, go into the folder ``output``, made if need be, as ``<name>_mask.tif``.
+    A single slide goes to the file ``output``, unless that is a folder or ends in a slash. Several
+    slides, or a folder of them, go into the folder ``output`` as ``<name>_mask.tif``. A file named
+    twice counts once. What an earlier run has left is no slide: of a folder, the files in an
+    ``output`` within it and those that this run writes are left out.
 
     Raises:
         InputError: a folder holds no slide, or two slides have the same name.
-        OutputError: ``output`` is a file where a folder is needed, or cannot be made.
+        OutputError: ``output`` is a file where a folder is needed, or no name for a mask.
     """
-    output = Path(output)
-    paths: list[Path] = []
+    to_folder = str(output).endswith(("/", os.sep)) or Path(output).is_dir()
+    output, own = Path(output), _real(output)
+    paths: dict[Path, Path] = {}
     for slide in map(Path, slides):
-        paths += find_slides([slide]) if slide.is_dir() else [slide]
-    if len(slides) == 1 and not Path(slides[0]).is_dir() and not output.is_dir():
-        return [(paths[0], output)]
-    taken: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in taken:
+        within = _real(slide) in own.parents
+        for path in find_slides([slide]) if slide.is_dir() else [slide]:
+            if not (within and own in _real(path).parents):
+                paths.setdefault(_real(path), path)
+    if not paths:
+        raise InputError(f"{slides[0]}: no slides but those in {output}: name other slides")
+
+    is_named_mask = output.suffix.lower() in MASK_SUFFIXES
+    if len(paths) == 1 and not to_folder and not any(Path(slide).is_dir() for slide in slides):
+        if not is_named_mask:
+            raise OutputError(
+                f"{output}: must end in {' or '.join(MASK_SUFFIXES)}, or in / to be a folder"
+            )
+        return Plan(((next(iter(paths.values())), output),))
+    if not to_folder and (is_named_mask or output.exists()):
+        raise OutputError(f"{output}: is the name of a file: for several slides name a folder")
+    masks = {path: output / f"{path.stem}_mask.tif" for path in paths.values()}
+    written = {_real(file) for mask in masks.values() for file in output_files(mask, True)}
+    written -= {_real(slide) for slide in slides}
+    taken: dict[Path, Path] = {}
+    for real, path in paths.items():
+        if real in written:
+            continue
+        mask = masks[path]
+        if mask in taken:
             raise InputError(
-                f"{path}: its mask would have the name of that of {taken[path.stem]}: segment them"
+                f"{path}: its mask would have the name of that of {taken[mask]}: segment them"
                 " into different folders"
             )
-        taken[path.stem] = path
-    try:
-        output.mkdir(exist_ok=True)
-    except FileExistsError as error:
-        raise OutputError(f"{output}: is a file: for several slides name a folder") from error
-    except OSError as error:
-        raise OutputError(f"{output}: the folder cannot be made: {error.strerror}") from error
-    return [(path, output / f"{path.stem}_mask.tif") for path in paths]
+        taken[mask] = path
+    return Plan(tuple((path, mask) for mask, path in taken.items()), output)
 
 
 def segment_all(
-    plan: Sequence[tuple[Path, Path]],
+    plan: Plan,
     model: LoadedModel | str | Path | None = None,
     *,
     device: str | None = None,
+    precision: str = "auto",
+    mpp: float | None = None,
+    overlay: str | Path | bool | None = None,
     **options: Any,
 ) -> Iterator[Outcome]:
     """Segment each slide of ``plan`` into its mask; a slide that fails is told and passed over.
 
     Args:
-        plan: (slide, mask) paths, see ``plan_outputs``.
-        model: as for ``segment``; loaded once.
-        device: as for ``segment``.
+        plan: see ``plan_outputs``.
+        model, device, precision, mpp, overlay: as for ``segment``; the model is loaded, and
+            "auto" decided, once.
         **options: handed to ``segment``.
 
     Raises:
+        InputError: ``mpp`` is out of range.
         ModelError: there is no model, or it is not one of ours.
+        OutputError: the folder cannot be made, or an output is an input.
     """
-    loaded = find_model(model, device)
-    for slide, output in plan:
+    if mpp is not None:
+        check_mpp(mpp)
+    predictor = Predictor(find_model(model, device), precision)
+    outputs = [file for _, mask in plan.pairs for file in output_files(mask, overlay)]
+    refuse_inputs(outputs, [predictor.model.path, *(slide for slide, _ in plan.pairs)])
+    if plan.folder is not None:
         try:
-            yield Outcome(slide, result=segment(slide, output, loaded, **options))
+            plan.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{plan.folder}: cannot be made: {one_line(error)}") from error
+    for slide, mask in plan.pairs:
+        try:
+            result = segment(slide, mask, predictor, mpp=mpp, overlay=overlay, **options)
+            outcome = Outcome(slide, result=result)
         except GsdError as error:
-            yield Outcome(slide, error=error)
+            outcome = Outcome(slide, error=error)
+        except Exception as error:  # whatever it is, the other slides can do without this one
+            failure = GsdError(
+                f"{slide}: failed unexpectedly: {type(error).__name__}: {one_line(error)}; -v tells"
+                " where"
+            )
+            failure.__cause__ = error
+            outcome = Outcome(slide, error=failure)
+        yield outcome
+
+
+def _real(path: str | Path) -> Path:
+    return Path(os.path.realpath(path))

@@ -7,7 +7,6 @@ the metadata of ``ModelInfo``.
 import copy
 import json
 import math
-import re
 import warnings
 import zipfile
 from dataclasses import asdict, dataclass, field, fields
@@ -18,14 +17,15 @@ import torch
 from torch import nn
 from torch.jit.frontend import FrontendError
 
-from genselfdiff.errors import ModelError
+from genselfdiff.errors import ModelError, OutputError, one_line
 from genselfdiff.files import atomic_file
 from genselfdiff.inference.device import choose_device
 
 EXTRA_FILE = "gsd.json"
 FORMAT = "genselfdiff-model"
 FORMAT_VERSION = 1
-INPUT_SCALINGS = ("minus_one_one", "zero_one")
+INPUT_SCALINGS = {"minus_one_one": (1 / 127.5, -1.0), "zero_one": (1 / 255, 0.0)}
+"""Factor and shift from grey levels 0..255 to what the network sees."""
 SIZE_MULTIPLE = 8
 """Networks see heights and widths that are multiples of this."""
 
@@ -167,8 +167,7 @@ class Segmenter(nn.Module):
         super().__init__()
         _check(input_scaling in INPUT_SCALINGS, "input_scaling", " or ".join(INPUT_SCALINGS))
         self.network = network
-        self.scale = 1 / 127.5 if input_scaling == "minus_one_one" else 1 / 255
-        self.shift = -1.0 if input_scaling == "minus_one_one" else 0.0
+        self.factor, self.shift = INPUT_SCALINGS[input_scaling]
         first = next(network.parameters(), torch.empty(0))
         # Follows the parameters through .to(dtype): TorchScript cannot ask a module for its dtype.
         self.register_buffer("like", torch.empty(0, dtype=first.dtype, device=first.device))
@@ -194,7 +193,7 @@ class Segmenter(nn.Module):
             x = x.index_select(2, mirrored_indices(height, padded_height).to(x.device))
         if padded_width != width:
             x = x.index_select(3, mirrored_indices(width, padded_width).to(x.device))
-        x = (x.to(torch.float32) * self.scale + self.shift).to(self.like.dtype)
+        x = (x.to(torch.float32) * self.factor + self.shift).to(self.like.dtype)
         t = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
         logits = self.network(x, t)[:, :, :height, :width]
         probabilities: torch.Tensor = logits.to(torch.float32).softmax(1)
@@ -240,7 +239,7 @@ def save_model(network: nn.Module, info: ModelInfo, path: str | Path) -> None:
         with torch.inference_mode():
             channels = script(torch.zeros(1, 3, 16, 16, dtype=torch.uint8)).shape[1]
     except (RuntimeError, torch.jit.Error, FrontendError) as error:
-        raise ModelError(f"{path}: the network cannot be exported: {reason_of(error)}") from error
+        raise ModelError(f"{path}: the network cannot be exported: {one_line(error)}") from error
     if channels != len(info.classes):
         raise ModelError(
             f"{path}: the network gives {channels} channels, but {len(info.classes)} classes are"
@@ -254,7 +253,7 @@ def save_model(network: nn.Module, info: ModelInfo, path: str | Path) -> None:
         try:
             script.save(str(temporary), _extra_files={EXTRA_FILE: info.to_json()})
         except RuntimeError as error:  # torch reports a full disk this way
-            raise OSError(None, reason_of(error)) from error
+            raise OutputError(f"{path}: cannot be written: {one_line(error)}") from error
 
 
 def load_model(path: str | Path, device: str | torch.device | None = None) -> LoadedModel:
@@ -276,7 +275,7 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Lo
             warnings.simplefilter("ignore", DeprecationWarning)
             module = torch.jit.load(str(path), map_location=chosen)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{path}: damaged model file: {reason_of(error)}") from error
+        raise ModelError(f"{path}: damaged model file: {one_line(error)}") from error
     module.eval()
     return LoadedModel(path, info, chosen, module)
 
@@ -301,7 +300,7 @@ def read_info(path: str | Path) -> ModelInfo:
             f"{path}: not a model file, or damaged: gsd export writes model files"
         ) from error
     except (OSError, NotImplementedError, EOFError) as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from error
+        raise ModelError(f"{path}: cannot be read: {one_line(error)}") from error
     if damaged:
         raise ModelError(f"{path}: damaged model file ({damaged}): copy or export it again")
     if not wanted:
@@ -350,9 +349,3 @@ def _is_color(value: object) -> bool:
         and len(value) == 3
         and all(_is_integer(part) and 0 <= part <= 255 for part in value)
     )
-
-
-def reason_of(error: Exception) -> str:
-    """The telling line of torch's many: the last if it names an exception, else the first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
-    return lines[-1] if re.match(r"\w+(Error|Exception): ", lines[-1]) else lines[0]

@@ -10,7 +10,7 @@ def check_times(op: str, t: torch.Tensor, batch: int, table: torch.Tensor, table
     """Raise RuntimeError unless ``t`` is int64 (batch,) and within the table.
 
     Values are looked at on the CPU only, and not while compiling: elsewhere that would wait for the
-    device, and the look-up itself fails there.
+    device, whose own look-up fails where a step lies beyond the table.
     """
     if table.dim() != 1:
         raise RuntimeError(f"{op}: {table_name} must have one dimension")

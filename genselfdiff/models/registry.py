@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from genselfdiff.errors import InputError
 from genselfdiff.models.unet import GROUPS, UNet
 
-SIZE_MULTIPLE = 8
-"""Every architecture halves its input three times: heights and widths are multiples of this."""
-
 
 @dataclass(frozen=True)
 class Architecture:
@@ -24,6 +21,8 @@ ARCHITECTURES = {
     "small": Architecture(32, (1, 2, 4, 8), "half the width, 7.9 M parameters; for laptops"),
     "tiny": Architecture(16, (1, 2, 2, 4), "0.8 M parameters; for trying things out"),
 }
+
+DEFAULT_ARCHITECTURE = "small"
 
 
 def create_model(

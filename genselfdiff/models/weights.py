@@ -1,6 +1,5 @@
 """Starting a network from weights made elsewhere: our runs, or the authors' checkpoints."""
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +65,13 @@ def read_authors_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         ModelError: not such a file.
     """
     path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    # A damaged pickle raises whatever its reader stumbles over.
+    except Exception as error:
         raise ModelError(f"{path}: cannot be read as a PyTorch checkpoint of weights") from error
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):

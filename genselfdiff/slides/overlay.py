@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tifffile import TiffFile, TiffPage
 
-from genselfdiff.errors import InputError
+from genselfdiff.errors import InputError, one_line
 from genselfdiff.files import atomic_file
 from genselfdiff.slides.reader import Slide
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE
@@ -85,7 +85,7 @@ def _labels(path: Path, slide: Slide, width: int, height: int) -> Uint8:
     except InputError:
         raise
     except Exception as error:  # damaged tags fail in many ways inside tifffile
-        raise InputError(f"{path}: is no readable mask ({error})") from error
+        raise InputError(f"{path}: is no readable mask ({one_line(error)})") from error
     if stored.ndim != 2 or stored.dtype != np.uint8:
         raise InputError(f"{path}: is no mask of class indices")
     rows = (np.arange(height) + 0.5) * stored.shape[0] / height

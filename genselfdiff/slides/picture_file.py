@@ -9,7 +9,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from genselfdiff.errors import InputError
+from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides.pixel_format import over_white
 from genselfdiff.slides.resolution import mpp_from_dpi
 from genselfdiff.slides.stored_image import (
@@ -64,7 +64,9 @@ class _Picture(StoredLevel):
         except (OSError, ValueError, SyntaxError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{self._path}: cannot be decoded ({error}); is it whole?") from error
+            raise InputError(
+                f"{self._path}: cannot be decoded ({one_line(error)}); is it whole?"
+            ) from error
         if pixels.shape[:2] != (self.height, self.width):
             raise InputError(f"{self._path}: has changed since it was opened; try again")
         return pixels
@@ -75,7 +77,9 @@ def _open(path: Path, header: bytes) -> ImageFile:
     try:
         return kind(path)
     except (OSError, ValueError, SyntaxError, TypeError, IndexError) as error:
-        raise InputError(f"{path}: is no readable PNG or JPEG ({error}); is it whole?") from error
+        raise InputError(
+            f"{path}: is no readable PNG or JPEG ({one_line(error)}); is it whole?"
+        ) from error
 
 
 def _rgb(image: Image.Image) -> Uint8:

@@ -8,8 +8,9 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from genselfdiff.errors import InputError
+from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides.picture_file import is_picture, open_picture
+from genselfdiff.slides.resolution import check_mpp
 from genselfdiff.slides.scaled_view import ScaledView, check_window
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredImage, StoredLevel
 from genselfdiff.slides.tiff_file import is_tiff, open_tiff
@@ -42,11 +43,13 @@ class Slide:
         path: the file.
         width, height: size in level-0 pixels.
         mpp: micrometres per level-0 pixel, or None if neither the file nor the caller tells.
+        stored_mpp: the same as the file tells it.
         levels: from the largest to the smallest.
     """
 
     def __init__(self, path: Path, stored: StoredImage, mpp: float | None) -> None:
         self.path = path
+        self.stored_mpp = stored.mpp
         self.mpp = stored.mpp if mpp is None else mpp
         self.width = stored.levels[0].width
         self.height = stored.levels[0].height
@@ -76,7 +79,7 @@ class Slide:
             self._stored.forget_pieces()
             self._stored.close()
 
-    def read_region(self, x: int, y: int, width: int, height: int, level: int = 0) -> Uint8:
+    def read_level(self, x: int, y: int, width: int, height: int, level: int = 0) -> Uint8:
         """Read a window, which must lie inside the level.
 
         Args:
@@ -104,12 +107,12 @@ class Slide:
             mpp: micrometres per pixel of the view; None: level 0 as it is, whatever its mpp.
 
         Raises:
-            InputError: the slide's own mpp is not known, or ``mpp`` is not a positive number, or
-                is so far from the slide's own that one of them must be wrong.
+            InputError: the slide's own mpp is not known, or ``mpp`` is out of range, or so far
+                from the slide's own that one of them must be wrong.
         """
         if mpp is None:
             return ScaledView(self, 1.0)
-        _check_mpp(mpp)
+        check_mpp(mpp)
         if self.mpp is None:
             raise InputError(
                 f"{self.path}: does not tell its resolution; give it with --mpp, in micrometres"
@@ -149,11 +152,11 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
 
     Raises:
         InputError: the file is missing, empty, truncated, no image, not grey or RGB, or cannot be
-            read in bounded memory; or ``mpp`` is not a positive number.
+            read in bounded memory; or ``mpp`` is out of range.
     """
     path = Path(path)
     if mpp is not None:
-        _check_mpp(mpp)
+        check_mpp(mpp)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a slide or image in it")
     if not path.is_file():  # opening a pipe would wait for ever
@@ -168,7 +171,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
         if is_picture(header):
             return Slide(path, open_picture(path, header), mpp)
     except OSError as error:
-        raise InputError(f"{path}: cannot be opened: {error.strerror or error}") from error
+        raise InputError(f"{path}: cannot be opened: {one_line(error)}") from error
     raise InputError(f"{path}: is no TIFF, SVS, PNG or JPEG; convert it to a tiled TIFF")
 
 
@@ -184,12 +187,7 @@ def read_image(path: str | Path) -> Uint8:
                 f"{path}: {slide.width} x {slide.height} pixels are too many to read at once; cut"
                 " it into smaller images"
             )
-        return slide.read_region(0, 0, slide.width, slide.height)
-
-
-def _check_mpp(mpp: float) -> None:
-    if not (math.isfinite(mpp) and mpp > 0):
-        raise InputError(f"mpp {mpp} must be a positive number of micrometres per pixel")
+        return slide.read_level(0, 0, slide.width, slide.height)
 
 
 def _downsample(width: int, height: int, level: StoredLevel) -> float:

@@ -8,8 +8,19 @@ import math
 import re
 from xml.etree import ElementTree
 
+from genselfdiff.errors import InputError
+
 PLAUSIBLE_MPP = (0.05, 20.0)
 """Range of um/px outside which a stored resolution is taken for a printer's setting."""
+
+MPP_RANGE = (0.01, 100.0)
+"""Range of um/px outside which a resolution that a user gives is taken for a mistake."""
+
+MPP_TOLERANCE = 0.1
+"""Relative difference up to which two statements of one resolution agree."""
+
+SAME_SCALE = 0.02
+"""Relative difference up to which two resolutions are the same: nothing is resampled."""
 
 _MAX_ANISOTROPY = 0.05
 """Relative difference of horizontal and vertical resolution up to which pixels pass as square."""
@@ -21,6 +32,18 @@ _MICROMETRES = {
 
 _TIFF_UNITS = {2: 25400.0, 3: 10000.0}
 """Micrometres in the TIFF resolution units inch and centimetre; 1 means without unit."""
+
+
+def check_mpp(mpp: float, name: str = "mpp") -> None:
+    """Raise InputError, with the setting's ``name``, unless ``mpp`` lies in ``MPP_RANGE``."""
+    low, high = MPP_RANGE
+    if not low <= mpp <= high:  # false for NaN
+        raise InputError(f"{name} {mpp:g} must be between {low:g} and {high:g} um/px")
+
+
+def agree(a: float, b: float, tolerance: float = MPP_TOLERANCE) -> bool:
+    """Whether two resolutions in um/px differ by at most ``tolerance``, relative to ``b``."""
+    return abs(a / b - 1) <= tolerance
 
 
 def mpp_from_aperio(description: str) -> float | None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from genselfdiff.slides.resolution import SAME_SCALE
+
 if TYPE_CHECKING:
     from genselfdiff.slides.reader import Slide
 
@@ -40,7 +42,7 @@ class ScaledView:
         fine_enough = [
             index
             for index, level in enumerate(slide.levels)
-            if level.downsample <= scale * (1 + 1e-6)
+            if level.downsample <= scale * (1 + SAME_SCALE)
         ]
         self._level = fine_enough[-1] if fine_enough else 0
         # Dividing one mpp by another leaves 2.0000000000000004 where 2 is meant.
@@ -57,7 +59,7 @@ class ScaledView:
         check_window(x, y, width, height, self.width, self.height)
         level = self._slide.levels[self._level]
         if self._step == 1 and x + width <= level.width and y + height <= level.height:
-            return self._slide.read_region(x, y, width, height, self._level)
+            return self._slide.read_level(x, y, width, height, self._level)
         columns = _Axis(x, width, self._step, level.width)
         # Strips of rows short enough that the pixels under them fit the bound.
         rows_at_once = max(1, int(_SOURCE_PIXELS / columns.length / max(self._step, 1)))
@@ -65,7 +67,7 @@ class ScaledView:
         for top in range(0, height, rows_at_once):
             count = min(rows_at_once, height - top)
             rows = _Axis(y + top, count, self._step, level.height)
-            source = self._slide.read_region(
+            source = self._slide.read_level(
                 columns.first, rows.first, columns.length, rows.length, self._level
             )
             upright = rows.mix(source.astype(np.float32))

@@ -19,6 +19,9 @@ MAX_PIXELS_AT_ONCE = 2**28
 _MAX_EXPANSION = 2**16
 """Bytes of RGB that a byte in a file can stand for; a white 1-bit PNG reaches 25,000."""
 
+_HARMLESS_PIXELS = 2**26
+"""Decoded without asking: a blank tile of JPEG 2000 or WebP takes a handful of bytes."""
+
 _CACHE = PieceCache(256 * 2**20)
 """Shared by all open slides, so that many open slides need no more memory than one."""
 
@@ -28,7 +31,8 @@ os.register_at_fork(after_in_child=_CACHE.reset)
 
 def is_absurd(width: int, height: int, stored_bytes: int) -> bool:
     """Tell whether so few bytes cannot hold so many pixels; no decoder need try and allocate."""
-    return 3 * width * height > stored_bytes * _MAX_EXPANSION
+    pixels = width * height
+    return pixels > _HARMLESS_PIXELS and 3 * pixels > stored_bytes * _MAX_EXPANSION
 
 
 class StoredLevel(ABC):

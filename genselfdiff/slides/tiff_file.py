@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tifffile import TiffFile, TiffPage
 
-from genselfdiff.errors import InputError
+from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides import resolution
 from genselfdiff.slides.stored_image import StoredImage
-from genselfdiff.slides.tiff_level import one_line, tiff_level
+from genselfdiff.slides.tiff_level import tiff_level
 
 _REDUCED, _TRANSPARENCY_MASK = 1, 4  # bits of NewSubfileType
 

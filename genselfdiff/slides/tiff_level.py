@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tifffile import TiffPage
 
-from genselfdiff.errors import InputError
+from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides.pixel_format import aperio_to_rgb, rgb_converter
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredLevel, is_absurd
 
@@ -43,11 +43,6 @@ def tiff_level(page: TiffPage, path: Path, file: FileIO) -> StoredLevel:
         and not page.is_subsampled
     )
     return (_RawStrips if raw else _Segments)(page, path, file)
-
-
-def one_line(error: Exception) -> str:
-    """Return the message of an error of another library, fit to be part of one of ours."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class _TiffLevel(StoredLevel):

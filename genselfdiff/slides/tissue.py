@@ -51,7 +51,7 @@ def _box_mean(picture: Uint8) -> NDArray[np.float32]:
 
 
 class TissueMap:
-    """How much of a rectangle of a slide is tissue, from a thumbnail of it.
+    """Which parts of a slide are tissue, from a thumbnail of it.
 
     Args:
         slide: the slide; it is read once, here.
@@ -64,10 +64,22 @@ class TissueMap:
     def __init__(self, slide: Slide, max_side: int = 2048) -> None:
         self.mask = tissue_mask(slide.thumbnail(max_side))
         height, width = self.mask.shape
-        self._per_pixel = (width / slide.width, height / slide.height)
+        self._width, self._height = slide.width, slide.height
         # _sums[j, i] is the tissue above row j and left of column i.
-        self._sums = np.zeros((height + 1, width + 1))
+        self._sums = np.zeros((height + 1, width + 1), np.int64)
         self._sums[1:, 1:] = self.mask.cumsum(axis=0).cumsum(axis=1)
+
+    def any(self, x: int, y: int, width: int, height: int) -> bool:
+        """Whether a rectangle touches a pixel of the thumbnail that is tissue.
+
+        Args:
+            x, y, width, height: the rectangle in level-0 pixels, none below 0.
+        """
+        rows, columns = self.mask.shape
+        # In whole numbers: rounded ones would touch the neighbour of a pixel that ends there.
+        top, bottom = y * rows // self._height, -(-(y + height) * rows // self._height)
+        left, right = x * columns // self._width, -(-(x + width) * columns // self._width)
+        return bool(self.mask[top:bottom, left:right].any())
 
     def fraction(self, x: float, y: float, width: float, height: float) -> float:
         """Return how much of a rectangle is tissue, 0 to 1; beyond the slide there is none.
@@ -75,7 +87,7 @@ class TissueMap:
         Args:
             x, y, width, height: the rectangle in level-0 pixels.
         """
-        across, down = self._per_pixel
+        down, across = self.mask.shape[0] / self._height, self.mask.shape[1] / self._width
         left, right = x * across, (x + width) * across
         top, bottom = y * down, (y + height) * down
         tissue = (

@@ -2,8 +2,8 @@
 
 from genselfdiff.training.config import FinetuneConfig, PretrainConfig
 from genselfdiff.training.export import export_run
-from genselfdiff.training.finetune import finetune
-from genselfdiff.training.pretrain import pretrain
+from genselfdiff.training.finetuning import finetune
+from genselfdiff.training.pretraining import pretrain
 from genselfdiff.training.sample import sample_run
 
 __all__ = [

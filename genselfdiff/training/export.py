@@ -1,15 +1,16 @@
 """From a finished stage-2 run to the one file that `gsd segment` takes."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 import genselfdiff
-from genselfdiff.errors import InputError, OutputError
+from genselfdiff.errors import InputError
+from genselfdiff.files import refuse_existing
 from genselfdiff.inference.model_file import ModelInfo, save_model
-from genselfdiff.models import create_model
+from genselfdiff.models import load_initial_weights
 from genselfdiff.training.config import FinetuneConfig
+from genselfdiff.training.finetuning import segmenter_network
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 
 BACKGROUND_COLOR = (255, 255, 255)
@@ -39,14 +40,11 @@ def export_run(
     output = Path(output)
     if output.is_dir():
         raise InputError(f"{output}: a folder: give the name of a file, model.ts for example")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output}: exists already: choose another name, or use --overwrite")
+    refuse_existing(output, overwrite)
     config = FinetuneConfig.read(folder.config)
     checkpoint = read_checkpoint(folder.best)
-    network = create_model(
-        config.architecture, out_channels=len(config.classes), width=config.width
-    )
-    network.load_state_dict(checkpoint.weights)
+    network = segmenter_network(config)
+    load_initial_weights(network, checkpoint.weights, origin=folder.best, head=True)
     info = ModelInfo(
         classes=config.classes,
         colors=tuple(_color(index) for index in range(len(config.classes))),
@@ -59,7 +57,8 @@ def export_run(
             "torch": torch.__version__,
             "step": checkpoint.step,
             "validation_dice": checkpoint.best,
-            "settings": asdict(config) | {"classes": list(config.classes)},
+            "initial_weights": Path(config.init).name,
+            "settings": config.shareable(),
         },
         licence=licence,
     )

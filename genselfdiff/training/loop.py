@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from genselfdiff.errors import TrainingError
+from genselfdiff.errors import InputError, TrainingError
 from genselfdiff.inference.device import choose_device, has_fast_bfloat16
+from genselfdiff.models import load_initial_weights
 from genselfdiff.training.config import RunConfig
 from genselfdiff.training.curves import draw_curves
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
@@ -67,7 +68,9 @@ def train(
         The best validation score.
 
     Raises:
-        TrainingError: the loss became infinite or not a number; the last checkpoint is untouched.
+        TrainingError: loss or gradient became infinite or not a number; the last checkpoint is
+            untouched.
+        InputError: the device has too little memory.
         OutputError: a checkpoint cannot be written.
     """
     device = choose_device(config.device)
@@ -101,17 +104,20 @@ def train(
             rate = _learning_rate(config, step)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            with autocast:
-                loss = task.loss(network, _to(batch, device), step * size)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+            with _too_little_memory(device, size), autocast:
+                loss = task.loss(network, _to(batch, device), step * size)
+            with _too_little_memory(device, size):
+                loss.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
             value = loss.item()
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"{run.path}: the loss became {value} at step {step + 1} (the checkpoints are"
-                    " from before): start anew with a lower --learning-rate or --precision float32"
-                )
+            for what, figure in (("loss", value), ("gradient", norm.item())):
+                if not math.isfinite(figure):
+                    raise TrainingError(
+                        f"{run.path}: the {what} became {figure} at step {step + 1} (the"
+                        " checkpoints are from before): start anew with a lower --learning-rate or"
+                        " --precision float32"
+                    )
             optimiser.step()
             step += 1
 
@@ -136,11 +142,24 @@ def train(
                 saved = time.monotonic()
             with autocast:
                 task.draw(network, step)
+            if step % config.validate_every == 0:
+                started, first_step = time.monotonic(), step  # the speed is that of training alone
             if stop.is_set():
                 run.save_latest(network, optimiser, step, best)
                 logger.info("stopped after step %d; --resume goes on from there", step)
                 raise KeyboardInterrupt
     return best
+
+
+@contextmanager
+def _too_little_memory(device: torch.device, batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"{device} has too little memory for {batch_size} tiles a step: start anew with a"
+            " smaller --batch-size, --tile-size or --width"
+        ) from error
 
 
 @contextmanager
@@ -175,7 +194,7 @@ def _validate(
     step: int,
     best: float | None,
     autocast: torch.autocast,
-) -> float:
+) -> float | None:
     network.eval()
     with torch.no_grad(), autocast:
         figures = task.validate(network)
@@ -184,7 +203,9 @@ def _validate(
     score = figures["score"]
     told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if name != "score")
     logger.info("step %d: validation %s", step, told)
-    if best is None or (score > best if task.higher_is_better else score < best):
+    if math.isfinite(score) and (
+        best is None or (score > best if task.higher_is_better else score < best)
+    ):
         best = score
         run.save_best(network, step, best)
     draw_curves(run)
@@ -196,9 +217,10 @@ def _restore(
 ) -> tuple[int, float | None]:
     """Step and best score of ``run``, whose weights and optimiser state are put in place."""
     if not run.latest.exists():
+        run.rewind_metrics(0)
         return 0, None
     checkpoint = read_checkpoint(run.latest)
-    network.load_state_dict(checkpoint.weights)
+    load_initial_weights(network, checkpoint.weights, origin=run.latest, head=True)
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": checkpoint.optimiser, "param_groups": groups})
     run.rewind_metrics(checkpoint.step)
@@ -206,7 +228,7 @@ def _restore(
 
 
 def _learning_rate(config: RunConfig, step: int) -> float:
-    """Linear warm-up, then half a cosine down to zero at the last step."""
+    """Linear warm-up, then half a cosine that would reach zero one step after the last."""
     warm_up = max(1, round(WARM_UP * config.steps))
     if step < warm_up:
         return config.learning_rate * (step + 1) / warm_up

@@ -1,6 +1,8 @@
 """A run on disk: settings, checkpoints, metrics and pictures, all in one folder."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,22 +54,30 @@ class RunFolder:
         self.curves = self.path / "curves.png"
         self.samples = self.path / "samples"
 
+    def require_absent(self) -> None:
+        """Raise OutputError where the path exists and is not an empty folder."""
+        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+            way_out = ", or --resume to go on" if self.config.exists() else ""
+            raise OutputError(f"{self.path}: exists already: choose another --out{way_out}")
+
     def create(self) -> None:
         """Make the folder.
 
         Raises:
-            OutputError: it exists and is not empty, or cannot be made.
+            OutputError: it cannot be made.
         """
-        try:
-            if self.path.is_dir() and any(self.path.iterdir()):
-                raise OutputError(
-                    f"{self.path}: exists already: choose another --out, or --resume to go on"
-                )
+        with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OutputError:
-            raise
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be made: {error.strerror}") from error
+
+    def sample_picture(self, step: int) -> Path:
+        """Where to save the sample images of ``step``; makes their folder.
+
+        Raises:
+            OutputError: the folder cannot be made.
+        """
+        with _writing(self.samples):
+            self.samples.mkdir(exist_ok=True)
+        return self.samples / f"step_{step:07d}.png"
 
     def save_latest(
         self, network: nn.Module, optimiser: torch.optim.Optimizer, step: int, best: float | None
@@ -92,8 +102,12 @@ class RunFolder:
         self._write(self.best, _weights(network), step, best)
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """Add one line to ``metrics.jsonl``."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
+        """Add one line to ``metrics.jsonl``.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with _writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -148,6 +162,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if about.get("format") != CHECKPOINT_FORMAT:
         raise ModelError(f"{path}: written by a newer gsd: update genselfdiff to read it")
     return Checkpoint(weights, optimiser, about["step"], about["best"])
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _weights(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -9,9 +9,9 @@ from torch import nn
 
 from genselfdiff.diffusion import NoiseSchedule, sample_ancestral, sample_ddim
 from genselfdiff.errors import InputError
-from genselfdiff.files import atomic_file
+from genselfdiff.files import atomic_file, refuse_existing
 from genselfdiff.inference.device import choose_device
-from genselfdiff.models import create_model
+from genselfdiff.models import DEFAULT_ARCHITECTURE, create_model, load_initial_weights
 from genselfdiff.training.config import PretrainConfig
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 
@@ -26,6 +26,7 @@ def sample_run(
     seed: int = 0,
     ancestral: bool = False,
     device: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Draw ``count`` images with the best checkpoint of a stage-1 run and save them as one grid.
 
@@ -35,15 +36,22 @@ def sample_run(
     Raises:
         ModelError: not a stage-1 run.
         InputError: a number out of range.
-        OutputError: the picture cannot be written.
+        OutputError: the picture exists and not ``overwrite``, or cannot be written.
     """
+    output = Path(output)
+    if output.suffix.lower() != ".png":
+        raise InputError(f"{output}: give the name of a PNG file")
+    refuse_existing(output, overwrite)
     folder = RunFolder(run)
     config = PretrainConfig.read(folder.config)
     size = config.tile_size if size is None else size
     if count < 1 or size < 8 or size % 8:
         raise InputError(f"{count} images of {size} pixels: at least 1, a multiple of 8 pixels")
-    network = create_model(config.architecture, width=config.width)
-    network.load_state_dict(read_checkpoint(folder.best).weights)
+    if not 1 <= steps <= config.timesteps:
+        raise InputError(f"{steps} steps: between 1 and the {config.timesteps} of the run")
+    network = create_model(config.architecture or DEFAULT_ARCHITECTURE, width=config.width)
+    checkpoint = read_checkpoint(folder.best)
+    load_initial_weights(network, checkpoint.weights, origin=folder.best, head=True)
     network.to(choose_device(device)).eval()
     schedule = NoiseSchedule.create(config.schedule, config.timesteps)
     images = draw_samples(
@@ -51,11 +59,11 @@ def sample_run(
         schedule,
         count=count,
         size=size,
-        steps=min(steps, schedule.timesteps),
+        steps=steps,
         seed=seed,
         ancestral=ancestral,
     )
-    save_grid(images, Path(output))
+    save_grid(images, output)
 
 
 def draw_samples(

@@ -86,7 +86,7 @@ def test_journey_ends_in_a_mask_that_is_right(data, model, tmp_path):
     overlay = tmp_path / "overlay.png"
     gsd(
         *("segment", data / "slides" / "slide.tif", "-o", tmp_path / "mask.tif"),
-        *("--model", model, "--overlay", overlay),
+        *("--model", model, "--overlay-to", overlay),
     )
     mask = tifffile.imread(tmp_path / "mask.tif", key=0)
     truth = np.load(data / "truth.npy")
@@ -126,8 +126,10 @@ def test_exported_model_needs_only_torch(model):
 
 def test_resume_takes_the_settings_of_the_run(data, model):
     gsd("train", "pretrain", "--out", data / "run1", "--resume")
-    told = gsd("train", "pretrain", "--out", data / "run1", "--resume", "--steps", 9, code=2)
-    assert "leave out steps" in told.output
+    gsd("train", "pretrain", "--out", data / "run1", "--resume", "--device", "cpu")
+    for option, value in (("--seed", 0), ("--learning-rate", 0.1)):
+        told = gsd("train", "pretrain", "--out", data / "run1", "--resume", option, value, code=2)
+        assert f"leave out {option}" in told.output
 
 
 @pytest.mark.parametrize(
@@ -172,31 +174,68 @@ def bad_inputs(data, tmp_path):
         "--out",
         out,
     ]
-    model = data / "model.ts"
+    model, mask = data / "model.ts", tmp_path / "mask.tif"
+    segment = ["segment", slide, "-o", mask, "--model", model]
     return {
-        "missing folder": ([*pretrain, tmp_path / "nowhere"], "nowhere"),
-        "empty folder": ([*pretrain, tmp_path / "empty"], "empty"),
-        "unreadable image": ([*pretrain, tmp_path / "text.tif"], "text.tif"),
-        "existing folder": (["train", "pretrain", slide, "--mpp", 0.5, "--out", wrong], "wrong"),
-        "unpaired": ([*finetune, "--masks", few], "p1"),
-        "sizes differ": ([*finetune, "--masks", small], "96"),
-        "values beyond the classes": ([*finetune, "--masks", wrong, "--classes", "a,b"], "7"),
-        "bad init": ([*finetune, "--masks", masks, "--init", images], "config.json"),
-        "export of nothing": (["export", tmp_path / "empty", "-o", out], "empty"),
-        "not a model": (
-            ["segment", slide, "-o", out, "--model", tmp_path / "model.ts"],
-            "model.ts",
+        "missing folder": (
+            [*pretrain, tmp_path / "nowhere"],
+            "nowhere: no such file or folder",
         ),
-        "no model": (["segment", slide, "-o", out], "GSD_MODEL"),
-        "no slide": (["segment", tmp_path / "no.svs", "-o", out, "--model", model], "no.svs"),
-        "slide without mpp": (["segment", images / "p0.png", "-o", out, "--model", model], "--mpp"),
+        "empty folder": (
+            [*pretrain, tmp_path / "empty"],
+            "empty: no images in this folder",
+        ),
+        "unreadable image": (
+            [*pretrain, tmp_path / "text.tif"],
+            "text.tif: is no TIFF, SVS, PNG or JPEG",
+        ),
+        "existing folder": (
+            [*pretrain, slide, "--out", wrong],
+            "wrong: exists already",
+        ),
+        "unpaired": (
+            [*finetune, "--masks", few],
+            "3 images without a mask (p1, p2, p3)",
+        ),
+        "sizes differ": (
+            [*finetune, "--masks", small],
+            "p0.png: 9 x 9 pixels, but",
+        ),
+        "values beyond the classes": (
+            [*finetune, "--masks", wrong, "--classes", "a,b"],
+            "p2.png: mask values 7 are beyond the 2 classes",
+        ),
+        "bad init": (
+            [*finetune, "--masks", masks, "--init", images],
+            "not a run folder of gsd train (no config.json in it)",
+        ),
+        "export of nothing": (
+            ["export", tmp_path / "empty", "-o", out],
+            "empty: not a run folder of gsd train",
+        ),
+        "not a model": (
+            [*segment, "--model", tmp_path / "model.ts"],
+            "model.ts: not a model file, or damaged",
+        ),
+        "no model": (
+            segment[:-2],
+            "GSD_MODEL",
+        ),
+        "no slide": (
+            ["segment", tmp_path / "no.svs", *segment[2:]],
+            "no.svs: no such file",
+        ),
+        "slide without mpp": (
+            ["segment", images / "p0.png", *segment[2:]],
+            "p0.png: does not tell its resolution; give it with --mpp",
+        ),
         "mask exists": (
-            ["segment", slide, "-o", tmp_path / "text.tif", "--model", model],
-            "--overwrite",
+            [*segment, "-o", tmp_path / "text.tif"],
+            "text.tif: exists already: name another file, or use --overwrite",
         ),
         "no folder to write to": (
-            ["segment", slide, "-o", tmp_path / "no" / "m.tif", "--model", model],
-            "no",
+            [*segment, "-o", tmp_path / "no" / "m.tif"],
+            "does not exist: create it first",
         ),
     }
 

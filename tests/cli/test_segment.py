@@ -1,7 +1,9 @@
 """``gsd segment`` and ``gsd evaluate`` as a user types them."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -72,16 +74,27 @@ def test_model_from_the_environment_and_overlay_beside_the_mask(work, monkeypatc
 
 
 def test_overlay_by_name(work):
-    done = gsd("slide.tif", "-o", "mask.tif", "--model", "model.ts", "--overlay", "look.png")
+    done = gsd("slide.tif", "-o", "mask.tif", "--model", "model.ts", "--overlay-to", "look.png")
     assert done.exit_code == 0, done.output
     assert Path("look.png").exists()
 
 
 def test_overlay_does_not_swallow_a_slide(work):
-    done = gsd("-o", "mask.tif", "--model", "model.ts", "slide.tif", "--overlay", "slide.tif")
+    Image.fromarray(PICTURE).save("other.png", dpi=(50_800, 50_800))
+    before = Path("other.png").read_bytes()
+    options = ("-o", "masks/", "--model", "model.ts", "--overwrite")
+    done = gsd("slide.tif", *options, "--overlay", "other.png")
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in Path("masks").iterdir()) == [
+        f"{name}_mask{end}" for name in ("other", "slide") for end in (".tif", "_overlay.png")
+    ]
+    done = gsd("other.png", "-o", "mask.tif", *options[2:], "--overlay-to", "other.png")
+    assert done.exit_code == 1
+    assert "other.png: is an input of this run" in done.stderr
+    assert Path("other.png").read_bytes() == before
+    done = gsd("other.png", "slide.tif", *options, "--overlay-to", "look.png")
     assert done.exit_code == 2
-    assert "put it last" in done.stderr
-    np.testing.assert_array_equal(tifffile.imread("slide.tif"), PICTURE)
+    assert "--overlay" in done.stderr
 
 
 def test_several_slides_of_which_one_is_bad(work):
@@ -97,6 +110,9 @@ def test_several_slides_of_which_one_is_bad(work):
     errors = done.stderr.strip().splitlines()
     assert errors[0].startswith("Error: broken.tif:")
     assert errors[-1] == "1 of 3 slides failed: broken.tif"
+    assert "Traceback" not in done.stderr
+    done = gsd("slide.tif", "broken.tif", *options, "--overwrite", "-v")
+    assert "Traceback" in done.stderr
     np.testing.assert_array_equal(mask("masks/other_mask.tif"), DARK)
 
 
@@ -110,6 +126,10 @@ def test_several_slides_of_which_one_is_bad(work):
         (["slide.tif", "-o", "no/mask.tif", "--model", "model.ts"], 1, "does not exist"),
         (["slide.tif", "-o", "taken.tif", "--model", "model.ts"], 1, "--overwrite"),
         (["slide.tif", "-o", "mask.tif", "--model", "model.ts", "--tile-size", "30"], 1, "of 8"),
+        (["slide.tif", "-o", "mask", "--model", "model.ts"], 1, ".tif"),
+        (["slide.tif", "model.ts", "-o", "m.tif", "--model", "model.ts"], 1, "name a folder"),
+        (["slide.tif", "model.ts", "-o", "masks", "--model", "no.ts"], 1, "no.ts"),
+        (["slide.tif", "-o", "mask.tif", "--model", "model.ts", "--mpp", "500"], 1, "um/px"),
         (["slide.tif", "-o", "mask.tif", "--overlap", "0.8"], 2, "--overlap"),
         (["slide.tif"], 2, "--output"),
         (["-o", "mask.tif"], 2, "SLIDE"),
@@ -155,6 +175,33 @@ def test_as_a_process(work):
     )
     assert done.returncode == 1
     assert done.stderr == "Error: no.ts: there is no such model file\n"
+
+
+def test_sigterm_leaves_no_file_behind(work):
+    large = np.tile(PICTURE, (20, 20, 1))
+    tifffile.imwrite("large.tif", large, photometric="rgb", tile=(64, 64))
+    before = {path.name for path in work.iterdir()}
+    options = ("--model", "model.ts", "--mpp", "0.5", "--tile-size", "8", "--device", "cpu")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gsd", "segment", "large.tif", "-o", "mask.tif", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while {path.name for path in work.iterdir()} == before and process.poll() is None:
+            time.sleep(0.01)
+        process.terminate()
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, told) == (143, "Stopped.\n")
+    assert {path.name for path in work.iterdir()} == before
+
+
+def test_sigterm_works_as_before_after_a_command(work):
+    before = signal.getsignal(signal.SIGTERM)
+    assert gsd("slide.tif", "-o", "mask.tif").exit_code == 1
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_evaluate(work):

@@ -39,6 +39,19 @@ def test_names_groups_and_patterns(val: str, expected: list[str]) -> None:
     assert validation_of(val) == expected
 
 
+def test_a_list_may_be_longer_than_a_file_name() -> None:
+    stems = [f"TCGA-{index:02d}-5592-01Z-00-DX1" for index in range(30)]
+    _, validation = split_pairs(pairs_of(stems), ",".join(stems[:20]))
+    assert [pair.stem for pair in validation] == stems[:20]
+
+
+def test_an_earlier_split_is_taken_by_whole_stems() -> None:
+    _, validation = split_pairs(pairs_of(["x", "x-2", "y"]), ("x",))
+    assert [pair.stem for pair in validation] == ["x"]
+    with pytest.raises(InputError, match="--val gone: matches none"):
+        split_pairs(pairs_of(["x", "y"]), ("gone",))
+
+
 def test_names_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "validation.txt"
     file.write_text("# patients\nTCGA-A7\n\nx  # the odd one\n")

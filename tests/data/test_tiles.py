@@ -178,10 +178,19 @@ def test_reader_decodes_an_image_once_until_its_bound_is_reached(
     assert read_alternately(WindowReader(cache_bytes=2 * 30_000 - 1)) == 6
 
 
-def test_image_smaller_than_the_tile_is_an_error(save: Save) -> None:
-    path = save("small.png", tissue_like(100, 300))
-    with pytest.raises(InputError, match=r"small\.png: 50 x 150 pixels at 1 .* --tile-size"):
-        dataset([path], mpp=1.0)
+def test_an_image_smaller_than_the_tile_is_left_out_and_named(
+    save: Save, caplog: pytest.LogCaptureFixture
+) -> None:
+    small, large = (
+        save("small.png", tissue_like(100, 300)),
+        save("large.png", tissue_like(300, 300)),
+    )
+    with pytest.raises(InputError, match=r"small\.png: no tissue tile .* at 1 .* --tile-size"):
+        dataset([small], mpp=1.0)
+    with caplog.at_level(logging.WARNING, "genselfdiff"):
+        drawn = dataset([small, large], mpp=1.0)
+    assert "small.png: left out" in caplog.text
+    assert {drawn.place(index)[0].path.name for index in range(50)} == {"large.png"}
 
 
 def test_no_tissue_at_all_is_an_error(save: Save) -> None:
@@ -198,6 +207,20 @@ def test_a_source_without_tissue_is_left_out_and_named(
         drawn = dataset([blank, save("a.png", tissue_like(200, 200))])
     assert "blank.png: left out" in caplog.text
     assert {drawn.place(index)[0].path.name for index in range(50)} == {"a.png"}
+
+
+def test_a_blank_file_is_never_the_one_held_out(save: Save) -> None:
+    blank = save("blank.png", np.full((200, 200, 3), 244, np.uint8))
+    paths = [save(f"{name}.png", tissue_like(200, 200)) for name in "abcd"]
+    sources = open_sources([blank, *paths], mpp=MPP, image_mpp=MPP)
+    for seed in range(20):
+        sides = split_sources(sources, mpp=MPP, tile_size=64, seed=seed)
+        assert sorted(source.path.name for side in sides for source in side) == [
+            "a.png",
+            "b.png",
+            "c.png",
+            "d.png",
+        ]
 
 
 def test_resolution_is_asked_for_where_nothing_tells_it(save: Save) -> None:

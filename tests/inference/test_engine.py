@@ -101,18 +101,23 @@ def test_the_mask_tells_what_it_is(tmp_path, picture, write_slide, darkness_mode
         assert len(file.pages) > 1
 
 
-def test_tiles_without_tissue_are_background(tmp_path, picture, write_slide, darkness_model):
+def test_tiles_without_tissue_are_background(
+    tmp_path, picture, write_slide, darkness_model, caplog
+):
     image = np.full((600, 800, 3), 244, np.uint8)
     image[200:400, 300:500] = picture(200, 200)
     result = genselfdiff.segment(
         write_slide(image), tmp_path / "mask.tif", darkness_model, device="cpu"
     )
     assert 0 < result.tiles < result.skipped
+    assert caplog.text == ""
     np.testing.assert_array_equal(mask_of(tmp_path / "mask.tif"), dark(image))
 
     blank = write_slide(np.full((300, 200, 3), 244, np.uint8), name="blank.tif")
     result = genselfdiff.segment(blank, tmp_path / "blank_mask.tif", darkness_model, device="cpu")
     assert result.tiles == 0
+    assert "blank.tif: no tissue found" in caplog.text
+    assert "--no-tissue" in caplog.text
     assert result.pixels["nucleus"] == 0
     assert not mask_of(tmp_path / "blank_mask.tif").any()
 
@@ -147,6 +152,18 @@ def test_model_without_mpp_needs_none(tmp_path, picture, write_slide, conv_net, 
     assert mask_of(tmp_path / "mask.tif").shape == (90, 80)
 
 
+def test_mpp_that_the_file_contradicts_is_told(
+    tmp_path, picture, write_slide, darkness_model, caplog
+):
+    slide = write_slide(picture(90, 80), mpp=0.5)
+    options = {"device": "cpu", "overwrite": True}
+    genselfdiff.segment(slide, tmp_path / "mask.tif", darkness_model, mpp=0.505, **options)
+    assert caplog.text == ""
+    result = genselfdiff.segment(slide, tmp_path / "mask.tif", darkness_model, mpp=0.25, **options)
+    assert result.mpp == 0.25
+    assert "slide.tif: its file says 0.5 um/px, but 0.25 was given" in caplog.text
+
+
 def test_mpp_can_be_given(tmp_path, picture, write_slide, darkness_model):
     slide = write_slide(picture(90, 80), mpp=None)
     with pytest.raises(InputError, match="--mpp"):
@@ -177,8 +194,10 @@ def test_overlay(tmp_path, picture, write_slide, darkness_model):
             device="cpu",
             overlay=tmp_path / "mask_overlay.png",
         )
-    with pytest.raises(OutputError, match="both mask and overlay"):
-        genselfdiff.segment(slide, tmp_path / "x", darkness_model, overlay=tmp_path / "x")
+    with pytest.raises(OutputError, match=r"x\.tif: must end in \.png"):
+        genselfdiff.segment(
+            slide, tmp_path / "other.tif", darkness_model, overlay=tmp_path / "x.tif"
+        )
     assert not (tmp_path / "other.tif").exists()
 
 
@@ -189,14 +208,24 @@ def test_targets_that_cannot_be(tmp_path, picture, write_slide, darkness_model):
     with pytest.raises(OutputError, match="--overwrite"):
         genselfdiff.segment(slide, output, darkness_model, device="cpu")
     assert output.read_text() == "precious"
-    with pytest.raises(OutputError, match="is the slide itself"):
-        genselfdiff.segment(slide, slide, darkness_model, device="cpu", overwrite=True)
+    (tmp_path / "link.tif").symlink_to(slide)
+    (tmp_path / "twin.tif").hardlink_to(slide)
+    darkness_model.rename(tmp_path / "model.tif")
+    darkness_model.symlink_to(tmp_path / "model.tif")
+    for read in (slide, tmp_path / "link.tif", tmp_path / "twin.tif", tmp_path / "model.tif"):
+        for overwrite in (True, False):
+            with pytest.raises(OutputError, match="is an input of this run"):
+                genselfdiff.segment(slide, read, darkness_model, device="cpu", overwrite=overwrite)
+    for name in ("mask", "mask.svs", "mask.png"):
+        with pytest.raises(OutputError, match=r"must end in \.tif or \.tiff"):
+            genselfdiff.segment(slide, tmp_path / name, darkness_model, device="cpu")
     with pytest.raises(OutputError, match="does not exist"):
         genselfdiff.segment(slide, tmp_path / "no" / "mask.tif", darkness_model, device="cpu")
     with pytest.raises(OutputError, match="is a folder"):
         genselfdiff.segment(slide, tmp_path, darkness_model, device="cpu")
     genselfdiff.segment(slide, output, darkness_model, device="cpu", overwrite=True)
     assert mask_of(output).shape == (64, 64)
+    assert mask_of(slide).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +305,31 @@ def test_a_model_that_fails_on_tiles(tmp_path, picture, write_slide, info):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["numbers", "memory"])
+def test_a_model_that_runs_out_of(tmp_path, picture, write_slide, info, kind):
+    class Excessive(nn.Module):
+        def __init__(self, memory: bool) -> None:
+            super().__init__()
+            self.memory = memory
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            if self.memory and x.shape[2] > 16:
+                x = x + torch.empty(1 << 46).sum()
+            return x[:, :2] / 0
+
+    save_model(Excessive(kind == "memory"), info(), tmp_path / "model.ts")
+    slide = write_slide(picture(100, 100))
+    told = {
+        "memory": (InputError, "cpu has too little memory for 1 tiles of 64 x 64.*--batch-size"),
+        "numbers": (ModelError, r"model\.ts: its output in bfloat16 is not a number.*--precision"),
+    }
+    with pytest.raises(told[kind][0], match=told[kind][1]):
+        genselfdiff.segment(
+            slide, tmp_path / "m.tif", tmp_path / "model.ts", device="cpu", precision="bfloat16"
+        )
+    assert not (tmp_path / "m.tif").exists()
+
+
 def test_progress_is_shown_when_asked(tmp_path, picture, write_slide, darkness_model, capsys):
     slide = write_slide(picture(200, 200))
     options = {"device": "cpu", "overwrite": True}
@@ -283,6 +337,26 @@ def test_progress_is_shown_when_asked(tmp_path, picture, write_slide, darkness_m
     assert capsys.readouterr().err == ""
     genselfdiff.segment(slide, tmp_path / "mask.tif", darkness_model, progress=True, **options)
     assert "slide.tif" in capsys.readouterr().err
+
+
+class Delicate(nn.Module):
+    """Classes by the green channel, brightest first; bfloat16 cannot tell ``last`` and 0 apart."""
+
+    def __init__(self, thresholds: tuple[float, ...], last: int) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.tensor(1000.0))
+        self.thresholds = thresholds
+        self.last = last
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        green = x[:, 1:2]
+        logits = [torch.zeros_like(green)]
+        for i, threshold in enumerate(self.thresholds):
+            logit = (threshold - green) * 20**i
+            if i + 1 == self.last:
+                logit = (logit + self.offset) - self.offset
+            logits.append(1000 * logit)
+        return torch.cat(logits, dim=1)
 
 
 class TestPrecision:
@@ -297,20 +371,56 @@ class TestPrecision:
         assert (first != second).any()
 
     def test_float32_where_they_do_not(self, tmp_path, info, picture, monkeypatch):
-        class Delicate(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.offset = nn.Parameter(torch.tensor(1000.0))
-
-            def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-                y = (x[:, :1] + self.offset) - self.offset
-                return torch.cat((y, -y), dim=1)
-
-        save_model(Delicate(), info(), tmp_path / "model.ts")
+        save_model(Delicate((0.0,), 1), info(), tmp_path / "model.ts")
         monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda _: True)
         predictor = engine.Predictor(load_model(tmp_path / "model.ts", "cpu"), "auto")
         pixels = torch.from_numpy(picture(64, 64)).permute(2, 0, 1)[None]
         torch.testing.assert_close(predictor(pixels), predictor(pixels), rtol=0, atol=0)
+        assert predictor.precision == "float32"
+
+    @pytest.mark.parametrize("empty", [100, 600])
+    def test_float32_if_the_difference_comes_late(
+        self, tmp_path, info, picture, write_slide, monkeypatch, empty
+    ):
+        """The first tiles hold no foreground: of 400 pixels' width 8 in every 48 rows."""
+        save_model(Delicate((0.0,), 1), info(), tmp_path / "model.ts")
+        monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda _: True)
+        image = picture(empty + 200, 400)
+        image[:empty] = (225, 160, 200)
+        result = genselfdiff.segment(
+            write_slide(image), tmp_path / "mask.tif", tmp_path / "model.ts", device="cpu"
+        )
+        assert result.precision == "float32"
+        np.testing.assert_array_equal(mask_of(tmp_path / "mask.tif"), dark(image))
+
+    def test_float32_if_a_rare_class_would_vanish(self, tmp_path, info, picture, monkeypatch):
+        save_model(Delicate((0.0, -0.93), 2), info(3), tmp_path / "model.ts")
+        monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda _: True)
+        predictor = engine.Predictor(load_model(tmp_path / "model.ts", "cpu"), "auto")
+        image = picture(256, 256)
+        common = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+        image[100:120, 100:120] = 0  # 0.6 % of the pixels
+        rare = torch.from_numpy(image).permute(2, 0, 1)[None]
+        assert [len(predictor(pixels).argmax(1).unique()) for pixels in (common, rare)] == [2, 3]
+        assert predictor(rare).argmax(1).unique().tolist() == [0, 1, 2]
+        assert predictor.precision == "float32"
+
+    def test_float32_if_bfloat16_gives_no_numbers(self, tmp_path, info, picture, monkeypatch):
+        class Narrow(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(1))
+
+            def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+                if x.dtype == torch.bfloat16:
+                    x = x / 0
+                return torch.cat((x[:, :1], -x[:, :1]), dim=1) * self.weight
+
+        save_model(Narrow(), info(), tmp_path / "model.ts")
+        monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda _: True)
+        predictor = engine.Predictor(load_model(tmp_path / "model.ts", "cpu"), "auto")
+        for _ in range(2):
+            predictor(torch.from_numpy(picture(64, 64)).permute(2, 0, 1)[None])
         assert predictor.precision == "float32"
 
     def test_float32_where_bfloat16_is_slow(self, darkness_model, picture, monkeypatch):

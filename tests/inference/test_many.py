@@ -1,29 +1,64 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from genselfdiff.errors import InputError, ModelError, OutputError
-from genselfdiff.inference.many import plan_outputs, segment_all
+from genselfdiff.errors import GsdError, InputError, ModelError, OutputError
+from genselfdiff.inference import engine
+from genselfdiff.inference.many import Plan, plan_outputs, segment_all
 
 
 def test_one_slide_goes_to_the_file_named(tmp_path, picture, write_slide):
     slide = write_slide(picture(64, 64))
-    assert plan_outputs([slide], tmp_path / "mask.tif") == [(slide, tmp_path / "mask.tif")]
+    for name in ("mask.tif", "mask.TIFF"):
+        assert plan_outputs([slide], tmp_path / name) == Plan(((slide, tmp_path / name),))
+    twice = [slide, tmp_path / "." / ".." / tmp_path.name / "slide.tif"]
+    assert plan_outputs(twice, tmp_path / "mask.tif") == Plan(((slide, tmp_path / "mask.tif"),))
+
+
+def test_one_slide_goes_into_a_folder(tmp_path, picture, write_slide):
+    slide = write_slide(picture(64, 64))
     folder = tmp_path / "masks"
+    expected = Plan(((slide, folder / "slide_mask.tif"),), folder)
+    assert plan_outputs([slide], f"{folder}/") == expected
     folder.mkdir()
-    assert plan_outputs([slide], folder) == [(slide, folder / "slide_mask.tif")]
+    assert plan_outputs([slide], folder) == expected
 
 
 def test_several_slides_go_into_a_folder(tmp_path, picture, write_slide):
     (tmp_path / "scans").mkdir()
     slides = [write_slide(picture(32, 32), name=f"scans/{name}.tif") for name in "ab"]
     out = tmp_path / "masks"
-    expected = [(slides[0], out / "a_mask.tif"), (slides[1], out / "b_mask.tif")]
+    expected = Plan(((slides[0], out / "a_mask.tif"), (slides[1], out / "b_mask.tif")), out)
     assert plan_outputs(slides, out) == expected
     assert plan_outputs([tmp_path / "scans"], out) == expected
-    assert out.is_dir()
+    assert plan_outputs([tmp_path / "scans", slides[1]], out) == expected
+    assert not out.exists()  # made only once there is a model
 
 
-def test_outputs_that_cannot_be_planned(tmp_path, picture, write_slide):
+@pytest.mark.parametrize("out", ["scans", "scans/masks", "masks"])
+def test_a_second_run_finds_the_same_slides(
+    tmp_path, picture, write_slide, darkness_model, monkeypatch, out
+):
+    monkeypatch.chdir(tmp_path)
+    Path("scans").mkdir()
+    for name in "ab":
+        write_slide(picture(32, 32), name=f"scans/{name}.tif")
+    options = {"device": "cpu", "overlay": True, "overwrite": True}
+    plan = plan_outputs(["scans"], out)
+    assert [slide.name for slide, _ in plan.pairs] == ["a.tif", "b.tif"]
+    assert all(outcome.result for outcome in segment_all(plan, darkness_model, **options))
+    assert plan_outputs(["scans"], out) == plan
+    assert plan_outputs([Path("scans").resolve()], out).pairs[0][0].name == "a.tif"
+    Path("scans/a.tif").unlink()
+    Path("scans/b.tif").unlink()
+    if out == "scans/masks":
+        with pytest.raises(InputError, match="no slides but those in scans/masks"):
+            plan_outputs(["scans"], out)
+
+
+def test_outputs_that_cannot_be_planned(tmp_path, picture, write_slide, darkness_model):
     for folder in ("one", "two", "empty"):
         (tmp_path / folder).mkdir()
     slides = [write_slide(picture(32, 32), name=f"{folder}/a.tif") for folder in ("one", "two")]
@@ -31,10 +66,25 @@ def test_outputs_that_cannot_be_planned(tmp_path, picture, write_slide):
         plan_outputs(slides, tmp_path / "masks")
     with pytest.raises(InputError, match="empty"):
         plan_outputs([tmp_path / "empty"], tmp_path / "masks")
-    with pytest.raises(OutputError, match="name a folder"):
-        plan_outputs([tmp_path / "one"], slides[1])
-    with pytest.raises(OutputError, match="cannot be made"):
-        plan_outputs([tmp_path / "one"], tmp_path / "no" / "masks")
+    for taken in (slides[1], tmp_path / "new.tif", darkness_model):
+        with pytest.raises(OutputError, match="name a folder"):
+            plan_outputs([tmp_path / "one"], taken)
+    for name in ("mask", "mask.png"):
+        with pytest.raises(OutputError, match=r"must end in \.tif or \.tiff, or in / "):
+            plan_outputs([slides[0]], tmp_path / name)
+    plan = plan_outputs([tmp_path / "one"], tmp_path / "no" / "masks")
+    with pytest.raises(OutputError, match="no/masks: cannot be made: No such file"):
+        next(segment_all(plan, darkness_model, device="cpu"))
+
+
+def test_no_output_is_an_input_of_another_slide(tmp_path, picture, write_slide, darkness_model):
+    slides = [write_slide(picture(32, 32), name=name) for name in ("a.tif", "a_mask.tif")]
+    before = slides[1].read_bytes()
+    plan = plan_outputs(slides, tmp_path)
+    assert len(plan.pairs) == 2
+    with pytest.raises(OutputError, match=r"a_mask\.tif: is an input of this run"):
+        next(segment_all(plan, darkness_model, device="cpu", overwrite=True))
+    assert slides[1].read_bytes() == before
 
 
 def test_a_bad_slide_does_not_stop_the_others(tmp_path, picture, write_slide, darkness_model):
@@ -52,8 +102,58 @@ def test_a_bad_slide_does_not_stop_the_others(tmp_path, picture, write_slide, da
     assert masks == ["a_mask.tif", "b_mask.tif", "d_mask.tif"]
 
 
+def test_a_fault_does_not_stop_the_others(
+    tmp_path, picture, write_slide, darkness_model, monkeypatch
+):
+    slides = [write_slide(picture(64, 80), name=f"{name}.tif") for name in "ab"]
+    right = engine.model_view
+
+    def wrong_once(slide, mpp):
+        if slide.path == slides[0]:
+            raise ZeroDivisionError("division\nby zero")
+        return right(slide, mpp)
+
+    monkeypatch.setattr(engine, "model_view", wrong_once)
+    plan = plan_outputs(slides, tmp_path / "out")
+    bad, good = segment_all(plan, darkness_model, device="cpu")
+    assert type(bad.error) is GsdError
+    assert str(bad.error) == (
+        f"{slides[0]}: failed unexpectedly: ZeroDivisionError: division; -v tells where"
+    )
+    assert isinstance(bad.error.__cause__, ZeroDivisionError)
+    assert good.result is not None
+
+
 def test_without_a_model_nothing_starts(tmp_path, picture, write_slide):
     slide = write_slide(picture(64, 64))
     torch.save({}, tmp_path / "model.ts")
     with pytest.raises(ModelError, match="checkpoint"):
-        next(segment_all([(slide, tmp_path / "mask.tif")], tmp_path / "model.ts", device="cpu"))
+        next(segment_all(plan_outputs([slide], f"{tmp_path}/new/"), tmp_path / "model.ts"))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("mpp", [0.001, 250.0])
+def test_mpp_out_of_range_is_told_once(tmp_path, picture, write_slide, darkness_model, mpp):
+    plan = plan_outputs([write_slide(picture(64, 64))], f"{tmp_path}/new/")
+    with pytest.raises(InputError, match="must be between"):
+        next(segment_all(plan, darkness_model, device="cpu", mpp=mpp))
+
+
+def test_the_precision_is_decided_once(tmp_path, picture, write_slide, darkness_model, monkeypatch):
+    monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda _: True)
+    compared = []
+    compare = engine.Predictor._compare
+    monkeypatch.setattr(
+        engine.Predictor, "_compare", lambda self, *args: compared.append(compare(self, *args))
+    )
+    pink = np.full((400, 400, 3), (225, 160, 200), np.uint8)
+    images = {"a": pink, "b": picture(400, 400), "c": picture(400, 400, seed=1)}
+    slides = [write_slide(image, name=f"{name}.tif") for name, image in images.items()]
+    seen = [
+        (outcome.result.precision, len(compared))
+        for outcome in segment_all(
+            plan_outputs(slides, tmp_path / "out"), darkness_model, device="cpu"
+        )
+    ]
+    # Nothing to compare on the first slide; on the second the first tile is enough.
+    assert seen == [("float32", 16), ("bfloat16", 17), ("bfloat16", 17)]

@@ -65,7 +65,7 @@ def test_build_information_is_filled_in() -> None:
     assert tuple(map(int, build.torch_version.split(".")[:2])) >= (2, 10)
     assert build.isas[0] == "generic"
     assert native.selected_isa() in build.isas
-    assert ("avx2" in build.cpu_features) == (torch.backends.cpu.get_cpu_capability() != "DEFAULT")
+    assert ("avx2" in build.cpu_features) == torch.cpu.get_capabilities().get("avx2", False)
 
 
 @needs_native
@@ -104,6 +104,24 @@ def test_cpp_is_refused_for_what_it_does_not_take(monkeypatch: pytest.MonkeyPatc
         operation.backend(torch.device("cpu"), torch.float64)
     with pytest.raises(GsdError, match="runs on the cpu, not on cuda"):
         operation.backend(torch.device("cuda"), torch.float32)
+
+
+def test_schemas_from_python_are_those_of_the_library(tmp_path: Path) -> None:
+    """Each is written twice, in csrc/ops.cpp and for where that is not built."""
+    code = """
+import sys
+if sys.argv[1] == "python": sys.modules["genselfdiff._native"] = None
+import torch
+from genselfdiff.kernels import OPERATIONS
+for operation in OPERATIONS: print(getattr(torch.ops.gsd, operation.name).default._schema)
+"""
+    schemas = [
+        subprocess.run(
+            [sys.executable, "-c", code, kind], capture_output=True, text=True, check=True
+        ).stdout
+        for kind in ("library", "python")
+    ]
+    assert schemas[0] == schemas[1] != ""
 
 
 def test_auto_takes_the_native_kernel_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

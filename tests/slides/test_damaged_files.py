@@ -26,7 +26,7 @@ def soon_and_small() -> Iterator[None]:
     seconds = time.monotonic() - begin
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds < 5
+    assert seconds < 60  # what does not end is found, whatever else the machine does
     assert peak < 64 * 2**20
 
 
@@ -111,9 +111,9 @@ def test_a_damaged_tile_is_named(tiff: Callable[..., Path], picture: np.ndarray)
     data[offset : offset + 40] = bytes(40)
     path.write_bytes(data)
     with open_slide(path) as slide:
-        slide.read_region(0, 0, 64, 64)
+        slide.read_level(0, 0, 64, 64)
         with pytest.raises(InputError, match="stored piece 12 cannot be decoded"):
-            slide.read_region(128, 64, 64, 64)
+            slide.read_level(128, 64, 64, 64)
 
 
 MILLION = 10**6
@@ -162,7 +162,7 @@ def test_a_strip_that_cannot_hold_its_pixels(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(tiff_bytes(16_000, 16_000, bytes(200) + data, **tags))
     with open_slide(path) as slide, pytest.raises(InputError, match="cannot hold that many pixels"):
-        slide.read_region(0, 0, 1, 1)
+        slide.read_level(0, 0, 1, 1)
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10, 0), (0, 0)])
@@ -224,6 +224,6 @@ def test_random_damage(
         path.write_bytes(data.tobytes())
         try:
             with open_slide(path) as slide:
-                slide.read_region(slide.width // 2, slide.height // 2, 1, 1)
+                slide.read_level(slide.width // 2, slide.height // 2, 1, 1)
         except InputError as error:
             assert "\n" not in str(error)

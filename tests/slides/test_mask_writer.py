@@ -95,7 +95,7 @@ def test_our_reader_sees_a_coloured_pyramid(tmp_path: Path) -> None:
         assert [level.downsample for level in slide.levels] == [1, 2, 4, 8, 16]
         assert slide.mpp == 0.5
         np.testing.assert_array_equal(
-            slide.read_region(0, 0, 603, 411), np.array(PALETTE, np.uint8)[mask]
+            slide.read_level(0, 0, 603, 411), np.array(PALETTE, np.uint8)[mask]
         )
 
 

@@ -78,7 +78,10 @@ def test_a_pixel_is_the_same_through_every_window(
             assert abs(window - whole[y : y + h, x : x + w]).max() <= 1
 
 
-@pytest.mark.parametrize(("mpp", "level"), [(0.5, 0), (0.9, 0), (1.0, 1), (1.9, 1), (2.0, 2)])
+@pytest.mark.parametrize(
+    ("mpp", "level"),
+    [(0.5, 0), (0.9, 0), (0.978, 0), (0.985, 1), (1.0, 1), (1.9, 1), (1.97, 2), (2.0, 2)],
+)
 def test_the_smallest_level_that_is_fine_enough_is_read(
     pyramid: Callable[..., Path], picture: np.ndarray, mpp: float, level: int
 ) -> None:
@@ -88,7 +91,8 @@ def test_the_smallest_level_that_is_fine_enough_is_read(
         view = slide.at_mpp(mpp)
         pixels = view.read(10, 10, 100, 80)
         expected = area_means(darkened, view.scale / step, 90, 110)[10:, 10:]
-        assert abs(pixels - expected).max() <= 0.51
+        # Below the level's own step pixels are interpolated, which is almost the mean.
+        assert abs(pixels - expected).max() <= (0.51 if view.scale >= step else 0.75)
 
 
 def test_levels_lie_on_each_other(tiff: Callable[..., Path], picture: np.ndarray) -> None:
@@ -120,19 +124,21 @@ def test_another_resolution_needs_the_slides_own(
         slide.at_mpp(0.5)
 
 
-@pytest.mark.parametrize("mpp", [0.0, -1.0, float("nan"), float("inf")])
-def test_mpp_must_be_positive(tiff: Callable[..., Path], picture: np.ndarray, mpp: float) -> None:
+@pytest.mark.parametrize("mpp", [0.0, -1.0, 0.009, 101.0, float("nan"), float("inf")])
+def test_mpp_out_of_range(tiff: Callable[..., Path], picture: np.ndarray, mpp: float) -> None:
     path = tiff(picture)
-    with pytest.raises(InputError, match="must be a positive number"):
+    with pytest.raises(InputError, match=r"must be between 0\.01 and 100 um/px"):
         open_slide(path, mpp=mpp)
-    with open_slide(path, mpp=0.5) as slide, pytest.raises(InputError, match="must be a positive"):
+    with open_slide(path, mpp=0.5) as slide, pytest.raises(InputError, match="must be between"):
         slide.at_mpp(mpp)
 
 
-@pytest.mark.parametrize("mpp", [0.001, 5000.0])
-def test_absurd_scales(tiff: Callable[..., Path], picture: np.ndarray, mpp: float) -> None:
+@pytest.mark.parametrize(("slide_mpp", "mpp"), [(2.0, 0.01), (0.01, 20.0)])
+def test_absurd_scales(
+    tiff: Callable[..., Path], picture: np.ndarray, slide_mpp: float, mpp: float
+) -> None:
     with (
-        open_slide(tiff(picture), mpp=0.5) as slide,
+        open_slide(tiff(picture), mpp=slide_mpp) as slide,
         pytest.raises(InputError, match="check --mpp"),
     ):
         slide.at_mpp(mpp)

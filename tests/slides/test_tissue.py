@@ -102,3 +102,24 @@ def test_the_map_agrees_with_counting(tiff: Callable[..., Path], picture: np.nda
         assert 0.05 < tissue.mask.mean() < 0.99
         part = tissue.mask[30:130, 200:350].mean()
         assert tissue.fraction(200, 30, 150, 100) == pytest.approx(part)
+
+
+@pytest.mark.parametrize("side", [611, 997, 1013])
+def test_any_counts_every_pixel_that_is_touched_and_no_other(tmp_path: Path, side: int) -> None:
+    """At ratios that are no whole number, fractions of empty rectangles are not quite 0."""
+    picture = np.full((side, side, 3), 240, np.uint8)
+    picture[: side // 3, : side // 2] = (225, 170, 200)
+    Image.fromarray(picture).save(tmp_path / "corner.png")
+    with open_slide(tmp_path / "corner.png") as slide:
+        tissue = TissueMap(slide, max_side=100)
+    rows, columns = (
+        mask.nonzero()[0].max() + 1 for mask in (tissue.mask.any(1), tissue.mask.any(0))
+    )
+    below, right = (-(-count * side // 100) for count in (rows, columns))
+    rng = np.random.default_rng(0)
+    for x, y, w, h in rng.integers(0, side // 4, (500, 4)).tolist():
+        assert not tissue.any(x, below + y, w + 1, h + 1)
+        assert not tissue.any(right + x, y, w + 1, h + 1)
+        assert tissue.any(x, y, w + 1, h + 1)
+    assert tissue.any(0, below - 1, 1, 1)
+    assert tissue.any(right - 1, 0, 1, 1)

@@ -5,9 +5,12 @@ arXiv 1910.08711. The published equation ("pixel") and the authors' code ("scala
 the cross entropy enters; both are here.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 
+FORMS = ("scalar", "pixel")
 STABILISER = 0.01  # C in the paper
 ERROR_SHARE = 0.1  # pixels with an error above this share of the plane's largest count
 
@@ -37,7 +40,12 @@ def multi_loss_components(
     Returns:
         Two scalars, (structural similarity, focal), in the dtype of ``logits``. All pixels ignored
         gives zeros with zero gradients.
+
+    Raises:
+        RuntimeError: shapes or dtypes do not fit, a label is neither a class nor ``ignore_label``,
+            no such form, or an exponent between 0 and 1, whose gradient is infinite at p = 1.
     """
+    check(logits, labels, form, focal_gamma, class_weights, ignore_label)
     n, c, height, width = logits.shape
     log_p = F.log_softmax(logits.flatten(2), dim=1)
     flat = labels.reshape(n, 1, height * width).long()
@@ -84,6 +92,43 @@ def multi_loss(
         logits, labels, form, focal_gamma, class_weights, ignore_label
     )
     return similarity + focal
+
+
+def check(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    form: str,
+    focal_gamma: float,
+    class_weights: torch.Tensor | None,
+    ignore_label: int | None,
+) -> None:
+    """Raise RuntimeError for arguments that no implementation takes.
+
+    Values of labels are looked at on the CPU only, and not while compiling: elsewhere that would
+    wait for the device.
+    """
+    if form not in FORMS:
+        raise RuntimeError(f"multi_loss: form must be one of {', '.join(FORMS)}, not {form}")
+    if focal_gamma != 0 and not 1 <= focal_gamma < math.inf:
+        raise RuntimeError(f"multi_loss: focal_gamma must be 0 or at least 1, not {focal_gamma:g}")
+    if logits.dim() != 4 or not logits.dtype.is_floating_point:
+        raise RuntimeError("multi_loss: logits must be floating point of shape (N, C, H, W)")
+    n, c, height, width = logits.shape
+    if labels.dtype.is_floating_point or labels.shape != (n, height, width):
+        raise RuntimeError(
+            f"multi_loss: labels must be integers of shape ({n}, {height}, {width}), like logits"
+        )
+    if class_weights is not None and class_weights.shape != (c,):
+        raise RuntimeError(f"multi_loss: class_weights must have shape ({c},), one a class")
+    if labels.device.type != "cpu" or torch.compiler.is_compiling() or not labels.numel():
+        return
+    outside = (labels < 0) | (labels >= c)
+    if ignore_label is not None:
+        outside &= labels != ignore_label
+    if outside.any():
+        raise RuntimeError(
+            f"multi_loss: label {labels[outside][0].item()} is none of the {c} classes"
+        )
 
 
 def _standardised(plane: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:

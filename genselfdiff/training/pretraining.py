@@ -1,6 +1,8 @@
 """Stage 1: the network learns from unlabelled tiles by predicting the noise added to them."""
 
 import logging
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from genselfdiff.data import TileSource, UnlabelledTiles, open_sources, split_sources
 from genselfdiff.diffusion import NoisePrediction, NoiseSchedule
 from genselfdiff.errors import InputError
+from genselfdiff.inference.device import choose_device
 from genselfdiff.losses import P2Loss
 from genselfdiff.models import create_model
 from genselfdiff.training.config import PretrainConfig
@@ -41,6 +44,11 @@ def pretrain(
     if config.mpp is None:
         raise InputError("the resolution to train at is missing: give --mpp (0.5 suits 20x)")
     run = RunFolder(out)
+    if not resume:
+        run.require_absent()
+    choose_device(config.device)
+    config = config.with_network()
+    assert config.mpp is not None and config.architecture is not None
     schedule = NoiseSchedule.create(config.schedule, config.timesteps)
     torch.manual_seed(config.seed)
     network = create_model(config.architecture, width=config.width)
@@ -59,7 +67,7 @@ def pretrain(
     )
     if not resume:
         run.create()
-        config.write(run.config)
+        replace(config, data=tuple(map(os.path.abspath, config.data))).write(run.config)
     best = train(task, network, config, run, progress=progress)
     logger.info("best validation loss %.4f; checkpoints and samples in %s", best, run.path)
     return run
@@ -121,8 +129,7 @@ class PretrainTask:
             seed=self.config.seed,
         )
         network.train()
-        self.run.samples.mkdir(exist_ok=True)
-        save_grid(images, self.run.samples / f"step_{step:07d}.png")
+        save_grid(images, self.run.sample_picture(step))
 
 
 def _tiles(

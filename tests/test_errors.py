@@ -1,0 +1,50 @@
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from genselfdiff.errors import InputError, OutputError, one_line
+
+
+class Unreadable(Dataset[int]):
+    def __getitem__(self, index: int) -> int:
+        raise InputError("a.tif: is truncated: copy it again")
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("a.tif: is no TIFF: convert it"), "a.tif: is no TIFF: convert it"),
+        (InputError("\n a.tif:\n is bad \n"), "a.tif:"),
+        (InputError(""), "InputError"),
+        (ValueError(" \n"), "ValueError"),
+        (ValueError("x" * 1000), "x" * 200),
+        (InputError("x" * 1000), "x" * 1000),
+        (OSError(28, "No space left on device", "a"), "No space left on device"),
+        (OutputError("a: exists"), "a: exists"),
+        (RuntimeError("Failed in:\n  x\ntorch.Error: 2 != 3\n  ^ here"), "2 != 3"),
+        (RuntimeError("CUDA error: bad\nCompile with X: see Y"), "CUDA error: bad"),
+    ],
+)
+def test_one_line(error: Exception, line: str) -> None:
+    assert one_line(error) == line
+
+
+def test_an_error_of_a_data_loading_process_is_told_as_it_was() -> None:
+    with pytest.raises(InputError) as caught:
+        next(iter(DataLoader(Unreadable(), num_workers=1)))
+    assert one_line(caught.value) == "a.tif: is truncated: copy it again"
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+def test_an_error_of_torchscript_is_told_without_its_traceback() -> None:
+    function = torch.jit.script(square)
+    with pytest.raises(RuntimeError) as caught:
+        function(torch.zeros(3))
+    assert one_line(caught.value) == "shape '[2, 2]' is invalid for input of size 3"
+
+
+def square(x: torch.Tensor) -> torch.Tensor:
+    return x.reshape(2, 2)
