@@ -16,7 +16,7 @@ import numpy as np
 
 from genselfdiff.data import find_pairs, load_pair
 from genselfdiff.data.classical import otsu_nuclei
-from genselfdiff.evaluation.metrics import confusion, dice
+from genselfdiff.evaluation.metrics import confusion, dice, iou
 
 STORED_MPP = 0.25
 MPP = 0.5
@@ -70,9 +70,9 @@ def main(data: Path, out: Path) -> None:
     for pair in find_pairs(out / "test" / "images", out / "test" / "masks"):
         image, labels = load_pair(pair, foreground=True)
         matrix = confusion(labels, otsu_nuclei(image, STORED_MPP), 2)
-        scores.append(dice(matrix)[1])
-        print(f"{pair.stem}  {scores[-1]:.4f}")
-    print(f"mean of images  {np.mean(scores):.4f}")
+        scores.append((dice(matrix)[1], iou(matrix)[1]))
+        print(f"{pair.stem}  Dice {scores[-1][0]:.4f}  IoU {scores[-1][1]:.4f}")
+    print("mean of images  Dice {:.4f}  IoU {:.4f}".format(*np.mean(scores, axis=0)))
 
 
 def patient_of(name: str) -> str:
@@ -100,9 +100,9 @@ def run(folder: Path, *arguments: str) -> None:
 
 
 def gsd(*arguments: str) -> None:
-    """Run the command line as a user does."""
+    """Run the installed command as a user does, whatever folder this is started in."""
     print("gsd", *arguments, flush=True)
-    subprocess.run([sys.executable, "-m", "gsd", *arguments], check=True)
+    subprocess.run([Path(sys.executable).with_name("gsd"), *arguments], check=True)
 
 
 if __name__ == "__main__":
