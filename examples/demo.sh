@@ -17,7 +17,7 @@ python examples/stand_in_fields.py "$slide" demo/fields
 
 say "3/6 stage 2: the network learns the labels of a few fields"
 gsd train finetune --images demo/fields/images --masks demo/fields/masks --classes background,nucleus \
-    --mpp 0.5 --val field-0,field-1 --init demo/pretrain --out demo/finetune \
+    --mpp 0.5 --val field-1,field-5 --init demo/pretrain --out demo/finetune \
     --tile-size 128 --steps 160 --validate-every 40 --learning-rate 1e-3
 
 say "4/6 export to one TorchScript file"
