@@ -19,7 +19,7 @@ CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## make .venv, install torch where it is missing, build and install the package
+setup: $(STAMP)  ## make .venv, install torch (TORCH="torch --index-url ...") where missing, and the package
 
 demo: setup  ## the whole journey on the sample slide, in a few minutes; results in demo/
 	PATH="$(abspath $(BIN)):$$PATH" examples/demo.sh

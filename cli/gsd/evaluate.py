@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from genselfdiff.evaluation.evaluate import evaluate_model
+from genselfdiff.files import refuse_existing
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.predictor import PRECISIONS
 from gsd.options import progress, verbosity
@@ -42,6 +43,7 @@ Examples:
 )
 @click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to it.")
 @click.option("--json", type=click.Path(path_type=Path), help="Also write all figures to it.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @verbosity
 def evaluate(
     model: Path,
@@ -54,6 +56,7 @@ def evaluate(
     precision: str,
     csv: Path | None,
     json: Path | None,
+    overwrite: bool,
 ) -> None:
     """Dice and intersection over union of MODEL on labelled images.
 
@@ -61,6 +64,9 @@ def evaluate(
     neither in a mask nor predicted counts as 1.
     """
     keep_freed_memory()
+    for path in (csv, json):
+        if path is not None:
+            refuse_existing(path, overwrite)
     report = evaluate_model(
         model,
         images,

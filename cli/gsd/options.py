@@ -38,7 +38,7 @@ def verbosity(command: Command) -> Command:
         is_flag=True,
         expose_value=False,
         callback=_set_level(logging.WARNING),
-        help="Warnings and errors only, no progress bar.",
+        help="Results, warnings and errors only; no progress bar.",
     )
     return verbose(quiet(command))
 

@@ -98,6 +98,11 @@ def inspect_masks(
     if two_valued and not foreground:
         logger.info("the masks hold only 0 and 255: 255 is read as class 1 (as by --foreground)")
     foreground = foreground or two_valued
+    if foreground and ignore_label in values and len(values) > MAX_COUNTED_CLASSES:
+        logger.warning(
+            "the masks seem to hold instance numbers: those numbered %d are left out as unlabelled",
+            ignore_label,
+        )
     if not foreground:
         limit = MAX_COUNTED_CLASSES if num_classes is None else num_classes
         for pair, found in by_pair:
@@ -316,14 +321,10 @@ def _require_classes(
     if not beyond:
         return
     which = f"mask values {name_some(beyond)}"
-    if counted:
-        raise InputError(
-            f"{path}: {which} look like instance numbers: use --foreground to read every non-zero "
-            "value as class 1, or name the classes with --classes"
-        )
+    problem = "look like instance numbers" if counted else f"are beyond the {limit} classes"
     raise InputError(
-        f"{path}: {which} are beyond the {limit} classes: use --foreground to read every non-zero "
-        "value as class 1, or name more classes with --classes"
+        f"{path}: {which} {problem}: use --foreground to read every non-zero value as class 1, or "
+        "give masks of class numbers, each with a name"
     )
 
 

@@ -17,12 +17,9 @@ from genselfdiff.data.naming import name_some
 from genselfdiff.data.reading import CACHED_PIXELS, shared_reader
 from genselfdiff.errors import InputError
 from genselfdiff.slides import find_slides, open_slide, tissue_mask
-from genselfdiff.slides.resolution import agree
+from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, agree
 
 logger = logging.getLogger("genselfdiff")
-
-ENLARGEMENT_LIMIT = 1.5
-"""Enlarging an image more than this to reach the target resolution is worth a warning."""
 
 TISSUE_MPP = 8.0
 """Resolution of the tissue mask that decides where tiles are drawn, in um/px."""
@@ -88,7 +85,7 @@ def open_sources(
             name_some(contradicting),
             image_mpp,
         )
-    enlarged = [source.path for source in sources if source.mpp > ENLARGEMENT_LIMIT * mpp]
+    enlarged = [source.path for source in sources if source.mpp > BLURRED_ENLARGEMENT * mpp]
     if enlarged:
         logger.warning(
             "%s: coarser than the asked --mpp %g, the tiles will be blurred",

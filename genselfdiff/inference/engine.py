@@ -32,7 +32,7 @@ from genselfdiff.slides import (
     open_slide,
     write_overlay,
 )
-from genselfdiff.slides.resolution import SAME_SCALE, agree
+from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, SAME_SCALE, agree
 
 logger = logging.getLogger("genselfdiff")
 
@@ -238,6 +238,13 @@ def model_view(slide: Slide, mpp: float | None) -> tuple[ScaledView, float]:
     if mpp is None or (given is not None and agree(mpp, given, SAME_SCALE)):
         return slide.at_mpp(None), 1.0
     view = slide.at_mpp(mpp)
+    if given is not None and given > BLURRED_ENLARGEMENT * mpp:
+        logger.warning(
+            "%s: %g um/px is coarser than the model's %g: enlarged, it will be blurred",
+            slide.path,
+            given,
+            mpp,
+        )
     return view, view.scale
 
 

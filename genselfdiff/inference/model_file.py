@@ -287,6 +287,10 @@ def read_info(path: str | Path) -> ModelInfo:
         ModelError: as ``load_model``.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ModelError(
+            f"{path}: a folder: 'gsd export {path} -o model.ts' makes a model file of a run"
+        )
     if not path.is_file():
         raise ModelError(f"{path}: there is no such model file")
     try:

@@ -22,8 +22,8 @@ class LoadReport:
     fresh: tuple[str, ...]
 
     def __str__(self) -> str:
-        fresh = f"; fresh: {', '.join(_rooms(self.fresh))}" if self.fresh else ""
-        return f"{len(self.loaded)} weight tensors loaded, {len(self.fresh)} fresh{fresh}"
+        fresh = f"; fresh: {', '.join(_rooms(self.fresh))} ({len(self.fresh)})"
+        return f"{len(self.loaded)} weight tensors loaded{fresh if self.fresh else ''}"
 
 
 def load_initial_weights(

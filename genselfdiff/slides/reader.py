@@ -10,16 +10,12 @@ from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides.picture_file import is_picture, open_picture
-from genselfdiff.slides.resolution import check_mpp
+from genselfdiff.slides.resolution import MAX_ENLARGEMENT, check_mpp
 from genselfdiff.slides.scaled_view import ScaledView, check_window
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredImage, StoredLevel
 from genselfdiff.slides.tiff_file import is_tiff, open_tiff
 
 Uint8 = NDArray[np.uint8]
-
-
-_MAX_ENLARGEMENT = 64
-"""Pixels of a view along one stored pixel, beyond which a resolution must be a mistake."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ class Slide:
                 " per pixel (about 0.25 at 40x, 0.5 at 20x)"
             )
         scale = mpp / self.mpp
-        if not 1 / _MAX_ENLARGEMENT <= scale <= 2 * max(self.width, self.height):
+        if not 1 / MAX_ENLARGEMENT <= scale <= 2 * max(self.width, self.height):
             raise InputError(
                 f"{self.path}: {self.width} x {self.height} pixels of {self.mpp:g} um cannot be"
                 f" viewed at {mpp:g} um/px; check --mpp"

@@ -22,6 +22,12 @@ MPP_TOLERANCE = 0.1
 SAME_SCALE = 0.02
 """Relative difference up to which two resolutions are the same: nothing is resampled."""
 
+MAX_ENLARGEMENT = 8.0
+"""Images are enlarged at most so much to reach a resolution: beyond it one of both is a mistake."""
+
+BLURRED_ENLARGEMENT = 1.5
+"""Enlarging more than this is worth a warning."""
+
 _MAX_ANISOTROPY = 0.05
 """Relative difference of horizontal and vertical resolution up to which pixels pass as square."""
 

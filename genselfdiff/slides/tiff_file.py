@@ -38,7 +38,9 @@ def open_tiff(path: Path) -> StoredImage:
         except InputError:
             raise
         except Exception as error:  # damaged tags fail in many ways inside tifffile
-            raise InputError(f"{path}: is no readable TIFF ({one_line(error)})") from error
+            raise InputError(
+                f"{path}: is no readable TIFF ({one_line(error)}); is it whole?"
+            ) from error
         on_failure.pop_all()
     return StoredImage(levels, mpp, file.close)
 

@@ -104,8 +104,11 @@ class RunConfig:
             ModelError: no such file, or not settings of this stage.
         """
         content = read_config(path)
-        if content.pop("stage") != cls.stage:
-            raise ModelError(f"{path}: not a run of `gsd train {cls.stage}`")
+        stage = content.pop("stage")
+        if stage != cls.stage:
+            raise ModelError(
+                f"{path.parent}: a run of `gsd train {stage}`, not of `gsd train {cls.stage}`"
+            )
         unknown = content.keys() - {field.name for field in fields(cls)}
         if unknown:
             raise ModelError(

@@ -28,7 +28,7 @@ from genselfdiff.losses import MultiLoss
 from genselfdiff.models import create_model, load_initial_weights
 from genselfdiff.models.weights import read_authors_checkpoint
 from genselfdiff.slides import open_slide
-from genselfdiff.slides.resolution import SAME_SCALE, agree
+from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, MAX_ENLARGEMENT, SAME_SCALE, agree
 from genselfdiff.training.config import FinetuneConfig, PretrainConfig
 from genselfdiff.training.loop import train
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
@@ -79,7 +79,12 @@ def finetune(
         run.create()
         _with_absolute_paths(config).write(run.config)
     best = train(task, network, config, run, progress=progress)
-    logger.info("best mean Dice on the validation images %.4f; checkpoints in %s", best, run.path)
+    logger.info(
+        "best validation score (mean Dice of the classes without %s) %.4f; checkpoints in %s",
+        config.classes[0],
+        best or 0.0,
+        run.path,
+    )
     return run
 
 
@@ -161,6 +166,12 @@ def _complete(config: FinetuneConfig, pairs: Sequence[Pair]) -> FinetuneConfig:
         ignore_label=config.ignore_label,
     )
     image_mpp = _images_mpp(pairs, config.image_mpp)
+    if config.mpp is not None and image_mpp > BLURRED_ENLARGEMENT * config.mpp:
+        logger.warning(
+            "%g um/px is coarser than --resample-to %g: the images will be blurred",
+            image_mpp,
+            config.mpp,
+        )
     config = replace(
         config,
         classes=config.classes or _class_names(summary.num_classes),
@@ -242,6 +253,10 @@ def segmenter_network(config: FinetuneConfig) -> nn.Module:
 
 def _initial_weights(init: str) -> dict[str, torch.Tensor]:
     path = Path(init)
+    if not path.exists():
+        raise ModelError(
+            f"{init}: no such run folder or checkpoint; --init none trains from scratch"
+        )
     if path.is_dir():
         return read_checkpoint(RunFolder(path).best).weights
     if path.suffix in (".pth", ".pt"):
@@ -255,10 +270,16 @@ def _initial_weights(init: str) -> dict[str, torch.Tensor]:
 def _load(config: FinetuneConfig, pairs: Sequence[Pair]) -> LabelledImages:
     assert config.image_mpp is not None and config.mpp is not None
     same = agree(config.image_mpp, config.mpp, SAME_SCALE)
+    enlargement = config.image_mpp / config.mpp
+    if enlargement > MAX_ENLARGEMENT:
+        raise InputError(
+            f"{config.images}: {config.image_mpp:g} um/px would be enlarged {enlargement:.0f} times"
+            f" to reach {config.mpp:g}: check --mpp and --resample-to"
+        )
     return LabelledImages(
         pairs,
         num_classes=len(config.classes),
         foreground=config.foreground,
         ignore_label=config.ignore_label,
-        scale=1.0 if same else config.image_mpp / config.mpp,
+        scale=1.0 if same else enlargement,
     )

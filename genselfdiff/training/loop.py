@@ -78,6 +78,8 @@ def train(
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     step, best = _restore(network, optimiser, run)
+    if step:
+        logger.info("going on after step %d of %d", step, config.steps)
 
     size = config.batch_size
     loader = DataLoader(

@@ -57,7 +57,13 @@ def pretrain(
     training, validation = split_sources(
         sources, mpp=config.mpp, tile_size=config.tile_size, seed=config.seed
     )
-    logger.info("%d sources for training, %d for validation", len(training), len(validation))
+    shared = {source.path for source in training} & {source.path for source in validation}
+    logger.info(
+        "tiles from %d files for training, from %d %s for validation",
+        len(training),
+        len(validation),
+        "held-out regions of the same files" if shared else "others",
+    )
     task = PretrainTask(
         config,
         schedule,

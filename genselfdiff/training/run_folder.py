@@ -145,7 +145,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ModelError: missing, damaged, or not one of ours.
     """
     if not path.is_file():
-        raise ModelError(f"{path}: no such checkpoint: has the run reached its first validation?")
+        raise ModelError(
+            f"{path}: not there yet: the run has to reach its first validation; go on with --resume"
+        )
     weights: dict[str, torch.Tensor] = {}
     optimiser: dict[int, dict[str, torch.Tensor]] = {}
     try:

@@ -46,7 +46,9 @@ def sample_run(
     config = PretrainConfig.read(folder.config)
     size = config.tile_size if size is None else size
     if count < 1 or size < 8 or size % 8:
-        raise InputError(f"{count} images of {size} pixels: at least 1, a multiple of 8 pixels")
+        raise InputError(
+            f"--count {count} must be at least 1, and --size {size} a positive multiple of 8"
+        )
     if not 1 <= steps <= config.timesteps:
         raise InputError(f"{steps} steps: between 1 and the {config.timesteps} of the run")
     network = create_model(config.architecture or DEFAULT_ARCHITECTURE, width=config.width)

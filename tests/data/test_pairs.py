@@ -190,7 +190,15 @@ def test_classes_are_counted_and_values_beyond_them_named(pair: Callable[..., Pa
         inspect_masks(pairs, num_classes=2)
     message = str(caught.value)
     assert "many.png: mask values 2, 3 are beyond the 2 classes" in message
-    assert "--foreground" in message and "--classes" in message
+    assert "--foreground" in message
+
+
+def test_instance_numbers_with_an_ignored_one_are_doubted(
+    pair: Callable[..., Pair], caplog: pytest.LogCaptureFixture
+) -> None:
+    instances = np.arange(400, dtype=np.uint16).reshape(20, 20)
+    inspect_masks([pair(instances, "many")], foreground=True, ignore_label=255)
+    assert "seem to hold instance numbers" in caplog.text
 
 
 def test_masks_of_0_and_255_are_recognised_over_the_whole_set(

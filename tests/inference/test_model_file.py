@@ -209,7 +209,7 @@ def test_files_that_are_no_models(tmp_path, conv_net, info):
 
     for path, message in (
         (tmp_path / "absent.ts", "no such"),
-        (tmp_path, "no such"),
+        (tmp_path, "a folder: 'gsd export"),
         (text, "not a model file"),
         (checkpoint, "a checkpoint without gsd.json"),
         (foreign, "a TorchScript file without gsd.json"),

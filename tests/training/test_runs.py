@@ -226,6 +226,14 @@ def test_ignored_pixels_neither_teach_nor_count(tmp_path, fields, finetune_confi
         dataclasses.replace(finetune_config, ignore_label=1, classes=("background", "foreground"))
 
 
+def test_an_absurd_enlargement_is_refused(tmp_path, finetune_config):
+    for image_mpp, mpp in ((25.0, 0.5), (0.5, 0.05)):
+        config = dataclasses.replace(finetune_config, image_mpp=image_mpp, mpp=mpp)
+        with pytest.raises(InputError, match=r"times to reach .*check --mpp"):
+            finetune(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_unknown_resolution_is_asked_for(tmp_path, finetune_config, pretrain_config):
     with pytest.raises(InputError, match=r"patient0-a\.png: .*--mpp"):
         finetune(dataclasses.replace(finetune_config, image_mpp=None), tmp_path / "run")
@@ -331,7 +339,9 @@ def test_damaged_checkpoints_are_named(tmp_path, pretrain_config):
         pretrain(pretrain_config, run.path, resume=True, progress=False)
     with pytest.raises(ModelError, match="not a run folder"):
         export_run(tmp_path / "nowhere", tmp_path / "model.ts")
-    with pytest.raises(ModelError, match="not a run of `gsd train finetune`"):
+    with pytest.raises(
+        ModelError, match=r"run: a run of `gsd train pretrain`, not of `gsd train finetune`"
+    ):
         export_run(run.path, tmp_path / "model.ts")
     config = json.loads(run.config.read_text())
     run.config.write_text(json.dumps(config | {"width": 16}))
