@@ -8,6 +8,9 @@ STABLE_TORCH_LIBRARY(gsd, m) {
         "add_noise(Tensor x0, Tensor t, Tensor alpha_bars, int seed, int offset)"
         " -> (Tensor x_t, Tensor noise)");
     m.def(
+        "multi_loss(Tensor logits, Tensor labels, Tensor? class_weights, bool pixel_form,"
+        " float focal_gamma, int? ignore_label) -> (Tensor loss, Tensor grad_logits)");
+    m.def(
         "p2_loss(Tensor pred, Tensor noise, Tensor t, Tensor weights, bool mean)"
         " -> (Tensor loss, Tensor grad_pred)");
 }

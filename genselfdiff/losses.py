@@ -5,7 +5,7 @@ from torch import nn
 
 from genselfdiff.diffusion.schedule import NoiseSchedule
 from genselfdiff.errors import InputError
-from genselfdiff.kernels import multi_loss_components, p2_loss
+from genselfdiff.kernels import multi_loss, multi_loss_components, p2_loss
 from genselfdiff.kernels.multi_loss.reference import FORMS
 
 REDUCTIONS = ("mean", "batch_sum")
@@ -66,7 +66,7 @@ class MultiLoss(nn.Module):
         self.ignore_label = ignore_label
 
     def components(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Both parts, under "structural_similarity" and "focal"."""
+        """Both parts, under "structural_similarity" and "focal", in plain torch."""
         similarity, focal = multi_loss_components(
             logits, labels, self.form, self.focal_gamma, self.class_weights, self.ignore_label
         )
@@ -74,5 +74,6 @@ class MultiLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Sum of both parts."""
-        parts = self.components(logits, labels)
-        return parts["structural_similarity"] + parts["focal"]
+        return multi_loss(
+            logits, labels, self.form, self.focal_gamma, self.class_weights, self.ignore_label
+        )

@@ -20,23 +20,6 @@ using gsd::Tensor;
 constexpr int64_t kRun = 4096;         // elements; a multiple of what the kernels take at once
 constexpr int64_t kRunsPerThread = 4;  // fewer are not worth a thread
 
-using Kernel = void (*)(const gsd::AddNoiseRun&);
-
-Kernel kernel() {
-    switch (gsd::selected_isa()) {
-#ifdef GSD_HAVE_AVX512
-        case gsd::Isa::avx512:
-            return gsd::add_noise_avx512;
-#endif
-#ifdef GSD_HAVE_AVX2
-        case gsd::Isa::avx2:
-            return gsd::add_noise_avx2;
-#endif
-        default:
-            return gsd::add_noise_generic;
-    }
-}
-
 Element element_of(const Tensor& x0) {
     switch (x0.scalar_type()) {
         case ScalarType::Byte:
@@ -83,7 +66,7 @@ std::tuple<Tensor, Tensor> add_noise(const Tensor& x0, const Tensor& t, const Te
     const int64_t in_size = clean.element_size(), out_size = x_t.element_size();
     const int64_t sample_size = clean.numel() / batch;
     const int64_t runs = (sample_size + kRun - 1) / kRun;  // a sample
-    const Kernel run_kernel = kernel();
+    const auto run_kernel = GSD_SELECT_KERNEL(add_noise);
     torch::stable::parallel_for(0, batch * runs, kRunsPerThread, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const int64_t b = i / runs, start = (i % runs) * kRun;

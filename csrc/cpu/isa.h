@@ -43,7 +43,7 @@ inline bool cpu_has(Isa isa) {
             return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
         case Isa::avx2:
-            return __builtin_cpu_supports("avx2");
+            return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
         default:
             return true;
     }
@@ -73,5 +73,39 @@ inline Isa selected_isa() {
     }
     return best;
 }
+
+// One kernel, compiled for each instruction set; null where it is not.
+template <class Kernel>
+struct Variants {
+    Kernel* generic;
+    Kernel* avx2;
+    Kernel* avx512;
+
+    Kernel* selected() const {
+        switch (selected_isa()) {
+            case Isa::avx512:
+                return avx512;
+            case Isa::avx2:
+                return avx2;
+            default:
+                return generic;
+        }
+    }
+};
+
+#ifdef GSD_HAVE_AVX2
+#define GSD_AVX2_KERNEL(name) gsd::avx2::name
+#else
+#define GSD_AVX2_KERNEL(name) nullptr
+#endif
+#ifdef GSD_HAVE_AVX512
+#define GSD_AVX512_KERNEL(name) gsd::avx512::name
+#else
+#define GSD_AVX512_KERNEL(name) nullptr
+#endif
+#define GSD_SELECT_KERNEL(name)                                                            \
+    gsd::Variants<decltype(gsd::generic::name)>{gsd::generic::name, GSD_AVX2_KERNEL(name), \
+                                                GSD_AVX512_KERNEL(name)}                   \
+        .selected()
 
 }  // namespace gsd

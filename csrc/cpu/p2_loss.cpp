@@ -20,23 +20,6 @@ using gsd::Tensor;
 constexpr int64_t kRun = 8192;         // elements; fixed, so that the sums never depend on threads
 constexpr int64_t kRunsPerThread = 4;  // fewer are not worth a thread
 
-using Kernel = double (*)(const gsd::P2LossRun&);
-
-Kernel kernel() {
-    switch (gsd::selected_isa()) {
-#ifdef GSD_HAVE_AVX512
-        case gsd::Isa::avx512:
-            return gsd::p2_loss_avx512;
-#endif
-#ifdef GSD_HAVE_AVX2
-        case gsd::Isa::avx2:
-            return gsd::p2_loss_avx2;
-#endif
-        default:
-            return gsd::p2_loss_generic;
-    }
-}
-
 void check_images(const Tensor& pred, const Tensor& noise) {
     const ScalarType type = pred.scalar_type();
     STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16,
@@ -74,7 +57,7 @@ std::tuple<Tensor, Tensor> p2_loss(const Tensor& pred, const Tensor& noise, cons
     const int64_t runs = (sample_size + kRun - 1) / kRun;  // a sample
     const double divisor = static_cast<double>(sample_size) * static_cast<double>(mean ? batch : 1);
     std::vector<double> sums(static_cast<size_t>(batch * runs));
-    const Kernel run_kernel = kernel();
+    const auto run_kernel = GSD_SELECT_KERNEL(p2_loss);
     torch::stable::parallel_for(0, batch * runs, kRunsPerThread, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             const int64_t b = i / runs, start = (i % runs) * kRun;

@@ -31,13 +31,18 @@ class Operation:
     name: str
     cpp_dtypes: frozenset[torch.dtype]
 
-    def backend(self, device: torch.device, dtype: torch.dtype) -> str:
+    def backend(self, device: torch.device, dtype: torch.dtype, obstacle: str = "") -> str:
         """``cpp`` or ``reference`` for a tensor of that device and dtype.
+
+        Args:
+            device: where the operation is to run.
+            dtype: of its main argument.
+            obstacle: what else keeps the native kernel from running, in words; empty: nothing.
 
         Raises:
             InputError: GSD_KERNELS or GSD_CPU_ISA asks for what is unknown or cannot run.
         """
-        return _backend(self.name, self.cpp_dtypes, device.type, dtype)
+        return _backend(self.name, self.cpp_dtypes, device.type, dtype, obstacle)
 
     def register(self, schema: str, plain: Callable[..., Any], shapes: Callable[..., Any]) -> None:
         """Make the operation callable wherever the native library does not.
@@ -57,13 +62,15 @@ class Operation:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _backend(name: str, cpp_dtypes: frozenset[torch.dtype], device: str, dtype: torch.dtype) -> str:
+def _backend(
+    name: str, cpp_dtypes: frozenset[torch.dtype], device: str, dtype: torch.dtype, obstacle: str
+) -> str:
     choice = os.environ.get("GSD_KERNELS") or "auto"
     if choice not in CHOICES:
         raise InputError(f"GSD_KERNELS={choice} is unknown; choose one of: {', '.join(CHOICES)}")
     if choice == "reference":
         return "reference"
-    obstacle = _cpp_obstacle(name, cpp_dtypes, device, dtype)
+    obstacle = obstacle or _cpp_obstacle(name, cpp_dtypes, device, dtype)
     if choice in ("triton", "cuda"):
         obstacle = f"{name} has no {choice} implementation"
     if choice != "auto" and obstacle:

@@ -1,8 +1,12 @@
+"""The multi-loss: its definition, the authors' figures, and the native kernel against float64."""
+
 import numpy as np
 import pytest
 import torch
 
 from genselfdiff.errors import InputError
+from genselfdiff.kernels import multi_loss
+from genselfdiff.kernels.multi_loss import reference
 from genselfdiff.losses import MultiLoss
 
 
@@ -113,3 +117,209 @@ def test_perfect_prediction_is_nearly_free():
 def test_unknown_form_is_refused():
     with pytest.raises(InputError, match="scalar, pixel"):
         MultiLoss("image")
+
+
+SHAPES = [
+    (2, 3, 11, 7),
+    (1, 2, 1, 1),
+    (3, 4, 64, 65),
+    (1, 10, 33, 70),
+    (2, 1, 5, 5),
+    (1, 2, 8, 1030),
+]
+
+
+def random_case(shape, dtype=torch.float32, spread=3.0):
+    generator = torch.Generator().manual_seed(5)
+    n, c, h, w = shape
+    logits = (spread * torch.randn(shape, generator=generator)).to(dtype)
+    return logits, torch.randint(0, c, (n, h, w), generator=generator)
+
+
+def with_gradient(logits, labels, **options):
+    logits = logits.detach().requires_grad_()
+    loss = multi_loss(logits, labels, **options)
+    (grad,) = torch.autograd.grad(loss, logits)
+    return loss.detach().double(), grad.double()
+
+
+def assert_as_good_as_plain_torch(monkeypatch, logits, labels, **options):
+    """The error against float64 is at most twice that of plain torch in the same precision."""
+    weights = options.pop("class_weights", None)
+    ours = with_gradient(logits, labels, class_weights=weights, **options)
+    monkeypatch.setenv("GSD_KERNELS", "reference")
+    monkeypatch.delenv("GSD_CPU_ISA", raising=False)
+    plain = with_gradient(logits, labels, class_weights=weights, **options)
+    exact = with_gradient(
+        logits.double(),
+        labels,
+        class_weights=None if weights is None else weights.double(),
+        **options,
+    )
+    for name, our, their, truth in zip(
+        ("loss", "gradient of logits"), ours, plain, exact, strict=True
+    ):
+        rounding = torch.finfo(logits.dtype if name != "loss" else torch.float32).eps
+        allowed = 2 * (their - truth).abs().max() + rounding * truth.abs().max()
+        assert (our - truth).abs().max() <= allowed, name
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("form", ["scalar", "pixel"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_instruction_set_agrees_with_float64(monkeypatch, isa, shape, form, dtype):
+    logits, labels = random_case(shape, dtype)
+    assert_as_good_as_plain_torch(monkeypatch, logits, labels, form=form)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 1.5, 2.0, 5.0])
+@pytest.mark.parametrize("form", ["scalar", "pixel"])
+@pytest.mark.parametrize("ignore", [None, 1, 255])
+def test_every_option_agrees_with_float64(monkeypatch, isa, gamma, form, ignore):
+    logits, labels = random_case((2, 3, 30, 41))
+    if ignore == 255:
+        labels[:, 10:] = 255
+    weights = torch.tensor([0.5, 2.0, 1.5])
+    assert_as_good_as_plain_torch(
+        monkeypatch,
+        logits,
+        labels,
+        form=form,
+        focal_gamma=gamma,
+        class_weights=weights,
+        ignore_label=ignore,
+    )
+
+
+@pytest.mark.parametrize("form", ["scalar", "pixel"])
+@pytest.mark.parametrize(
+    "shift", [0.0, 20.0, 200.0, 1e4], ids=["even", "sure", "underflow", "huge"]
+)
+def test_planes_that_are_nearly_constant_agree_with_float64(monkeypatch, isa, form, shift):
+    logits, labels = random_case((2, 3, 40, 40), spread=0.01)
+    logits[:, 0] += shift
+    labels[0] = 1  # one class everywhere, the others absent
+    assert_as_good_as_plain_torch(monkeypatch, logits, labels, form=form)
+
+
+def test_the_gradient_in_closed_form_is_that_of_autograd(case):
+    logits, labels = case
+    labels[:, :2] = 255
+    weights = torch.tensor([0.5, 2.0, 1.5], dtype=torch.float64)
+    for pixel_form in (False, True):
+        for gamma in (0.0, 1.0, 2.0, 3.5):
+            arguments = (labels, weights, pixel_form, gamma, 255)
+            loss, grad = reference.multi_loss(logits, *arguments)
+            expected = sum(reference.components(logits, *arguments))
+            (wanted,) = torch.autograd.grad(expected, logits)
+            torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=0)
+            torch.testing.assert_close(grad, wanted, rtol=1e-10, atol=1e-14)
+
+
+def test_results_do_not_depend_on_threads_or_on_what_memory_held(isa, monkeypatch):
+    logits, labels = random_case((3, 4, 90, 100))
+    before = torch.get_num_threads()
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    results = []
+    try:
+        for threads in (1, 2, 3, 1):
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(threads == 2)  # fills new memory with NaN
+            results.append(torch.ops.gsd.multi_loss(logits, labels, None, False, 2.0, None))
+            results.append(torch.ops.gsd.multi_loss(logits[:1], labels[:1], None, True, 2.0, None))
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(before)
+    for i, (loss, grad) in enumerate(results):
+        assert torch.equal(loss, results[i % 2][0])
+        assert torch.equal(grad, results[i % 2][1])
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x.contiguous(memory_format=torch.channels_last),
+        lambda x: x.repeat_interleave(2, dim=3)[..., ::2],
+    ],
+    ids=["channels_last", "strided"],
+)
+def test_strides_and_label_types_do_not_matter(backend, view):
+    logits, labels = random_case((2, 3, 10, 14))
+    loss, grad = with_gradient(logits, labels)
+    for labels_as in (labels.int(), labels.to(torch.uint8), labels.mT.contiguous().mT):
+        again, grad_again = with_gradient(view(logits), labels_as)
+        torch.testing.assert_close(again, loss, rtol=1e-6, atol=0)
+        torch.testing.assert_close(grad_again, grad, rtol=1e-5, atol=1e-9)
+
+
+def test_many_classes_are_left_to_plain_torch(monkeypatch):
+    logits, labels = random_case((1, 300, 4, 4))
+    monkeypatch.delenv("GSD_KERNELS", raising=False)
+    loss, grad = with_gradient(logits, labels)
+    exact, exact_grad = with_gradient(logits.double(), labels)
+    torch.testing.assert_close(loss, exact, rtol=1e-5, atol=0)
+    torch.testing.assert_close(grad, exact_grad, rtol=1e-3, atol=1e-7)
+    monkeypatch.setenv("GSD_KERNELS", "cpp")
+    with pytest.raises(InputError, match="takes up to 256 classes"):
+        multi_loss(logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": torch.tensor([[[0, 3]]])}, "label 3 is none of the 3 classes"),
+        ({"labels": torch.tensor([[[0, -1]]])}, "label -1 is none of the 3 classes"),
+        ({"labels": torch.tensor([[[0, 2**32 + 1]]])}, "label 4294967297 is none"),
+        ({"labels": torch.tensor([[[0, 1, 2]]])}, r"integers of shape \(1, 1, 2\)"),
+        ({"labels": torch.tensor([[[0.0, 1.0]]])}, "must be integers"),
+        ({"logits": torch.zeros(1, 3, 2)}, r"shape \(N, C, H, W\)"),
+        ({"class_weights": torch.ones(2)}, r"class_weights must have shape \(3,\)"),
+        ({"focal_gamma": 0.5}, "focal_gamma must be 0 or at least 1, not 0.5"),
+        ({"focal_gamma": float("nan")}, "focal_gamma must be 0 or at least 1"),
+    ],
+)
+def test_bad_arguments_are_named(backend, change, message):
+    good = {"logits": torch.zeros(1, 3, 1, 2), "labels": torch.tensor([[[0, 2]]])}
+    with pytest.raises(RuntimeError, match=message):
+        multi_loss(**(good | change))
+    with pytest.raises(ValueError, match="form must be one of scalar, pixel, not Pixel"):
+        multi_loss(**good, form="Pixel")
+
+
+def test_an_empty_batch_costs_nothing(backend):
+    logits, labels = torch.zeros(0, 3, 4, 4), torch.zeros(0, 4, 4, dtype=torch.int64)
+    loss, grad = with_gradient(logits, labels)
+    assert loss == 0
+    assert grad.shape == logits.shape
+
+
+def test_a_second_derivative_is_refused_clearly():
+    logits, labels = random_case((1, 2, 3, 3))
+    logits.requires_grad_()
+    loss, _ = torch.ops.gsd.multi_loss(logits, labels, None, False, 2.0, None)
+    (grad,) = torch.autograd.grad(loss, logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="multi_loss has no second derivative"):
+        torch.autograd.grad(grad.square().sum(), logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 0.5])])
+def test_the_operation_is_registered_properly(dtype, weights):
+    logits, labels = random_case((2, 3, 4, 5), dtype)
+    torch.library.opcheck(
+        torch.ops.gsd.multi_loss.default,
+        (logits.requires_grad_(), labels, weights, False, 2.0, 255),
+    )
+
+
+def test_compiles_in_one_graph(backend):
+    logits, labels = random_case((2, 3, 4, 5))
+    logits.requires_grad_()
+
+    def loss(x):
+        return multi_loss(x * 2.0, labels)
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    (one,) = torch.autograd.grad(compiled(logits), logits)
+    (other,) = torch.autograd.grad(loss(logits), logits)
+    torch.testing.assert_close(one, other)

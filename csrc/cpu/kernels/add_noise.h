@@ -1,10 +1,11 @@
-// x_t = signal * x_0 + sigma * noise over a run of elements of one sample; see add_noise_kernel.h.
+// x_t = signal * x_0 + sigma * noise over a run of elements of one sample; see add_noise.cpp.
 
 #pragma once
 
 #include <cstdint>
 
 #include "cpu/kernels/element.h"
+#include "cpu/kernels/variants.h"
 
 namespace gsd {
 
@@ -21,8 +22,6 @@ struct AddNoiseRun {
     float sigma;   // sqrt(1 - abar_t)
 };
 
-void add_noise_generic(const AddNoiseRun& run);
-void add_noise_avx2(const AddNoiseRun& run);
-void add_noise_avx512(const AddNoiseRun& run);
+GSD_DECLARE_KERNEL(void, add_noise, const AddNoiseRun& run)
 
 }  // namespace gsd

@@ -1,10 +1,11 @@
-// Squared error and its gradient over a run of elements of one sample; see p2_loss_kernel.h.
+// Squared error and its gradient over a run of elements of one sample; see p2_loss.cpp.
 
 #pragma once
 
 #include <cstdint>
 
 #include "cpu/kernels/element.h"
+#include "cpu/kernels/variants.h"
 
 namespace gsd {
 
@@ -17,9 +18,7 @@ struct P2LossRun {
     float scale;  // grad = scale * (pred - noise)
 };
 
-// Each returns the sum of (pred - noise)^2 over the run.
-double p2_loss_generic(const P2LossRun& run);
-double p2_loss_avx2(const P2LossRun& run);
-double p2_loss_avx512(const P2LossRun& run);
+// Returns the sum of (pred - noise)^2 over the run.
+GSD_DECLARE_KERNEL(double, p2_loss, const P2LossRun& run)
 
 }  // namespace gsd

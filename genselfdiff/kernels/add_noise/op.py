@@ -59,6 +59,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor
     _, t, alpha_bars, _, _ = inputs
     ctx.save_for_backward(t, alpha_bars)
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # no zeros for the second result
 
 
 def _backward(ctx: Any, grad_x_t: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

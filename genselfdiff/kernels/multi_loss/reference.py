@@ -1,9 +1,4 @@
-"""The multi-loss of stage 2 (structural similarity and focal) in plain torch.
-
-Source: GenSelfDiff-HIS (IEEE TMI 2024); the structural similarity loss is that of Zhao, Wu and Cai,
-arXiv 1910.08711. The published equation ("pixel") and the authors' code ("scalar") differ in where
-the cross entropy enters; both are here.
-"""
+"""The multi-loss in plain torch: the truth for the fast ones."""
 
 import math
 
@@ -15,64 +10,28 @@ STABILISER = 0.01  # C in the paper
 ERROR_SHARE = 0.1  # pixels with an error above this share of the plane's largest count
 
 
-def multi_loss_components(
+def components(
     logits: torch.Tensor,
     labels: torch.Tensor,
-    form: str = "scalar",
-    focal_gamma: float = 2.0,
-    class_weights: torch.Tensor | None = None,
-    ignore_label: int | None = None,
+    class_weights: torch.Tensor | None,
+    pixel_form: bool,
+    focal_gamma: float,
+    ignore_label: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Structural similarity loss and focal loss of ``logits`` against ``labels``.
-
-    Args:
-        logits: (N, C, H, W) floating; softmax is applied here, over C, through log-softmax, so that
-            a probability that underflows costs a large loss and not an infinite one.
-        labels: (N, H, W) integer class indices.
-        form: "scalar" (authors' code: masked structural error times the mean cross entropy) or
-            "pixel" (published equation: the cross entropy weights each pixel).
-        focal_gamma: exponent of the focal loss.
-        class_weights: (C,), or None. Weight ``w_c`` multiplies the focal and cross-entropy terms of
-            pixels of true class c and the structural terms of plane c (so the "pixel" form, a
-            product of both, carries its square); denominators stay counts.
-        ignore_label: pixels with this label leave every mean, deviation, maximum, sum and count.
-
-    Returns:
-        Two scalars, (structural similarity, focal), in the dtype of ``logits``. All pixels ignored
-        gives zeros with zero gradients.
-
-    Raises:
-        RuntimeError: shapes or dtypes do not fit, a label is neither a class nor ``ignore_label``,
-            no such form, or an exponent between 0 and 1, whose gradient is infinite at p = 1.
-    """
-    check(logits, labels, form, focal_gamma, class_weights, ignore_label)
-    n, c, height, width = logits.shape
+    """Both parts; see :func:`genselfdiff.kernels.multi_loss_components`."""
+    check(logits, labels, focal_gamma, class_weights, ignore_label)
     log_p = F.log_softmax(logits.flatten(2), dim=1)
-    flat = labels.reshape(n, 1, height * width).long()
-    valid = (
-        torch.ones_like(flat, dtype=torch.bool) if ignore_label is None else flat != ignore_label
-    )
-    safe = flat.clamp(0, c - 1)
-    target = torch.zeros_like(log_p).scatter_(1, safe, 1.0)
-    inside = valid.to(log_p.dtype)
-    weights = torch.ones(c, dtype=log_p.dtype, device=log_p.device)
-    if class_weights is not None:
-        weights = class_weights.to(log_p)
+    safe, target, inside, weights = _prepared(log_p, labels, class_weights, ignore_label)
     pixels = inside.sum().clamp(min=1.0)
-
     log_p_true = log_p.gather(1, safe)
-    pixel_weight = weights[safe] * inside
-    cross_entropy = -log_p_true * pixel_weight
+    cross_entropy = -log_p_true * weights[safe] * inside
     focal = ((1.0 - log_p_true.exp()) ** focal_gamma * cross_entropy).sum() / pixels
 
-    p = log_p.exp()
-    error = (_standardised(target, inside) - _standardised(p, inside)).abs()
-    with torch.no_grad():
-        masked = error * inside
-        counted = (masked > ERROR_SHARE * masked.amax(dim=2, keepdim=True)).to(error.dtype) * inside
-        count = counted.sum().clamp(min=1.0)
+    error = (_standardised(target, inside)[0] - _standardised(log_p.exp(), inside)[0]).abs()
+    counted = _counted(error.detach(), inside)
+    count = counted.sum().clamp(min=1.0)
     structural = error * counted * weights[None, :, None]
-    if form == "pixel":
+    if pixel_form:
         similarity = (structural * target * -log_p * weights[None, :, None]).sum() / count
     else:
         similarity = structural.sum() / count * (cross_entropy.sum() / pixels)
@@ -82,22 +41,65 @@ def multi_loss_components(
 def multi_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
-    form: str = "scalar",
-    focal_gamma: float = 2.0,
-    class_weights: torch.Tensor | None = None,
-    ignore_label: int | None = None,
-) -> torch.Tensor:
-    """Sum of both parts of ``multi_loss_components`` (equal weights, as published)."""
-    similarity, focal = multi_loss_components(
-        logits, labels, form, focal_gamma, class_weights, ignore_label
+    class_weights: torch.Tensor | None,
+    pixel_form: bool,
+    focal_gamma: float,
+    ignore_label: int | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain-torch ``gsd::multi_loss``: the loss and its gradient in ``logits``, in closed form.
+
+    With e the standardised probability of a plane, i = 1 / (std + C), and n its valid pixels:
+    d e_k / d p_j = i (delta_kj - 1/n) - e_k i (p_j - mean) / ((n - 1) std).
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    wide = logits.detach().to(dtype)
+    similarity, focal = components(
+        wide, labels, class_weights, pixel_form, focal_gamma, ignore_label
     )
-    return similarity + focal
+    log_p = F.log_softmax(wide.flatten(2), dim=1)
+    p = log_p.exp()
+    safe, target, inside, weights = _prepared(log_p, labels, class_weights, ignore_label)
+    pixels = inside.sum().clamp(min=1.0)
+    log_p_true, p_true, weight = log_p.gather(1, safe), p.gather(1, safe), weights[safe] * inside
+    plane_weights = weights[None, :, None]
+
+    wanted, _, _ = _standardised(target, inside)
+    found, mean, deviation = _standardised(p, inside)
+    counted = _counted((wanted - found).abs(), inside)
+    count = counted.sum().clamp(min=1.0)
+    error = ((wanted - found).abs() * counted * plane_weights).sum() / count
+    mean_cross_entropy = (-log_p_true * weight).sum() / pixels
+
+    # d similarity / d e, then / d p.
+    slope = (found - wanted).sign() * counted * plane_weights / count
+    by_log = torch.zeros_like(log_p_true)  # d loss / d ln p of the true class, negated
+    if pixel_form:
+        slope = slope * target * -log_p_true * plane_weights
+        structural = (wanted - found).abs() * counted * target * plane_weights**2
+        by_log = structural.sum(dim=1, keepdim=True) / count
+    else:
+        slope = slope * mean_cross_entropy
+        by_log = error / pixels * weight
+    inverse = 1.0 / (deviation + STABILISER)
+    n = inside.sum(dim=2, keepdim=True)
+    by_deviation = torch.where(
+        deviation > 0, (slope * found).sum(dim=2, keepdim=True) / ((n - 1) * deviation), 0.0
+    )
+    by_p = inverse * (slope - slope.sum(dim=2, keepdim=True) / n.clamp(min=1.0))
+    by_p = (by_p - inverse * (p - mean) * by_deviation) * inside
+
+    q = 1.0 - p_true
+    by_focal = q**focal_gamma
+    if focal_gamma:
+        by_focal = by_focal - focal_gamma * q ** (focal_gamma - 1.0) * p_true * log_p_true
+    by_log = by_log + weight / pixels * by_focal
+    grad = p * (by_p - (p * by_p).sum(dim=1, keepdim=True)) + by_log * (p - target) * inside
+    return similarity + focal, grad.reshape(logits.shape).to(logits.dtype).contiguous()
 
 
 def check(
     logits: torch.Tensor,
     labels: torch.Tensor,
-    form: str,
     focal_gamma: float,
     class_weights: torch.Tensor | None,
     ignore_label: int | None,
@@ -107,8 +109,6 @@ def check(
     Values of labels are looked at on the CPU only, and not while compiling: elsewhere that would
     wait for the device.
     """
-    if form not in FORMS:
-        raise RuntimeError(f"multi_loss: form must be one of {', '.join(FORMS)}, not {form}")
     if focal_gamma != 0 and not 1 <= focal_gamma < math.inf:
         raise RuntimeError(f"multi_loss: focal_gamma must be 0 or at least 1, not {focal_gamma:g}")
     if logits.dim() != 4 or not logits.dtype.is_floating_point:
@@ -131,8 +131,31 @@ def check(
         )
 
 
-def _standardised(plane: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """(plane - mean + C) / (std + C) over the valid pixels; (N, C, P) with ``inside`` (N, 1, P)."""
+def _prepared(
+    log_p: torch.Tensor,
+    labels: torch.Tensor,
+    class_weights: torch.Tensor | None,
+    ignore_label: int | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Labels (N, 1, P) within 0..C-1, one-hot (N, C, P), valid as 0 or 1 (N, 1, P), weights."""
+    flat = labels.flatten(1)[:, None].long()
+    inside = torch.ones_like(flat) if ignore_label is None else flat != ignore_label
+    safe = flat.clamp(0, log_p.shape[1] - 1)
+    target = torch.zeros_like(log_p).scatter_(1, safe, 1.0)
+    weights = log_p.new_ones(log_p.shape[1]) if class_weights is None else class_weights.to(log_p)
+    return safe, target, inside.to(log_p.dtype), weights
+
+
+def _counted(error: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """1 for the valid pixels whose error exceeds a share of the largest of their plane, else 0."""
+    masked = error * inside
+    return (masked > ERROR_SHARE * masked.amax(dim=2, keepdim=True)).to(error.dtype)
+
+
+def _standardised(
+    plane: torch.Tensor, inside: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(plane - mean + C) / (std + C) over the valid pixels, the mean, and std; (N, C, P or 1)."""
     count = inside.sum(dim=2, keepdim=True)
     mean = (plane * inside).sum(dim=2, keepdim=True) / count.clamp(min=1.0)
     centred = (plane - mean) * inside
@@ -140,4 +163,4 @@ def _standardised(plane: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     # sqrt has an infinite slope at 0: a constant plane must give a zero gradient, not NaN.
     positive = variance > 0
     deviation = torch.where(positive, torch.where(positive, variance, 1.0).sqrt(), 0.0)
-    return (plane - mean + STABILISER) / (deviation + STABILISER)
+    return (plane - mean + STABILISER) / (deviation + STABILISER), mean, deviation

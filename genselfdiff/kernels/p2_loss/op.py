@@ -6,6 +6,7 @@ import torch
 
 from genselfdiff.kernels.backends import Operation
 from genselfdiff.kernels.p2_loss import reference
+from genselfdiff.kernels.ready_gradient import scale_gradient
 
 OPERATION = Operation("p2_loss", frozenset({torch.float32, torch.bfloat16}))
 
@@ -51,23 +52,6 @@ def p2_loss(
     return loss
 
 
-class _DifferentiableOnce(torch.autograd.Function):
-    """Passes a gradient on; being differentiated in turn is an error that names the operation."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: torch.Tensor, *sources: torch.Tensor) -> torch.Tensor:
-        """Give ``grad``, made to depend on ``sources`` in the eyes of autograd."""
-        return grad.view_as(grad)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Refuse."""
-        raise RuntimeError(
-            "p2_loss has no second derivative: its gradient is made in the forward pass;"
-            " use float64 or GSD_KERNELS=reference where one is needed"
-        )
-
-
 def _shapes(
     pred: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, weights: torch.Tensor, mean: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,15 +65,14 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor
     # pred and noise are only for the error message of a second derivative; both are alive anyway.
     ctx.save_for_backward(grad_pred, pred, noise)
     ctx.mark_non_differentiable(grad_pred)
+    ctx.set_materialize_grads(False)  # no zeros for the second result
 
 
 def _backward(
     ctx: Any, grad_loss: torch.Tensor, _: torch.Tensor
 ) -> tuple[torch.Tensor | None, ...]:
     grad_pred, pred, noise = ctx.saved_tensors
-    grad = grad_loss * grad_pred
-    if torch.is_grad_enabled():  # the caller asked for a graph of the gradient
-        grad = _DifferentiableOnce.apply(grad, pred, noise)  # type: ignore[no-untyped-call]
+    grad = scale_gradient("p2_loss", grad_loss, grad_pred, pred, noise)
     grad_noise = -grad if ctx.needs_input_grad[1] else None
     return grad, grad_noise, None, None, None
 

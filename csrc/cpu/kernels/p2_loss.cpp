@@ -2,12 +2,11 @@
 // accumulators that are added in a fixed order, so every instruction set gives the same bits.
 // Unnamed namespace: see bfloat16.h.
 
-#pragma once
+#include "cpu/kernels/p2_loss.h"
 
 #include <cstdint>
 
 #include "cpu/kernels/bfloat16.h"
-#include "cpu/kernels/p2_loss.h"
 
 namespace {
 
@@ -41,9 +40,8 @@ double p2_loss_run(const gsd::P2LossRun& run) {
     return sums[0];
 }
 
-inline double p2_loss_any(const gsd::P2LossRun& run) {
-    return run.element == gsd::Element::bfloat16 ? p2_loss_run<BFloat16>(run)
-                                                 : p2_loss_run<float>(run);
-}
-
 }  // namespace
+
+double gsd::GSD_ISA::p2_loss(const P2LossRun& run) {
+    return run.element == Element::bfloat16 ? p2_loss_run<BFloat16>(run) : p2_loss_run<float>(run);
+}

@@ -1,9 +1,9 @@
 // The noise kernel, written as plain loops over kLanes counters at a time so that the compiler
-// vectorises them for whatever instruction set the including file is compiled for. Without fused
+// vectorises them for whatever instruction set this file is compiled for. Without fused
 // multiply-add (see CMakeLists.txt) every operation is exactly rounded, so all of them give the
 // same bits. Unnamed namespace: see bfloat16.h.
 
-#pragma once
+#include "cpu/kernels/add_noise.h"
 
 #include <bit>
 #include <cmath>
@@ -14,7 +14,6 @@
 #endif
 
 #include "common/philox.h"
-#include "cpu/kernels/add_noise.h"
 #include "cpu/kernels/bfloat16.h"
 
 namespace {
@@ -182,7 +181,9 @@ void add_noise_run(const gsd::AddNoiseRun& run) {
     }
 }
 
-inline void add_noise_any(const gsd::AddNoiseRun& run) {
+}  // namespace
+
+void gsd::GSD_ISA::add_noise(const AddNoiseRun& run) {
     switch (run.element) {
         case gsd::Element::uint8:
             return add_noise_run<uint8_t, float>(run);
@@ -192,5 +193,3 @@ inline void add_noise_any(const gsd::AddNoiseRun& run) {
             return add_noise_run<BFloat16, BFloat16>(run);
     }
 }
-
-}  // namespace

@@ -1,0 +1,167 @@
+// Vectors of as many floats as a register of the instruction set holds that the including file is
+// compiled for, in the compiler's own vector types: + - * / and comparisons work on them lane by
+// lane, and a * b + c becomes one instruction where there is one. Unnamed namespace: see
+// bfloat16.h.
+
+#pragma once
+
+#include <cstdint>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#include "cpu/kernels/bfloat16.h"
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kFloats = 16;
+#elif defined(__AVX2__)
+constexpr int kFloats = 8;
+#else
+constexpr int kFloats = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * kFloats)));
+typedef int32_t Ints __attribute__((vector_size(4 * kFloats)));
+typedef uint32_t Words __attribute__((vector_size(4 * kFloats)));
+typedef uint16_t HalfWords __attribute__((vector_size(2 * kFloats)));
+typedef float LowFloats __attribute__((vector_size(2 * kFloats)));
+typedef double Doubles __attribute__((vector_size(4 * kFloats)));  // half as many
+
+inline Floats broadcast(float value) { return Floats{} + value; }
+
+inline Floats load(const float* source) {
+    Floats result;
+    __builtin_memcpy(&result, source, sizeof(result));
+    return result;
+}
+
+inline Floats load(const BFloat16* source) {
+    HalfWords bits;
+    __builtin_memcpy(&bits, source, sizeof(bits));
+    return (Floats)(__builtin_convertvector(bits, Words) << 16);
+}
+
+inline Ints load(const int32_t* source) {
+    Ints result;
+    __builtin_memcpy(&result, source, sizeof(result));
+    return result;
+}
+
+inline void store(float* target, Floats value) { __builtin_memcpy(target, &value, sizeof(value)); }
+
+// Rounds to nearest, ties to even; a NaN stays one.
+inline void store(BFloat16* target, Floats value) {
+    const Words bits = (Words)value;
+    const Words rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+    const Words result = value != value ? Words{} + 0x7FC0 : rounded;
+    const HalfWords half = __builtin_convertvector(result, HalfWords);
+    __builtin_memcpy(target, &half, sizeof(half));
+}
+
+// The first `count` elements; zero, or -1 for integers, in the other lanes.
+template <class T>
+inline Floats load_some(const T* source, int64_t count) {
+    Floats result = {};
+    for (int64_t i = 0; i < count; ++i) result[i] = to_float(source[i]);
+    return result;
+}
+
+inline Ints load_some(const int32_t* source, int64_t count) {
+    Ints result = Ints{} - 1;
+    for (int64_t i = 0; i < count; ++i) result[i] = source[i];
+    return result;
+}
+
+template <class T>
+inline void store_some(T* target, int64_t count, Floats value) {
+    T lanes[kFloats];
+    store(lanes, value);
+    for (int64_t i = 0; i < count; ++i) target[i] = lanes[i];
+}
+
+#if defined(__AVX512F__)
+inline Floats smaller(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
+inline Floats larger(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+inline Floats smaller(Floats a, Floats b) { return (Floats)_mm256_min_ps((__m256)a, (__m256)b); }
+inline Floats larger(Floats a, Floats b) { return (Floats)_mm256_max_ps((__m256)a, (__m256)b); }
+#else
+inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
+inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+#endif
+inline Floats magnitude(Floats a) { return (Floats)((Words)a & 0x7FFFFFFFu); }
+
+inline void widen(Floats value, Doubles& low, Doubles& high) {
+    LowFloats halves[2];
+    __builtin_memcpy(halves, &value, sizeof(value));
+    low = __builtin_convertvector(halves[0], Doubles);
+    high = __builtin_convertvector(halves[1], Doubles);
+}
+
+// The lanes, added in an order that is the same every time.
+inline double sum_of(Doubles value) {
+    double total = 0.0;
+    for (int i = 0; i < kFloats / 2; ++i) total += value[i];
+    return total;
+}
+
+inline double sum_of(Floats value) {
+    Doubles low, high;
+    widen(value, low, high);
+    return sum_of(low + high);
+}
+
+// e^x to 2 units in the last place, for x up to 88; towards 0 where it underflows. The polynomial
+// is that of Cephes' expf.
+inline Floats exp_of(Floats x) {
+#if defined(__AVX512F__)
+    const Floats n = (Floats)_mm512_roundscale_ps((__m512)(x * 1.44269504f), 0);
+#else
+    x = larger(x, broadcast(-87.33654f));
+    const Floats magic = broadcast(12582912.0f);  // 1.5 * 2^23: the sum is rounded to an integer,
+    const Floats shifted = x * 1.44269504f + magic;
+    const Floats n = shifted - magic;
+#endif
+    Floats r = x - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    Floats p = broadcast(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + (r + 1.0f);
+#if defined(__AVX512F__)
+    return (Floats)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    const Ints scale = ((Ints)shifted << 23) + (127 << 23);  // which is in its lowest bits
+    return p * (Floats)scale;
+#endif
+}
+
+// ln x of positive normal x. The polynomial is that of Cephes' logf.
+inline Floats log_of(Floats x) {
+    const Ints half_root = Ints{} + 0x3F3504F3;  // sqrt(1/2), the lower end of the mantissa's range
+    const Ints exponent = ((Ints)x - half_root) >> 23;
+    const Floats f = (Floats)((Ints)x - (exponent << 23)) - 1.0f;
+    const Floats e = __builtin_convertvector(exponent, Floats);
+    Floats p = broadcast(7.0376836292e-2f);
+    p = p * f - 1.1514610310e-1f;
+    p = p * f + 1.1676998740e-1f;
+    p = p * f - 1.2420140846e-1f;
+    p = p * f + 1.4249322787e-1f;
+    p = p * f - 1.6668057665e-1f;
+    p = p * f + 2.0000714765e-1f;
+    p = p * f - 2.4999993993e-1f;
+    p = p * f + 3.3333331174e-1f;
+    const Floats z = f * f;
+    Floats tail = p * f * z;
+    tail = tail + e * -2.12194440e-4f;
+    tail = tail - 0.5f * z;
+    return e * 0.693359375f + (f + tail);
+}
+
+}  // namespace
