@@ -14,7 +14,7 @@ SOURCES := $(shell find csrc genselfdiff cli -type f -not -name '*.py[co]') \
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test bench lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ demo: setup  ## the whole journey on the sample slide, in a few minutes; results
 test: setup  ## run the tests on the installed package
 	$(BIN)/pytest -q
 
+bench: setup  ## time the operations against plain torch; the table of benchmarks/RESULTS.md
+	$(BIN)/pytest -q benchmarks/test_operations.py --benchmark-json=.benchmarks.json
+	$(BIN)/python benchmarks/table.py .benchmarks.json
+
 lint: setup  ## ruff, mypy and clang-format, all without changing a file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -35,7 +39,7 @@ lint: setup  ## ruff, mypy and clang-format, all without changing a file
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 
 clean:  ## remove .venv, caches and the demo's results
-	rm -rf $(VENV) build demo .benchmarks .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build demo .benchmarks .benchmarks.json .mypy_cache .pytest_cache .ruff_cache
 	find csrc genselfdiff cli tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(TOOLS): Makefile

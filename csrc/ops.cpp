@@ -8,6 +8,13 @@ STABLE_TORCH_LIBRARY(gsd, m) {
         "add_noise(Tensor x0, Tensor t, Tensor alpha_bars, int seed, int offset)"
         " -> (Tensor x_t, Tensor noise)");
     m.def(
+        "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups, Tensor? shift,"
+        " Tensor? residual, float eps) -> (Tensor y, Tensor mean, Tensor rstd)");
+    m.def(
+        "group_norm_silu_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor bias, Tensor mean,"
+        " Tensor rstd) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor "
+        "grad_shift)");
+    m.def(
         "multi_loss(Tensor logits, Tensor labels, Tensor? class_weights, bool pixel_form,"
         " float focal_gamma, int? ignore_label) -> (Tensor loss, Tensor grad_logits)");
     m.def(

@@ -10,10 +10,12 @@
 
 namespace gsd {
 
-enum class Isa { generic, avx2, avx512 };
+enum class Isa { generic, avx2, avx512, avx512_bf16 };
 
 inline const char* name(Isa isa) {
     switch (isa) {
+        case Isa::avx512_bf16:
+            return "avx512_bf16";
         case Isa::avx512:
             return "avx512";
         case Isa::avx2:
@@ -33,12 +35,17 @@ inline std::vector<Isa> compiled_isas() {
 #ifdef GSD_HAVE_AVX512
         Isa::avx512,
 #endif
+#ifdef GSD_HAVE_AVX512_BF16
+        Isa::avx512_bf16,
+#endif
     };
 }
 
 inline bool cpu_has(Isa isa) {
 #if defined(__x86_64__) || defined(_M_X64)
     switch (isa) {
+        case Isa::avx512_bf16:
+            return cpu_has(Isa::avx512) && __builtin_cpu_supports("avx512bf16");
         case Isa::avx512:
             return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -80,9 +87,12 @@ struct Variants {
     Kernel* generic;
     Kernel* avx2;
     Kernel* avx512;
+    Kernel* avx512_bf16;
 
     Kernel* selected() const {
         switch (selected_isa()) {
+            case Isa::avx512_bf16:
+                return avx512_bf16;
             case Isa::avx512:
                 return avx512;
             case Isa::avx2:
@@ -103,9 +113,15 @@ struct Variants {
 #else
 #define GSD_AVX512_KERNEL(name) nullptr
 #endif
+#ifdef GSD_HAVE_AVX512_BF16
+#define GSD_AVX512_BF16_KERNEL(name) gsd::avx512_bf16::name
+#else
+#define GSD_AVX512_BF16_KERNEL(name) nullptr
+#endif
 #define GSD_SELECT_KERNEL(name)                                                            \
     gsd::Variants<decltype(gsd::generic::name)>{gsd::generic::name, GSD_AVX2_KERNEL(name), \
-                                                GSD_AVX512_KERNEL(name)}                   \
+                                                GSD_AVX512_KERNEL(name),                   \
+                                                GSD_AVX512_BF16_KERNEL(name)}              \
         .selected()
 
 }  // namespace gsd

@@ -31,18 +31,21 @@ class Operation:
     name: str
     cpp_dtypes: frozenset[torch.dtype]
 
-    def backend(self, device: torch.device, dtype: torch.dtype, obstacle: str = "") -> str:
+    def backend(
+        self, device: torch.device, dtype: torch.dtype, obstacle: str = "", *, detour: bool = False
+    ) -> str:
         """``cpp`` or ``reference`` for a tensor of that device and dtype.
 
         Args:
             device: where the operation is to run.
             dtype: of its main argument.
             obstacle: what else keeps the native kernel from running, in words; empty: nothing.
+            detour: the native kernel could run, but plain torch is faster.
 
         Raises:
             InputError: GSD_KERNELS or GSD_CPU_ISA asks for what is unknown or cannot run.
         """
-        return _backend(self.name, self.cpp_dtypes, device.type, dtype, obstacle)
+        return _backend(self.name, self.cpp_dtypes, device.type, dtype, obstacle, detour)
 
     def register(self, schema: str, plain: Callable[..., Any], shapes: Callable[..., Any]) -> None:
         """Make the operation callable wherever the native library does not.
@@ -63,7 +66,12 @@ class Operation:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _backend(
-    name: str, cpp_dtypes: frozenset[torch.dtype], device: str, dtype: torch.dtype, obstacle: str
+    name: str,
+    cpp_dtypes: frozenset[torch.dtype],
+    device: str,
+    dtype: torch.dtype,
+    obstacle: str,
+    detour: bool,
 ) -> str:
     choice = os.environ.get("GSD_KERNELS") or "auto"
     if choice not in CHOICES:
@@ -75,7 +83,7 @@ def _backend(
         obstacle = f"{name} has no {choice} implementation"
     if choice != "auto" and obstacle:
         raise InputError(f"GSD_KERNELS={choice}: {obstacle}; use GSD_KERNELS=auto")
-    if obstacle:
+    if obstacle or (detour and choice == "auto"):
         return "reference"
     native.selected_isa()
     return "cpp"

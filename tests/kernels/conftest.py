@@ -1,6 +1,9 @@
 """Fixtures that run a test with every implementation and instruction set this machine has."""
 
+from collections.abc import Callable, Mapping
+
 import pytest
+import torch
 
 from genselfdiff.kernels import native
 
@@ -14,7 +17,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return str(request.param)
 
 
-@pytest.fixture(params=["generic", "avx2", "avx512"])
+@pytest.fixture(params=["generic", "avx2", "avx512", "avx512_bf16"])
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Force the native kernels with one instruction set."""
     if not native.available():
@@ -26,3 +29,25 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     except ValueError as error:
         pytest.skip(str(error))
     return str(request.param)
+
+
+Results = Mapping[str, torch.Tensor]
+
+
+@pytest.fixture
+def assert_as_good_as_plain_torch() -> Callable[[Results, Results, Results], None]:
+    """Compare named results of a kernel and of plain torch in the same precision with float64.
+
+    A kernel's error is at most twice that of plain torch, plus one unit in the last place of the
+    largest value.
+    """
+
+    def check(ours: Results, plain: Results, exact: Results) -> None:
+        for name, truth in exact.items():
+            assert truth.dtype == torch.float64
+            error = (ours[name].double() - truth).abs().max()
+            allowed = 2 * (plain[name].double() - truth).abs().max()
+            allowed += torch.finfo(ours[name].dtype).eps * truth.abs().max()
+            assert error <= allowed, name
+
+    return check

@@ -22,33 +22,6 @@ constexpr float kInfinity = PlaneSums::kInfinity;
 constexpr int64_t kFewClasses = 8;  // the usual case, for which arrays by class stay small
 constexpr int64_t kBlock = 512;     // pixels that are added up in single precision
 
-// Calls each(i, lanes) for the vectors of a run; the last one may be partial.
-template <class Each>
-inline void for_vectors(int64_t first, int64_t count, const Each& each) {
-    const int64_t end = first + count;
-    int64_t i = first;
-    for (; i + kFloats <= end; i += kFloats) each(i, kFloats);
-    if (i < end) each(i, end - i);
-}
-
-template <class T>
-inline Floats load_lanes(const T* source, int64_t lanes) {
-    return lanes == kFloats ? load(source) : load_some(source, lanes);
-}
-
-inline Ints load_lanes(const int32_t* source, int64_t lanes) {
-    return lanes == kFloats ? load(source) : load_some(source, lanes);
-}
-
-template <class T>
-inline void store_lanes(T* target, int64_t lanes, Floats value) {
-    if (lanes == kFloats) {
-        store(target, value);
-    } else {
-        store_some(target, lanes, value);
-    }
-}
-
 // (1 - p)^gamma of q = 1 - p.
 inline Floats power(Floats q, float gamma) {
     if (gamma == 2.0f) return q * q;

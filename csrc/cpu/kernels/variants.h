@@ -13,4 +13,7 @@
     }                                         \
     namespace avx512 {                        \
     result name(__VA_ARGS__);                 \
+    }                                         \
+    namespace avx512_bf16 {                   \
+    result name(__VA_ARGS__);                 \
     }

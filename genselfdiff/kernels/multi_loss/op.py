@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from genselfdiff.kernels.autograd import scale_gradient
 from genselfdiff.kernels.backends import Operation
 from genselfdiff.kernels.multi_loss import reference
-from genselfdiff.kernels.ready_gradient import scale_gradient
 
 OPERATION = Operation("multi_loss", frozenset({torch.float32, torch.bfloat16}))
 NATIVE_CLASSES = 256

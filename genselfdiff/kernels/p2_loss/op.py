@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
+from genselfdiff.kernels.autograd import scale_gradient
 from genselfdiff.kernels.backends import Operation
 from genselfdiff.kernels.p2_loss import reference
-from genselfdiff.kernels.ready_gradient import scale_gradient
 
 OPERATION = Operation("p2_loss", frozenset({torch.float32, torch.bfloat16}))
 

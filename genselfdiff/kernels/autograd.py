@@ -1,4 +1,4 @@
-"""The backward pass of losses whose kernel makes the gradient in the forward pass."""
+"""What the backward passes of the operations have in common."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ import torch
 def scale_gradient(
     op: str, grad_loss: torch.Tensor, grad: torch.Tensor, *sources: torch.Tensor
 ) -> torch.Tensor:
-    """``grad_loss * grad``; being differentiated in turn is an error that names ``op``.
+    """``grad_loss * grad``, for losses whose kernel makes the gradient in the forward pass.
 
     Args:
         op: the operation.
         grad_loss: scalar gradient of what follows.
         grad: gradient of the loss, as the kernel made it.
-        sources: the inputs that a second derivative would be taken in.
+        sources: as for `differentiable_once`.
     """
     # Most often the loss is the last thing computed. Reading the factor would stop a GPU, and a
     # subclass (of a compiler's) has no value.
@@ -22,14 +22,24 @@ def scale_gradient(
         scaled = grad
     else:
         scaled = grad_loss * grad
-    if torch.is_grad_enabled():  # the caller asked for a graph of the gradient
-        scaled = _DifferentiableOnce.apply(op, scaled, *sources)  # type: ignore[no-untyped-call]
-    return scaled
+    return differentiable_once(op, scaled, *sources)
+
+
+def differentiable_once(op: str, grad: torch.Tensor, *sources: torch.Tensor) -> torch.Tensor:
+    """``grad``; being differentiated in turn is an error that names ``op``.
+
+    Args:
+        op: the operation.
+        grad: its gradient in one of its inputs.
+        sources: the inputs that a second derivative would be taken in.
+    """
+    if not torch.is_grad_enabled():  # nobody asked for a graph of the gradient
+        return grad
+    result: torch.Tensor = _DifferentiableOnce.apply(op, grad, *sources)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _DifferentiableOnce(torch.autograd.Function):
-    """Passes a gradient on; being differentiated in turn is an error that names the operation."""
-
     @staticmethod
     def forward(ctx: Any, op: str, grad: torch.Tensor, *sources: torch.Tensor) -> torch.Tensor:
         """Give ``grad``, made to depend on ``sources`` in the eyes of autograd."""
@@ -40,6 +50,6 @@ class _DifferentiableOnce(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Refuse."""
         raise RuntimeError(
-            f"{ctx.op} has no second derivative: its gradient is made in the forward pass;"
-            " use float64 or GSD_KERNELS=reference where one is needed"
+            f"{ctx.op} has no second derivative: use float64 or GSD_KERNELS=reference where one is"
+            " needed"
         )
