@@ -11,7 +11,7 @@ TOOLS := $(VENV)/.tools
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc genselfdiff cli -type f -not -name '*.py[co]') \
 	$(wildcard README.md LICENSE) pyproject.toml CMakeLists.txt
-CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
+CXX_SOURCES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.h')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test bench lint clean

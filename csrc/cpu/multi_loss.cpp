@@ -139,7 +139,8 @@ void for_runs(int64_t pixels, const Each& each) {
 std::tuple<Tensor, Tensor> multi_loss(const Tensor& logits, const Tensor& labels,
                                       const std::optional<Tensor>& class_weights, bool pixel_form,
                                       double focal_gamma, std::optional<int64_t> ignore_label) {
-    const auto [images, classes, pixels] = checked(logits, labels, class_weights, focal_gamma);
+    const Logits shape = checked(logits, labels, class_weights, focal_gamma);
+    const int64_t images = shape.images, classes = shape.classes, pixels = shape.pixels;
     std::vector<float> weights(static_cast<size_t>(classes), 1.0f);
     if (class_weights) {
         const Tensor given =
