@@ -125,7 +125,7 @@ class FinetuneTask:
         x = tiles.float() * factor + shift
         t = torch.zeros(len(tiles), dtype=torch.int64, device=tiles.device)
         logits = network(x.contiguous(memory_format=torch.channels_last), t)
-        loss: torch.Tensor = self.multi_loss(logits.float(), labels)
+        loss: torch.Tensor = self.multi_loss(logits, labels)
         return loss
 
     def validate(self, network: nn.Module) -> dict[str, float]:
