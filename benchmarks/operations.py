@@ -29,7 +29,7 @@ class Case:
         name: operation, direction and dtype.
         inputs: makes the inputs, the same ones each time.
         forms: by name, what computes the results from the inputs; "ours" among them.
-        exact: the results in float64; None where they are random.
+        exact: the results in float64.
         floor_bytes: what has to be read and written at the least.
         tolerance: largest error of a form, relative to the largest result.
     """
@@ -159,7 +159,7 @@ def _norm_cases(dtype: torch.dtype) -> list[Case]:
 
     cases = []
     size = 64 * 256 * 256 * dtype.itemsize
-    for direction, make, arrays in (("forward", forward, 3), ("backward", _backward_of, 5)):
+    for direction, make, arrays in (("forward", forward, 2), ("backward", _backward_of, 3)):
         cases.append(
             Case(
                 name=f"group_norm_silu {direction}, {str(dtype).removeprefix('torch.')}",

@@ -15,9 +15,9 @@ import genselfdiff
 from genselfdiff.errors import GsdError
 from gsd.options import report
 
-# Before torch is loaded: a thread of GCC's OpenMP that waits for the others keeps its core busy, by
-# default for about a millisecond, and where the system has put two of them on one core, training
-# takes ten times as long. A hundredth of that is as fast where it has not.
+# Before torch is loaded: a thread of GCC's OpenMP spins while it waits for the others, and where
+# the system has put two of them on one core, each takes the other's time: training was seen to
+# take twenty times as long. A thirtieth of the default is as fast where they are apart.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 COMMANDS = {

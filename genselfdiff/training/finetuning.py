@@ -82,7 +82,7 @@ def finetune(
     logger.info(
         "best validation score (mean Dice of the classes without %s) %.4f; checkpoints in %s",
         config.classes[0],
-        best or 0.0,
+        best,
         run.path,
     )
     return run

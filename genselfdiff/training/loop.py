@@ -59,7 +59,7 @@ def train(
     run: RunFolder,
     *,
     progress: bool | None = None,
-) -> float | None:
+) -> float:
     """Run ``task`` up to ``config.steps``, from where ``run`` has got to.
 
     ``progress`` shows a bar; None: only on a terminal.
@@ -68,8 +68,8 @@ def train(
         The best validation score.
 
     Raises:
-        TrainingError: loss or gradient became infinite or not a number; the last checkpoint is
-            untouched.
+        TrainingError: loss or gradient became infinite or not a number, the last checkpoint being
+            untouched; or no validation score was finite.
         InputError: the device has too little memory.
         OutputError: a checkpoint cannot be written.
     """
@@ -150,6 +150,11 @@ def train(
                 run.save_latest(network, optimiser, step, best)
                 logger.info("stopped after step %d; --resume goes on from there", step)
                 raise KeyboardInterrupt
+    if best is None:
+        raise TrainingError(
+            f"{run.path}: no validation gave a finite score: start anew with a lower"
+            " --learning-rate or --precision float32"
+        )
     return best
 
 

@@ -59,10 +59,10 @@ def pretrain(
     )
     shared = {source.path for source in training} & {source.path for source in validation}
     logger.info(
-        "tiles from %d files for training, from %d %s for validation",
+        "files for training: %d, for validation: %d%s",
         len(training),
         len(validation),
-        "held-out regions of the same files" if shared else "others",
+        " (held-out regions of the same ones)" if shared else "",
     )
     task = PretrainTask(
         config,

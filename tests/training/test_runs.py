@@ -311,6 +311,13 @@ def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(
         assert all(torch.isfinite(value).all() for value in checkpoint.weights.values())
 
 
+def test_a_run_without_a_finite_score_says_so(tmp_path, monkeypatch, finetune_config):
+    monkeypatch.setattr(FinetuneTask, "validate", lambda *_: {"score": float("nan")})
+    with pytest.raises(TrainingError, match="no validation gave a finite score"):
+        finetune(finetune_config, tmp_path / "run", progress=False)
+    assert not RunFolder(tmp_path / "run").best.exists()
+
+
 def test_interrupt_finishes_the_step_and_can_be_resumed(tmp_path, monkeypatch, finetune_config):
     whole = finetune(finetune_config, tmp_path / "whole", progress=False)
     original = FinetuneTask.loss

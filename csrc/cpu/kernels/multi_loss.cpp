@@ -59,14 +59,15 @@ inline int64_t sum_of(Ints value) {
 
 // Class numbers, -1 for ignored pixels; whether all others are classes.
 inline bool classes_of(const MultiLossImage& image, int64_t first, int64_t count) {
-    const int64_t ignored = image.ignores ? image.ignored : -1;
+    const bool ignores = image.ignores;
+    const int64_t ignored = image.ignored, classes = image.classes;
     const int64_t* labels = image.labels + first;
     int32_t* result = image.class_numbers + first;
     int64_t bad = 0;
     for (int64_t i = 0; i < count; ++i) {
         const int64_t label = labels[i];
-        const bool skipped = image.ignores & (label == ignored);
-        bad += !(skipped | ((label >= 0) & (label < image.classes)));
+        const bool skipped = ignores & (label == ignored);
+        bad += !(skipped | ((label >= 0) & (label < classes)));
         result[i] = skipped ? -1 : static_cast<int32_t>(label);
     }
     return bad == 0;
@@ -80,8 +81,6 @@ inline void softmax(const MultiLossImage& image, int64_t first, int64_t count, f
     const T* logits = static_cast<const T*>(image.logits);
     for_vectors(first, count, [&](int64_t i, int64_t lanes) {
         const Ints label = load_lanes(image.class_numbers + i, lanes);
-        // Read everything before writing: planes lie a multiple of 4 KiB apart, where a processor
-        // takes a load for one that has to wait for the store just made.
         Floats values[max_classes];
         Floats most = broadcast(-kInfinity);
         for (int64_t c = 0; c < classes; ++c) {
@@ -104,8 +103,7 @@ inline void softmax(const MultiLossImage& image, int64_t first, int64_t count, f
     });
 }
 
-// The terms of each pixel alone, in a loop of its own: few enough instructions for the processor to
-// work on several vectors at once.
+// The terms of each pixel alone.
 inline void pixel_terms(const MultiLossImage& image, int64_t first, int64_t count,
                         const float* sums, LongSum& cross_entropy, LongSum& focal) {
     Floats cross_entropy_part = {}, focal_part = {};

@@ -71,15 +71,16 @@ struct PixelSums {
     double cross_entropy, focal;  // weighted
 };
 
-// A plane standardised, e_p = (p - mean + C) * inverse + ..., and what the gradient needs of it.
+// How a plane is standardised, and how the errors in it enter the gradient.
 struct PlaneShape {
     float mean, inverse, offset;  // e_p = (p - mean) * inverse + offset
-    float target_in,
-        target_out;   // standardised target where the label is this class, and elsewhere
-    float threshold;  // errors above it count
-    float weight;     // class weight as it enters the structural term
-    float per_slope;  // gradient = counted * w * s * per_slope + constant
-    float constant, per_centred;  // + (p - mean) * per_centred
+    float target_in;              // standardised target where the label is this class
+    float target_out;             // and elsewhere
+    float threshold;              // errors above it count
+    float weight;                 // class weight as it enters the structural term
+    float per_slope;              // gradient = counted * w * s * per_slope
+    float constant;               // + constant
+    float per_centred;            // + (p - mean) * per_centred
 };
 
 // Gradient of the pixels' own terms: of cross entropy and focal loss by log p of the true class.
@@ -89,11 +90,11 @@ struct PixelShape {
     float structural;     // factor of the counted error (pixel form)
 };
 
-// First pass: class_numbers, probabilities, log_true, and all of PlaneSums (C) but the last two
-// lines. False where a label is neither a class nor ignored.
+// First pass: class_numbers, probabilities, log_true, and PlaneSums (C) but for what the second
+// pass finds. False where a label is neither a class nor ignored.
 GSD_DECLARE_KERNEL(bool, multi_loss_statistics, const MultiLossImage& image, int64_t first,
                    int64_t count, PlaneSums* planes, PixelSums* pixels)
-// Second pass: the last two lines of PlaneSums (C).
+// Second pass: the errors in PlaneSums (C).
 GSD_DECLARE_KERNEL(void, multi_loss_errors, const MultiLossImage& image, const PlaneShape* shapes,
                    int64_t first, int64_t count, PlaneSums* planes)
 // Third pass: the gradient in the logits.
