@@ -15,6 +15,17 @@ STABLE_TORCH_LIBRARY(gsd, m) {
         " Tensor rstd) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor "
         "grad_shift)");
     m.def(
+        "linear_attention(Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor qkv_weight,"
+        " Tensor out_weight, Tensor out_bias, Tensor out_norm_weight, Tensor out_norm_bias,"
+        " int heads, float eps) -> (Tensor y, Tensor moments, Tensor k_lse, Tensor context)");
+    m.def(
+        "linear_attention_backward(Tensor grad_y, Tensor x, Tensor norm_weight, Tensor norm_bias,"
+        " Tensor qkv_weight, Tensor out_weight, Tensor out_bias, Tensor out_norm_weight,"
+        " Tensor out_norm_bias, Tensor moments, Tensor k_lse, Tensor context)"
+        " -> (Tensor grad_x, Tensor grad_norm_weight, Tensor grad_norm_bias,"
+        " Tensor grad_qkv_weight, Tensor grad_out_weight, Tensor grad_out_bias,"
+        " Tensor grad_out_norm_weight, Tensor grad_out_norm_bias)");
+    m.def(
         "multi_loss(Tensor logits, Tensor labels, Tensor? class_weights, bool pixel_form,"
         " float focal_gamma, int? ignore_label) -> (Tensor loss, Tensor grad_logits)");
     m.def(

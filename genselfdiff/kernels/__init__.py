@@ -4,14 +4,15 @@ from genselfdiff.kernels.add_noise.op import OPERATION as _ADD_NOISE
 from genselfdiff.kernels.add_noise.op import add_noise
 from genselfdiff.kernels.group_norm_silu.op import OPERATION as _GROUP_NORM_SILU
 from genselfdiff.kernels.group_norm_silu.op import group_norm_silu
-from genselfdiff.kernels.linear_attention.reference import linear_attention
+from genselfdiff.kernels.linear_attention.op import OPERATION as _LINEAR_ATTENTION
+from genselfdiff.kernels.linear_attention.op import linear_attention
 from genselfdiff.kernels.multi_loss.op import OPERATION as _MULTI_LOSS
 from genselfdiff.kernels.multi_loss.op import multi_loss, multi_loss_components
 from genselfdiff.kernels.p2_loss.op import OPERATION as _P2_LOSS
 from genselfdiff.kernels.p2_loss.op import p2_loss
 
 # Those with an entry in torch.ops.gsd.
-OPERATIONS = (_ADD_NOISE, _GROUP_NORM_SILU, _MULTI_LOSS, _P2_LOSS)
+OPERATIONS = (_ADD_NOISE, _GROUP_NORM_SILU, _LINEAR_ATTENTION, _MULTI_LOSS, _P2_LOSS)
 
 __all__ = [
     "OPERATIONS",

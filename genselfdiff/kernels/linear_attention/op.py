@@ -1,0 +1,135 @@
+"""The operation ``gsd::linear_attention``, its backward, and the function that calls it."""
+
+from typing import Any
+
+import torch
+
+from genselfdiff.kernels.autograd import differentiable_once
+from genselfdiff.kernels.backends import Operation
+from genselfdiff.kernels.linear_attention import reference
+
+OPERATION = Operation("linear_attention", frozenset({torch.float32, torch.bfloat16}))
+_BACKWARD = Operation("linear_attention_backward", OPERATION.cpp_dtypes)
+
+
+def linear_attention(
+    x: torch.Tensor,
+    norm_weight: torch.Tensor,
+    norm_bias: torch.Tensor,
+    qkv_weight: torch.Tensor,
+    out_weight: torch.Tensor,
+    out_bias: torch.Tensor,
+    out_norm_weight: torch.Tensor,
+    out_norm_bias: torch.Tensor,
+    heads: int,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """``x + GroupNorm(1)(conv(attention(qkv(GroupNorm(1)(x)))))``.
+
+    The attention takes the softmax of q over its features and that of k over the tokens, which
+    makes it linear in the number of tokens (Shen et al., "Efficient Attention", WACV 2021). The
+    native kernel keeps nothing as large as ``x`` for the backward pass, which computes q, k and v
+    again, and gives the same bits for any number of threads. It works on channels_last memory.
+
+    Args:
+        x: (N, C, H, W), any floating dtype and memory format.
+        norm_weight, norm_bias: (C,) of the GroupNorm(1) before the attention.
+        qkv_weight: (3 * heads * d, C, 1, 1) convolution without bias; q, k and v in this order,
+            each head by head.
+        out_weight, out_bias: (C, heads * d, 1, 1) and (C,).
+        out_norm_weight, out_norm_bias: (C,) of the GroupNorm(1) after the output convolution.
+        heads: number of heads.
+        eps: added to both variances.
+
+    Returns:
+        A tensor shaped like ``x``; channels_last where the kernel is native.
+
+    Raises:
+        RuntimeError: shapes do not fit.
+        InputError: GSD_KERNELS or GSD_CPU_ISA asks for what cannot run.
+    """
+    norm = (norm_weight, norm_bias)
+    out = (out_weight, out_bias, out_norm_weight, out_norm_bias)
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
+    if OPERATION.backend(x.device, x.dtype) == "reference":
+        return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
+    y, *_ = torch.ops.gsd.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
+    return y
+
+
+def _shapes(
+    x: torch.Tensor,
+    norm_weight: torch.Tensor,
+    norm_bias: torch.Tensor,
+    qkv_weight: torch.Tensor,
+    out_weight: torch.Tensor,
+    out_bias: torch.Tensor,
+    out_norm_weight: torch.Tensor,
+    out_norm_bias: torch.Tensor,
+    heads: int,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    hidden = out_weight.shape[1]
+    d = hidden // heads
+    return (
+        torch.empty_like(x, memory_format=torch.channels_last),
+        x.new_empty((x.shape[0], 4), dtype=dtype),
+        x.new_empty((x.shape[0], hidden), dtype=dtype),
+        x.new_empty((x.shape[0], heads, d, d), dtype=dtype),
+    )
+
+
+def _backward_shapes(
+    grad_y: torch.Tensor,
+    x: torch.Tensor,
+    *others: torch.Tensor,
+) -> tuple[torch.Tensor, ...]:
+    *parameters, moments, _, _ = others
+    return (
+        torch.empty_like(x, memory_format=torch.channels_last),
+        *(moments.new_empty(p.shape) for p in parameters),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    *sources, _, _ = inputs
+    statistics = output[1:]
+    ctx.save_for_backward(*sources, *statistics)
+    ctx.mark_non_differentiable(*statistics)
+    ctx.set_materialize_grads(False)  # no zeros for the statistics
+
+
+def _backward(ctx: Any, grad_y: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    sources = saved[:8]
+    grads = torch.ops.gsd.linear_attention_backward(grad_y, *saved)
+    return (
+        *(
+            differentiable_once("linear_attention", grad, grad_y, *sources).to(source.dtype)
+            for grad, source in zip(grads, sources, strict=True)
+        ),
+        None,
+        None,
+    )
+
+
+OPERATION.register(
+    "(Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor qkv_weight, Tensor out_weight,"
+    " Tensor out_bias, Tensor out_norm_weight, Tensor out_norm_bias, int heads, float eps)"
+    " -> (Tensor y, Tensor moments, Tensor k_lse, Tensor context)",
+    reference.forward,
+    _shapes,
+)
+_BACKWARD.register(
+    "(Tensor grad_y, Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor qkv_weight,"
+    " Tensor out_weight, Tensor out_bias, Tensor out_norm_weight, Tensor out_norm_bias,"
+    " Tensor moments, Tensor k_lse, Tensor context)"
+    " -> (Tensor grad_x, Tensor grad_norm_weight, Tensor grad_norm_bias, Tensor grad_qkv_weight,"
+    " Tensor grad_out_weight, Tensor grad_out_bias, Tensor grad_out_norm_weight,"
+    " Tensor grad_out_norm_bias)",
+    reference.backward,
+    _backward_shapes,
+)
+torch.library.register_autograd("gsd::linear_attention", _backward, setup_context=_setup_context)
