@@ -106,7 +106,7 @@ def backward(
     centred = (_tokens(x).to(dtype) - mean) * rstd
     normed = centred * gain + offset
     q, k, v = _qkv(normed, weight, heads)
-    k = (k - k_lse.unflatten(1, (1, heads, d))).exp()
+    k = (k - k_lse.reshape(-1, 1, heads, d)).exp()
     folded = _folded(context, out)
     o = (q.flatten(2) @ folded + out_bias.to(dtype) - out_mean) * out_rstd
 
@@ -114,11 +114,11 @@ def backward(
     grad_out_gain, grad_out_offset = (upstream * o).sum(1), upstream.sum(1)
     grad_o = _through_norm(upstream * out_gain, o, out_rstd)
     grad_folded = q.flatten(2).transpose(1, 2) @ grad_o
-    by_head = grad_folded.unflatten(1, (heads, d)) * d**-0.5
+    by_head = grad_folded.reshape(-1, heads, d, x.shape[1]) * d**-0.5
     grad_context = torch.einsum("nhdc,che->nhde", by_head, out.reshape(-1, heads, d))
     grad_out = torch.einsum("nhdc,nhde->che", by_head, context)
 
-    grad_q = (grad_o @ folded.transpose(1, 2)).unflatten(2, (heads, d))
+    grad_q = (grad_o @ folded.transpose(1, 2)).reshape(q.shape)
     grad_q = q * (grad_q - (q * grad_q).sum(3, keepdim=True))
     grad_k = torch.einsum("nthe,nhde->nthd", v, grad_context)
     grad_k = k * (grad_k - (context * grad_context).sum(3)[:, None])
@@ -156,8 +156,8 @@ def _qkv(
     normed: torch.Tensor, weight: torch.Tensor, heads: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(N, T, C) to softmax(q), k and v, (N, T, heads, d) each."""
-    qkv = F.linear(normed, weight.flatten(1)).unflatten(2, (3, heads, -1))
-    q, k, v = qkv.unbind(2)
+    qkv = F.linear(normed, weight.flatten(1))
+    q, k, v = qkv.reshape(*qkv.shape[:2], 3, heads, -1).unbind(2)
     return q.softmax(3), k, v
 
 
