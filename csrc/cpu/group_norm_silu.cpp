@@ -13,6 +13,7 @@
 
 #include "common/checks.h"
 #include "cpu/isa.h"
+#include "cpu/moments.h"
 
 namespace {
 
@@ -78,40 +79,6 @@ void for_runs(const Shape& shape, const Each& each) {
     });
 }
 
-struct Moments {
-    double mean, rstd;
-};
-
-// Of one group of one image, from the sums by channel and run: x - near, its square, and near.
-Moments moments(const Shape& shape, const float* sums, int64_t group, double eps) {
-    const int64_t first = group * shape.per_group(), last = first + shape.per_group();
-    const double tokens = static_cast<double>(shape.tokens);
-    std::vector<double> means, squares;
-    double total = 0.0;
-    for (int64_t c = first; c < last; ++c) {
-        // All runs about the first one's value: in double precision the difference costs nothing.
-        const double about = sums[2 * shape.channels + c];
-        double sum = 0.0, square = 0.0;
-        for (int64_t run = 0; run < shape.runs(); ++run) {
-            const float* part = sums + run * 3 * shape.channels;
-            const double apart = part[2 * shape.channels + c] - about;
-            const double part_sum = part[c], count = static_cast<double>(shape.count(run));
-            sum += part_sum + count * apart;
-            square += part[shape.channels + c] + apart * (2.0 * part_sum + count * apart);
-        }
-        means.push_back(about + sum / tokens);
-        squares.push_back(square - sum * sum / tokens);
-        total += means.back();
-    }
-    const double mean = total / static_cast<double>(shape.per_group());
-    double deviations = 0.0;
-    for (size_t c = 0; c < means.size(); ++c) {
-        deviations += squares[c] + tokens * (means[c] - mean) * (means[c] - mean);
-    }
-    const double elements = tokens * static_cast<double>(shape.per_group());
-    return {mean, 1.0 / std::sqrt(std::max(deviations, 0.0) / elements + eps)};
-}
-
 // z = x * scale + offset, by channel.
 struct Affine {
     std::vector<float> scale, offset;
@@ -163,7 +130,9 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu(const Tensor& x, const Tensor
         float* means = mean.mutable_data_ptr<float>() + n * groups;
         float* rstds = rstd.mutable_data_ptr<float>() + n * groups;
         for (int64_t group = 0; group < groups; ++group) {
-            const Moments found = moments(shape, parts, group, eps);
+            const int64_t first = group * shape.per_group();
+            const gsd::Moments found = gsd::moments({parts, channels, shape.tokens, kRun}, first,
+                                                    first + shape.per_group(), eps);
             means[group] = static_cast<float>(found.mean);
             rstds[group] = static_cast<float>(found.rstd);
         }

@@ -8,12 +8,20 @@
 #include <string>
 #include <vector>
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace gsd {
 
-enum class Isa { generic, avx2, avx512, avx512_bf16 };
+enum class Isa { generic, avx2, avx512, avx512_bf16, amx };
 
 inline const char* name(Isa isa) {
     switch (isa) {
+        case Isa::amx:
+            return "amx";
         case Isa::avx512_bf16:
             return "avx512_bf16";
         case Isa::avx512:
@@ -38,12 +46,34 @@ inline std::vector<Isa> compiled_isas() {
 #ifdef GSD_HAVE_AVX512_BF16
         Isa::avx512_bf16,
 #endif
+#ifdef GSD_HAVE_AMX
+        Isa::amx,
+#endif
     };
 }
+
+#if defined(__x86_64__) && defined(__linux__)
+// Whether there are tiles for bfloat16, and Linux lets this process use them, for which it wants to
+// be asked.
+inline bool may_use_tiles() {
+    static const bool result = [] {
+        unsigned int a, b, c, d;
+        if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+        const bool tiles = d >> 24 & 1, bfloat16 = d >> 22 & 1;
+        constexpr long kRequestPermission = 0x1023, kTileData = 18;
+        return tiles && bfloat16 && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+    }();
+    return result;
+}
+#else
+inline bool may_use_tiles() { return false; }
+#endif
 
 inline bool cpu_has(Isa isa) {
 #if defined(__x86_64__) || defined(_M_X64)
     switch (isa) {
+        case Isa::amx:
+            return cpu_has(Isa::avx512_bf16) && may_use_tiles();
         case Isa::avx512_bf16:
             return cpu_has(Isa::avx512) && __builtin_cpu_supports("avx512bf16");
         case Isa::avx512:
@@ -88,9 +118,12 @@ struct Variants {
     Kernel* avx2;
     Kernel* avx512;
     Kernel* avx512_bf16;
+    Kernel* amx;
 
     Kernel* selected() const {
         switch (selected_isa()) {
+            case Isa::amx:
+                return amx;
             case Isa::avx512_bf16:
                 return avx512_bf16;
             case Isa::avx512:
@@ -118,10 +151,15 @@ struct Variants {
 #else
 #define GSD_AVX512_BF16_KERNEL(name) nullptr
 #endif
-#define GSD_SELECT_KERNEL(name)                                                            \
-    gsd::Variants<decltype(gsd::generic::name)>{gsd::generic::name, GSD_AVX2_KERNEL(name), \
-                                                GSD_AVX512_KERNEL(name),                   \
-                                                GSD_AVX512_BF16_KERNEL(name)}              \
+#ifdef GSD_HAVE_AMX
+#define GSD_AMX_KERNEL(name) gsd::amx::name
+#else
+#define GSD_AMX_KERNEL(name) nullptr
+#endif
+#define GSD_SELECT_KERNEL(name)                                             \
+    gsd::Variants<decltype(gsd::generic::name)>{                            \
+        gsd::generic::name, GSD_AVX2_KERNEL(name), GSD_AVX512_KERNEL(name), \
+        GSD_AVX512_BF16_KERNEL(name), GSD_AMX_KERNEL(name)}                 \
         .selected()
 
 }  // namespace gsd

@@ -40,6 +40,7 @@ std::vector<std::string> cpu_features() {
     GSD_FEATURE("avx512vnni");
     GSD_FEATURE("avx512bf16");
 #undef GSD_FEATURE
+    if (gsd::may_use_tiles()) found.emplace_back("amx_bf16");
 #endif
     return found;
 }

@@ -16,6 +16,7 @@ if platform.machine() in ("x86_64", "AMD64"):
         "avx2": ["-mavx2", "-mfma"],
         "avx512": AVX512,
         "avx512_bf16": [*AVX512, "-mavx512bf16"],
+        "amx": [*AVX512, "-mavx512bf16", "-DGSD_EMULATED_TILES"],  # as few machines have them
     }
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g0"]
 

@@ -43,13 +43,7 @@ struct LongSum {
     double total() const { return sum_of(low + high); }
 };
 
-inline float least_of(Floats value) {
-    float result = value[0];
-    for (int i = 1; i < kFloats; ++i) result = value[i] < result ? value[i] : result;
-    return result;
-}
-
-inline float most_of(Floats value) { return -least_of(-value); }
+inline float least_of(Floats value) { return -most_of(-value); }
 
 inline int64_t sum_of(Ints value) {
     int64_t total = 0;

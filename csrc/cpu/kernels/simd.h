@@ -160,13 +160,34 @@ inline double sum_of(Floats value) {
     return sum_of(low + high);
 }
 
+// The largest lane, and the lanes' sum in float32.
+#if defined(__AVX512F__)
+inline float most_of(Floats value) { return _mm512_reduce_max_ps((__m512)value); }
+inline float total_of(Floats value) { return _mm512_reduce_add_ps((__m512)value); }
+#else
+inline float most_of(Floats value) {
+    float most = value[0];
+    for (int i = 1; i < kFloats; ++i) most = most < value[i] ? value[i] : most;
+    return most;
+}
+inline float total_of(Floats value) {
+    float pairs[kFloats / 2];
+    for (int i = 0; i < kFloats / 2; ++i) pairs[i] = value[i] + value[i + kFloats / 2];
+    for (int half = kFloats / 4; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) pairs[i] += pairs[i + half];
+    }
+    return pairs[0];
+}
+#endif
+
 // e^x to 2 units in the last place, for x up to 88; towards 0 where it underflows. The polynomial
-// is that of Cephes' expf.
+// is that of Cephes' expf. A NaN stays one: of the arguments of larger() the second is kept.
 inline Floats exp_of(Floats x) {
 #if defined(__AVX512F__)
+    x = larger(broadcast(-104.0f), x);
     const Floats n = (Floats)_mm512_roundscale_ps((__m512)(x * 1.44269504f), 0);
 #else
-    x = larger(x, broadcast(-87.33654f));
+    x = larger(broadcast(-87.33654f), x);
     const Floats magic = broadcast(12582912.0f);  // 1.5 * 2^23: the sum is rounded to an integer,
     const Floats shifted = x * 1.44269504f + magic;
     const Floats n = shifted - magic;
@@ -202,17 +223,18 @@ inline Floats inverse_of(Floats x) {
 #endif
 }
 
-// 1 / (1 + e^-x), from 2^(n + f) = e^-x with a whole number n and a polynomial of f. `terms` of the
-// polynomial give sigmoids to one part in 10^7 (6), or in 7000 (4), which is enough for what is
-// rounded to bfloat16. They were fitted for the least relative error of 2^f.
-template <int terms = 6>
-inline Floats sigmoid_of(Floats x) {
-    const Floats t = smaller(x * -1.44269504f, broadcast(115.0f));
+// 2^t of t up to 127, from a whole number and a polynomial of the rest. `terms` of the polynomial
+// give one part in 10^7 (6), or in 14000 (4), which is enough for what is rounded to bfloat16. They
+// were fitted for the least relative error.
+template <int terms>
+inline Floats power_of_two(Floats t) {
 #if defined(__AVX512F__)
+    t = larger(broadcast(-150.0f), t);
     const Floats n = (Floats)_mm512_roundscale_ps((__m512)t, 0);
 #else
     const Floats magic = broadcast(12582912.0f);  // see exp_of
-    const Floats shifted = larger(t, broadcast(-126.0f)) + magic;
+    t = larger(broadcast(-126.0f), t);
+    const Floats shifted = t + magic;
     const Floats n = shifted - magic;
 #endif
     const Floats f = t - n;
@@ -229,10 +251,18 @@ inline Floats sigmoid_of(Floats x) {
         p = p * f + 0.99992807f;
     }
 #if defined(__AVX512F__)
-    const Floats d = 1.0f + (Floats)_mm512_scalef_ps((__m512)p, (__m512)n);
-    if constexpr (terms != 6) return (Floats)_mm512_rcp14_ps((__m512)d);
+    return (Floats)_mm512_scalef_ps((__m512)p, (__m512)n);
 #else
-    const Floats d = 1.0f + p * (Floats)(((Ints)shifted << 23) + (127 << 23));
+    return p * (Floats)(((Ints)shifted << 23) + (127 << 23));
+#endif
+}
+
+// 1 / (1 + e^-x), with the terms of power_of_two.
+template <int terms = 6>
+inline Floats sigmoid_of(Floats x) {
+    const Floats d = 1.0f + power_of_two<terms>(smaller(x * -1.44269504f, broadcast(115.0f)));
+#if defined(__AVX512F__)
+    if constexpr (terms != 6) return (Floats)_mm512_rcp14_ps((__m512)d);
 #endif
     return inverse_of(d);
 }

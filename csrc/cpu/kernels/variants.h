@@ -16,4 +16,7 @@
     }                                         \
     namespace avx512_bf16 {                   \
     result name(__VA_ARGS__);                 \
+    }                                         \
+    namespace amx {                           \
+    result name(__VA_ARGS__);                 \
     }

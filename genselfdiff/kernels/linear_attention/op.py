@@ -52,7 +52,10 @@ def linear_attention(
     out = (out_weight, out_bias, out_norm_weight, out_norm_bias)
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
-    if OPERATION.backend(x.device, x.dtype) == "reference":
+    obstacle = ""
+    if out_weight.shape[1] % (16 * heads):
+        obstacle = "the C++ kernel of linear_attention takes heads of a multiple of 16 features"
+    if OPERATION.backend(x.device, x.dtype, obstacle) == "reference":
         return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
     y, *_ = torch.ops.gsd.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
     return y

@@ -64,11 +64,12 @@ def forward(
         k_lse: (N, heads * d), log of the sum of exp(k) over the tokens.
         context: (N, heads, d, d), softmax(k)^T v of each head.
     """
-    parameters = norm_weight, norm_bias, qkv_weight, out_weight, out_bias
-    norms = out_norm_weight.to(x), out_norm_bias.to(x)
-    y = linear_attention(x, *(p.to(x) for p in parameters), *norms, heads, eps)
+    norm = norm_weight.to(x), norm_bias.to(x)
+    out = out_weight.to(x), out_bias.to(x), out_norm_weight.to(x), out_norm_bias.to(x)
+    y = linear_attention(x, *norm, qkv_weight.to(x), *out, heads, eps)
 
     dtype = torch.promote_types(x.dtype, torch.float32)
+    parameters = norm_weight, norm_bias, qkv_weight, out_weight, out_bias
     gain, offset, qkv_weight, out_weight, out_bias = (p.to(dtype) for p in parameters)
     tokens = _tokens(x).to(dtype)
     mean, rstd = _moments(tokens, eps)
@@ -101,7 +102,7 @@ def backward(
     heads, d = context.shape[1:3]
     gain, offset, out_gain = (p.to(dtype) for p in (norm_weight, norm_bias, out_norm_weight))
     weight, out = qkv_weight.to(dtype), out_weight.to(dtype)
-    mean, rstd, out_mean, out_rstd = moments[:, None].split(1, dim=2)
+    mean, rstd, out_mean, out_rstd = torch.split(moments[:, None], 1, dim=2)
 
     centred = (_tokens(x).to(dtype) - mean) * rstd
     normed = centred * gain + offset

@@ -1,0 +1,156 @@
+// The forward passes of the linear attention, a tile of tokens after the other: normalise, multiply
+// by the weights, take exponentials, and add up (first pass) or multiply again (second). Nothing
+// larger than a tile is stored but the result. Unnamed namespace: bfloat16.h.
+
+#include "cpu/kernels/linear_attention.h"
+
+#include "cpu/kernels/attention_tile.h"
+
+namespace {
+
+using gsd::AttentionRun;
+
+// The largest k so far, where there are larger ones in a tile; what was summed with the old one
+// is brought to the new one.
+void raise_maximum(const AttentionRun& run, const float* keys, int64_t row, int64_t count,
+                   bool first, float* most, float* sums, float* context) {
+    const int64_t size = run.head_size;
+    for (int64_t i = 0; i < run.heads * size; i += kFloats) {
+        Floats found = load(keys + i);
+        for (int64_t t = 1; t < count; ++t) found = larger(found, load(keys + t * row + i));
+        if (first) {
+            store(most + i, found);
+            continue;
+        }
+        const Floats before = load(most + i);
+        const Floats now = larger(found, before);
+        const Floats factor = exp_of(before - now);
+        store(most + i, now);
+        store(sums + i, load(sums + i) * factor);
+        for (int64_t lane = 0; lane < kFloats; ++lane) {
+            if (now[lane] == before[lane]) continue;
+            float* features = context + (i + lane) * size;
+            for (int64_t e = 0; e < size; ++e) features[e] *= factor[lane];
+        }
+    }
+}
+
+template <class T>
+void context_of(const AttentionRun& run, float* most, float* sums, float* context) {
+    using P = Factor<T>;
+    configure_tiles();
+    const int64_t size = run.head_size, hidden = run.heads * size, row = 2 * hidden;
+    Scratch<P> normed(kTile * padded(run.channels));
+    Scratch<P> exponentials(kTile * hidden), values(kTile * hidden);
+    Scratch<float> kv(kTile * row);
+    for (int64_t i = 0; i < hidden; ++i) sums[i] = 0.0f;
+    for (int64_t i = 0; i < hidden * size; ++i) context[i] = 0.0f;
+    for (int64_t first = 0; first < run.tokens; first += kTile) {
+        const int64_t count = tile_tokens(run.tokens - first);
+        normalise<T, P>(run, first, count, normed.data, nullptr);
+        project(run, normed.data, hidden, row, kv.data);
+        raise_maximum(run, kv.data, row, count, first == 0, most, sums, context);
+        for (int64_t i = 0; i < hidden; i += kFloats) {
+            const Floats largest = load(most + i);
+            Floats sum = load(sums + i);
+            for (int64_t t = 0; t < kTile; t += 2) {
+                const float* k = kv.data + t * row + i;
+                const Floats one = t < count ? exp_for<T>(load(k) - largest) : Floats{};
+                const Floats two = t + 1 < count ? exp_for<T>(load(k + row) - largest) : Floats{};
+                sum += one + two;
+                store_pair(in_pairs(exponentials.data, hidden, t, i), hidden, one, two);
+                store_pair(in_pairs(values.data, hidden, t, i), hidden, load(k + hidden),
+                           load(k + row + hidden));
+            }
+            store(sums + i, sum);
+        }
+        for (int64_t h = 0; h < run.heads; ++h) {
+            multiply(over_tokens<P>(in_pairs(exponentials.data, hidden, 0, h * size), hidden, size,
+                                    in_pairs(values.data, hidden, 0, h * size), hidden, size,
+                                    context + h * size * size, size));
+        }
+    }
+}
+
+template <class T>
+void output_of(const AttentionRun& run) {
+    using P = Factor<T>;
+    configure_tiles();
+    const int64_t hidden = run.heads * run.head_size, row = padded(run.channels);
+    Scratch<P> normed(kTile * row), features(kTile * hidden);
+    Scratch<float> q(kTile * hidden), o(kTile * row);
+    for (int64_t first = 0; first < run.tokens; first += kTile) {
+        const int64_t count = tile_tokens(run.tokens - first);
+        normalise<T, P>(run, first, count, normed.data, nullptr);
+        project(run, normed.data, 0, hidden, q.data);
+        for (int64_t t = 0; t < count; ++t) {
+            softmax_of<T>(run, q.data + t * hidden, features.data + t * hidden);
+        }
+        multiply(by_packed<P>(features.data, hidden, hidden,
+                              packed_columns<P>(run.folded, hidden, 0), run.channels, o.data, row,
+                              run.out_bias));
+        T* result = static_cast<T*>(run.result) + first * run.channels;
+        for (int64_t t = 0; t < count; ++t) {
+            for_vectors(0, run.channels, [&](int64_t c, int64_t lanes) {
+                store_lanes(result + t * run.channels + c, lanes, load(o.data + t * row + c));
+            });
+        }
+    }
+}
+
+template <class T>
+void finish(const AttentionRun& run) {
+    const float *scale = run.scale, *offset = run.offset;
+    const int64_t channels = run.channels;
+    for (int64_t t = 0; t < run.tokens; ++t) {
+        const T* x = static_cast<const T*>(run.x) + t * channels;
+        T* y = static_cast<T*>(run.result) + t * channels;
+        for_vectors(0, channels, [=](int64_t c, int64_t lanes) {
+            const Floats normed = load_lanes(y + c, lanes) * load_lanes(scale + c, lanes) +
+                                  load_lanes(offset + c, lanes);
+            store_lanes(y + c, lanes, normed + load_lanes(x + c, lanes));
+        });
+    }
+}
+
+bool half(const AttentionRun& run) { return run.element == gsd::Element::bfloat16; }
+
+}  // namespace
+
+void gsd::GSD_ISA::pack_factor(gsd::Element element, const gsd::FactorSource& source,
+                               void* packed) {
+    if (element == gsd::Element::bfloat16) {
+        pack(source, static_cast<Factor<BFloat16>*>(packed));
+    } else {
+        pack(source, static_cast<float*>(packed));
+    }
+}
+
+void gsd::GSD_ISA::add_product(const gsd::FloatProduct& product) {
+    multiply(Product<float>{.rows = product.rows,
+                            .vectors = product.columns / kFloats,
+                            .steps = product.steps,
+                            .a = product.a,
+                            .a_row = product.a_row,
+                            .a_step = product.a_step,
+                            .b = product.b,
+                            .b_vector = kFloats,
+                            .b_step = product.b_step,
+                            .c = product.c,
+                            .c_row = product.c_row,
+                            .start = nullptr});
+}
+
+void gsd::GSD_ISA::attention_context(const AttentionRun& run, float* most, float* sums,
+                                     float* context) {
+    half(run) ? context_of<BFloat16>(run, most, sums, context)
+              : context_of<float>(run, most, sums, context);
+}
+
+void gsd::GSD_ISA::attention_output(const AttentionRun& run) {
+    half(run) ? output_of<BFloat16>(run) : output_of<float>(run);
+}
+
+void gsd::GSD_ISA::attention_finish(const AttentionRun& run) {
+    half(run) ? finish<BFloat16>(run) : finish<float>(run);
+}

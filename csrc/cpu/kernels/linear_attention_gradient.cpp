@@ -1,0 +1,247 @@
+// The backward passes of the linear attention. They compute q, k and v again, tile by tile, and
+// leave the gradients of everything that is small to what is done between the passes: those follow
+// from sums over the tokens. Unnamed namespace: bfloat16.h.
+
+#include "cpu/kernels/attention_tile.h"
+
+namespace {
+
+using gsd::AttentionGradientRun;
+using gsd::AttentionRun;
+
+template <class T>
+const T* token(const void* tokens, int64_t index, int64_t channels) {
+    return static_cast<const T*>(tokens) + index * channels;
+}
+
+template <class T>
+void sums_of(const AttentionGradientRun& gradient, float* q_by_y, float* q_by_q, float* q_sums,
+             float* y_sums) {
+    using P = Factor<T>;
+    configure_tiles();
+    const AttentionRun& run = gradient.forward;
+    const int64_t channels = run.channels, row = padded(channels);
+    const int64_t hidden = run.heads * run.head_size;
+    Scratch<P> normed(kTile * row), features(kTile * hidden);
+    Scratch<P> q_pairs(kTile * hidden), y_pairs(kTile * row);
+    Scratch<float> q(kTile * hidden);
+    for (int64_t i = 0; i < hidden * row; ++i) q_by_y[i] = 0.0f;
+    for (int64_t i = 0; i < hidden * hidden; ++i) q_by_q[i] = 0.0f;
+    for (int64_t i = 0; i < hidden; ++i) q_sums[i] = 0.0f;
+    for (int64_t i = 0; i < channels; ++i) y_sums[i] = 0.0f;
+    for (int64_t first = 0; first < run.tokens; first += kTile) {
+        const int64_t count = tile_tokens(run.tokens - first);
+        normalise<T, P>(run, first, count, normed.data, nullptr);
+        project(run, normed.data, 0, hidden, q.data);
+        for (int64_t t = 0; t < count; ++t) {
+            softmax_of<T>(run, q.data + t * hidden, features.data + t * hidden);
+        }
+        for (int64_t i = 0; i < hidden; i += kFloats) {
+            Floats sum = load(q_sums + i);
+            for (int64_t t = 0; t < kTile; t += 2) {
+                const float* from = q.data + t * hidden + i;
+                const Floats even = t < count ? load(from) : Floats{};
+                const Floats odd = t + 1 < count ? load(from + hidden) : Floats{};
+                sum += even + odd;
+                store_pair(in_pairs(q_pairs.data, hidden, t, i), hidden, even, odd);
+            }
+            store(q_sums + i, sum);
+        }
+        for_vectors(0, channels, [&](int64_t c, int64_t lanes) {
+            Floats sum = load_lanes(y_sums + c, lanes);
+            for (int64_t t = 0; t < kTile; t += 2) {
+                const T* from = token<T>(gradient.grad_y, first + t, channels) + c;
+                const Floats even = t < count ? load_lanes(from, lanes) : Floats{};
+                const Floats odd = t + 1 < count ? load_lanes(from + channels, lanes) : Floats{};
+                sum += even + odd;
+                store_pair(in_pairs(y_pairs.data, row, t, c), row, even, odd);
+            }
+            store_lanes(y_sums + c, lanes, sum);
+        });
+        multiply(
+            over_tokens<P>(q_pairs.data, hidden, hidden, y_pairs.data, row, channels, q_by_y, row));
+        for (int64_t i = 0; i < hidden; i += 16) {
+            multiply(over_tokens<P>(in_pairs(q_pairs.data, hidden, 0, i), hidden, 16, q_pairs.data,
+                                    hidden, i + 16, q_by_q + i * hidden, hidden));
+        }
+    }
+}
+
+// Where the gradient in q, k and v of a tile is made: the memory of one run.
+template <class P>
+struct GradientTile {
+    int64_t row, hidden;
+    Scratch<P> normed, normed_pairs, features, keys, values, grad_o, grads, grad_pairs;
+    Scratch<float> qkv, centred, grad_qkv, grad_normed, none;
+
+    explicit GradientTile(const AttentionRun& run)
+        : row(padded(run.channels)),
+          hidden(run.heads * run.head_size),
+          normed(kTile * row),
+          normed_pairs(kTile * row),
+          features(kTile * hidden),
+          keys(kTile * hidden),
+          values(kTile * hidden),
+          grad_o(kTile * row),
+          grads(kTile * 3 * hidden),
+          grad_pairs(kTile * 3 * hidden),
+          qkv(kTile * 3 * hidden),
+          centred(kTile * row),
+          grad_qkv(kTile * 3 * hidden),
+          grad_normed(kTile * row),
+          none(row > 3 * hidden ? row : 3 * hidden) {}
+};
+
+// q and k after their softmax, and v: as factors, and q and k in float32 too.
+template <class T, class P>
+void attend(const AttentionGradientRun& gradient, int64_t count, GradientTile<P>& tile) {
+    const AttentionRun& run = gradient.forward;
+    const int64_t hidden = tile.hidden;
+    project(run, tile.normed.data, 0, 3 * hidden, tile.qkv.data);
+    for (int64_t t = 0; t < count; ++t) {
+        float* q = tile.qkv.data + t * 3 * hidden;
+        softmax_of<T>(run, q, tile.features.data + t * hidden);
+        for (int64_t i = 0; i < hidden; i += kFloats) {
+            float* k = q + hidden + i;
+            const Floats share = exp_for<T>(load(k) - load(gradient.k_lse + i));
+            store(k, share);
+            store(tile.keys.data + t * hidden + i, share);
+            store(tile.values.data + t * hidden + i, load(k + hidden));
+        }
+    }
+}
+
+// The gradient in what the output convolution gives, as a factor.
+template <class T, class P>
+void through_output_norm(const AttentionGradientRun& gradient, int64_t first, int64_t count,
+                         GradientTile<P>& tile) {
+    const AttentionRun& run = gradient.forward;
+    const float constant = gradient.constant, per_centred = gradient.per_centred;
+    multiply(by_packed<P>(tile.features.data, tile.hidden, tile.hidden,
+                          static_cast<const P*>(run.folded), run.channels, tile.centred.data,
+                          tile.row, tile.none.data));
+    for (int64_t t = 0; t < count; ++t) {
+        const T* grad_y = token<T>(gradient.grad_y, first + t, run.channels);
+        for_vectors(0, run.channels, [&](int64_t c, int64_t lanes) {
+            const Floats centred = load(tile.centred.data + t * tile.row + c);
+            const Floats scaled =
+                load_lanes(grad_y + c, lanes) * load_lanes(gradient.per_y + c, lanes);
+            store(tile.grad_o.data + t * tile.row + c, scaled + constant + centred * per_centred);
+        });
+    }
+}
+
+// The gradient in q, k and v, row by row and in pairs, and its sums; zero from `count` on.
+template <class P>
+void through_attention(const AttentionGradientRun& gradient, int64_t count, GradientTile<P>& tile,
+                       float* sums) {
+    const AttentionRun& run = gradient.forward;
+    const int64_t hidden = tile.hidden, size = run.head_size, row = 3 * hidden;
+    float* grads = tile.grad_qkv.data;
+    multiply(by_packed<P>(tile.grad_o.data, tile.row, run.channels,
+                          static_cast<const P*>(gradient.turned), hidden, grads, row,
+                          tile.none.data));
+    for (int64_t h = 0; h < run.heads; ++h) {
+        const auto of_head = [&](const void* packed) {
+            return static_cast<const P*>(static_cast<const void*>(static_cast<const char*>(packed) +
+                                                                  h * gradient.head_bytes));
+        };
+        multiply(by_packed<P>(tile.values.data + h * size, hidden, size,
+                              of_head(gradient.into_keys), size, grads + hidden + h * size, row,
+                              tile.none.data));
+        multiply(by_packed<P>(tile.keys.data + h * size, hidden, size,
+                              of_head(gradient.into_values), size, grads + 2 * hidden + h * size,
+                              row, tile.none.data));
+    }
+    for (int64_t t = 0; t < count; ++t) {
+        const float* qkv = tile.qkv.data + t * row;
+        float* grad = grads + t * row;
+        for (int64_t h = 0; h < run.heads; ++h) {
+            Floats sum = {};
+            for (int64_t i = h * size; i < (h + 1) * size; i += kFloats) {
+                sum += load(qkv + i) * load(grad + i);
+            }
+            const Floats mean = broadcast(total_of(sum));
+            for (int64_t i = h * size; i < (h + 1) * size; i += kFloats) {
+                store(grad + i, load(qkv + i) * (load(grad + i) - mean));
+                const int64_t k = hidden + i;
+                store(grad + k, load(qkv + k) * (load(grad + k) - load(gradient.along + i)));
+            }
+        }
+    }
+    for (int64_t i = 0; i < row; i += kFloats) {
+        Floats sum = load(sums + i);
+        for (int64_t t = 0; t < kTile; t += 2) {
+            const Floats even = t < count ? load(grads + t * row + i) : Floats{};
+            const Floats odd = t + 1 < count ? load(grads + (t + 1) * row + i) : Floats{};
+            sum += even + odd;
+            store(tile.grads.data + t * row + i, even);
+            store(tile.grads.data + (t + 1) * row + i, odd);
+            store_pair(in_pairs(tile.grad_pairs.data, row, t, i), row, even, odd);
+        }
+        store(sums + i, sum);
+    }
+}
+
+template <class T>
+void gradient_of(const AttentionGradientRun& gradient, float* by_x, float* sums) {
+    using P = Factor<T>;
+    configure_tiles();
+    const AttentionRun& run = gradient.forward;
+    const int64_t channels = run.channels;
+    GradientTile<P> tile(run);
+    for (int64_t i = 0; i < 3 * tile.hidden * tile.row; ++i) by_x[i] = 0.0f;
+    for (int64_t i = 0; i < 3 * tile.hidden; ++i) sums[i] = 0.0f;
+    for (int64_t first = 0; first < run.tokens; first += kTile) {
+        const int64_t count = tile_tokens(run.tokens - first);
+        normalise<T, P>(run, first, count, tile.normed.data, tile.normed_pairs.data);
+        attend<T>(gradient, count, tile);
+        through_output_norm<T>(gradient, first, count, tile);
+        through_attention(gradient, count, tile, sums);
+        multiply(over_tokens<P>(tile.grad_pairs.data, 3 * tile.hidden, 3 * tile.hidden,
+                                tile.normed_pairs.data, tile.row, channels, by_x, tile.row));
+        multiply(by_packed<P>(tile.grads.data, 3 * tile.hidden, 3 * tile.hidden,
+                              static_cast<const P*>(gradient.qkv_turned), channels,
+                              tile.grad_normed.data, tile.row, tile.none.data));
+        for (int64_t t = 0; t < count; ++t) {
+            const T* grad_y = token<T>(gradient.grad_y, first + t, channels);
+            T* result = static_cast<T*>(run.result) + (first + t) * channels;
+            for_vectors(0, channels, [&](int64_t c, int64_t lanes) {
+                const Floats grad = load(tile.grad_normed.data + t * tile.row + c);
+                store_lanes(
+                    result + c, lanes,
+                    load_lanes(grad_y + c, lanes) + grad * load_lanes(gradient.gain + c, lanes));
+            });
+        }
+    }
+}
+
+template <class T>
+void finish(const AttentionGradientRun& gradient) {
+    const AttentionRun& run = gradient.forward;
+    const float mean = run.mean, per_x = gradient.per_x, constant = gradient.x_constant;
+    const T* x = static_cast<const T*>(run.x);
+    T* result = static_cast<T*>(run.result);
+    for_vectors(0, run.tokens * run.channels, [=](int64_t i, int64_t lanes) {
+        const Floats normed = (load_lanes(x + i, lanes) - mean) * per_x + constant;
+        store_lanes(result + i, lanes, load_lanes(result + i, lanes) + normed);
+    });
+}
+
+bool half(const AttentionGradientRun& run) { return run.forward.element == gsd::Element::bfloat16; }
+
+}  // namespace
+
+void gsd::GSD_ISA::attention_gradient_sums(const AttentionGradientRun& run, float* q_by_y,
+                                           float* q_by_q, float* q, float* y) {
+    half(run) ? sums_of<BFloat16>(run, q_by_y, q_by_q, q, y)
+              : sums_of<float>(run, q_by_y, q_by_q, q, y);
+}
+
+void gsd::GSD_ISA::attention_gradient(const AttentionGradientRun& run, float* by_x, float* sums) {
+    half(run) ? gradient_of<BFloat16>(run, by_x, sums) : gradient_of<float>(run, by_x, sums);
+}
+
+void gsd::GSD_ISA::attention_gradient_finish(const AttentionGradientRun& run) {
+    half(run) ? finish<BFloat16>(run) : finish<float>(run);
+}
