@@ -108,7 +108,7 @@ void gradient_sums(const NormRun& run, float* by_z, float* by_centred, float* by
                       const Floats g = load_lanes(token<T>(run.grad_y, t, run.channels) + c, lanes);
                       const Floats z =
                           x * load_lanes(run.scale + c, lanes) + load_lanes(run.offset + c, lanes);
-                      const Floats grad_z = through_silu(g, z, sigmoid_of(z));
+                      const Floats grad_z = through_silu(g, z, sigmoid_for(T{}, z));
                       part[0] += grad_z;
                       part[1] += grad_z * (x - load_lanes(run.mean + c, lanes));
                       part[2] += g;
