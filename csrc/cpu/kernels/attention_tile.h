@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <new>
 
@@ -25,7 +26,7 @@ struct Scratch {
     P* data;
 
     explicit Scratch(int64_t count) {
-        const size_t bytes = static_cast<size_t>(count + kSumMultiple<P>) * sizeof(P);
+        const std::size_t bytes = static_cast<std::size_t>(count + kSumMultiple<P>) * sizeof(P);
         data = static_cast<P*>(::operator new(bytes, kAlignment));
         __builtin_memset(data, 0, bytes);
     }
