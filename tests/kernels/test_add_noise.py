@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import baselines
 import pytest
 import torch
 
@@ -61,6 +62,15 @@ def test_first_normals_follow_from_the_known_answer(backend: str) -> None:
         wanted += [radius * math.cos(angle), radius * math.sin(angle)]
     _, noise = add_noise(torch.zeros(1, 4), steps(1), ALPHA_BARS, seed=0)
     assert noise[0].tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_baseline_of_the_benchmarks_does_the_same_with_the_same_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x0, t = images((2, 3, 16, 16), torch.float64), steps(2)
+    x_t, noise = add_noise(x0, t, ALPHA_BARS, seed=1)
+    monkeypatch.setattr(torch, "randn_like", lambda _: noise)
+    torch.testing.assert_close(baselines.add_noise(x0, t, ALPHA_BARS)[0], x_t)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,5 +1,6 @@
 """The multi-loss: its definition, the authors' figures, and the native kernel against float64."""
 
+import baselines
 import numpy as np
 import pytest
 import torch
@@ -57,6 +58,14 @@ def test_scalar_form_is_that_of_the_authors_code(golden):
     for name, gradient in (("grad2", both), ("grad_ss2", alone)):
         error = np.abs(gradient.numpy() - golden[name]).max()
         assert error <= 1e-9 * np.abs(golden[name]).max(), name
+
+
+def test_scalar_form_on_probabilities_is_the_same(case):
+    logits, labels = case
+    ours, theirs = multi_loss(logits, labels), baselines.multi_loss(logits, labels)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    (a,), (b,) = (torch.autograd.grad(loss, logits) for loss in (ours, theirs))
+    torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-11)
 
 
 @pytest.mark.parametrize("form", ["scalar", "pixel"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import baselines
 import numpy as np
 import pytest
 import torch
@@ -52,6 +53,13 @@ def test_reproduces_the_published_code(golden: dict[str, np.ndarray], dtype: tor
     torch.testing.assert_close(
         pred.grad, wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max())
     )
+
+
+def test_baseline_of_the_benchmarks_is_the_mean_form() -> None:
+    pred, noise = images((3, 5, 7), torch.float64)
+    expected_loss, _ = expected(pred, noise, steps(3), "mean")
+    loss = baselines.p2_loss(pred, noise, steps(3), WEIGHTS).item()
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
