@@ -1,219 +1,308 @@
-"""The operations at sizes of the network: how plain torch does them, how ours does, and the truth.
+"""The registry: every operation at the sizes of the "paper" network, in every form.
 
-``CASES`` is what ``test_operations.py`` times.
+``cases`` is what ``test_operations.py`` times.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from unittest import mock
 
+import baselines
 import torch
-import torch.nn.functional as F
+from forms import (
+    Arguments,
+    Form,
+    Make,
+    Tensors,
+    backward,
+    compiled,
+    eager_forms,
+    forward,
+    in_float64,
+    loss_gradient,
+)
 
-from genselfdiff.kernels import add_noise, group_norm_silu, multi_loss, p2_loss
-from genselfdiff.kernels.add_noise.reference import standard_normal
-from genselfdiff.kernels.multi_loss.reference import ERROR_SHARE, STABILISER
+from genselfdiff.kernels import (
+    add_noise,
+    group_norm_silu,
+    linear_attention,
+    multi_loss,
+    multi_loss_components,
+    p2_loss,
+)
+from genselfdiff.kernels.group_norm_silu import reference as group_norm_silu_reference
+from genselfdiff.kernels.linear_attention import reference as linear_attention_reference
+from genselfdiff.kernels.p2_loss import reference as p2_loss_reference
+from genselfdiff.models import create_model, unet
 
-Tensors = Sequence[torch.Tensor]
-Form = Callable[..., Tensors]
-
-TILES = (8, 3, 256, 256)
+DTYPES = (torch.float32, torch.bfloat16)
+BATCH = 8
+"""Of noise and losses: that of the paper's training."""
+LARGE_BATCH = 4
+"""Makes the first level's tensors larger than a last-level cache of 32 MiB."""
+CLASSES = 4
 ALPHA_BARS = torch.linspace(0.9999, 0.0001, 1000, dtype=torch.float64)
-STEPS = torch.arange(8) * 125
+STEPS = torch.arange(BATCH) * 125
+
+Image = tuple[int, ...]
+Truth = Callable[[Tensors], Tensors]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
-    """One operation at one size.
+    """One operation and direction at one size and dtype.
 
     Attributes:
-        name: operation, direction and dtype.
-        inputs: makes the inputs, the same ones each time.
-        forms: by name, what computes the results from the inputs; "ours" among them.
-        exact: the results in float64.
+        operation: with the direction.
+        size: of the tensor that it is about.
+        dtype: of that tensor.
+        arguments: makes them, the same ones each time.
+        forms: by name; "ours" among them.
+        truth: from the arguments, the right results in float64 for what a form has found.
         floor_bytes: what has to be read and written at the least.
-        tolerance: largest error of a form, relative to the largest result.
     """
 
-    name: str
-    inputs: Callable[[], Tensors]
+    operation: str
+    size: tuple[int, ...]
+    dtype: torch.dtype
+    arguments: Callable[[], Arguments]
     forms: dict[str, Form]
-    exact: Form
+    truth: Callable[[Arguments], Truth]
     floor_bytes: int
-    tolerance: float
+
+    @property
+    def name(self) -> str:
+        size = "x".join(map(str, self.size))
+        return f"{self.operation} {size} {str(self.dtype).removeprefix('torch.')}"
 
 
-def _broadcast(values: torch.Tensor) -> torch.Tensor:
-    return values.float().reshape(-1, 1, 1, 1)
+def cases(tile: int = 256) -> Iterator[Case]:
+    """All of them, for tiles of that many pixels a side."""
+    attention, norms = _network_sizes(tile)
+    for direction in (forward, backward):
+        for dtype in DTYPES:
+            yield _attention(direction, (LARGE_BATCH, *attention[0]), dtype)
+            for size in attention:
+                yield _attention(direction, (1, *size), dtype, compile=size == attention[0])
+    for direction in (forward, backward):
+        for dtype in DTYPES:
+            for added in ("shift", "residual"):
+                yield _norm(direction, (LARGE_BATCH, *norms[0]), dtype, added)
+                for size in norms:
+                    yield _norm(direction, (1, *size), dtype, added, compile=size == norms[0])
+    for dtype in DTYPES:
+        yield _multi_loss(tile, dtype)
+    for dtype in (torch.uint8, *DTYPES):
+        yield _noise(tile, dtype)
+    for dtype in DTYPES:
+        yield _p2(tile, dtype)
 
 
-def _eager_noise(tiles: torch.Tensor) -> Tensors:
-    noise = torch.randn(tiles.shape)
-    power = ALPHA_BARS[STEPS]
-    clean = tiles.float() / 127.5 - 1.0
-    return (_broadcast(power.sqrt()) * clean + _broadcast((1 - power).sqrt()) * noise,)
+def _network_sizes(tile: int) -> tuple[list[Image], list[Image]]:
+    """Images that the network hands to attention (all) and norm (the widest of each level)."""
+    attention, norms = set(), {}
+
+    def see_attention(x: torch.Tensor, *_: object) -> torch.Tensor:
+        attention.add(tuple(x.shape[1:]))
+        return x
+
+    def see_norm(x: torch.Tensor, *_: object) -> torch.Tensor:
+        channels, *side = x.shape[1:]
+        norms[tuple(side)] = max(channels, norms.get(tuple(side), 0))
+        return x
+
+    seen = {"linear_attention": see_attention, "group_norm_silu": see_norm}
+    with torch.device("meta"), mock.patch.multiple(unet, **seen):
+        create_model("paper")(torch.empty(1, 3, tile, tile), torch.empty(1, dtype=torch.int64))
+    widest_first = sorted(attention, key=math.prod, reverse=True)
+    return widest_first, [(channels, *side) for side, channels in norms.items()]
 
 
-def _our_noise(tiles: torch.Tensor) -> Tensors:
-    return (add_noise(tiles, STEPS, ALPHA_BARS, seed=1)[0],)
-
-
-def _exact_noise(tiles: torch.Tensor) -> Tensors:
-    noise = standard_normal(tiles.shape, seed=1, offset=0, device=tiles.device)
-    power = ALPHA_BARS[STEPS].reshape(-1, 1, 1, 1)
-    return (power.sqrt() * (tiles.double() / 127.5 - 1.0) + (1 - power).sqrt() * noise,)
-
-
-def _differentiated(loss: Callable[..., torch.Tensor]) -> Form:
-    """Gradient of a loss in its first argument."""
-
-    def run(x: torch.Tensor, *others: torch.Tensor) -> Tensors:
-        x = x.detach().requires_grad_()
-        return torch.autograd.grad(loss(x, *others), x)
-
-    return run
-
-
-def _exactly(form: Form) -> Form:
-    """The same in float64."""
-    return lambda *inputs: form(*(t.double() if t.is_floating_point() else t for t in inputs))
-
-
-def _eager_p2(pred: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    weights = (1 - ALPHA_BARS[STEPS]).to(pred.dtype)
-    return ((pred - noise).square().mean(dim=(1, 2, 3)) * weights).mean()
-
-
-def _our_p2(pred: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    return p2_loss(pred, noise, STEPS, 1 - ALPHA_BARS)
-
-
-def _eager_multi_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The scalar form as one would write it from the formula, on probabilities."""
-    p = logits.softmax(1)
-    target = F.one_hot(labels, p.shape[1]).permute(0, 3, 1, 2).to(p)
-
-    def standardised(plane: torch.Tensor) -> torch.Tensor:
-        mean, std = plane.mean((2, 3), keepdim=True), plane.std((2, 3), keepdim=True)
-        return (plane - mean + STABILISER) / (std + STABILISER)
-
-    error = (standardised(target) - standardised(p)).abs()
-    counted = (error > ERROR_SHARE * error.amax((2, 3), keepdim=True)).to(p)
-    similarity = (error * counted).sum() / counted.sum() * F.nll_loss(p.log(), labels)
-    p_true = p.gather(1, labels[:, None])
-    return similarity + (-((1 - p_true) ** 2) * p_true.log()).mean()
-
-
-def _eager_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return F.silu(F.group_norm(x, 8, weight, bias))
-
-
-def _our_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return group_norm_silu(x, weight, bias, 8)
-
-
-def _in_format(form: Form, memory_format: torch.memory_format) -> Form:
-    """With the images converted once, so that the operation alone is timed."""
-    converted: dict[int, Tensors] = {}
-
-    def run(*inputs: torch.Tensor) -> Tensors:
-        if id(inputs[0]) not in converted:
-            converted.clear()
-            converted[id(inputs[0])] = [
-                t.detach().contiguous(memory_format=memory_format) if t.dim() == 4 else t
-                for t in inputs
-            ]
-        return form(*converted[id(inputs[0])])
-
-    return run
-
-
-def _backward_of(function: Callable[..., torch.Tensor]) -> Form:
-    """The backward pass alone: the forward pass is done at the first call."""
-    graphs: dict[int, tuple[torch.Tensor, Tensors]] = {}
-
-    def run(*inputs: torch.Tensor) -> Tensors:
-        *arguments, upstream = inputs
-        if id(inputs[0]) not in graphs:
-            graphs.clear()
-            leaves = [t.detach().requires_grad_() for t in arguments]
-            graphs[id(inputs[0])] = function(*leaves), leaves
-        y, leaves = graphs[id(inputs[0])]
-        return torch.autograd.grad(y, leaves, upstream, retain_graph=True)
-
-    return run
-
-
-def _norm_cases(dtype: torch.dtype) -> list[Case]:
-    def inputs() -> Tensors:
-        generator = torch.Generator().manual_seed(0)
-        x, upstream = torch.randn(2, 1, 64, 256, 256, generator=generator).to(dtype)
-        weight, bias = torch.randn(2, 64, generator=generator).to(dtype)
-        return x, weight, bias, upstream
-
-    def forward(function: Callable[..., torch.Tensor]) -> Form:
-        def run(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, _: object) -> Tensors:
-            with torch.no_grad():
-                return (function(x, weight, bias),)
-
-        return run
-
-    cases = []
-    size = 64 * 256 * 256 * dtype.itemsize
-    for direction, make, arrays in (("forward", forward, 2), ("backward", _backward_of, 3)):
-        cases.append(
-            Case(
-                name=f"group_norm_silu {direction}, {str(dtype).removeprefix('torch.')}",
-                inputs=inputs,
-                forms={
-                    "eager, contiguous": _in_format(make(_eager_norm), torch.contiguous_format),
-                    "eager, channels_last": _in_format(make(_eager_norm), torch.channels_last),
-                    "ours": _in_format(make(_our_norm), torch.channels_last),
-                },
-                exact=_exactly(make(_eager_norm)),
-                floor_bytes=arrays * size,
-                tolerance=1e-5 if dtype == torch.float32 else 1e-2,
-            )
-        )
-    return cases
-
-
-def _random(*sizes: int) -> Callable[[], Tensors]:
-    return lambda: torch.randn(2, *sizes, generator=torch.Generator().manual_seed(0)).unbind()
-
-
-def _labelled() -> Tensors:
-    generator = torch.Generator().manual_seed(0)
-    return (
-        torch.randn(8, 4, 256, 256, generator=generator),
-        torch.randint(0, 4, (8, 256, 256), generator=generator),
+def _attention(
+    make: Make, size: tuple[int, ...], dtype: torch.dtype, compile: bool = False
+) -> Case:
+    channels, hidden = size[1], unet.HEADS * unet.HEAD_DIM
+    sizes = {
+        "x": size,
+        "norm_weight": (channels,),
+        "norm_bias": (channels,),
+        "qkv_weight": (3 * hidden, channels, 1, 1),
+        "out_weight": (channels, hidden, 1, 1),
+        "out_bias": (channels,),
+        "out_norm_weight": (channels,),
+        "out_norm_bias": (channels,),
+    }
+    plain = partial(linear_attention_reference.linear_attention, heads=unet.HEADS)
+    authors = partial(baselines.linear_attention, heads=unet.HEADS)
+    # At the least x is read for the statistics, for k and v, and for q; backward the same twice,
+    # once with the gradient.
+    return Case(
+        operation=f"linear_attention {make.__name__}",
+        size=size,
+        dtype=dtype,
+        arguments=_drawn(make, sizes, dtype),
+        forms={
+            **eager_forms(make, authors, dtype),
+            "plain": make(plain, torch.channels_last),
+            **({"compile": make(compiled(plain), torch.channels_last)} if compile else {}),
+            "ours": make(partial(linear_attention, heads=unet.HEADS), torch.channels_last),
+        },
+        truth=_same_in_float64(make(authors)),
+        floor_bytes=(3 if make is forward else 5) * math.prod(size) * dtype.itemsize,
     )
 
 
-CASES = [
-    Case(
-        name="add_noise, uint8",
-        inputs=lambda: (torch.randint(0, 256, TILES, dtype=torch.uint8),),
-        forms={"eager": _eager_noise, "ours": _our_noise},
-        exact=_exact_noise,
-        floor_bytes=8 * 3 * 256 * 256 * 9,
-        tolerance=1e-6,
-    ),
-    Case(
-        name="p2_loss forward and backward, float32",
-        inputs=_random(*TILES),
-        forms={"eager": _differentiated(_eager_p2), "ours": _differentiated(_our_p2)},
-        exact=_exactly(_differentiated(_eager_p2)),
-        floor_bytes=8 * 3 * 256 * 256 * 12,
-        tolerance=1e-6,
-    ),
-    Case(
-        name="multi_loss forward and backward, float32",
-        inputs=_labelled,
-        forms={"eager": _differentiated(_eager_multi_loss), "ours": _differentiated(multi_loss)},
-        exact=_exactly(_differentiated(_eager_multi_loss)),
-        floor_bytes=8 * 256 * 256 * (4 * 8 + 8),
-        tolerance=1e-5,
-    ),
-    *_norm_cases(torch.float32),
-    *_norm_cases(torch.bfloat16),
-]
+def _norm(
+    make: Make, size: tuple[int, ...], dtype: torch.dtype, added: str, compile: bool = False
+) -> Case:
+    channels = size[1]
+    sizes = {
+        "x": size,
+        "weight": (channels,),
+        "bias": (channels,),
+        added: size if added == "residual" else size[:2],
+    }
+    plain = partial(group_norm_silu_reference.group_norm_silu, groups=unet.GROUPS)
+    arrays = 2 if make is forward and added == "shift" else 3
+    return Case(
+        operation=f"group_norm_silu + {added} {make.__name__}",
+        size=size,
+        dtype=dtype,
+        arguments=_drawn(make, sizes, dtype),
+        forms={
+            **eager_forms(make, plain, dtype),
+            **({"compile": make(compiled(plain), torch.channels_last)} if compile else {}),
+            "ours": make(partial(group_norm_silu, groups=unet.GROUPS), torch.channels_last),
+        },
+        truth=_same_in_float64(make(plain)),
+        floor_bytes=arrays * math.prod(size) * dtype.itemsize,
+    )
+
+
+def _multi_loss(tile: int, dtype: torch.dtype) -> Case:
+    size = (BATCH, CLASSES, tile, tile)
+
+    def arguments() -> Arguments:
+        generator = torch.Generator().manual_seed(0)
+        return {
+            "logits": torch.randn(size, generator=generator).to(dtype),
+            "labels": torch.randint(CLASSES, (BATCH, tile, tile), generator=generator),
+        }
+
+    def plain(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        similarity, focal = multi_loss_components(logits, labels)
+        return similarity + focal
+
+    return Case(
+        operation="multi_loss forward and backward",
+        size=size,
+        dtype=dtype,
+        arguments=arguments,
+        forms={
+            **eager_forms(loss_gradient, baselines.multi_loss, dtype),
+            "plain": loss_gradient(plain),
+            "compile": loss_gradient(compiled(plain)),
+            "ours": loss_gradient(multi_loss),
+        },
+        truth=_same_in_float64(loss_gradient(baselines.multi_loss)),
+        floor_bytes=2 * math.prod(size) * dtype.itemsize + BATCH * tile**2 * 8,
+    )
+
+
+def _noise(tile: int, dtype: torch.dtype) -> Case:
+    size = (BATCH, 3, tile, tile)
+    found_dtype = torch.float32 if dtype == torch.uint8 else dtype
+    signal, spread = ALPHA_BARS[STEPS].sqrt(), (1 - ALPHA_BARS[STEPS]).sqrt()
+
+    def arguments() -> Arguments:
+        levels = torch.randint(256, size, generator=torch.Generator().manual_seed(0))
+        return {"x0": (levels if dtype == torch.uint8 else levels / 127.5 - 1).to(dtype)}
+
+    def plain(x0: torch.Tensor) -> Tensors:
+        """In place, the scaling of grey levels folded into the factors."""
+        noise = torch.randn(size, dtype=found_dtype)
+        factor, spreads = _per_image(signal, noise), _per_image(spread, noise)
+        grey = x0.dtype == torch.uint8
+        x_t = (x0 * (factor / 127.5)).sub_(factor) if grey else x0 * factor
+        return x_t.addcmul_(noise, spreads), noise
+
+    def truth(arguments: Arguments) -> Truth:
+        clean = arguments["x0"].double()
+        if dtype == torch.uint8:
+            clean = clean / 127.5 - 1
+
+        def given_the_noise(found: Tensors) -> Tensors:
+            noise = found[1].double()
+            return _per_image(signal, noise) * clean + _per_image(spread, noise) * noise, noise
+
+        return given_the_noise
+
+    return Case(
+        operation="add_noise",
+        size=size,
+        dtype=dtype,
+        arguments=arguments,
+        forms={
+            "authors": forward(partial(baselines.add_noise, t=STEPS, alpha_bars=ALPHA_BARS)),
+            "plain": forward(plain),
+            "compile": forward(compiled(plain)),
+            "ours": forward(partial(add_noise, t=STEPS, alpha_bars=ALPHA_BARS, seed=1)),
+        },
+        truth=truth,
+        floor_bytes=math.prod(size) * (dtype.itemsize + 2 * found_dtype.itemsize),
+    )
+
+
+def _p2(tile: int, dtype: torch.dtype) -> Case:
+    size = (BATCH, 3, tile, tile)
+    weights = {"t": STEPS, "weights": 1 - ALPHA_BARS}
+
+    def plain(pred: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return p2_loss_reference.p2_loss(pred, noise, mean=True, **weights)[0]
+
+    authors = loss_gradient(partial(baselines.p2_loss, **weights))
+    return Case(
+        operation="p2_loss forward and backward",
+        size=size,
+        dtype=dtype,
+        arguments=_drawn(forward, {"pred": size, "noise": size}, dtype),
+        forms={
+            "authors": authors,
+            "plain": loss_gradient(plain),
+            "compile": loss_gradient(compiled(plain)),
+            "ours": loss_gradient(partial(p2_loss, **weights)),
+        },
+        truth=_same_in_float64(authors),
+        floor_bytes=3 * math.prod(size) * dtype.itemsize,
+    )
+
+
+def _per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return values.to(like).reshape(-1, 1, 1, 1)
+
+
+def _drawn(
+    make: Make, sizes: dict[str, tuple[int, ...]], dtype: torch.dtype
+) -> Callable[[], Arguments]:
+    """Standard normal arguments, convolutions scaled to keep that; for backward, "upstream" too."""
+
+    def arguments() -> Arguments:
+        generator = torch.Generator().manual_seed(0)
+        upstream = {"upstream": next(iter(sizes.values()))} if make is backward else {}
+        drawn = {}
+        for name, size in (sizes | upstream).items():
+            scale = size[1] ** -0.5 if name.endswith("weight") and len(size) == 4 else 1.0
+            drawn[name] = (scale * torch.randn(size, generator=generator)).to(dtype)
+        return drawn
+
+    return arguments
+
+
+def _same_in_float64(form: Form) -> Callable[[Arguments], Truth]:
+    def truth(arguments: Arguments) -> Truth:
+        exact = in_float64(form, arguments)
+        return lambda _: exact
+
+    return truth

@@ -1,39 +1,124 @@
-"""Print what pytest-benchmark has measured as a Markdown table: python benchmarks/table.py FILE."""
+"""Print what was measured as Markdown tables.
+
+    python benchmarks/table.py OPERATIONS.json NETWORK.json
+
+The first file is from pytest-benchmark (``test_operations.py``), the second from ``network.py``.
+"authors" and its peak memory are those of their fastest form. Times are those of the fastest round:
+plain torch on NCHW takes between once and twice and a half as long with the luck of its addresses.
+"""
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
+from typing import Any
+
+FAMILIES = ("authors", "plain", "compile", "ours")
+
+Record = dict[str, Any]
+"""At least form ("authors, NCHW"), seconds, error and right."""
 
 
-def main(path: Path) -> None:
-    """One row for each operation and form, with the ratio to the fastest other form."""
-    groups: dict[str, list[dict[str, object]]] = {}
-    for record in json.loads(path.read_text())["benchmarks"]:
-        groups.setdefault(record["group"], []).append(record)
-    print("| operation | form | ms | against the fastest other | GB/s | of copying | error |")
-    print("|---|---|---|---|---|---|---|")
-    for group, records in groups.items():
-        others = [median(r) for r in records if form(r) != "ours"]
-        for record in records:
-            ratio = f"**{min(others) / median(record):.1f}x**" if form(record) == "ours" else ""
-            extra = record["extra_info"]
-            print(
-                f"| {group} | {form(record)} | {1e3 * median(record):.2f} | {ratio}"
-                f" | {extra['GB/s']} | {extra['share of copy']} | {extra.get('error', '-')} |"
-            )
+def main(operations: Path, network: Path) -> None:
+    """Both tables."""
+    measured = json.loads(operations.read_text())["benchmarks"]
+    print(f"Operations, ms by {measured[0]['options']['timer']}:\n")
+    print_rows(operation_rows(measured))
+    print("\nThe network, s of processor time:\n")
+    print_rows(network_rows(json.loads(network.read_text())))
 
 
-def form(record: dict[str, object]) -> str:
-    """Eager, ours, ..."""
-    return str(record["param"]).rsplit(": ", 1)[1]
+def operation_rows(measured: list[Record]) -> Iterator[list[str]]:
+    """A heading, then a row for each case."""
+    yield [
+        *("operation", "size", "dtype", *FAMILIES, "x authors", "x plain"),
+        *("GB/s", "of copying", "authors' error", "our error"),
+    ]
+    records = [{"seconds": m["stats"]["min"], **m["extra_info"]} for m in measured]
+    (copy,) = (r for r in records if r["operation"] == "copy")
+    cases = [r for r in records if r is not copy]
+    for key, group in groupby(cases, key=lambda r: (r["operation"], r["size"], r["dtype"])):
+        best = fastest(group)
+        ours = best["ours"]
+        speed = ours["floor_bytes"] / ours["seconds"]
+        share = speed * copy["seconds"] / copy["floor_bytes"]
+        yield [
+            *key,
+            *(time(best.get(family), 1e3) for family in FAMILIES),
+            ratio(best.get("authors"), ours),
+            ratio(best.get("plain"), ours),
+            *((f"{speed / 1e9:.1f}", f"{share:.2f}") if ours["right"] else ("", "")),
+            f"{best['authors']['error']:.0e}",
+            f"{ours['error']:.0e}",
+        ]
 
 
-def median(record: dict[str, object]) -> float:
-    """Seconds."""
-    return float(record["stats"]["median"])
+def network_rows(records: list[Record]) -> Iterator[list[str]]:
+    """A heading, then a row for each task, batch size and dtype."""
+    yield [
+        *("task", "batch", "dtype", *FAMILIES, "ours, wall time"),
+        *("x authors", "x authors in float32", "x plain"),
+        *("authors' peak GiB", "plain peak GiB", "our peak GiB", "of authors"),
+        *("authors' error", "our error"),
+    ]
+    records = [{"seconds": r["cpu_s"], **r} for r in records]
+    in_float32: dict[object, Record] = {}
+    for key, group in groupby(records, key=lambda r: (r["task"], r["batch"], r["dtype"])):
+        best = fastest(group)
+        ours = best["ours"]
+        in_float32.setdefault(key[:2], best["authors"])
+        yield [
+            *map(str, key),
+            *(time(best.get(family), 1) for family in FAMILIES),
+            f"{ours['wall_s']:.2f}" if ours["right"] else "",
+            ratio(best["authors"], ours),
+            ratio(in_float32[key[:2]], ours),
+            ratio(best["plain"], ours),
+            *(
+                f"{best[family]['peak_bytes'] / 2**30:.2f}"
+                for family in ("authors", "plain", "ours")
+            ),
+            f"{ours['peak_bytes'] / best['authors']['peak_bytes']:.2f}",
+            f"{best['authors']['error']:.0e}",
+            f"{ours['error']:.0e}",
+        ]
+
+
+def fastest(records: Iterable[Record]) -> dict[str, Record]:
+    """Of each family; one that is right goes before one that is not."""
+    best: dict[str, Record] = {}
+    for record in sorted(records, key=lambda r: (not r["right"], r["seconds"])):
+        best.setdefault(record["form"].split(",")[0], record)
+    return best
+
+
+def time(record: Record | None, scale: float) -> str:
+    """With what tells the forms of a family apart; nothing where the numbers are wrong."""
+    if record is None:
+        return "-"
+    if not record["right"]:
+        return "wrong"
+    _, _, variant = record["form"].partition(", ")
+    return f"{scale * record['seconds']:.2f}" + (f" ({variant})" if variant else "")
+
+
+def ratio(other: Record | None, ours: Record) -> str:
+    """How many times as fast ours is."""
+    if other is None or not (other["right"] and ours["right"]):
+        return ""
+    return f"{other['seconds'] / ours['seconds']:.2f}"
+
+
+def print_rows(rows: Iterable[list[str]]) -> None:
+    """In Markdown; the first is the heading."""
+    for number, row in enumerate(rows):
+        print("| " + " | ".join(row) + " |")
+        if number == 0:
+            print("|" + "---|" * len(row))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

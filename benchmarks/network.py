@@ -1,0 +1,184 @@
+"""Inference and one training step of the "paper" network: time and memory of each form.
+
+    python benchmarks/network.py OUT.json
+
+Each row runs in a process of its own, on one thread: with 256 x 256 tiles, and in training without
+the optimiser. The forms differ in attention, norms and loss; all of them leave the bottleneck's
+softmax attention to torch's fused one. Memory is what the resident set grows by to its peak, once
+network and input are there: unlike torch's own count it includes what libraries allocate.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import baselines
+import numpy as np
+import torch
+from forms import FORMATS, error, is_right
+from numpy.typing import NDArray
+
+from genselfdiff.diffusion import NoiseSchedule
+from genselfdiff.inference.device import keep_freed_memory
+from genselfdiff.kernels import p2_loss
+from genselfdiff.kernels.group_norm_silu import reference as group_norm_silu_reference
+from genselfdiff.models import create_model, unet
+
+MAX_ROUNDS, MAX_SECONDS = 5, 5.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One process: a task, at a batch size and precision, in a form."""
+
+    task: str
+    batch: int
+    dtype: str
+    form: str
+    memory_format: str
+    autocast: bool = False
+
+    @property
+    def name(self) -> str:
+        autocast = ", autocast" if self.autocast else ""
+        return f"{self.form}, {self.memory_format}{autocast}"
+
+
+def rows() -> Iterator[list[Row]]:
+    """All of them, by task and batch; the first of each list is the truth for the others."""
+    for task in ("inference", "training step"):
+        for batch in (1, 4):
+            group = []
+            for dtype in ("float32", "bfloat16"):
+                key = (task, batch, dtype)
+                for memory_format in FORMATS:
+                    group.append(Row(*key, "authors", memory_format))
+                    if dtype == "bfloat16":
+                        group.append(Row(*key, "authors", memory_format, autocast=True))
+                # As `gsd segment` and `gsd train` run it.
+                autocast = dtype == "bfloat16" and task == "training step"
+                group.append(Row(*key, "plain", "channels_last", autocast))
+                # Once is enough: to compile takes most of a minute and gains nothing.
+                if (task, batch, dtype) == ("inference", 1, "bfloat16"):
+                    group.append(Row(*key, "compile", "channels_last"))
+                group.append(Row(*key, "ours", "channels_last", autocast))
+            yield group
+
+
+@contextmanager
+def operations_of(form: str) -> Iterator[None]:
+    """Let the networks in this process compute by that form."""
+    with ExitStack() as stack:
+        if form == "authors":
+            authors = {
+                "linear_attention": baselines.linear_attention,
+                "group_norm_silu": group_norm_silu_reference.group_norm_silu,
+            }
+            stack.enter_context(mock.patch.multiple(unet, **authors))
+        elif form in ("plain", "compile"):
+            stack.enter_context(mock.patch.dict(os.environ, GSD_KERNELS="reference"))
+        yield
+
+
+def prepare(row: Row, architecture: str, side: int) -> Callable[[], list[torch.Tensor]]:
+    """A function that runs the task once: to the output, or to the gradients of all weights."""
+    torch.manual_seed(0)
+    # Under autocast, inputs and weights are float32.
+    dtype = torch.float32 if row.autocast else getattr(torch, row.dtype)
+    memory_format = FORMATS[row.memory_format]
+    network = create_model(architecture).to(dtype).to(memory_format=memory_format)
+    x, noise = torch.randn(2, row.batch, 3, side, side)
+    x = x.to(dtype).contiguous(memory_format=memory_format)
+    t = torch.arange(row.batch) * 250
+    run = torch.compile(network, dynamic=False) if row.form == "compile" else network
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=row.autocast)
+    weights = NoiseSchedule.create().p2_weights()
+    loss = baselines.p2_loss if row.form == "authors" else p2_loss
+
+    def infer() -> list[torch.Tensor]:
+        with torch.no_grad(), autocast:
+            return [run(x, t)]
+
+    def train() -> list[torch.Tensor]:
+        network.zero_grad(set_to_none=True)
+        with autocast:
+            value = loss(run(x, t).float(), noise, t, weights)
+        value.backward()
+        return [p.grad for p in network.parameters() if p.grad is not None]
+
+    return infer if row.task == "inference" else train
+
+
+def in_one(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Laid end to end: by itself, the gradient of a small weight may be all rounding."""
+    return torch.cat([t.float().flatten() for t in tensors])
+
+
+def measure(row: Row) -> tuple[dict[str, float], NDArray[np.float32]]:
+    """Figures of the task, and the numbers that it computes."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    cpu, wall = [], []
+    with operations_of(row.form):
+        run = prepare(row, "paper", 256)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before = _resident("RssAnon")
+        found = in_one(run())
+        while len(cpu) < MAX_ROUNDS and sum(cpu) < MAX_SECONDS:
+            begin = time.process_time(), time.perf_counter()
+            run()
+            cpu.append(time.process_time() - begin[0])
+            wall.append(time.perf_counter() - begin[1])
+    # Without the files: code counts at its first use.
+    peak = _resident("VmHWM") - _resident("RssFile") - before
+    return {"cpu_s": min(cpu), "wall_s": min(wall), "peak_bytes": peak}, found.numpy()
+
+
+def _resident(name: str) -> int:
+    """Bytes, from the kernel's account of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return 1024 * int(line.split()[1])
+    raise LookupError(name)
+
+
+def main(out: Path) -> None:
+    """Measure every row and write the records that ``table.py`` prints."""
+    records = []
+    # Each process is forked from one that has imported everything and done nothing.
+    fresh = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as processes:
+        for group in rows():
+            truth = None
+            for row in group:
+                print(f"{row.task}, batch {row.batch}, {row.dtype}: {row.name}", flush=True)
+                figures, array = processes.submit(measure, row).result()
+                found = torch.from_numpy(array)
+                truth = found if truth is None else truth
+                difference = error([found], [truth])
+                records.append(
+                    {
+                        "task": row.task,
+                        "batch": row.batch,
+                        "dtype": row.dtype,
+                        "form": row.name,
+                        "error": difference,
+                        "right": is_right(difference, getattr(torch, row.dtype)),
+                        **figures,
+                    }
+                )
+    out.write_text(json.dumps(records, indent=1))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))

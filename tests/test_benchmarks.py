@@ -1,0 +1,75 @@
+"""The benchmarks compare what computes the same, and their table says what was measured."""
+
+import operations
+import pytest
+import table
+import torch
+from forms import error, is_right
+from network import in_one, operations_of, prepare, rows
+
+
+@pytest.mark.parametrize("case", list(operations.cases(tile=16)), ids=lambda case: case.name)
+def test_every_form_of_an_operation_gives_its_numbers(case):
+    arguments = case.arguments()
+    truth = case.truth(arguments)
+    for name, form in case.forms.items():
+        if name != "compile":  # takes seconds each
+            found = form(arguments)()
+            assert is_right(error(found, truth(found)), case.dtype), name
+
+
+def test_every_form_of_the_network_gives_its_numbers():
+    for group in rows():
+        truth = None
+        for row in group:
+            if row.form == "compile" or row.batch > 1:
+                continue
+            with operations_of(row.form):
+                found = in_one(prepare(row, "tiny", 32)())
+            truth = found if truth is None else truth
+            assert is_right(error([found], [truth]), getattr(torch, row.dtype)), row
+
+
+def test_table_takes_the_fastest_right_form_of_the_authors():
+    shared = {"operation": "o", "size": "1 x 2", "dtype": "float32", "floor_bytes": 3e9}
+
+    def measured(seconds, form, right=True, **other):
+        extra = shared | {"form": form, "error": 1e-6 if right else 1.0, "right": right} | other
+        return {"stats": {"min": seconds}, "extra_info": extra}
+
+    heading, row = table.operation_rows(
+        [
+            measured(1.0, "authors, NCHW", right=False),
+            measured(3.0, "authors, channels_last"),
+            measured(4.0, "authors, NCHW, autocast"),
+            measured(2.5, "plain", right=False),
+            measured(1.5, "ours"),
+            measured(2.0, "copy", operation="copy", floor_bytes=8e9),
+        ]
+    )
+    found = dict(zip(heading, row, strict=True))
+    assert found["authors"] == "3000.00 (channels_last)"
+    assert found["plain"] == "wrong"
+    assert found["compile"] == "-"
+    assert found["ours"] == "1500.00"
+    assert (found["x authors"], found["x plain"]) == ("2.00", "")
+    assert (found["GB/s"], found["of copying"]) == ("2.0", "0.50")
+
+
+def test_table_prints_no_speed_for_a_network_that_computes_wrongly():
+    shared = {"task": "inference", "batch": 1, "peak_bytes": 2**30, "wall_s": 7.0}
+
+    def record(dtype, form, cpu_s, right=True):
+        measured = {"dtype": dtype, "form": form, "cpu_s": cpu_s, "error": 0.0, "right": right}
+        return shared | measured
+
+    records = [
+        record(dtype, form, cpu_s, right)
+        for dtype, right in (("float32", True), ("bfloat16", False))
+        for form, cpu_s in (("authors, NCHW", 6.0), ("plain", 3.0), ("ours", 2.0))
+    ]
+    heading, *found = (list(row) for row in table.network_rows(records))
+    right, wrong = (dict(zip(heading, row, strict=True)) for row in found)
+    assert (right["ours"], right["ours, wall time"], right["x authors"]) == ("2.00", "7.00", "3.00")
+    assert (wrong["ours"], wrong["ours, wall time"], wrong["x authors"]) == ("wrong", "", "")
+    assert wrong["x authors in float32"] == ""
