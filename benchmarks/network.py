@@ -48,8 +48,9 @@ class Row:
 
     @property
     def name(self) -> str:
+        """The form; with what tells the authors' ones apart."""
         autocast = ", autocast" if self.autocast else ""
-        return f"{self.form}, {self.memory_format}{autocast}"
+        return f"authors, {self.memory_format}{autocast}" if self.form == "authors" else self.form
 
 
 def rows() -> Iterator[list[Row]]:
