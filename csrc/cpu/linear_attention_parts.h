@@ -34,10 +34,10 @@ struct Shape {
     }
     // Tokens of a run: whole tiles, and of fixed length, so that sums never depend on threads.
     int64_t run(int64_t most_runs) const {
-        const int64_t tiles = (tokens + most_runs * kTile - 1) / (most_runs * kTile);
-        return std::max(kLeastTiles, tiles) * kTile;
+        constexpr int64_t tile = kAttentionTile, least_tiles = 4;
+        const int64_t tiles = (tokens + most_runs * tile - 1) / (most_runs * tile);
+        return std::max(least_tiles, tiles) * tile;
     }
-    static constexpr int64_t kTile = 96, kLeastTiles = 4;
 };
 
 inline size_t count(int64_t value) { return static_cast<size_t>(value); }

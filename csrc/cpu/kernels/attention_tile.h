@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr int64_t kTile = 96;  // tokens: whole tiles of AMX, which sum over 32
+constexpr int64_t kTile = gsd::kAttentionTile;
 
 inline int64_t tile_tokens(int64_t left) { return left < kTile ? left : kTile; }
 inline int64_t padded(int64_t channels) { return rounded_up(channels, gsd::kChannelMultiple); }

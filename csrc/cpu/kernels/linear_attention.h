@@ -14,6 +14,8 @@ namespace gsd {
 
 // What a kernel reads of channels is padded with zeros to a multiple of this.
 constexpr int64_t kChannelMultiple = 32;
+// Tokens that a kernel works on at a time: whole tiles of AMX, which sum over 32.
+constexpr int64_t kAttentionTile = 96;
 
 struct AttentionRun {
     Element element;  // of x and what is written: float32 or bfloat16
