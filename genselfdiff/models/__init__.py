@@ -1,5 +1,6 @@
-"""Networks by name, and loading the weights of others."""
+"""Networks by name, loading the weights of others, and the form for export."""
 
+from genselfdiff.models.export import for_export
 from genselfdiff.models.registry import ARCHITECTURES, DEFAULT_ARCHITECTURE, create_model
 from genselfdiff.models.unet import UNet
 from genselfdiff.models.weights import load_initial_weights
@@ -9,5 +10,6 @@ __all__ = [
     "DEFAULT_ARCHITECTURE",
     "UNet",
     "create_model",
+    "for_export",
     "load_initial_weights",
 ]

@@ -2,7 +2,8 @@
 
 The module tree spells the state-dict keys of the authors' checkpoints (all under ``net.``), which
 is why parameters sit in small holders named ``fn`` and ``to_out``; the arithmetic is in the ops of
-``genselfdiff.kernels``. Everything here compiles with torch.jit.script.
+``genselfdiff.kernels``. Everything here compiles with torch.jit.script, and blocks keep their
+operation as an attribute so that ``models.export`` can choose what it compiles to.
 """
 
 import math
@@ -60,6 +61,7 @@ class ConvNormSilu(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm = nn.GroupNorm(GROUPS, out_channels)
+        self.group_norm_silu = group_norm_silu
 
     def forward(
         self,
@@ -69,7 +71,7 @@ class ConvNormSilu(nn.Module):
     ) -> torch.Tensor:
         """(N, in, H, W) to (N, out, H, W); ``shift`` (N, out), ``residual`` (N, out, H, W)."""
         norm = self.norm
-        return group_norm_silu(
+        return self.group_norm_silu(
             self.proj(x), norm.weight, norm.bias, norm.num_groups, shift, residual, norm.eps
         )
 
@@ -79,7 +81,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, time_dim: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(time_dim, out_channels))
+        self.mlp: nn.Module = nn.Sequential(nn.SiLU(), nn.Linear(time_dim, out_channels))
         self.block1 = ConvNormSilu(in_channels, out_channels)
         self.block2 = ConvNormSilu(out_channels, out_channels)
         self.res_conv = _shortcut(in_channels, out_channels)
@@ -139,6 +141,7 @@ class LinearAttentionBlock(nn.Module):
         super().__init__()
         self.heads = HEADS
         self.fn = PreNorm(channels, LinearAttentionWeights(channels))
+        self.linear_attention = linear_attention
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to the same shape."""
@@ -148,7 +151,7 @@ class LinearAttentionBlock(nn.Module):
         out_norm = weights.to_out[1]
         bias = conv.bias
         assert bias is not None  # for TorchScript, which sees an optional
-        return linear_attention(
+        return self.linear_attention(
             x,
             norm.weight,
             norm.bias,
@@ -204,7 +207,7 @@ class Net(nn.Module):
         stem = 2 * (width // 3)
         time_dim = 4 * width
         self.init_conv = nn.Conv2d(3, stem, 7, padding=3)
-        self.time_mlp = TimeMlp(width)
+        self.time_mlp: nn.Module = TimeMlp(width)
 
         self.downs = nn.ModuleList()
         for level, (before, after) in enumerate(zip([stem, *widths[:-1]], widths, strict=True)):

@@ -1,0 +1,55 @@
+"""The form of a network that TorchScript compiles: for one time step, fused or in plain torch."""
+
+import copy
+
+import torch
+from torch import nn
+
+from genselfdiff.kernels import fused
+from genselfdiff.models.unet import ConvNormSilu, LinearAttentionBlock, Net, ResidualBlock
+
+
+class ConstantShift(nn.Module):
+    """In the place of ``ResidualBlock.mlp``: the shift of one time step, whatever the embedding."""
+
+    shift: torch.Tensor
+
+    def __init__(self, shift: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift)
+
+    def forward(self, time: torch.Tensor) -> torch.Tensor:
+        """(N, ...) to (N, C)."""
+        return self.shift.expand(time.shape[0], -1)
+
+
+def for_export(network: nn.Module, *, portable: bool) -> nn.Module:
+    """A copy of ``network`` to be compiled: on the CPU, in evaluation mode, without gradients.
+
+    Its time input is not looked at any more: it is 0, and the layers that read it are folded into
+    a constant for each block.
+
+    Args:
+        network: what to copy; blocks that are not of the U-Net stay as they are.
+        portable: compile to plain torch; otherwise to calls of the ``gsd`` operations, which run
+            where this package, or its native library, is loaded.
+    """
+    network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, Net):
+            _fold_time_zero(module)
+    if not portable:
+        for module in network.modules():
+            if isinstance(module, ConvNormSilu):
+                module.group_norm_silu = fused.group_norm_silu
+            elif isinstance(module, LinearAttentionBlock):
+                module.linear_attention = fused.linear_attention
+    return network
+
+
+def _fold_time_zero(net: Net) -> None:
+    time = net.time_mlp(torch.zeros(1, dtype=torch.int64))
+    for module in net.modules():
+        if isinstance(module, ResidualBlock):
+            module.mlp = ConstantShift(module.mlp(time))
+    net.time_mlp = nn.Identity()
