@@ -22,7 +22,7 @@ from genselfdiff.kernels import native
 def describe() -> list[tuple[str, str]]:
     """Versions, processor, kernels and GPUs as (what, value) lines, in reading order.
 
-    Where the native kernels are missing, the last line is the command that builds them.
+    Where the native kernels are missing unasked, the last line is the command that builds them.
     """
     lines = [
         ("genselfdiff", f"{genselfdiff.__version__} in {Path(genselfdiff.__file__).parent}"),
@@ -44,7 +44,7 @@ def describe() -> list[tuple[str, str]]:
                 backend = str(error)
             chosen.append(f"{device}: {backend}")
         lines.append((operation.name, "; ".join(chosen)))
-    if not native.available():
+    if not native.available() and native.problem() != native.REFUSED:
         lines += [("to rebuild", step) for step in _rebuild_steps()]
     return lines
 
@@ -66,6 +66,7 @@ def _native_lines() -> list[tuple[str, str]]:
         used = str(error)
     return [
         ("native kernels", f"yes, by {build.compiler} with torch {build.torch_version}"),
+        ("library", str(build.library)),
         ("cpu features", " ".join(build.cpu_features) or "none that the kernels use"),
         ("compiled for", ", ".join(build.isas)),
         ("kernels use", used),

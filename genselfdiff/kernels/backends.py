@@ -2,6 +2,8 @@
 
 ``auto`` (the default) takes the fastest implementation for the tensor's device and dtype and is
 plain torch where there is none. Any other choice runs as named or is an error that says why not.
+With ``reference`` from the start, the native library is not even loaded: the graph of an exported
+model calls the operations by name and runs on what torch has for them.
 """
 
 import os
@@ -46,6 +48,22 @@ class Operation:
             InputError: GSD_KERNELS or GSD_CPU_ISA asks for what is unknown or cannot run.
         """
         return _backend(self.name, self.cpp_dtypes, device.type, dtype, obstacle, detour)
+
+    def check_scripted(self, device: torch.device) -> None:
+        """Raise where GSD_KERNELS asks for what a TorchScript call of the operation cannot do.
+
+        Torch gives such a call to the native kernel whenever that is loaded.
+
+        Raises:
+            InputError: as `backend`, or plain torch is asked for too late.
+        """
+        chosen = self.backend(device, torch.float32)
+        obstacle = _cpp_obstacle(self.name, self.cpp_dtypes, device.type, torch.float32)
+        if chosen == "reference" and not obstacle:
+            raise InputError(
+                "GSD_KERNELS=reference: exported models obey it only if it is set before"
+                " genselfdiff is imported"
+            )
 
     def register(self, schema: str, plain: Callable[..., Any], shapes: Callable[..., Any]) -> None:
         """Make the operation callable wherever the native library does not.

@@ -11,6 +11,7 @@ import torch
 from genselfdiff.errors import InputError
 
 LIBRARY_NAME = "libgsd_cpu.so"
+REFUSED = "GSD_KERNELS=reference asks for that"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class NativeBuild:
 
 def _load() -> tuple[ModuleType | None, str]:
     """Load the op library; gives the module beside it, or None and why there is none."""
+    if os.environ.get("GSD_KERNELS") == "reference":
+        return None, REFUSED
     try:
         module = importlib.import_module("genselfdiff._native")
     except ModuleNotFoundError:

@@ -157,6 +157,7 @@ def test_without_the_library_everything_says_so(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(native, "_module", None)
+    monkeypatch.setattr(native, "_problem", "for this test")
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     hint, command = describe()[-2:]
@@ -170,6 +171,27 @@ def test_info_prints_versions_processor_and_operations() -> None:
     assert torch.__version__ in result.output
     for word in ("genselfdiff", "python", "processor", "gpu", "native kernels", "add_noise"):
         assert f"\n{word}" in f"\n{result.output}"
+
+
+@needs_native
+def test_info_names_the_library_that_exported_models_need() -> None:
+    build = native.build()
+    assert build is not None
+    assert ("library", str(build.library)) in describe()
+
+
+def test_plain_torch_by_choice_is_no_reason_to_rebuild() -> None:
+    code = "from genselfdiff.info import describe; print(*describe(), sep='\\n')"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"GSD_KERNELS": "reference"},
+    ).stdout
+    assert "plain torch is used: GSD_KERNELS=reference asks for that" in told
+    assert "('group_norm_silu', 'cpu: reference" in told
+    assert "to rebuild" not in told
 
 
 def test_info_survives_a_bad_environment(monkeypatch: pytest.MonkeyPatch) -> None:
