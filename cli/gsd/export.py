@@ -12,6 +12,7 @@ from gsd.options import verbosity
     epilog="""\b
 Example:
   gsd export run2 -o model.ts --licence CC-BY-4.0
+  gsd export run2 -o elsewhere.ts --portable
 """
 )
 @click.argument("run", type=click.Path(path_type=Path))
@@ -19,14 +20,22 @@ Example:
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Model file to write."
 )
 @click.option("--licence", default="", help="Terms of use of the weights, kept in the file.")
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="Plain torch only: slower, but loads wherever torch is, without gsd.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @verbosity
-def export(run: Path, output: Path, licence: str, overwrite: bool) -> None:
-    """Turn the best checkpoint of RUN into a TorchScript file that needs only torch.
+def export(run: Path, output: Path, licence: str, portable: bool, overwrite: bool) -> None:
+    """Turn the best checkpoint of RUN into one TorchScript file.
+
+    It calls gsd's own kernels, so it needs gsd to be installed where it is used, on whatever
+    device; with --portable it needs nothing but torch.
 
     The file takes images of any size as uint8 or floating point in 0..255 and gives class
     probabilities; classes, colours, resolution and provenance are in it as gsd.json.
     """
-    info = export_run(run, output, licence=licence, overwrite=overwrite)
+    info = export_run(run, output, licence=licence, portable=portable, overwrite=overwrite)
     resolution = f" at {info.mpp:g} um/px" if info.mpp is not None else ""
     click.echo(f"{output}: {', '.join(info.classes)}{resolution}")

@@ -1,10 +1,10 @@
 """The exported model: one TorchScript file that knows what it needs to be used.
 
-The file loads in a process that has only torch (``torch.jit.load``); its ``gsd.json`` extra file is
-the metadata of ``ModelInfo``.
+A portable file loads in a process that has only torch (``torch.jit.load``), a fused one where this
+package or its native library is loaded too; the ``gsd.json`` extra file of either is the metadata
+of ``ModelInfo``.
 """
 
-import copy
 import json
 import math
 import warnings
@@ -20,6 +20,8 @@ from torch.jit.frontend import FrontendError
 from genselfdiff.errors import ModelError, OutputError, one_line
 from genselfdiff.files import atomic_file
 from genselfdiff.inference.device import choose_device
+from genselfdiff.kernels import OPERATIONS
+from genselfdiff.models import for_export
 
 EXTRA_FILE = "gsd.json"
 FORMAT = "genselfdiff-model"
@@ -223,17 +225,28 @@ class LoadedModel:
         return probabilities
 
 
-def save_model(network: nn.Module, info: ModelInfo, path: str | Path) -> None:
+def save_model(
+    network: nn.Module, info: ModelInfo, path: str | Path, *, portable: bool = False
+) -> None:
     """Export ``network`` (left as it is) as TorchScript, not frozen, so that its dtype can change.
+
+    Args:
+        network: see ``Segmenter``.
+        info: its description.
+        path: the file to write.
+        portable: whether the file must do with plain torch. Otherwise the blocks of the U-Net are
+            ``gsd`` operations, which the native library computes in float32 and bfloat16.
 
     Raises:
         ModelError: the network does not compile or run, its output does not have one channel per
-            class, or it needs operators that plain torch does not have.
+            class, or it needs operators beyond those.
         OutputError: the file cannot be written.
     """
     path = Path(path)
-    network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
-    segmenter = with_memory_format(Segmenter(network, info.input_scaling), torch.contiguous_format)
+    segmenter = Segmenter(for_export(network, portable=portable), info.input_scaling)
+    # The gsd operations work on channels_last memory, and convolutions follow their weights.
+    layout = torch.contiguous_format if portable else torch.channels_last
+    segmenter = with_memory_format(segmenter, layout)
     try:
         script = _script(segmenter)
         with torch.inference_mode():
@@ -246,7 +259,8 @@ def save_model(network: nn.Module, info: ModelInfo, path: str | Path) -> None:
             " named: name as many as the network was trained with"
         )
     needed = torch.jit.export_opnames(script)  # type: ignore[no-untyped-call]
-    foreign = [name for name in needed if not name.startswith(("aten::", "prim::"))]
+    allowed = ("aten::", "prim::") if portable else ("aten::", "prim::", "gsd::")
+    foreign = [name for name in needed if not name.startswith(allowed)]
     if foreign:
         raise ModelError(f"{path}: the exported network would need {foreign[0]} beside plain torch")
     with atomic_file(path) as temporary:
@@ -265,7 +279,7 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Lo
 
     Raises:
         ModelError: missing, damaged, not one of ours, or of a newer format.
-        InputError: the device is not there.
+        InputError: the device is not there, or GSD_KERNELS asks for what the model cannot do on it.
     """
     path = Path(path)
     info = read_info(path)
@@ -275,7 +289,16 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Lo
             warnings.simplefilter("ignore", DeprecationWarning)
             module = torch.jit.load(str(path), map_location=chosen)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
+        if "Unknown builtin op: gsd::" in str(error):
+            raise ModelError(
+                f"{path}: needs operations that this version of genselfdiff does not have: update"
+                " genselfdiff, or export the run again"
+            ) from error
         raise ModelError(f"{path}: damaged model file: {one_line(error)}") from error
+    needed = torch.jit.export_opnames(module)  # type: ignore[no-untyped-call]
+    for operation in OPERATIONS:
+        if f"gsd::{operation.name}" in needed:
+            operation.check_scripted(chosen)
     module.eval()
     return LoadedModel(path, info, chosen, module)
 

@@ -28,9 +28,21 @@ CLASS_COLORS = (
 
 
 def export_run(
-    run: str | Path, output: str | Path, *, licence: str = "", overwrite: bool = False
+    run: str | Path,
+    output: str | Path,
+    *,
+    licence: str = "",
+    portable: bool = False,
+    overwrite: bool = False,
 ) -> ModelInfo:
     """Write the best checkpoint of a stage-2 run as TorchScript with its metadata.
+
+    Args:
+        run: the run folder.
+        output: the file to write.
+        licence: terms of use of the weights.
+        portable: plain torch only; see `save_model`.
+        overwrite: replace ``output`` if it exists.
 
     Raises:
         ModelError: not a stage-2 run, or one without a checkpoint.
@@ -62,7 +74,7 @@ def export_run(
         },
         licence=licence,
     )
-    save_model(network, info, output)
+    save_model(network, info, output, portable=portable)
     return info
 
 

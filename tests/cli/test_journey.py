@@ -112,16 +112,35 @@ def test_journey_ends_in_a_mask_that_is_right(data, model, tmp_path):
     assert "p3" in scores.output
 
 
-def test_exported_model_needs_only_torch(model):
+@pytest.fixture(scope="module")
+def portable(data, model):
+    gsd("export", data / "run2", "-o", data / "portable.ts", "--portable")
+    return data / "portable.ts"
+
+
+def test_both_flavours_give_the_same_mask(data, model, portable, tmp_path):
+    masks = []
+    for file in (model, portable):
+        mask = tmp_path / f"{file.stem}.tif"
+        gsd(
+            *("segment", data / "slides" / "slide.tif", "-o", mask, "--model", file),
+            *("--device", "cpu", "--precision", "float32"),
+        )
+        masks.append(tifffile.imread(mask, key=0))
+    assert (masks[0] != masks[1]).mean() < 1e-4
+    assert 0.05 < masks[0].mean() < 0.95
+
+
+def test_portable_model_needs_only_torch(portable):
     code = (
         "import sys; sys.modules['genselfdiff'] = None\n"
         "import torch\n"
-        f"m = torch.jit.load({str(model)!r})\n"
+        f"m = torch.jit.load({str(portable)!r})\n"
         "y = m(torch.zeros(2, 3, 13, 21, dtype=torch.uint8))\n"
         "assert y.shape == (2, 2, 13, 21) and y.dtype == torch.float32\n"
         "assert torch.allclose(y.sum(1), torch.ones(2, 13, 21))\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=os.path.dirname(model))
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=os.path.dirname(portable))
 
 
 def test_resume_takes_the_settings_of_the_run(data, model):

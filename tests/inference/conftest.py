@@ -55,7 +55,7 @@ def conv_net() -> Callable[..., ConvNet]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def info() -> Callable[..., ModelInfo]:
     def make(classes: int = 2, **changes: object) -> ModelInfo:
         values: dict[str, object] = {

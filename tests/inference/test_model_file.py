@@ -1,10 +1,10 @@
 import json
+import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,9 +18,12 @@ from genselfdiff.inference.model_file import (
     mirrored_indices,
     save_model,
 )
+from genselfdiff.kernels import native
 from genselfdiff.models import create_model
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.(script|load):DeprecationWarning")
+
+needs_native = pytest.mark.skipif(not native.available(), reason="no native kernels installed")
 
 # Kept for good: TorchScript knows operators by the address of their Python object.
 LIBRARY = torch.library.Library("gsd_test", "DEF")
@@ -73,30 +76,139 @@ def test_export_leaves_the_network_as_it_is(tmp_path, conv_net, info):
     assert all(p.requires_grad and p.dtype == torch.float64 for p in network.parameters())
 
 
-def test_loads_where_only_torch_is(tmp_path, info):
+@pytest.fixture(scope="module")
+def flavours(tmp_path_factory, info):
+    """``fused.ts`` and ``portable.ts`` of one network that is sure of what it sees, and images."""
+    folder = tmp_path_factory.mktemp("flavours")
     torch.manual_seed(0)
-    save_model(create_model("tiny", out_channels=2), info(), tmp_path / "model.ts")
-    x = images(1, 3, 21, 35)
-    torch.save(x, tmp_path / "x.pt")
-    script = f"""
-import sys
-sys.modules["genselfdiff"] = None
+    network = create_model("tiny", out_channels=3)
+    with torch.no_grad():
+        network.net.final_conv[1].weight *= 10
+    for name in ("fused", "portable"):
+        save_model(network, info(3), folder / f"{name}.ts", portable=name == "portable")
+    torch.save(images(2, 3, 21, 35), folder / "x.pt")
+    return folder
+
+
+def predicted(folder, name, dtype=torch.float32):
+    model = load_model(folder / f"{name}.ts", "cpu")
+    model.module.to(dtype)
+    return model(torch.load(folder / "x.pt"))
+
+
+def in_another_process(folder, preamble, load, **environment):
+    """What ``load`` (an expression) gives for the images, after ``preamble``."""
+    code = f"""{preamble}
 import torch
-extra = {{"{EXTRA_FILE}": ""}}
-model = torch.jit.load("model.ts", _extra_files=extra)
-torch.save(model(torch.load("x.pt")), "y.pt")
-print(extra["{EXTRA_FILE}"].decode())
+torch.save(({load})(torch.load("x.pt")), "y.pt")
 """
-    done = subprocess.run(
-        [sys.executable, "-I", "-W", "ignore", "-c", script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=folder,
         check=True,
+        env={name: os.environ[name] for name in os.environ if name != "GSD_KERNELS"} | environment,
     )
-    assert ModelInfo.from_json(done.stdout) == info()
-    expected = load_model(tmp_path / "model.ts", "cpu")(x)
-    torch.testing.assert_close(torch.load(tmp_path / "y.pt"), expected)
+    return torch.load(folder / "y.pt")
+
+
+def test_fused_and_portable_agree(flavours):
+    fused, portable = predicted(flavours, "fused"), predicted(flavours, "portable")
+    torch.testing.assert_close(fused, portable, rtol=0, atol=1e-5)
+    labels = portable.argmax(1)
+    assert torch.bincount(labels.flatten(), minlength=3).min() > 50, "nothing to tell apart"
+    assert (fused.argmax(1) != labels).sum() <= 1, "beyond a tie"
+
+
+def test_fused_is_as_good_as_portable_in_bfloat16(flavours):
+    exact = predicted(flavours, "portable")
+    fused, portable = (
+        predicted(flavours, name, torch.bfloat16) - exact for name in ("fused", "portable")
+    )
+    assert 0 < fused.abs().mean() < 1.5 * portable.abs().mean()
+
+
+WITHOUT_PACKAGE = "import sys; sys.modules['genselfdiff'] = None"
+
+
+def test_portable_needs_only_torch(flavours):
+    found = in_another_process(flavours, WITHOUT_PACKAGE, "torch.jit.load('portable.ts')")
+    torch.testing.assert_close(found, predicted(flavours, "portable"))
+
+
+def test_fused_in_plain_torch_says_what_is_missing(flavours, capfd):
+    with pytest.raises(subprocess.CalledProcessError):
+        in_another_process(flavours, WITHOUT_PACKAGE, "torch.jit.load('fused.ts')")
+    assert "Unknown builtin op: gsd::" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(
+    not torch._C._dispatch_has_kernel_for_dispatch_key("gsd::linear_attention", "CPU"),
+    reason="no native kernel of linear_attention",
+)
+def test_fused_needs_only_the_native_library(flavours):
+    preamble = (
+        f"{WITHOUT_PACKAGE}; import torch; torch.ops.load_library({str(native.build().library)!r})"
+    )
+    found = in_another_process(flavours, preamble, "torch.jit.load('fused.ts')")
+    torch.testing.assert_close(found, predicted(flavours, "fused"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("preamble", "environment"),
+    [
+        ("", {"GSD_KERNELS": "reference"}),
+        ("import sys; sys.modules['genselfdiff._native'] = None", {}),
+    ],
+    ids=["refused", "missing"],
+)
+def test_fused_runs_on_plain_torch_without_native_kernels(flavours, preamble, environment):
+    # In float64, which the native kernels refuse.
+    load = "__import__('genselfdiff').load_model('fused.ts', 'cpu').module.double()"
+    found = in_another_process(flavours, preamble, load, **environment)
+    expected = predicted(flavours, "portable", torch.float64)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_importing_the_kernels_is_enough_for_torch_jit_load(flavours):
+    found = in_another_process(flavours, "import genselfdiff.kernels", "torch.jit.load('fused.ts')")
+    torch.testing.assert_close(found, predicted(flavours, "fused"), rtol=0, atol=1e-5)
+
+
+@needs_native
+def test_plain_torch_asked_for_too_late_is_an_error(monkeypatch, flavours):
+    monkeypatch.setenv("GSD_KERNELS", "reference")
+    with pytest.raises(InputError, match="only if it is set before genselfdiff is imported"):
+        predicted(flavours, "fused")
+    predicted(flavours, "portable")
+
+
+def test_kernels_that_a_fused_file_cannot_have_are_an_error(monkeypatch, flavours):
+    monkeypatch.setenv("GSD_KERNELS", "triton")
+    with pytest.raises(InputError, match="has no triton implementation"):
+        predicted(flavours, "fused")
+
+
+def test_both_flavours_tell_their_metadata_to_torch(flavours, info):
+    for name in ("fused", "portable"):
+        extra = {EXTRA_FILE: ""}
+        torch.jit.load(flavours / f"{name}.ts", _extra_files=extra)
+        assert ModelInfo.from_json(extra[EXTRA_FILE]) == info(3)
+
+
+def test_fused_weights_are_stored_channels_last(flavours):
+    """Then its convolutions give what the operations work on, whoever loads it."""
+    module = load_model(flavours / "fused.ts", "cpu").module
+    weight = module.network.net.init_conv.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_operations_of_a_later_version_are_told_from_damage(flavours, tmp_path):
+    later = tmp_path / "later.ts"
+    with zipfile.ZipFile(flavours / "fused.ts") as old, zipfile.ZipFile(later, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b"ops.gsd.group_norm_silu", b"ops.gsd.gnu"))
+    with pytest.raises(ModelError, match="update genselfdiff"):
+        load_model(later, "cpu")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 30), (7, 8), (8, 8), (17, 23)])
@@ -226,7 +338,7 @@ def test_files_that_are_no_models(tmp_path, conv_net, info):
 def test_a_flipped_bit_is_noticed(tmp_path, conv_net, info):
     path = tmp_path / "model.ts"
     save_model(conv_net(classes=2), info(), path)
-    weights = np.ascontiguousarray(conv_net(classes=2).layers[0].weight.detach().numpy()).tobytes()
+    weights = conv_net(classes=2).layers[0].bias.detach().numpy().tobytes()
     data = bytearray(path.read_bytes())
     data[data.index(weights) + 5] ^= 1
     path.write_bytes(data)
