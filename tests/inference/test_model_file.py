@@ -141,10 +141,7 @@ def test_fused_in_plain_torch_says_what_is_missing(flavours, capfd):
     assert "Unknown builtin op: gsd::" in capfd.readouterr().err
 
 
-@pytest.mark.skipif(
-    not torch._C._dispatch_has_kernel_for_dispatch_key("gsd::linear_attention", "CPU"),
-    reason="no native kernel of linear_attention",
-)
+@needs_native
 def test_fused_needs_only_the_native_library(flavours):
     preamble = (
         f"{WITHOUT_PACKAGE}; import torch; torch.ops.load_library({str(native.build().library)!r})"
