@@ -64,10 +64,6 @@ def forward(
         k_lse: (N, heads * d), log of the sum of exp(k) over the tokens.
         context: (N, heads, d, d), softmax(k)^T v of each head.
     """
-    norm = norm_weight.to(x), norm_bias.to(x)
-    out = out_weight.to(x), out_bias.to(x), out_norm_weight.to(x), out_norm_bias.to(x)
-    y = linear_attention(x, *norm, qkv_weight.to(x), *out, heads, eps)
-
     dtype = torch.promote_types(x.dtype, torch.float32)
     parameters = norm_weight, norm_bias, qkv_weight, out_weight, out_bias
     gain, offset, qkv_weight, out_weight, out_bias = (p.to(dtype) for p in parameters)
@@ -78,8 +74,10 @@ def forward(
     k_lse = k.logsumexp(dim=1)
     context = torch.einsum("nthd,nthe->nhde", (k - k_lse[:, None]).exp(), v)
     o = q.flatten(2) @ _folded(context, out_weight) + out_bias
-    moments = torch.cat((mean, rstd, *_moments(o, eps)), dim=1).flatten(1)
-    y = y.to(x.dtype).contiguous(memory_format=torch.channels_last)
+    out_mean, out_rstd = _moments(o, eps)
+    out_gain = out_rstd * out_norm_weight.to(dtype)
+    y = _images(tokens + (o - out_mean) * out_gain + out_norm_bias.to(dtype), x)
+    moments = torch.cat((mean, rstd, out_mean, out_rstd), dim=1).flatten(1)
     return y, moments, k_lse.flatten(1), context
 
 
@@ -128,10 +126,8 @@ def backward(
     grad_normed = grad_qkv @ weight.flatten(1)
     grad_x = _through_norm(grad_normed * gain, centred, rstd) + upstream
 
-    n, c, height, width = x.shape
-    grad_x = grad_x.to(x.dtype).reshape(n, height, width, c).permute(0, 3, 1, 2)
     return (
-        grad_x.contiguous(memory_format=torch.channels_last),
+        _images(grad_x, x),
         (grad_normed * centred).sum((0, 1)),
         grad_normed.sum((0, 1)),
         torch.einsum("nto,ntc->oc", grad_qkv, normed).reshape(qkv_weight.shape),
@@ -145,6 +141,13 @@ def backward(
 def _tokens(x: torch.Tensor) -> torch.Tensor:
     """(N, C, H, W) to (N, H * W, C)."""
     return x.flatten(2).transpose(1, 2)
+
+
+def _images(tokens: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """(N, H * W, C) to the shape and dtype of ``like``, channels_last."""
+    n, c, height, width = like.shape
+    images = tokens.to(like.dtype).reshape(n, height, width, c).permute(0, 3, 1, 2)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _moments(tokens: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
