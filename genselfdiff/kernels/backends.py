@@ -6,6 +6,8 @@ With ``reference`` from the start, the native library is not even loaded: the gr
 model calls the operations by name and runs on what torch has for them.
 """
 
+import importlib
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,11 @@ from genselfdiff.errors import InputError
 from genselfdiff.kernels import native
 
 CHOICES = ("auto", "reference", "cpp", "triton", "cuda")
+OLDEST_GPU = (8, 0)
+"""Compute capability that the Triton kernels are compiled and checked for."""
+
+triton_devices = {"cuda"}
+"""Device types that Triton kernels take; the tests add the CPU, for Triton's interpreter."""
 
 _library = torch.library.Library("gsd", "FRAGMENT")  # type: ignore[no-untyped-call]
 
@@ -27,27 +34,27 @@ class Operation:
 
     Attributes:
         name: as in ``torch.ops.gsd.<name>``.
-        cpp_dtypes: dtypes that the C++ CPU kernel takes.
+        dtypes: those that the C++ CPU kernel and the Triton GPU kernel take.
     """
 
     name: str
-    cpp_dtypes: frozenset[torch.dtype]
+    dtypes: frozenset[torch.dtype]
 
     def backend(
         self, device: torch.device, dtype: torch.dtype, obstacle: str = "", *, detour: bool = False
     ) -> str:
-        """``cpp`` or ``reference`` for a tensor of that device and dtype.
+        """``cpp``, ``triton`` or ``reference`` for a tensor of that device and dtype.
 
         Args:
             device: where the operation is to run.
             dtype: of its main argument.
-            obstacle: what else keeps the native kernel from running, in words; empty: nothing.
-            detour: the native kernel could run, but plain torch is faster.
+            obstacle: what else keeps the native kernels from running, in words; empty: nothing.
+            detour: a native kernel could run, but plain torch is faster.
 
         Raises:
             InputError: GSD_KERNELS or GSD_CPU_ISA asks for what is unknown or cannot run.
         """
-        return _backend(self.name, self.cpp_dtypes, device.type, dtype, obstacle, detour)
+        return _backend(self.name, self.dtypes, device.type, dtype, obstacle, detour)
 
     def check_scripted(self, device: torch.device) -> None:
         """Raise where GSD_KERNELS asks for what a TorchScript call of the operation cannot do.
@@ -70,22 +77,42 @@ class Operation:
 
         Args:
             schema: what follows the name in csrc/ops.cpp; used where that is not loaded.
-            plain: plain-torch implementation with the operation's own signature.
+            plain: plain-torch implementation with the operation's own signature, in a
+                ``reference.py``; its Triton twin has the same name, in the ``triton.py`` beside it.
             shapes: the same for fake tensors: results of the right shape and dtype, no values.
         """
         if not native.available():
             _library.define(self.name + schema)  # type: ignore[no-untyped-call]
-        # With a C++ kernel for the CPU, this one serves all the other devices.
+        # With kernels for CPU and GPU, this one serves all the other devices.
         _library.impl(  # type: ignore[no-untyped-call]
             self.name, plain, "CompositeExplicitAutograd"
         )
+        if _triton_installed():
+            twin = _triton_twin(plain)
+            _library.impl(self.name, twin, "CUDA")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"gsd::{self.name}", shapes, lib=_library)
+
+
+def _triton_twin(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """The Triton implementation beside a plain one, imported when it is first called."""
+    module = plain.__module__.removesuffix("reference") + "triton"
+
+    def on_gpu(*arguments: Any) -> Any:
+        # Triton launches on the current device.
+        with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
+            return getattr(importlib.import_module(module), plain.__name__)(*arguments)
+
+    return on_gpu
+
+
+def _triton_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None and torch.version.hip is None
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _backend(
     name: str,
-    cpp_dtypes: frozenset[torch.dtype],
+    dtypes: frozenset[torch.dtype],
     device: str,
     dtype: torch.dtype,
     obstacle: str,
@@ -96,25 +123,43 @@ def _backend(
         raise InputError(f"GSD_KERNELS={choice} is unknown; choose one of: {', '.join(CHOICES)}")
     if choice == "reference":
         return "reference"
-    obstacle = obstacle or _cpp_obstacle(name, cpp_dtypes, device, dtype)
-    if choice in ("triton", "cuda"):
-        obstacle = f"{name} has no {choice} implementation"
+    kind = choice if choice != "auto" else "triton" if device == "cuda" else "cpp"
+    if kind == "cuda":
+        obstacle = f"{name} has no cuda implementation, its GPU kernels are Triton's"
+    elif kind == "triton":
+        obstacle = obstacle or _triton_obstacle(name, device)
+    else:
+        obstacle = obstacle or _cpp_obstacle(name, device)
+    if not obstacle and dtype not in dtypes:
+        written = "Triton" if kind == "triton" else "C++"
+        of_dtype = str(dtype).removeprefix("torch.")
+        obstacle = f"the {written} kernel of {name} does not take {of_dtype}"
     if choice != "auto" and obstacle:
         raise InputError(f"GSD_KERNELS={choice}: {obstacle}; use GSD_KERNELS=auto")
     if obstacle or (detour and choice == "auto"):
         return "reference"
-    native.selected_isa()
-    return "cpp"
+    if kind == "cpp":
+        native.selected_isa()
+    return kind
 
 
-def _cpp_obstacle(
-    name: str, cpp_dtypes: frozenset[torch.dtype], device: str, dtype: torch.dtype
-) -> str:
-    """Why the C++ kernel cannot take such a tensor; empty where it can."""
+def _cpp_obstacle(name: str, device: str) -> str:
+    """Why the C++ kernel cannot run on such a device; empty where it can."""
     if not native.available():
         return f"there are no native kernels ({native.problem()}; gsd info tells more)"
     if device != "cpu":
         return f"the C++ kernel of {name} runs on the cpu, not on {device}"
-    if dtype not in cpp_dtypes:
-        return f"the C++ kernel of {name} does not take {str(dtype).removeprefix('torch.')}"
+    return ""
+
+
+def _triton_obstacle(name: str, device: str) -> str:
+    """Why the Triton kernel cannot run on such a device; empty where it can."""
+    if not _triton_installed():
+        return "triton is not installed (pip install triton)"
+    if device not in triton_devices:
+        return f"the Triton kernel of {name} runs on a CUDA GPU, not on {device}"
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < OLDEST_GPU:
+        return (
+            f"the Triton kernels need a GPU of compute capability {OLDEST_GPU[0]}.{OLDEST_GPU[1]}"
+        )
     return ""

@@ -25,6 +25,16 @@ def check_times(op: str, t: torch.Tensor, batch: int, table: torch.Tensor, table
             )
 
 
+def check_dtype(op: str, name: str, tensor: torch.Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    """Raise RuntimeError unless a kernel takes tensors of that dtype."""
+    if tensor.dtype not in dtypes:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise RuntimeError(
+            f"{op}: the native kernel takes {name} in {known}; for other dtypes call"
+            f" genselfdiff.kernels.{op}"
+        )
+
+
 def look_up(table: torch.Tensor, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """``table[t]`` shaped (N, 1, ...) to broadcast over ``like``, in its dtype and on its device.
 

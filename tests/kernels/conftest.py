@@ -1,20 +1,58 @@
 """Fixtures that run a test with every implementation and instruction set this machine has."""
 
-from collections.abc import Callable, Mapping
+import importlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+
+# Triton runs its kernels in its interpreter, on CPU tensors, if it finds this when it is imported.
+os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
 import torch
 
-from genselfdiff.kernels import native
+from genselfdiff.kernels import backends, native
 
 needs_native = pytest.mark.skipif(not native.available(), reason="no native kernels installed")
 
+TRITON = {  # operation: function, in genselfdiff.kernels
+    "add_noise": "add_noise.triton.add_noise",
+    "group_norm_silu": "group_norm_silu.triton.forward",
+    "group_norm_silu_backward": "group_norm_silu.triton.backward",
+    "multi_loss": "multi_loss.triton.multi_loss",
+    "p2_loss": "p2_loss.triton.p2_loss",
+}
 
-@pytest.fixture(params=["reference", pytest.param("cpp", marks=needs_native)])
+
+@pytest.fixture(params=["reference", pytest.param("cpp", marks=needs_native), "triton"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Force one implementation."""
     monkeypatch.setenv("GSD_KERNELS", request.param)
+    if request.param == "triton":
+        request.getfixturevalue("interpreted")
     return str(request.param)
+
+
+# For tests with too many elements for Triton's interpreter.
+on_cpu_alone = pytest.mark.parametrize(
+    "backend", ["reference", pytest.param("cpp", marks=needs_native)], indirect=True
+)
+
+
+@pytest.fixture
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The GPU's kernels serve the CPU, in Triton's interpreter."""
+    pytest.importorskip("triton", reason="triton is not installed")
+    monkeypatch.setenv("GSD_KERNELS", "triton")
+    monkeypatch.setattr(backends, "triton_devices", {"cpu", "cuda"})
+    with torch.library._scoped_library("gsd", "FRAGMENT") as library:
+        for operation, path in TRITON.items():
+            module, _, function = f"genselfdiff.kernels.{path}".rpartition(".")
+            kernel = getattr(importlib.import_module(module), function)
+            with warnings.catch_warnings():  # it is known that there is a C++ kernel
+                warnings.simplefilter("ignore")
+                library.impl(operation, kernel, "CPU", allow_override=True)
+        yield
 
 
 @pytest.fixture(params=["generic", "avx2", "avx512", "avx512_bf16", "amx"])

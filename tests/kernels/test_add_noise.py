@@ -10,6 +10,8 @@ import torch
 from genselfdiff.kernels import add_noise
 from genselfdiff.kernels.add_noise.reference import philox, standard_normal
 
+from .conftest import on_cpu_alone
+
 ALPHA_BARS = torch.linspace(0.9999, 0.0001, 1000, dtype=torch.float64)
 CPU = torch.device("cpu")
 SHAPES = [(1, 1), (2, 3, 16, 16), (3, 5, 7), (2, 4097), (1, 3, 37, 41), (2, 1, 65, 64)]
@@ -97,6 +99,20 @@ def test_normals_stay_within_a_millionth_of_float64(isa: str) -> None:
     assert (noise.double() - wanted).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3, 19, 31), (1, 1025)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize(("seed", "offset"), [(-7, 3), (2**62 + 5, 2**33 + 1)])
+def test_the_triton_kernel_agrees_with_float64(
+    interpreted: None, shape: tuple[int, ...], dtype: torch.dtype, seed: int, offset: int
+) -> None:
+    x0, t = images(shape, dtype), steps(shape[0])
+    x_t, noise = add_noise(x0, t, ALPHA_BARS, seed=seed, offset=offset)
+    wanted_x_t, wanted_noise = expected(x0, t, seed, offset)
+    assert x_t.dtype == noise.dtype == torch.float32
+    torch.testing.assert_close(noise.double(), wanted_noise, atol=1e-6, rtol=0.0)
+    torch.testing.assert_close(x_t.double(), wanted_x_t, atol=2e-6, rtol=0.0)
+
+
 def test_every_instruction_set_gives_the_same_bits(
     isa: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +136,7 @@ def test_noise_depends_on_seed_and_global_index_alone(backend: str) -> None:
     assert not torch.equal(add_noise(x0, t, ALPHA_BARS, seed=4, offset=10)[1], noise)
 
 
+@on_cpu_alone
 def test_thread_count_does_not_matter(backend: str) -> None:
     x0, t = images((3, 3, 64, 96), torch.float32), steps(3)
     before = torch.get_num_threads()
@@ -163,6 +180,7 @@ def test_grey_levels_reach_both_ends_exactly(backend: str) -> None:
     assert x_t.tolist() == [[-1.0, 1.0]]
 
 
+@on_cpu_alone
 def test_noise_is_standard_normal(backend: str) -> None:
     _, noise = add_noise(torch.zeros(8, 2**17), steps(8), ALPHA_BARS, seed=2024)
     x = noise.double().flatten()

@@ -53,13 +53,8 @@ def double(inputs):
     return {name: value.double() for name, value in inputs.items()}
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("centre", [0.0, 100.0])
-@pytest.mark.parametrize("parts", [(), ("shift",), ("residual",), ("shift", "residual")])
-def test_every_instruction_set_agrees_with_float64(
-    monkeypatch, isa, assert_as_good_as_plain_torch, shape, dtype, centre, parts
-):
+def compare(monkeypatch, assert_as_good_as_plain_torch, shape, dtype, centre, parts):
+    """Compare the kernels in force with plain torch."""
     inputs, grad_y = random_case(shape, dtype, centre)
     for part in {"shift", "residual"} - set(parts):
         del inputs[part]
@@ -69,6 +64,38 @@ def test_every_instruction_set_agrees_with_float64(
     exact = with_gradients(double(inputs), grad_y.double(), shape[4])
     assert_as_good_as_plain_torch(ours, plain, exact)
     assert ours["y"].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("centre", [0.0, 100.0])
+@pytest.mark.parametrize("parts", [(), ("shift",), ("residual",), ("shift", "residual")])
+def test_every_instruction_set_agrees_with_float64(
+    monkeypatch, isa, assert_as_good_as_plain_torch, shape, dtype, centre, parts
+):
+    compare(monkeypatch, assert_as_good_as_plain_torch, shape, dtype, centre, parts)
+
+
+@pytest.mark.parametrize("shape", [(2, 24, 19, 17, 8), (1, 72, 3, 2, 1), (2, 8, 1, 1, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("centre", [0.0, 100.0])
+@pytest.mark.parametrize("parts", [(), ("shift", "residual")])
+def test_the_triton_kernels_agree_with_float64(
+    monkeypatch, interpreted, assert_as_good_as_plain_torch, shape, dtype, centre, parts
+):
+    compare(monkeypatch, assert_as_good_as_plain_torch, shape, dtype, centre, parts)
+
+
+def test_triton_s_statistics_survive_a_first_tile_that_is_unlike_the_rest(interpreted):
+    x = torch.randn(1, 8, 33, 32)
+    x[:, :, :1] = 1000.0  # of each run of tokens, the squares are taken about its first tile's mean
+    x[:, :, 9:] += 100.0
+    y, mean, rstd = torch.ops.gsd.group_norm_silu(
+        channels_last(x), torch.ones(8), torch.zeros(8), 4, None, None, 1e-5
+    )
+    exact = reference.forward(x.double(), torch.ones(8), torch.zeros(8), 4, None, None, 1e-5)
+    for name, found, wanted in zip(("y", "mean", "rstd"), (y, mean, rstd), exact, strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=2e-6, atol=2e-6, msg=name)
 
 
 @pytest.mark.parametrize("value", [-1e4, -90.0, 0.0, 90.0, 1e4])
@@ -168,7 +195,7 @@ def test_bad_arguments_are_named(backend, change, message):
         group_norm_silu(**(good | change))
 
 
-def test_an_empty_batch_is_allowed(isa):
+def test_an_empty_batch_is_allowed(backend):
     x = channels_last(torch.zeros(0, 8, 4, 4)).requires_grad_()
     y = group_norm_silu(x, torch.ones(8), torch.zeros(8), 4)
     (grad,) = torch.autograd.grad(y.sum(), x)

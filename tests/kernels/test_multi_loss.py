@@ -153,8 +153,14 @@ def with_gradient(logits, labels, **options):
 
 
 @pytest.fixture
-def compare(monkeypatch, isa, assert_as_good_as_plain_torch):
+def compare(compare_kernel, isa):
     """Compare the kernel of one instruction set with plain torch."""
+    return compare_kernel
+
+
+@pytest.fixture
+def compare_kernel(monkeypatch, assert_as_good_as_plain_torch):
+    """Compare the kernel in force with plain torch."""
 
     def compare(logits, labels, **options):
         weights = options.pop("class_weights", None)
@@ -203,6 +209,48 @@ def test_planes_that_are_nearly_constant_agree_with_float64(compare, form, shift
     logits[:, 0] += shift
     labels[0] = 1  # one class everywhere, the others absent
     compare(logits, labels, form=form)
+
+
+@pytest.mark.parametrize("form", ["scalar", "pixel"])
+@pytest.mark.parametrize("shape", [(1, 2, 1, 1), (2, 1, 5, 5), (2, 3, 33, 35)])
+def test_the_triton_kernels_agree_with_float64(interpreted, compare_kernel, shape, form):
+    logits, labels = random_case(shape)
+    compare_kernel(logits, labels, form=form)
+
+
+@pytest.mark.parametrize("form", ["scalar", "pixel"])
+@pytest.mark.parametrize(("gamma", "ignore"), [(0.0, 1), (1.0, None), (1.5, 255)])
+def test_every_option_of_the_triton_kernels_agrees_with_float64(
+    interpreted, compare_kernel, form, gamma, ignore
+):
+    logits, labels = random_case((2, 3, 9, 11), torch.bfloat16)
+    if ignore == 255:
+        labels[:, 5:] = 255
+    weights = torch.tensor([0.5, 2.0, 1.5])
+    compare_kernel(
+        logits,
+        labels,
+        form=form,
+        focal_gamma=gamma,
+        class_weights=weights,
+        ignore_label=ignore,
+    )
+
+
+@pytest.mark.parametrize("form", ["scalar", "pixel"])
+@pytest.mark.parametrize("shift", [20.0, 200.0, 1e4], ids=["sure", "underflow", "huge"])
+def test_the_triton_kernels_stand_nearly_constant_planes(interpreted, compare_kernel, form, shift):
+    logits, labels = random_case((2, 3, 20, 20), spread=0.01)
+    logits[:, 0] += shift
+    labels[0] = 1  # one class everywhere, the others absent
+    compare_kernel(logits, labels, form=form)
+
+
+def test_what_is_no_class_makes_the_loss_of_the_triton_kernels_nan(interpreted, monkeypatch):
+    monkeypatch.setattr(reference, "check", lambda *arguments: None)  # as on a GPU: no look at them
+    logits, labels = random_case((1, 3, 4, 4))
+    labels[0, 2, 3] = 3
+    assert torch.ops.gsd.multi_loss(logits, labels, None, False, 2.0, None)[0].isnan()
 
 
 def test_the_gradient_in_closed_form_is_that_of_autograd(case):

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from genselfdiff.errors import GsdError
 from genselfdiff.info import describe, rebuild_command
-from genselfdiff.kernels import OPERATIONS, add_noise, native
+from genselfdiff.kernels import OPERATIONS, add_noise, backends, native
 from genselfdiff.kernels.backends import Operation
 from gsd.info import info
 
@@ -84,8 +84,7 @@ def test_an_instruction_set_that_is_not_there_is_a_clear_error(
     ("choice", "message"),
     [
         ("fast", "GSD_KERNELS=fast is unknown; choose one of: auto, reference, cpp, triton, cuda"),
-        ("triton", "add_noise has no triton implementation"),
-        ("cuda", "add_noise has no cuda implementation"),
+        ("cuda", "add_noise has no cuda implementation, its GPU kernels are Triton's"),
     ],
 )
 def test_a_choice_that_cannot_run_says_why(
@@ -94,6 +93,23 @@ def test_a_choice_that_cannot_run_says_why(
     monkeypatch.setenv("GSD_KERNELS", choice)
     with pytest.raises(GsdError, match=message):
         call()
+
+
+def test_triton_is_refused_for_what_it_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GSD_KERNELS", "triton")
+    monkeypatch.setattr(backends, "_triton_installed", lambda: True)
+    operation, cuda = OPERATIONS[0], torch.device("cuda")
+    with pytest.raises(GsdError, match="runs on a CUDA GPU, not on cpu"):
+        operation.backend(torch.device("cpu"), torch.float32)
+    with pytest.raises(GsdError, match="does not take float64; use GSD_KERNELS=auto"):
+        operation.backend(cuda, torch.float64)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    with pytest.raises(GsdError, match=r"need a GPU of compute capability 8\.0"):
+        operation.backend(cuda, torch.float32)
+    monkeypatch.setattr(backends, "_triton_installed", lambda: False)
+    with pytest.raises(GsdError, match="triton is not installed"):
+        operation.backend(cuda, torch.float32)
 
 
 @needs_native
@@ -127,10 +143,12 @@ for operation in OPERATIONS: print(getattr(torch.ops.gsd, operation.name).defaul
 def test_auto_takes_the_native_kernel_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GSD_KERNELS", raising=False)
     fast = "cpp" if native.available() else "reference"
+    fast_on_gpu = "triton" if backends._triton_installed() else "reference"
     for operation in OPERATIONS:
         assert operation.backend(torch.device("cpu"), torch.float32) == fast
         assert operation.backend(torch.device("cpu"), torch.float64) == "reference"
-        assert operation.backend(torch.device("cuda"), torch.float32) == "reference"
+        assert operation.backend(torch.device("cuda"), torch.bfloat16) == fast_on_gpu
+        assert operation.backend(torch.device("cuda"), torch.float64) == "reference"
 
 
 def test_reference_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

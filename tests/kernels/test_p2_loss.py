@@ -78,6 +78,8 @@ def test_agrees_with_float64(
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(wanted_loss, rel=1e-6)
     rounding = 2**-7 if dtype == torch.bfloat16 else 1e-6
+    if backend == "triton" and dtype == torch.bfloat16:
+        rounding *= 2  # Triton's interpreter cuts bits off instead of rounding
     largest = float(wanted_grad.abs().max())
     for name, grad, sign in (("pred", pred.grad, 3.0), ("noise", noise.grad, -3.0)):
         assert grad is not None

@@ -9,7 +9,7 @@ from genselfdiff.kernels.backends import Operation
 from genselfdiff.kernels.group_norm_silu import reference
 
 OPERATION = Operation("group_norm_silu", frozenset({torch.float32, torch.bfloat16}))
-_BACKWARD = Operation("group_norm_silu_backward", OPERATION.cpp_dtypes)
+_BACKWARD = Operation("group_norm_silu_backward", OPERATION.dtypes)
 
 
 def group_norm_silu(
@@ -47,7 +47,7 @@ def group_norm_silu(
         return reference.group_norm_silu(x, weight, bias, groups, shift, residual, eps)
     obstacle = ""
     if residual is not None and residual.dtype != x.dtype:
-        obstacle = "the C++ kernel of group_norm_silu takes a residual of the dtype of x"
+        obstacle = "the kernel of group_norm_silu takes a residual of the dtype of x"
     detour = x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last)
     if OPERATION.backend(x.device, x.dtype, obstacle, detour=detour) == "reference":
         return reference.group_norm_silu(x, weight, bias, groups, shift, residual, eps)

@@ -54,7 +54,7 @@ def multi_loss(
         InputError: GSD_KERNELS or GSD_CPU_ISA asks for what cannot run.
     """
     many = logits.dim() == 4 and logits.shape[1] > NATIVE_CLASSES
-    obstacle = f"the C++ kernel of multi_loss takes up to {NATIVE_CLASSES} classes" if many else ""
+    obstacle = f"the kernel of multi_loss takes up to {NATIVE_CLASSES} classes" if many else ""
     if OPERATION.backend(logits.device, logits.dtype, obstacle) == "reference":
         similarity, focal = multi_loss_components(
             logits, labels, form, focal_gamma, class_weights, ignore_label
