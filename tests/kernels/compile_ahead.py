@@ -16,6 +16,7 @@ import triton
 from genselfdiff.kernels.add_noise import triton as add_noise
 from genselfdiff.kernels.ahead import launches_of
 from genselfdiff.kernels.group_norm_silu import triton as group_norm_silu
+from genselfdiff.kernels.linear_attention import triton as linear_attention
 from genselfdiff.kernels.multi_loss import triton as multi_loss
 from genselfdiff.kernels.p2_loss import triton as p2_loss
 
@@ -43,6 +44,12 @@ def calls(dtype: torch.dtype, channels: int) -> Iterator[Callable[[], Any]]:
     weight, statistics = torch.ones(channels), torch.ones(2, 4)
     yield lambda: group_norm_silu.forward(x, weight, weight, 4, torch.ones(2, channels), x, 1e-5)
     yield lambda: group_norm_silu.backward(x, x, weight, weight, statistics, statistics)
+    if channels % 16 == 0:
+        norm, qkv = (weight, weight), torch.ones(384, channels, 1, 1)
+        out = (torch.ones(channels, 128, 1, 1), weight, *norm)
+        kept = (torch.ones(2, 4), torch.ones(2, 128), torch.ones(2, 4, 32, 32))
+        yield lambda: linear_attention.forward(x, *norm, qkv, *out, 4, 1e-5)
+        yield lambda: linear_attention.backward(x, x, *norm, qkv, *out, *kept)
 
 
 def stack_bytes(cubin: bytes) -> int:

@@ -4,10 +4,12 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 # Triton runs its kernels in its interpreter, on CPU tensors, if it finds this when it is imported.
 os.environ["TRITON_INTERPRET"] = "1"
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +21,8 @@ TRITON = {  # operation: function, in genselfdiff.kernels
     "add_noise": "add_noise.triton.add_noise",
     "group_norm_silu": "group_norm_silu.triton.forward",
     "group_norm_silu_backward": "group_norm_silu.triton.backward",
+    "linear_attention": "linear_attention.triton.forward",
+    "linear_attention_backward": "linear_attention.triton.backward",
     "multi_loss": "multi_loss.triton.multi_loss",
     "p2_loss": "p2_loss.triton.p2_loss",
 }
@@ -45,6 +49,9 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     pytest.importorskip("triton", reason="triton is not installed")
     monkeypatch.setenv("GSD_KERNELS", "triton")
     monkeypatch.setattr(backends, "triton_devices", {"cpu", "cuda"})
+    monkeypatch.setattr(
+        "triton.runtime.interpreter.InterpreterBuilder.create_dot", _dot_that_knows_bfloat16
+    )
     with torch.library._scoped_library("gsd", "FRAGMENT") as library:
         for operation, path in TRITON.items():
             module, _, function = f"genselfdiff.kernels.{path}".rpartition(".")
@@ -67,6 +74,18 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     except ValueError as error:
         pytest.skip(str(error))
     return str(request.param)
+
+
+def _dot_that_knows_bfloat16(builder: Any, a: Any, b: Any, total: Any, *_: Any) -> Any:
+    """Triton's interpreter holds bfloat16 as uint16, and would multiply these."""
+    from triton.runtime.interpreter import TensorHandle
+
+    def values(operand: Any) -> np.ndarray:
+        if operand.data.dtype == np.uint16:
+            return (operand.data.astype(np.uint32) << 16).view(np.float32)
+        return operand.data
+
+    return TensorHandle(np.matmul(values(a), values(b)) + total.data, total.dtype.scalar)
 
 
 Results = Mapping[str, torch.Tensor]

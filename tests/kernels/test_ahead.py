@@ -13,7 +13,7 @@ import genselfdiff
 
 KERNELS = Path(genselfdiff.__file__).parent / "kernels"
 SHARED_LIMIT = 99 * 1024  # bytes a block: that of capability 8.6 and 8.9; 8.0 and 9.0 have more
-STACK_LIMIT = 64  # bytes a thread: a few spilled registers
+STACK_LIMIT = 512  # bytes a thread: what its registers do not hold
 
 
 def test_every_kernel_compiles_for_ampere_and_hopper() -> None:

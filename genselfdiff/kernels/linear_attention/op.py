@@ -9,7 +9,14 @@ from genselfdiff.kernels.backends import Operation
 from genselfdiff.kernels.linear_attention import reference
 
 OPERATION = Operation("linear_attention", frozenset({torch.float32, torch.bfloat16}))
-_BACKWARD = Operation("linear_attention_backward", OPERATION.cpp_dtypes)
+_BACKWARD = Operation("linear_attention_backward", OPERATION.dtypes)
+GPU_LIMIT = "the GPU kernel takes heads of 16, 32, 64 or 128 features, 128 in all"
+
+
+def gpu_takes(heads: int, hidden: int) -> bool:
+    """Whether a program of the GPU's has room for so many heads with so many features in all."""
+    d = hidden // heads
+    return d in (16, 32, 64, 128) and heads * d <= 128
 
 
 def linear_attention(
@@ -53,8 +60,8 @@ def linear_attention(
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
     obstacle = ""
-    if out_weight.shape[1] % (16 * heads):
-        obstacle = "the C++ kernel of linear_attention takes heads of a multiple of 16 features"
+    if x.device.type == "cuda" and not gpu_takes(heads, out_weight.shape[1]):
+        obstacle = GPU_LIMIT
     if OPERATION.backend(x.device, x.dtype, obstacle) == "reference":
         return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
     y, *_ = torch.ops.gsd.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
