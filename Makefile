@@ -11,7 +11,7 @@ TOOLS := $(VENV)/.tools
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc genselfdiff cli -type f -not -name '*.py[co]') \
 	$(wildcard README.md LICENSE) pyproject.toml CMakeLists.txt
-CXX_SOURCES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.h')
+CXX_SOURCES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.[ch]')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test bench lint clean
@@ -50,7 +50,8 @@ clean:  ## remove .venv, caches and the demo's results
 $(TOOLS): Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install $(TORCH)
-	$(BIN)/python -m pip install 'scikit-build-core>=0.11' 'pybind11>=2.13' cmake ninja
+	$(BIN)/python -m pip install 'scikit-build-core>=0.11' 'pybind11>=2.13' cmake ninja \
+		"triton>=3.7; platform_system == 'Linux' and platform_machine == 'x86_64'"
 	touch $@
 
 # Not editable: the tests shall see what a user gets.

@@ -17,6 +17,9 @@ import genselfdiff
 from genselfdiff import kernels
 from genselfdiff.errors import GsdError
 from genselfdiff.kernels import native
+from genselfdiff.kernels.backends import launched_from_cpp
+
+UNTRIED = "no GPU has run them yet"
 
 
 def describe() -> list[tuple[str, str]]:
@@ -40,6 +43,8 @@ def describe() -> list[tuple[str, str]]:
         for device in devices:
             try:
                 backend = operation.backend(torch.device(device), torch.float32)
+                if backend == "triton":
+                    backend = f"triton ({UNTRIED})"
             except GsdError as error:
                 backend = str(error)
             chosen.append(f"{device}: {backend}")
@@ -60,6 +65,14 @@ def _native_lines() -> list[tuple[str, str]]:
     build = native.build()
     if build is None:
         return [("native kernels", f"NO, slower plain torch is used: {native.problem()}")]
+    if build.triton_version:
+        on_gpu = (
+            f"forward {' and '.join(sorted(launched_from_cpp))} of an exported model, by Triton"
+            f" {build.triton_version} for compute capability 8.x, 9.0 and (compiled by the driver)"
+            f" newer; {UNTRIED}"
+        )
+    else:
+        on_gpu = "none for exported models: Triton was not installed when this was built"
     try:
         used = native.selected_isa()
     except GsdError as error:
@@ -70,6 +83,7 @@ def _native_lines() -> list[tuple[str, str]]:
         ("cpu features", " ".join(build.cpu_features) or "none that the kernels use"),
         ("compiled for", ", ".join(build.isas)),
         ("kernels use", used),
+        ("compiled for gpu", on_gpu),
     ]
 
 

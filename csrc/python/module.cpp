@@ -51,6 +51,7 @@ PYBIND11_MODULE(_native, m) {
     m.doc() = "Build information of the native kernels, which lie beside this module.";
     m.attr("COMPILER") = compiler();
     m.attr("TORCH_VERSION") = GSD_TORCH_VERSION;
+    m.attr("TRITON_VERSION") = GSD_TRITON_VERSION;  // empty: no GPU kernels
     m.attr("ISAS") = compiled_isas();
     m.def("cpu_features", &cpu_features, "Instruction-set extensions that this CPU has.");
     m.def(

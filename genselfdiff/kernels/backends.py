@@ -25,6 +25,9 @@ OLDEST_GPU = (8, 0)
 triton_devices = {"cuda"}
 """Device types that Triton kernels take; the tests add the CPU, for Triton's interpreter."""
 
+launched_from_cpp: set[str] = set()
+"""Operations whose Triton kernels the native library has compiled in, and launches itself."""
+
 _library = torch.library.Library("gsd", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
@@ -87,7 +90,9 @@ class Operation:
         _library.impl(  # type: ignore[no-untyped-call]
             self.name, plain, "CompositeExplicitAutograd"
         )
-        if _triton_installed():
+        if torch._C._dispatch_has_kernel_for_dispatch_key(f"gsd::{self.name}", "CUDA"):
+            launched_from_cpp.add(self.name)
+        elif _triton_installed():
             twin = _triton_twin(plain)
             _library.impl(self.name, twin, "CUDA")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"gsd::{self.name}", shapes, lib=_library)
@@ -106,7 +111,7 @@ def _triton_twin(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _triton_installed() -> bool:
-    return importlib.util.find_spec("triton") is not None and torch.version.hip is None
+    return importlib.util.find_spec("triton") is not None
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -154,7 +159,9 @@ def _cpp_obstacle(name: str, device: str) -> str:
 
 def _triton_obstacle(name: str, device: str) -> str:
     """Why the Triton kernel cannot run on such a device; empty where it can."""
-    if not _triton_installed():
+    if torch.version.hip is not None:
+        return "the Triton kernels are compiled and checked for NVIDIA GPUs alone"
+    if not _triton_installed() and name not in launched_from_cpp:
         return "triton is not installed (pip install triton)"
     if device not in triton_devices:
         return f"the Triton kernel of {name} runs on a CUDA GPU, not on {device}"

@@ -25,6 +25,8 @@ class NativeBuild:
         torch_version: the torch whose headers were used; any torch from 2.10 on runs it.
         isas: instruction sets that kernels are compiled for, the slowest first.
         cpu_features: instruction-set extensions of this CPU that matter to the kernels.
+        triton_version: the Triton that the GPU kernels inside were compiled with; empty: there are
+            none, because the build found no Triton.
     """
 
     library: Path
@@ -32,6 +34,7 @@ class NativeBuild:
     torch_version: str
     isas: tuple[str, ...]
     cpu_features: tuple[str, ...]
+    triton_version: str
 
 
 def _load() -> tuple[ModuleType | None, str]:
@@ -79,6 +82,7 @@ def build() -> NativeBuild | None:
         torch_version=_module.TORCH_VERSION,
         isas=tuple(_module.ISAS),
         cpu_features=tuple(_module.cpu_features()),
+        triton_version=_module.TRITON_VERSION,
     )
 
 

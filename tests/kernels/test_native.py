@@ -69,6 +69,19 @@ def test_build_information_is_filled_in() -> None:
 
 
 @needs_native
+def test_info_tells_which_gpu_kernels_are_compiled_in() -> None:
+    build = native.build()
+    assert build is not None
+    line = dict(describe())["compiled for gpu"]
+    if not build.triton_version:
+        assert line == "none for exported models: Triton was not installed when this was built"
+        return
+    assert line.startswith("forward group_norm_silu and linear_attention of an exported model")
+    assert build.triton_version in line
+    assert line.endswith("no GPU has run them yet")
+
+
+@needs_native
 def test_an_instruction_set_that_is_not_there_is_a_clear_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

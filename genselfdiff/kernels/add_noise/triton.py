@@ -108,7 +108,7 @@ def _radius(x):
     bits = u.to(tl.int32, bitcast=True)
     shifted = (bits - 0x3F3504F3) >> 23
     mantissa = (bits - (shifted << 23)).to(tl.float32, bitcast=True)
-    distance = (~x & 0x3FFFFFFF).to(tl.float32) * 2.3283064365386963e-10
+    distance = ((x ^ 0xFFFFFFFF) & 0x3FFFFFFF).to(tl.float32) * 2.3283064365386963e-10
     f = tl.where(near_one, -distance, mantissa - 1.0)
     exponent = tl.where(near_one, 0.0, shifted.to(tl.float32))
     p = 7.0376836292e-2

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from genselfdiff.kernels.autograd import differentiable_once
-from genselfdiff.kernels.backends import Operation
+from genselfdiff.kernels.backends import Operation, launched_from_cpp
 from genselfdiff.kernels.linear_attention import reference
 
 OPERATION = Operation("linear_attention", frozenset({torch.float32, torch.bfloat16}))
@@ -13,10 +13,22 @@ _BACKWARD = Operation("linear_attention_backward", OPERATION.dtypes)
 GPU_LIMIT = "the GPU kernel takes heads of 16, 32, 64 or 128 features, 128 in all"
 
 
+COMPILED_HEADS, COMPILED_FEATURES = 4, 32
+"""Of the published network: for these, csrc/cuda/compile_kernels.py compiles the GPU kernels."""
+
+
 def gpu_takes(heads: int, hidden: int) -> bool:
     """Whether a program of the GPU's has room for so many heads with so many features in all."""
     d = hidden // heads
     return d in (16, 32, 64, 128) and heads * d <= 128
+
+
+def _gpu_obstacle(heads: int, hidden: int) -> str:
+    if "linear_attention" in launched_from_cpp:
+        if (heads, hidden) == (COMPILED_HEADS, COMPILED_HEADS * COMPILED_FEATURES):
+            return ""
+        return "the GPU kernel is compiled for 4 heads of 32 features"
+    return "" if gpu_takes(heads, hidden) else GPU_LIMIT
 
 
 def linear_attention(
@@ -59,9 +71,7 @@ def linear_attention(
     out = (out_weight, out_bias, out_norm_weight, out_norm_bias)
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
-    obstacle = ""
-    if x.device.type == "cuda" and not gpu_takes(heads, out_weight.shape[1]):
-        obstacle = GPU_LIMIT
+    obstacle = _gpu_obstacle(heads, out_weight.shape[1]) if x.device.type == "cuda" else ""
     if OPERATION.backend(x.device, x.dtype, obstacle) == "reference":
         return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
     y, *_ = torch.ops.gsd.linear_attention(x, *norm, qkv_weight, *out, heads, eps)

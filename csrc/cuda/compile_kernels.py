@@ -1,0 +1,104 @@
+"""Compile the Triton kernels of the exported segmenter for the GPUs they may meet.
+
+CMake calls this: compile_kernels.py FOLDER prints Triton's version, and writes into FOLDER
+
+    images.bin     the binaries, one after the other
+    kernels.inc    a C++ table of what lies where, for csrc/cuda/kernels.cpp
+    constants.h    the sizes of runs and tiles that the Triton launches have, for the C++ ones
+
+Where Triton is not installed it fails, and the library is built without. What is
+compiled is what the Triton implementations launch, when called on tensors of zeros.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import triton
+
+from genselfdiff.kernels.ahead import Launch, launches_of
+from genselfdiff.kernels.group_norm_silu import triton as group_norm_silu
+from genselfdiff.kernels.linear_attention import triton as linear_attention
+from genselfdiff.kernels.linear_attention.op import COMPILED_FEATURES as FEATURES
+from genselfdiff.kernels.linear_attention.op import COMPILED_HEADS as HEADS
+
+CAPABILITIES = (80, 90)
+# Of the channels, whether 16 divides them makes a difference.
+CHANNELS = {True: 64, False: 76}
+
+
+def operations(dtype: torch.dtype, channels: int) -> Iterator[Callable[[], object]]:
+    """What the segmenter calls."""
+    x = torch.zeros(2, channels, 16, 16, dtype=dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    c, hidden = torch.ones(channels), HEADS * FEATURES
+    yield lambda: group_norm_silu.forward(x, c, c, 4, None, None, 1e-5)
+    qkv, out = torch.ones(3 * hidden, channels, 1, 1), torch.ones(channels, hidden, 1, 1)
+    yield lambda: linear_attention.forward(x, c, c, qkv, out, c, c, c, HEADS, 1e-5)
+
+
+class Images:
+    """The binaries, each once."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self._offsets: dict[bytes, int] = {}
+
+    def add(self, image: bytes) -> int:
+        """Where the image begins."""
+        if image not in self._offsets:
+            self.data += bytes(-len(self.data) % 64)
+            self._offsets[image] = len(self.data)
+            self.data += image
+        return self._offsets[image]
+
+
+def row(launch: Launch, element: str, sixteenths: bool, capability: int, at: int, ptx: bool) -> str:
+    """An entry of the table: struct Kernel in kernels.h."""
+    if launch.scratch:
+        sys.exit(f"{launch.name} wants memory that the C++ launcher does not give")
+    parameters = launch.ptx.partition(")")[0].count(".param ")
+    given = len(launch.arguments)
+    flags = f"{str(sixteenths).lower()}, {capability}, {str(ptx).lower()}"
+    sizes = f"{launch.num_warps}, {launch.shared}, {given}, {parameters}"
+    return f'{{"{launch.name}", Element::{element}, {flags}, {at}, {sizes}}},\n'
+
+
+def main() -> None:
+    """Write the three files."""
+    folder, images, rows = Path(sys.argv[1]), Images(), {}
+    for capability in CAPABILITIES:
+        for dtype in (torch.float32, torch.bfloat16):
+            for sixteenths, channels in CHANNELS.items():
+                for operation in operations(dtype, channels):
+                    for launch in launches_of(operation, capability):
+                        element = str(dtype).removeprefix("torch.")
+                        of = launch, element, sixteenths
+                        # PTX of the older one runs on whatever will come; sm_90's is its own.
+                        if capability == min(CAPABILITIES):
+                            at = images.add(launch.ptx.encode() + b"\0")
+                            rows[row(*of, 0, at, True)] = None
+                        rows[row(*of, capability, images.add(launch.cubin), False)] = None
+    (folder / "images.bin").write_bytes(images.data)
+    (folder / "kernels.inc").write_text("".join(rows))
+    attention = linear_attention
+    constants = {
+        "kNormRun": group_norm_silu.RUN,
+        "kNormTokens": group_norm_silu.BLOCK_T,
+        "kNormChannels": group_norm_silu.BLOCK_C,
+        "kContextRun": attention.RUN,
+        "kMergedRows": attention.MERGED_ROWS,
+        "kFoldedChannels": attention.FOLDED_C,
+        "kHeads": HEADS,
+        "kFeatures": FEATURES,
+        "kTokensFloat32": attention.BLOCKS[torch.float32][0],
+        "kTokensBfloat16": attention.BLOCKS[torch.bfloat16][0],
+    }
+    lines = [f"constexpr int64_t {name} = {value};\n" for name, value in constants.items()]
+    (folder / "constants.h").write_text("#pragma once\n#include <cstdint>\n" + "".join(lines))
+    print(triton.__version__)
+
+
+if __name__ == "__main__":
+    main()
