@@ -92,7 +92,7 @@ class Operation:
         )
         if torch._C._dispatch_has_kernel_for_dispatch_key(f"gsd::{self.name}", "CUDA"):
             launched_from_cpp.add(self.name)
-        elif _triton_installed():
+        elif _triton_installed() and torch.version.hip is None:
             twin = _triton_twin(plain)
             _library.impl(self.name, twin, "CUDA")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"gsd::{self.name}", shapes, lib=_library)
@@ -166,7 +166,5 @@ def _triton_obstacle(name: str, device: str) -> str:
     if device not in triton_devices:
         return f"the Triton kernel of {name} runs on a CUDA GPU, not on {device}"
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < OLDEST_GPU:
-        return (
-            f"the Triton kernels need a GPU of compute capability {OLDEST_GPU[0]}.{OLDEST_GPU[1]}"
-        )
+        return "the Triton kernels need a GPU of compute capability {}.{}".format(*OLDEST_GPU)
     return ""

@@ -102,6 +102,16 @@ def test_bad_arguments_are_named(interpreted, change, message):
 
 
 @pytest.mark.parametrize(
+    ("allowed", "precision"), [("tf32", "tf32"), ("ieee", "tf32x3"), ("none", "tf32x3")]
+)
+def test_float32_products_are_as_precise_as_torch_is_told(monkeypatch, allowed, precision):
+    pytest.importorskip("triton", reason="triton is not installed")
+    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", allowed)
+    module = importlib.import_module("genselfdiff.kernels.linear_attention.triton")
+    assert module._precision() == precision
+
+
+@pytest.mark.parametrize(
     ("heads", "hidden", "fits"), [(4, 128, True), (3, 48, True), (8, 256, False), (4, 32, False)]
 )
 def test_heads_that_a_gpu_has_no_room_for_are_known(heads, hidden, fits):

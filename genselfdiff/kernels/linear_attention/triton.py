@@ -228,7 +228,7 @@ def _matrix(name: str, weight: torch.Tensor, count: int, x: torch.Tensor) -> tor
 
 def _precision() -> str:
     """Of float32 products: three tf32 ones each, or one where torch is allowed to do so."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
 
 
 def _folded(context: torch.Tensor, out: torch.Tensor, channels: int) -> torch.Tensor:
