@@ -1,6 +1,7 @@
 """The GPU's linear attention, in Triton's interpreter, against float64."""
 
 import importlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,7 +107,7 @@ def test_bad_arguments_are_named(interpreted, change, message):
 )
 def test_float32_products_are_as_precise_as_torch_is_told(monkeypatch, allowed, precision):
     pytest.importorskip("triton", reason="triton is not installed")
-    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", allowed)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(fp32_precision=allowed))
     module = importlib.import_module("genselfdiff.kernels.linear_attention.triton")
     assert module._precision() == precision
 
