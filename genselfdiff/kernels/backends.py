@@ -67,9 +67,9 @@ class Operation:
         Raises:
             InputError: as `backend`, or plain torch is asked for too late.
         """
-        chosen = self.backend(device, torch.float32)
-        obstacle = _cpp_obstacle(self.name, self.cpp_dtypes, device.type, torch.float32)
-        if chosen == "reference" and not obstacle:
+        self.backend(device, torch.float32)
+        refused = os.environ.get("GSD_KERNELS") == "reference"
+        if refused and _has_kernel(self.name, device.type.upper()):
             raise InputError(
                 "GSD_KERNELS=reference: exported models obey it only if it is set before"
                 " genselfdiff is imported"
@@ -90,12 +90,17 @@ class Operation:
         _library.impl(  # type: ignore[no-untyped-call]
             self.name, plain, "CompositeExplicitAutograd"
         )
-        if torch._C._dispatch_has_kernel_for_dispatch_key(f"gsd::{self.name}", "CUDA"):
+        refused = native.problem() == native.REFUSED
+        if _has_kernel(self.name, "CUDA"):
             launched_from_cpp.add(self.name)
-        elif _triton_installed() and torch.version.hip is None:
+        elif _triton_installed() and torch.version.hip is None and not refused:
             twin = _triton_twin(plain)
             _library.impl(self.name, twin, "CUDA")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"gsd::{self.name}", shapes, lib=_library)
+
+
+def _has_kernel(name: str, dispatch_key: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"gsd::{name}", dispatch_key)
 
 
 def _triton_twin(plain: Callable[..., Any]) -> Callable[..., Any]:

@@ -99,7 +99,7 @@ def test_an_empty_batch_is_allowed(interpreted):
 def test_bad_arguments_are_named(interpreted, change, message):
     inputs, _ = random_case((1, 16, 4, 4, 4, 32), torch.float32, 0.0)
     with pytest.raises(RuntimeError, match=message):
-        linear_attention(**({"heads": 4} | inputs | change))
+        torch.ops.gsd.linear_attention(**({"heads": 4, "eps": 1e-5} | inputs | change))
 
 
 @pytest.mark.parametrize(

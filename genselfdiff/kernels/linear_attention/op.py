@@ -23,12 +23,16 @@ def gpu_takes(heads: int, hidden: int) -> bool:
     return d in (16, 32, 64, 128) and heads * d <= 128
 
 
-def _gpu_obstacle(heads: int, hidden: int) -> str:
-    if "linear_attention" in launched_from_cpp:
-        if (heads, hidden) == (COMPILED_HEADS, COMPILED_HEADS * COMPILED_FEATURES):
-            return ""
-        return "the GPU kernel is compiled for 4 heads of 32 features"
-    return "" if gpu_takes(heads, hidden) else GPU_LIMIT
+def _obstacle(device: str, heads: int, hidden: int) -> str:
+    """What keeps the kernel of that device from taking so many heads and features."""
+    if device != "cuda":
+        multiple = hidden % (16 * heads) == 0
+        wanted = "the C++ kernel of linear_attention takes heads of a multiple of 16 features"
+        return "" if multiple else wanted
+    if "linear_attention" not in launched_from_cpp:
+        return "" if gpu_takes(heads, hidden) else GPU_LIMIT
+    compiled = (heads, hidden) == (COMPILED_HEADS, COMPILED_HEADS * COMPILED_FEATURES)
+    return "" if compiled else "the GPU kernel is compiled for 4 heads of 32 features"
 
 
 def linear_attention(
@@ -71,7 +75,7 @@ def linear_attention(
     out = (out_weight, out_bias, out_norm_weight, out_norm_bias)
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
-    obstacle = _gpu_obstacle(heads, out_weight.shape[1]) if x.device.type == "cuda" else ""
+    obstacle = _obstacle(x.device.type, heads, out_weight.shape[1])
     if OPERATION.backend(x.device, x.dtype, obstacle) == "reference":
         return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
     y, *_ = torch.ops.gsd.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
