@@ -1,9 +1,20 @@
+import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+# Triton's interpreter runs kernels on CPU tensors. It has to be asked for before anything imports
+# Triton, and no further than this process: a build in a test compiles kernels.
+os.environ["TRITON_INTERPRET"] = "1"
+with contextlib.suppress(ModuleNotFoundError):
+    import triton
+
+    triton.knobs.runtime.interpret = True
+del os.environ["TRITON_INTERPRET"]
 
 REFERENCE = Path(__file__).parent / "reference"
 

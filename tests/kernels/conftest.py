@@ -1,13 +1,9 @@
 """Fixtures that run a test with every implementation and instruction set this machine has."""
 
 import importlib
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-# Triton runs its kernels in its interpreter, on CPU tensors, if it finds this when it is imported.
-os.environ["TRITON_INTERPRET"] = "1"
 
 import numpy as np
 import pytest
