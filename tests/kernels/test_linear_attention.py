@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from genselfdiff.errors import GsdError
-from genselfdiff.kernels import linear_attention
+from genselfdiff.kernels import linear_attention, native
 from genselfdiff.kernels.linear_attention import reference
 
 HEADS, HEAD_DIM = 4, 32
@@ -211,6 +211,20 @@ def test_heads_that_the_kernel_does_not_take_run_in_plain_torch(monkeypatch):
     monkeypatch.setenv("GSD_KERNELS", "cpp")
     with pytest.raises(GsdError, match=r"multiple of 16|no native kernels"):
         linear_attention(**inputs, heads=4)
+
+
+@pytest.mark.skipif(not native.available(), reason="no native kernels installed")
+def test_training_takes_plain_torch_where_that_is_faster(monkeypatch):
+    if native.selected_isa() == "amx":
+        pytest.skip("the kernel is faster here")
+    inputs, _ = random_case((1, 256, 4, 4, 4, 32))
+    inputs["qkv_weight"].requires_grad_()
+    functions = {}
+    for choice in ("auto", "cpp"):
+        monkeypatch.setenv("GSD_KERNELS", choice)
+        functions[choice] = linear_attention(**inputs, heads=4).grad_fn.name()
+    assert "gsd" not in functions["auto"]
+    assert "gsd" in functions["cpp"]
 
 
 def test_an_empty_batch_is_allowed(isa):

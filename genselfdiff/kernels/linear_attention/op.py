@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from genselfdiff.kernels import native
 from genselfdiff.kernels.autograd import differentiable_once
 from genselfdiff.kernels.backends import Operation, launched_from_cpp
 from genselfdiff.kernels.linear_attention import reference
@@ -35,6 +36,21 @@ def _obstacle(device: str, heads: int, hidden: int) -> str:
     return "" if compiled else "the GPU kernel is compiled for 4 heads of 32 features"
 
 
+def _plain_is_faster(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """In training, where computing q, k and v again costs more than the kernel saves.
+
+    Products of many channels are what most of the time goes to there, unless AMX makes them.
+    """
+    trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    wide = x.device.type == "cpu" and x.shape[1] >= 256
+    return trained and wide and not _has_tiles()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _has_tiles() -> bool:
+    return native.selected_isa() == "amx"
+
+
 def linear_attention(
     x: torch.Tensor,
     norm_weight: torch.Tensor,
@@ -52,7 +68,8 @@ def linear_attention(
     The attention takes the softmax of q over its features and that of k over the tokens, which
     makes it linear in the number of tokens (Shen et al., "Efficient Attention", WACV 2021). The
     native kernel keeps nothing as large as ``x`` for the backward pass, which computes q, k and v
-    again, and gives the same bits for any number of threads. It works on channels_last memory.
+    again, and gives the same bits for any number of threads. It works on channels_last memory. On a
+    CPU without AMX, training with 256 channels or more takes plain torch, which is faster there.
 
     Args:
         x: (N, C, H, W), any floating dtype and memory format.
@@ -76,7 +93,8 @@ def linear_attention(
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
     obstacle = _obstacle(x.device.type, heads, out_weight.shape[1])
-    if OPERATION.backend(x.device, x.dtype, obstacle) == "reference":
+    detour = _plain_is_faster(x, qkv_weight)
+    if OPERATION.backend(x.device, x.dtype, obstacle, detour=detour) == "reference":
         return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
     y, *_ = torch.ops.gsd.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
     return y
