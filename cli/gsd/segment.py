@@ -11,11 +11,26 @@ from genselfdiff.inference.predictor import PRECISIONS
 from gsd.options import progress, report, verbosity
 
 
+def _region(
+    ctx: click.Context, parameter: click.Parameter, given: str | None
+) -> tuple[int, int, int, int] | None:
+    if given is None:
+        return None
+    try:
+        x, y, width, height = map(int, given.split(","))
+    except ValueError:
+        raise click.BadParameter(
+            f"{given!r} is not four whole numbers such as 5000,4000,2048,1024"
+        ) from None
+    return x, y, width, height
+
+
 @click.command(
     epilog="""\b
 Examples:
   gsd segment slide.svs -o mask.tif --model model.ts --overlay
   gsd segment scan.tif -o mask.tif --mpp 0.25      (a file without resolution)
+  gsd segment slide.svs -o part.tif --region 5000,4000,2048,1024
   gsd segment a.svs b.svs more/ -o masks/          (model from GSD_MODEL)
 """
 )
@@ -55,6 +70,12 @@ Examples:
     help="Part of a tile that it shares with its neighbour.",
 )
 @click.option(
+    "--region",
+    callback=_region,
+    metavar="X,Y,WIDTH,HEIGHT",
+    help="Predict this part only, in pixels of level 0; the mask keeps the slide's size.",
+)
+@click.option(
     "--batch-size", type=click.IntRange(1), help="Tiles predicted at once; default: by device."
 )
 @click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is.")
@@ -77,6 +98,7 @@ def segment(
     overlay_to: Path | None,
     tile_size: int | None,
     overlap: float,
+    region: tuple[int, int, int, int] | None,
     batch_size: int | None,
     device: str | None,
     precision: str,
@@ -101,6 +123,7 @@ def segment(
         overlay=overlay_to or overlay,
         tile_size=tile_size,
         overlap=overlap,
+        region=region,
         batch_size=batch_size,
         precision=precision,
         tissue=not no_tissue,

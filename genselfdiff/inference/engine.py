@@ -9,12 +9,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -23,7 +22,7 @@ from genselfdiff.files import refuse_existing
 from genselfdiff.inference.model_file import LoadedModel, load_model
 from genselfdiff.inference.predictor import Predictor, read_ahead
 from genselfdiff.inference.resample import RowResizer, labels_of
-from genselfdiff.inference.tiled import RowBlender, TileAxis, mirror_to, tile_axis, to_batch
+from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.slides import (
     MaskWriter,
     ScaledView,
@@ -33,6 +32,7 @@ from genselfdiff.slides import (
     write_overlay,
 )
 from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, SAME_SCALE, agree
+from genselfdiff.slides.scaled_view import check_window
 
 logger = logging.getLogger("genselfdiff")
 
@@ -49,7 +49,8 @@ class SegmentResult:
 
     ``width`` and ``height`` are those of slide and mask in pixels, ``mpp`` their micrometres per
     pixel, ``scale`` the model's pixel size in pixels of the slide, ``tiles`` those predicted,
-    ``skipped`` those without tissue, ``pixels`` the mask's pixels of each class.
+    ``skipped`` those without tissue, ``pixels`` the mask's pixels of each class; of a slide of
+    which only a region was predicted, those in the region.
     """
 
     slide: Path
@@ -75,7 +76,7 @@ class SegmentResult:
 
     def summary(self) -> str:
         """A few lines for people: files, sizes, speed, and how much there is of each class."""
-        total = self.width * self.height
+        total = sum(self.pixels.values())
         lines = [
             f"{self.output}: {self.width} x {self.height} pixels, {self.tiles} tiles"
             f" ({self.skipped} without tissue skipped) in {self.seconds:.1f} s,"
@@ -98,6 +99,7 @@ def segment(
     overlay: str | Path | bool | None = None,
     tile_size: int | None = None,
     overlap: float = 0.25,
+    region: tuple[int, int, int, int] | None = None,
     batch_size: int | None = None,
     device: str | None = None,
     precision: str = "auto",
@@ -118,6 +120,8 @@ def segment(
         overlay: a .png of the slide with the classes laid over it; True: beside the mask.
         tile_size: side of the tiles in pixels at the model's resolution; None: the model's.
         overlap: fraction of a tile shared with its neighbour, 0 to 0.5.
+        region: (x, y, width, height) in level-0 pixels of what is predicted; there the mask is that
+            of the whole slide, elsewhere class 0. None: the whole slide.
         batch_size: tiles predicted at once; None: what suits the device.
         device: "cpu", "cuda", "cuda:1", "mps"; None: the best there is. A model that is already
             loaded stays on its device.
@@ -149,9 +153,14 @@ def segment(
 
     with open_slide(path, mpp=mpp) as source:
         view, scale = model_view(source, info.mpp)
-        grid = _Grid.of(view, info.tile_size if tile_size is None else tile_size, overlap)
+        window = None if region is None else _check_region(source, region)
+        size = (source.height, source.width)
+        resizer = RowResizer((view.height, view.width), size, scale, window)
+        tile_size = info.tile_size if tile_size is None else tile_size
+        grid = TileGrid.of(view, tile_size, overlap, resizer.rows, resizer.columns)
         if tissue:
-            grid = grid.on_tissue(TissueMap(source), scale)
+            seen = None if window is None else grid.window(scale)
+            grid = grid.on_tissue(TissueMap(source, window=seen), scale)
             if not grid.tiles:
                 logger.warning(
                     "%s: no tissue found: the mask is all %s; --no-tissue predicts everywhere",
@@ -174,13 +183,13 @@ def segment(
                 mpp=source.mpp,
                 palette=list(info.colors),
                 class_names=list(info.classes),
+                window=window,
             ) as writer,
             read_ahead(lambda: grid.read(view, batch_size), READ_AHEAD) as batches,
             predictor.predict_ahead(batches) as predicted,
         ):
             rows = grid.blend(predicted, len(info.classes), bar)
-            size = (source.height, source.width)
-            counts = _write(writer, rows, RowResizer((view.height, view.width), size, scale), bar)
+            counts = _write(writer, rows, resizer, bar)
         if picture is not None:
             write_overlay(source, output, picture, list(info.colors))
         return SegmentResult(
@@ -192,12 +201,24 @@ def segment(
             mpp=source.mpp,
             scale=scale,
             tiles=grid.tiles,
-            skipped=len(grid.rows.starts) * len(grid.columns.starts) - grid.tiles,
+            skipped=grid.skipped,
             seconds=time.perf_counter() - begin,
             device=str(loaded.device),
             precision=predictor.precision,
             pixels={name: counts[index] for index, name in enumerate(info.classes)},
         )
+
+
+def _check_region(slide: Slide, region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    x, y, width, height = region
+    try:
+        check_window(x, y, width, height, slide.width, slide.height)
+    except ValueError as error:
+        raise InputError(
+            f"{slide.path}: the region {x},{y},{width},{height} is not inside its {slide.width} x"
+            f" {slide.height} pixels: --region takes x,y,width,height in pixels of level 0"
+        ) from error
+    return region
 
 
 def find_model(
@@ -280,70 +301,6 @@ def _check_target(target: Path, suffixes: Sequence[str], overwrite: bool) -> Non
     if target.suffix.lower() not in suffixes:
         raise OutputError(f"{target}: must end in {' or '.join(suffixes)}: name it so")
     refuse_existing(target, overwrite)
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """The tiles of a view; ``wanted`` lists for each row of tiles the columns to predict."""
-
-    rows: TileAxis
-    columns: TileAxis
-    wanted: tuple[tuple[int, ...], ...]
-
-    @classmethod
-    def of(cls, view: ScaledView, tile_size: int, overlap: float) -> "_Grid":
-        rows = tile_axis(view.height, tile_size, overlap)
-        columns = tile_axis(view.width, tile_size, overlap)
-        return cls(rows, columns, (tuple(range(len(columns.starts))),) * len(rows.starts))
-
-    @property
-    def tiles(self) -> int:
-        return sum(map(len, self.wanted))
-
-    def on_tissue(self, tissue: TissueMap, scale: float) -> "_Grid":
-        """Only the tiles with any tissue; ``scale`` is a view pixel in level-0 pixels."""
-        across = _level0_spans(self.columns, scale)
-        wanted = tuple(
-            tuple(i for i, (x, w) in enumerate(across) if tissue.any(x, y, w, h))
-            for y, h in _level0_spans(self.rows, scale)
-        )
-        return replace(self, wanted=wanted)
-
-    def read(self, view: ScaledView, batch_size: int) -> Iterator[torch.Tensor]:
-        """Batches, uint8 (N, 3, tile, tile), of the wanted tiles, each from one row of tiles."""
-        for y, indices in zip(self.rows.starts, self.wanted, strict=True):
-            height = min(self.rows.tile, self.rows.length - y)
-            for first in range(0, len(indices), batch_size):
-                tiles = []
-                for index in indices[first : first + batch_size]:
-                    x = self.columns.starts[index]
-                    width = min(self.columns.tile, self.columns.length - x)
-                    pixels = view.read(x, y, width, height)
-                    tiles.append(mirror_to(pixels, self.rows.tile, self.columns.tile))
-                yield to_batch(tiles)
-
-    def blend(
-        self, predicted: Iterator[torch.Tensor], classes: int, bar: "tqdm[NoReturn]"
-    ) -> Iterator[NDArray[np.float32]]:
-        """Finished rows (C, n, width) of the whole map; tiles that are not wanted are class 0."""
-        tiles = (tile for batch in predicted for tile in batch)
-        blender = RowBlender(self.rows, self.columns, classes)
-        for indices in self.wanted:
-            present = set(indices)
-            for column in range(len(self.columns.starts)):
-                blender.add(column, next(tiles) if column in present else None)
-                bar.update(column in present)
-            yield blender.finish_row()
-
-
-def _level0_spans(axis: TileAxis, scale: float) -> list[tuple[int, int]]:
-    """(start, size) in level-0 pixels of what each tile along an axis shows of the slide."""
-    spans = []
-    for start in axis.starts:
-        begin = int(start * scale)
-        end = int(min(start + axis.tile, axis.length) * scale)
-        spans.append((begin, max(end - begin, 1)))
-    return spans
 
 
 def _write(

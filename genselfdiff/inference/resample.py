@@ -23,19 +23,34 @@ class RowResizer:
         source: (h, w).
         target: (H, W).
         scale: target pixels per source pixel, about H / h; 1 means (h, w) == (H, W).
+        window: (x, y, width, height), the part of the target that is wanted; None: all of it.
+
+    Attributes:
+        rows, columns: the source pixels from which the window is made.
     """
 
-    def __init__(self, source: tuple[int, int], target: tuple[int, int], scale: float) -> None:
+    def __init__(
+        self,
+        source: tuple[int, int],
+        target: tuple[int, int],
+        scale: float,
+        window: tuple[int, int, int, int] | None = None,
+    ) -> None:
+        x, y, width, height = window or (0, 0, target[1], target[0])
         self._same = source == target and scale == 1
-        self._target = target
-        self._top, self._bottom, self._down = _neighbours(source[0], target[0], scale)
-        self._left, self._right, self._across = _neighbours(source[1], target[1], scale)
-        self._received = 0
+        self._top, self._bottom, self._down = _neighbours(source[0], range(y, y + height), scale)
+        left, right, self._across = _neighbours(source[1], range(x, x + width), scale)
+        self.rows, self.columns = range(source[0]), range(source[1])
+        if window is not None:
+            self.rows = range(int(self._top[0]), int(self._bottom[-1]) + 1)
+            self.columns = range(int(left[0]), int(right[-1]) + 1)
+        self._left, self._right = left - self.columns.start, right - self.columns.start
+        self._received = self.rows.start
         self._written = 0
         self._last: Float32 | None = None
 
     def push(self, rows: Float32) -> Iterator[Float32]:
-        """Take the next (C, n, w) rows; yield the (C, m, W) target rows that follow from them."""
+        """Take the next of ``rows``, (C, n, columns); yield the (C, m, width) that follow."""
         if self._same:
             for begin in range(0, rows.shape[1], BAND):
                 yield rows[:, begin : begin + BAND]
@@ -49,7 +64,7 @@ class RowResizer:
         wide: dict[int, Float32] = {}
         for begin in range(self._written, ready, BAND):
             end = min(begin + BAND, ready)
-            band = np.empty((rows.shape[0], end - begin, self._target[1]), np.float32)
+            band = np.empty((rows.shape[0], end - begin, len(self._across)), np.float32)
             for i in range(begin, end):
                 top, bottom = int(self._top[i]), int(self._bottom[i])
                 wide = {
@@ -88,10 +103,10 @@ def labels_of(probabilities: Float32) -> Uint8:
 
 
 def _neighbours(
-    source: int, target: int, scale: float
+    source: int, target: range, scale: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Float32]:
     """Source pixels on both sides of each target pixel, and the weight of the second."""
-    position = np.clip((np.arange(target) + 0.5) / scale - 0.5, 0, source - 1)
+    position = np.clip((np.arange(target.start, target.stop) + 0.5) / scale - 0.5, 0, source - 1)
     before = np.floor(position).astype(np.int64)
-    after = np.minimum(before + 1, source - 1)
+    after = np.ceil(position).astype(np.int64)
     return before, after, (position - before).astype(np.float32)

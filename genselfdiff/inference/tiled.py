@@ -7,7 +7,7 @@ windows are divided by their sum beforehand, axis by axis, so blending is one mu
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,22 +25,37 @@ Float32 = NDArray[np.float32]
 class TileAxis:
     """Tiles along one axis of an image.
 
-    ``starts`` begins with 0; the last tile ends at ``padded``, the length rounded up to 8.
+    ``starts`` begins with 0; the last tile ends at ``padded``, the length rounded up to 8. Only
+    the pixels ``shown`` are wanted, and for them only the tiles of the indices ``needed``.
     """
 
     length: int
     tile: int
     starts: tuple[int, ...]
+    shown: range
+    needed: range
 
     @property
     def padded(self) -> int:
         """The length rounded up to 8."""
         return _round_up(self.length)
 
-    def finished(self, index: int) -> int:
-        """Pixels that no tile after ``index`` covers: all before this position are final."""
-        last = index + 1 == len(self.starts)
-        return self.length if last else self.starts[index + 1]
+    def showing(self, shown: range) -> "TileAxis":
+        """The same tiles, of which only those are needed that count for the pixels ``shown``."""
+        counts = [
+            index
+            for index, (start, window) in enumerate(zip(self.starts, self.windows(), strict=True))
+            if window[max(shown.start - start, 0) : max(shown.stop - start, 0)].any()
+        ]
+        return replace(self, shown=shown, needed=range(counts[0], counts[-1] + 1))
+
+    def finished(self, index: int) -> range:
+        """Pixels shown that are final with tile ``index``, and were not with the one before."""
+        begin, end = self.starts[index], self.shown.stop
+        if index + 1 < self.needed.stop:
+            end = min(end, self.starts[index + 1])
+        begin = max(begin, self.shown.start)
+        return range(begin, max(begin, end))
 
     def windows(self) -> Float32:
         """(tiles, tile) float32 weights; at every pixel those of all tiles sum to 1."""
@@ -75,7 +90,8 @@ def tile_axis(length: int, tile_size: int, overlap: float) -> TileAxis:
     stride = tile - round(tile * overlap / SIZE_MULTIPLE) * SIZE_MULTIPLE
     starts = tile_starts(padded, tile, stride)
     # The last tile is moved back to end with the image: real surroundings instead of mirrored ones.
-    return TileAxis(length, tile, tuple(min(start, padded - tile) for start in starts))
+    moved = tuple(min(start, padded - tile) for start in starts)
+    return TileAxis(length, tile, moved, range(length), range(len(starts)))
 
 
 def mirror_to(pixels: Uint8, height: int, width: int) -> Uint8:
@@ -95,7 +111,7 @@ def to_batch(tiles: Sequence[Uint8]) -> torch.Tensor:
 class RowBlender:
     """Blends tiles, one row of the grid after another; holds one row of tiles, never the image.
 
-    For each row of the grid: ``add`` every column once, then ``finish_row``.
+    For each row that is needed: ``add`` every needed column once, then ``finish_row``.
 
     Args:
         rows, columns: the grid.
@@ -105,16 +121,18 @@ class RowBlender:
     def __init__(self, rows: TileAxis, columns: TileAxis, classes: int) -> None:
         self._rows = rows
         self._columns = columns
-        self._row = 0
+        self._row = rows.needed.start
         self._done = 0
         self._vertical = torch.from_numpy(rows.windows())
         self._horizontal = torch.from_numpy(columns.windows())
-        self._canvas = torch.zeros(classes, rows.tile, columns.padded)
+        self._left = columns.starts[columns.needed.start]
+        width = columns.starts[columns.needed.stop - 1] + columns.tile - self._left
+        self._canvas = torch.zeros(classes, rows.tile, width)
 
     def add(self, column: int, probabilities: torch.Tensor | None) -> None:
         """Add a tile of the current row: (C, tile, tile) float32 on the CPU; None: class 0."""
         self._drop_finished()
-        start, tile = self._columns.starts[column], self._columns.tile
+        start, tile = self._columns.starts[column] - self._left, self._columns.tile
         window = torch.outer(self._vertical[self._row], self._horizontal[column])
         part = self._canvas[:, :, start : start + tile]
         if probabilities is None:
@@ -123,11 +141,18 @@ class RowBlender:
             part.addcmul_(probabilities, window)
 
     def finish_row(self) -> Float32:
-        """(C, n, width) probabilities of the next n image rows; valid until the next ``add``."""
+        """(C, n, columns shown) probabilities of the next n rows; valid until the next ``add``."""
         self._drop_finished()
-        self._done = self._rows.finished(self._row) - self._rows.starts[self._row]
+        top, rows = self._rows.starts[self._row], self._rows.finished(self._row)
+        columns = self._columns.shown
         self._row += 1
-        finished: Float32 = self._canvas[:, : self._done, : self._columns.length].numpy()
+        if self._row < self._rows.needed.stop:
+            self._done = self._rows.starts[self._row] - top
+        finished: Float32 = self._canvas[
+            :,
+            rows.start - top : rows.stop - top,
+            columns.start - self._left : columns.stop - self._left,
+        ].numpy()
         return finished
 
     def _drop_finished(self) -> None:

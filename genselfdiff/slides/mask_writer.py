@@ -4,7 +4,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -21,6 +21,7 @@ from genselfdiff.slides.bigtiff import (
     ratio_tag,
     text_tag,
 )
+from genselfdiff.slides.scaled_view import check_window
 
 Uint8 = NDArray[np.uint8]
 
@@ -50,6 +51,8 @@ class MaskWriter:
         palette: (red, green, blue) of each class, 0 to 255.
         class_names: the name of each class.
         tile: side of the stored tiles, a multiple of 16.
+        window: (x, y, width, height), the part of the mask that is written; the rest is class 0
+            and takes neither time nor memory. None: all of it.
 
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full.
@@ -66,6 +69,7 @@ class MaskWriter:
         palette: Sequence[tuple[int, int, int]],
         class_names: Sequence[str],
         tile: int = 512,
+        window: tuple[int, int, int, int] | None = None,
     ) -> None:
         if width < 1 or height < 1:
             raise ValueError(f"a mask of {width} x {height} pixels holds nothing")
@@ -77,15 +81,17 @@ class MaskWriter:
             raise ValueError("colours must be three numbers from 0 to 255")
         if mpp is not None and not 1e-4 <= mpp <= 1e6:
             raise ValueError(f"{mpp} micrometres per pixel is no resolution of a mask")
+        x, y, columns, rows = window or (0, 0, width, height)
+        check_window(x, y, columns, rows, width, height)
         self.path = Path(path)
-        self.width = width
-        self.height = height
+        self._width = columns
+        self._height = rows
         self._mpp = mpp
         self._palette = palette
         self._class_names = class_names
         self._tile = tile
         self._rows_written = 0
-        self._pages = _pyramid(width, height, tile)
+        self._pages = _pyramid(width, height, tile, (x, y, columns))
         self._uniform: dict[int, tuple[int, int]] = {}
         self._stack = ExitStack()
         self._file: BinaryIO
@@ -114,22 +120,22 @@ class MaskWriter:
                     self._file.close()
 
     def write_rows(self, labels: Uint8) -> None:
-        """Write the next rows of the mask, beginning at the top.
+        """Write the next rows of the window, beginning at its top.
 
         Args:
             labels: (rows, width) uint8 class indices, any number of rows.
 
         Raises:
-            ValueError: wrong shape or type, more rows than the mask has, or a class beyond the
+            ValueError: wrong shape or type, more rows than the window has, or a class beyond the
                 palette.
         """
-        if labels.ndim != 2 or labels.shape[1] != self.width or labels.dtype != np.uint8:
+        if labels.ndim != 2 or labels.shape[1] != self._width or labels.dtype != np.uint8:
             raise ValueError(
                 f"{self.path}: rows of shape {labels.shape} and type {labels.dtype} do not fit a"
-                f" uint8 mask {self.width} pixels wide"
+                f" uint8 mask {self._width} pixels wide"
             )
-        if self._rows_written + len(labels) > self.height:
-            raise ValueError(f"{self.path}: more rows than the {self.height} of the mask")
+        if self._rows_written + len(labels) > self._height:
+            raise ValueError(f"{self.path}: more rows than the {self._height} of the mask")
         highest = int(labels.max(initial=0))
         if highest >= len(self._palette):
             raise ValueError(
@@ -142,7 +148,8 @@ class MaskWriter:
         page = self._pages[level]
         while len(rows):
             taken = rows[: self._tile - page.filled]
-            page.band[page.filled : page.filled + len(taken)] = taken
+            columns = slice(page.indent, page.indent + taken.shape[1])
+            page.band[page.filled : page.filled + len(taken), columns] = taken
             page.filled += len(taken)
             rows = rows[len(taken) :]
             if page.filled == self._tile:
@@ -151,10 +158,11 @@ class MaskWriter:
     def _store_band(self, level: int) -> None:
         page = self._pages[level]
         band = page.band[: page.filled]
-        for x in range(0, page.width, self._tile):
-            offset, count = self._store_tile(band[:, x : x + self._tile])
-            page.offsets.append(offset)
-            page.counts.append(count)
+        for x in range(0, band.shape[1], self._tile):
+            page.tiles[page.next_row, page.first_column + x // self._tile] = self._store_tile(
+                band[:, x : x + self._tile]
+            )
+        page.next_row += 1
         page.filled = 0
         if level + 1 < len(self._pages):
             for y in range(0, len(band), _ROWS_HALVED):
@@ -179,11 +187,18 @@ class MaskWriter:
         return self._tiff.add_data(data), len(data)
 
     def _finish(self) -> None:
-        if self._rows_written != self.height:
-            raise ValueError(f"{self.path}: {self._rows_written} of {self.height} rows written")
+        if self._rows_written != self._height:
+            raise ValueError(f"{self.path}: {self._rows_written} of {self._height} rows written")
         for level, page in enumerate(self._pages):
             if page.filled:
+                # Below the window the mask goes on, unless it ends there as well.
+                below = min(self._tile, page.height - page.next_row * self._tile)
+                page.band[page.filled : below] = 0
+                page.filled = below
                 self._store_band(level)
+            outside = page.tiles[..., 1] == 0
+            if outside.any():
+                page.tiles[outside] = self._store_tile(np.zeros((1, 1), np.uint8))
         self._tiff.finish([self._tags(level) for level in range(len(self._pages))])
 
     def _tags(self, level: int) -> list[Tag]:
@@ -209,8 +224,8 @@ class MaskWriter:
             number_tag(320, "short", *colours.ravel().tolist()),
             number_tag(322, "long", self._tile),
             number_tag(323, "long", self._tile),
-            array_tag(324, page.offsets),
-            array_tag(325, page.counts),
+            array_tag(324, page.tiles[..., 0].ravel().tolist()),
+            array_tag(325, page.tiles[..., 1].ravel().tolist()),
         ]
         if level == 0:
             description = {"classes": list(self._class_names), "mpp": self._mpp}
@@ -220,21 +235,50 @@ class MaskWriter:
 
 @dataclass
 class _Page:
-    """A level while it is written: ``band`` holds the rows of the tiles that are not full yet."""
+    """A level while it is written.
+
+    Attributes:
+        width, height: size in pixels.
+        band: the rows of the tiles that are not full yet, of those columns of tiles only that the
+            window touches; the first is ``first_column``.
+        indent: pixels of the band to the left of what is pushed, which stay 0.
+        next_row: the row of tiles that the band will be.
+        filled: rows of the band that are there.
+        tiles: (rows, columns, 2) offset and size of each tile in the file; 0, 0: not stored.
+    """
 
     width: int
     height: int
     band: Uint8
-    filled: int = 0
-    offsets: list[int] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
+    first_column: int
+    indent: int
+    next_row: int
+    filled: int
+    tiles: NDArray[np.int64]
 
 
-def _pyramid(width: int, height: int, tile: int) -> list[_Page]:
-    pages = [_Page(width, height, np.empty((tile, width), np.uint8))]
-    while max(width, height) > tile:
+def _pyramid(width: int, height: int, tile: int, window: tuple[int, int, int]) -> list[_Page]:
+    """Lay out the levels of a mask of which ``window`` (x, y, width) is written."""
+    x, y, columns = window
+    pages: list[_Page] = []
+    while not pages or max(pages[-1].width, pages[-1].height) > tile:
+        left = x // tile * tile
+        right = min(-(-(x + columns) // tile) * tile, width)
+        pages.append(
+            _Page(
+                width,
+                height,
+                band=np.zeros((tile, right - left), np.uint8),
+                first_column=left // tile,
+                indent=x - left,
+                next_row=y // tile,
+                filled=y % tile,
+                tiles=np.zeros((-(-height // tile), -(-width // tile), 2), np.int64),
+            )
+        )
         width, height = (width + 1) // 2, (height + 1) // 2
-        pages.append(_Page(width, height, np.empty((tile, width), np.uint8)))
+        # A level passes on whole tiles, which begin at even pixels.
+        x, y, columns = left // 2, y // tile * tile // 2, (right - left + 1) // 2
     return pages
 
 

@@ -131,9 +131,13 @@ class Slide:
             InputError: the stored pixels are damaged.
         """
         if self._thumbnail is None or self._thumbnail[0] != max_side:
-            view = ScaledView(self, max(max(self.width, self.height) / max_side, 1.0))
+            view = self.thumbnail_view(max_side)
             self._thumbnail = max_side, view.read(0, 0, view.width, view.height)
         return self._thumbnail[1].copy()
+
+    def thumbnail_view(self, max_side: int) -> ScaledView:
+        """View the slide as ``thumbnail`` shows it, to read parts of that."""
+        return ScaledView(self, max(max(self.width, self.height) / max_side, 1.0))
 
 
 def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:

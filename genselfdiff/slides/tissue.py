@@ -1,9 +1,12 @@
 """Telling tissue from glass on a small picture of the slide."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.slides.reader import Slide
+from genselfdiff.slides.scaled_view import ScaledView
 
 Uint8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]
@@ -50,19 +53,37 @@ def _box_mean(picture: Uint8) -> NDArray[np.float32]:
     return mean / np.float32(_SMOOTHING**2)
 
 
+def _tissue_in(view: ScaledView, window: tuple[int, int, int, int]) -> Bool:
+    """Find the tissue in ``window``, as it is found on the whole of ``view``."""
+    x, y, width, height = (side / view.scale for side in window)
+    left, top = max(int(x) - _SMOOTHING, 0), max(int(y) - _SMOOTHING, 0)
+    right = min(math.ceil(x + width) + _SMOOTHING, view.width)
+    bottom = min(math.ceil(y + height) + _SMOOTHING, view.height)
+    mask = np.zeros((view.height, view.width), np.bool_)
+    mask[top:bottom, left:right] = tissue_mask(view.read(left, top, right - left, bottom - top))
+    return mask
+
+
 class TissueMap:
     """Which parts of a slide are tissue, from a thumbnail of it.
 
     Args:
         slide: the slide; it is read once, here.
         max_side: longer side of the thumbnail in pixels.
+        window: (x, y, width, height) in level-0 pixels: only there tissue is looked for, and only
+            there the slide is read. None: everywhere.
 
     Attributes:
         mask: (h, w) bool, tissue on the thumbnail.
     """
 
-    def __init__(self, slide: Slide, max_side: int = 2048) -> None:
-        self.mask = tissue_mask(slide.thumbnail(max_side))
+    def __init__(
+        self, slide: Slide, max_side: int = 2048, window: tuple[int, int, int, int] | None = None
+    ) -> None:
+        if window is None:
+            self.mask = tissue_mask(slide.thumbnail(max_side))
+        else:
+            self.mask = _tissue_in(slide.thumbnail_view(max_side), window)
         height, width = self.mask.shape
         self._width, self._height = slide.width, slide.height
         # _sums[j, i] is the tissue above row j and left of column i.

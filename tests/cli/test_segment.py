@@ -97,6 +97,15 @@ def test_overlay_does_not_swallow_a_slide(work):
     assert "--overlay" in done.stderr
 
 
+def test_a_region(work):
+    done = gsd("slide.tif", "-o", "mask.tif", "--model", "model.ts", "--region", "50,10,100,50")
+    assert done.exit_code == 0, done.output
+    expected = DARK.copy()
+    expected[:, :50] = expected[:10] = expected[60:] = 0
+    np.testing.assert_array_equal(mask("mask.tif"), expected)
+    assert "nucleus: 32.00 %" in done.stdout
+
+
 def test_several_slides_of_which_one_is_bad(work):
     write_slide("other.tif")
     Path("broken.tif").write_bytes(b"II*\x00")
@@ -131,6 +140,9 @@ def test_several_slides_of_which_one_is_bad(work):
         (["slide.tif", "model.ts", "-o", "masks", "--model", "no.ts"], 1, "no.ts"),
         (["slide.tif", "-o", "mask.tif", "--model", "model.ts", "--mpp", "500"], 1, "um/px"),
         (["slide.tif", "-o", "mask.tif", "--overlap", "0.8"], 2, "--overlap"),
+        (["slide.tif", "-o", "mask.tif", "--region", "1,2,3"], 2, "1,2,3"),
+        (["slide.tif", "-o", "mask.tif", "--region", "0,0,a,9"], 2, "whole numbers"),
+        (["slide.tif", "-o", "m.tif", "--model", "model.ts", "--region", "0,0,1,999"], 1, "inside"),
         (["slide.tif"], 2, "--output"),
         (["-o", "mask.tif"], 2, "SLIDE"),
     ],

@@ -14,6 +14,7 @@ import genselfdiff
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.inference import engine
 from genselfdiff.inference.model_file import load_model, save_model
+from genselfdiff.slides import tiff_level
 
 GREEN = 127.5
 """The darkness model calls class 1 what is darker in green."""
@@ -120,6 +121,59 @@ def test_tiles_without_tissue_are_background(
     assert "--no-tissue" in caplog.text
     assert result.pixels["nucleus"] == 0
     assert not mask_of(tmp_path / "blank_mask.tif").any()
+
+
+@pytest.mark.parametrize("slide_mpp", [0.5, 0.27, 0.8])
+@pytest.mark.parametrize("tissue", [True, False])
+def test_a_region_is_what_the_whole_slide_shows_there(
+    tmp_path, picture, write_slide, conv_net, info, slide_mpp, tissue
+):
+    save_model(conv_net(kernel=5), info(3), tmp_path / "model.ts")
+    image = picture(500, 700)
+    image[:260, 150:420] = 244
+    slide = write_slide(image, mpp=slide_mpp)
+    options = {"device": "cpu", "tissue": tissue, "overwrite": True, "precision": "float32"}
+    options["model"] = tmp_path / "model.ts"
+    whole = genselfdiff.segment(slide, tmp_path / "whole.tif", **options)
+    expected = mask_of(tmp_path / "whole.tif")
+    for x, y, w, h in [(0, 0, 700, 500), (130, 201, 60, 70), (699, 499, 1, 1), (333, 0, 21, 500)]:
+        part = genselfdiff.segment(slide, tmp_path / "m.tif", region=(x, y, w, h), **options)
+        mask = mask_of(tmp_path / "m.tif")
+        inside = mask[y : y + h, x : x + w].copy()
+        np.testing.assert_array_equal(inside, expected[y : y + h, x : x + w])
+        mask[y : y + h, x : x + w] = 0
+        assert not mask.any()
+        assert mask.shape == (part.height, part.width) == (500, 700)
+        assert sum(part.pixels.values()) == w * h
+        assert part.tiles <= whole.tiles
+    assert part.tiles + part.skipped < whole.tiles
+
+
+def test_a_region_costs_what_it_holds(tmp_path, picture, write_slide, darkness_model, monkeypatch):
+    image = np.full((4000, 6000, 3), 244, np.uint8)
+    image[3000:3128, 3000:3128] = picture(128, 128)
+    slide = write_slide(image)
+    read = []
+    decode = tiff_level._Segments.decode
+    monkeypatch.setattr(
+        tiff_level._Segments, "decode", lambda *args: read.append(args[1:]) or decode(*args)
+    )
+    result = genselfdiff.segment(
+        slide, tmp_path / "m.tif", darkness_model, device="cpu", region=(3000, 3000, 128, 128)
+    )
+    assert result.tiles <= 16
+    assert len(read) <= 16
+    np.testing.assert_array_equal(mask_of(tmp_path / "m.tif"), dark(image))
+
+
+@pytest.mark.parametrize(
+    "region", [(0, 0, 65, 64), (-1, 0, 9, 9), (0, 0, 0, 5), (64, 0, 1, 1), (0, 60, 4, 5)]
+)
+def test_regions_outside(tmp_path, picture, write_slide, darkness_model, region):
+    slide = write_slide(picture(64, 64))
+    with pytest.raises(InputError, match=r"slide\.tif: the region .* not inside its 64 x 64 pix"):
+        genselfdiff.segment(slide, tmp_path / "m.tif", darkness_model, device="cpu", region=region)
+    assert not (tmp_path / "m.tif").exists()
 
 
 def test_mask_bytes_do_not_depend_on_workers(

@@ -34,6 +34,18 @@ def test_bands_do_not_change_anything(source, target, scale, step):
     np.testing.assert_array_equal(np.concatenate(bands, axis=1), resize(p, *target, scale))
 
 
+@pytest.mark.parametrize(("source", "target", "scale"), [*SIZES, ((50, 70), (50, 70), 1.0)])
+def test_a_window_is_part_of_the_whole(source, target, scale):
+    p = probabilities(2, *source)
+    x, y, width, height = 1, 2, min(29, target[1] - 1), min(17, target[0] - 2)
+    resizer = RowResizer(source, target, scale, (x, y, width, height))
+    needed = p[:, resizer.rows.start : resizer.rows.stop]
+    needed = needed[..., resizer.columns.start : resizer.columns.stop]
+    bands = [b for i in range(needed.shape[1]) for b in resizer.push(needed[:, i : i + 1])]
+    expected = resize(p, *target, scale)[:, y : y + height, x : x + width]
+    np.testing.assert_array_equal(np.concatenate(bands, axis=1), expected)
+
+
 def test_awkward_sizes_are_filled():
     # A slide of 101 x 67 at half the model's pixel size: the view is 50 x 34, rounded.
     p = np.full((2, 34, 50), 0.5, np.float32)

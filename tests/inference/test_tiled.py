@@ -27,9 +27,18 @@ def test_axis(length, overlap):
         assert (window >= 0).all()
         total[start : start + axis.tile] += window
     np.testing.assert_allclose(total, 1, atol=1e-6)
-    ends = [axis.finished(i) for i in range(len(axis.starts))]
-    assert ends == sorted(ends)
-    assert ends[-1] == length
+    assert [p for i in axis.needed for p in axis.finished(i)] == list(range(length))
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("shown", [range(0, 1), range(60, 70), range(130, 400), range(999, 1001)])
+def test_part_of_an_axis_needs_the_tiles_that_count_there(overlap, shown):
+    axis = tile_axis(1001, 64, overlap)
+    part = axis.showing(shown)
+    assert [p for i in part.needed for p in part.finished(i)] == list(shown)
+    for i, (start, window) in enumerate(zip(axis.starts, axis.windows(), strict=True)):
+        counts = any(0 <= p - start < 64 and window[p - start] > 0 for p in shown)
+        assert counts == (i in part.needed)
 
 
 def test_margins_do_not_count_where_another_tile_knows_better():
@@ -80,6 +89,24 @@ def test_twice_the_same(conv_net, picture):
     image = picture(150, 170)
     first, second = (predict_image(segmenter, image, tile_size=64) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_part_of_a_grid_is_blended_as_in_the_whole():
+    grid = tile_axis(200, 64, 0.25), tile_axis(333, 64, 0.5)
+    shown = range(50, 71), range(100, 290)
+    parts = [axis.showing(part) for axis, part in zip(grid, shown, strict=True)]
+    tiles = torch.rand(len(grid[0].starts), len(grid[1].starts), 2, 64, 64)
+
+    def blend(rows, columns):
+        blender = RowBlender(rows, columns, 2)
+        bands = []
+        for i in rows.needed:
+            for j in columns.needed:
+                blender.add(j, tiles[i, j])
+            bands.append(blender.finish_row().copy())
+        return np.concatenate(bands, axis=1)
+
+    np.testing.assert_array_equal(blend(*parts), blend(*grid)[:, 50:71, 100:290])
 
 
 def test_skipped_tiles_fade_into_background():

@@ -68,6 +68,33 @@ def test_labels_come_back_in_every_page(tmp_path: Path, shape: tuple[int, int], 
     assert max(expected.shape) <= 32, "the last page should fit in one tile"
 
 
+@pytest.mark.parametrize(
+    "window", [(0, 0, 603, 411), (205, 1, 1, 1), (250, 130, 97, 150), (602, 410, 1, 1)]
+)
+def test_a_window_is_the_mask_with_nothing_around_it(
+    tmp_path: Path, window: tuple[int, int, int, int]
+) -> None:
+    x, y, width, height = window
+    part = labels()[y : y + height, x : x + width]
+    expected = np.zeros((411, 603), np.uint8)
+    expected[y : y + height, x : x + width] = part
+    whole = tifffile.TiffFile(write(tmp_path / "whole.tif", expected))
+    path = tmp_path / "window.tif"
+    with MaskWriter(
+        path, width=603, height=411, mpp=0.5, palette=PALETTE, class_names=NAMES, tile=32,
+        window=window,
+    ) as writer:  # fmt: skip
+        for row in part:
+            writer.write_rows(row[None])
+        with pytest.raises(ValueError, match="more rows"):
+            writer.write_rows(part[:1])
+    with whole, tifffile.TiffFile(path) as tiff:
+        for page in tiff.pages:
+            np.testing.assert_array_equal(page.asarray(), expected)
+            expected = halve_labels(expected)
+        assert len(tiff.pages) == len(whole.pages) + 1
+
+
 @pytest.mark.parametrize("shape", [(6, 8), (7, 9), (1, 1), (1, 6), (5, 1)])
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_halving_keeps_the_most_frequent_class(shape: tuple[int, int], classes: int) -> None:

@@ -1,0 +1,105 @@
+"""The tiles of a slide that are predicted: which, in which order, and what becomes of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from genselfdiff.inference.tiled import RowBlender, TileAxis, mirror_to, tile_axis, to_batch
+from genselfdiff.slides import ScaledView, TissueMap
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """The tiles of a view.
+
+    ``wanted`` has for each row of tiles the columns to predict: none of those not needed for
+    what is shown of the view, of the others perhaps only those with tissue.
+    """
+
+    rows: TileAxis
+    columns: TileAxis
+    wanted: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(
+        cls, view: ScaledView, tile_size: int, overlap: float, rows: range, columns: range
+    ) -> "TileGrid":
+        """All tiles that count for the pixels of ``view`` in ``rows`` and ``columns``.
+
+        Raises:
+            InputError: ``tile_size`` or ``overlap`` out of range.
+        """
+        down = tile_axis(view.height, tile_size, overlap).showing(rows)
+        across = tile_axis(view.width, tile_size, overlap).showing(columns)
+        return cls(down, across, (tuple(across.needed),) * len(down.needed))
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles are predicted."""
+        return sum(map(len, self.wanted))
+
+    @property
+    def skipped(self) -> int:
+        """How many of those needed are not predicted, for want of tissue."""
+        return len(self.rows.needed) * len(self.columns.needed) - self.tiles
+
+    def window(self, scale: float) -> tuple[int, int, int, int]:
+        """(x, y, width, height) in level-0 pixels of what the needed tiles show."""
+        (x, width), (y, height) = (
+            (spans[0][0], spans[-1][0] + spans[-1][1] - spans[0][0])
+            for spans in (_level0_spans(self.columns, scale), _level0_spans(self.rows, scale))
+        )
+        return x, y, width, height
+
+    def on_tissue(self, tissue: TissueMap, scale: float) -> "TileGrid":
+        """Only the tiles with any tissue; ``scale`` is a view pixel in level-0 pixels."""
+        across = dict(zip(self.columns.needed, _level0_spans(self.columns, scale), strict=True))
+        wanted = tuple(
+            tuple(i for i, (x, w) in across.items() if tissue.any(x, y, w, h))
+            for y, h in _level0_spans(self.rows, scale)
+        )
+        return replace(self, wanted=wanted)
+
+    def read(self, view: ScaledView, batch_size: int) -> Iterator[torch.Tensor]:
+        """Batches, uint8 (N, 3, tile, tile), of the wanted tiles, each from one row of tiles."""
+        for row, indices in zip(self.rows.needed, self.wanted, strict=True):
+            for first in range(0, len(indices), batch_size):
+                tiles = [
+                    self._read_tile(view, row, column)
+                    for column in indices[first : first + batch_size]
+                ]
+                yield to_batch(tiles)
+
+    def _read_tile(self, view: ScaledView, row: int, column: int) -> NDArray[np.uint8]:
+        y, x = self.rows.starts[row], self.columns.starts[column]
+        height = min(self.rows.tile, self.rows.length - y)
+        width = min(self.columns.tile, self.columns.length - x)
+        return mirror_to(view.read(x, y, width, height), self.rows.tile, self.columns.tile)
+
+    def blend(
+        self, predicted: Iterator[torch.Tensor], classes: int, bar: "tqdm[NoReturn]"
+    ) -> Iterator[NDArray[np.float32]]:
+        """Finished rows (C, n, width) of what is shown; tiles that are not wanted are class 0."""
+        tiles = (tile for batch in predicted for tile in batch)
+        blender = RowBlender(self.rows, self.columns, classes)
+        for indices in self.wanted:
+            present = set(indices)
+            for column in self.columns.needed:
+                blender.add(column, next(tiles) if column in present else None)
+                bar.update(column in present)
+            yield blender.finish_row()
+
+
+def _level0_spans(axis: TileAxis, scale: float) -> list[tuple[int, int]]:
+    """(start, size) in level-0 pixels of what each needed tile along an axis shows of the slide."""
+    spans = []
+    for start in (axis.starts[index] for index in axis.needed):
+        begin = int(start * scale)
+        end = int(min(start + axis.tile, axis.length) * scale)
+        spans.append((begin, max(end - begin, 1)))
+    return spans
