@@ -87,6 +87,12 @@ Examples:
     help="auto: bfloat16 where it is fast and hardly changes the labels of the first tiles.",
 )
 @click.option("--no-tissue", is_flag=True, help="Predict everywhere, not only where tissue is.")
+@click.option(
+    "--tissue-mask",
+    type=click.Path(path_type=Path),
+    metavar="IMAGE",
+    help="Predict where this image of the slide, of any size, is not 0.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @verbosity
 def segment(
@@ -103,6 +109,7 @@ def segment(
     device: str | None,
     precision: str,
     no_tissue: bool,
+    tissue_mask: Path | None,
     overwrite: bool,
 ) -> None:
     """Segment slides into masks of class indices.
@@ -114,6 +121,10 @@ def segment(
     plan = plan_outputs(slides, output)
     if overlay_to and len(plan.pairs) > 1:
         raise click.UsageError("--overlay-to names one file: with several slides use --overlay")
+    if tissue_mask and len(plan.pairs) > 1:
+        raise click.UsageError("--tissue-mask is of one slide: segment the others by themselves")
+    if tissue_mask and no_tissue:
+        raise click.UsageError("--tissue-mask and --no-tissue exclude each other")
     failed: list[Outcome] = []
     for outcome in segment_all(
         plan,
@@ -126,7 +137,7 @@ def segment(
         region=region,
         batch_size=batch_size,
         precision=precision,
-        tissue=not no_tissue,
+        tissue=tissue_mask or not no_tissue,
         overwrite=overwrite,
         progress=progress(),
     ):

@@ -103,7 +103,7 @@ def segment(
     batch_size: int | None = None,
     device: str | None = None,
     precision: str = "auto",
-    tissue: bool = True,
+    tissue: bool | str | Path = True,
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> SegmentResult:
@@ -126,7 +126,8 @@ def segment(
         device: "cpu", "cuda", "cuda:1", "mps"; None: the best there is. A model that is already
             loaded stays on its device.
         precision: "auto", "float32" or "bfloat16"; see ``Predictor``.
-        tissue: leave tiles without tissue to class 0; False: predict everything.
+        tissue: leave tiles without tissue to class 0; a file: an image of the whole slide, of any
+            size, that is not 0 where tissue is; False: predict everything.
         overwrite: replace ``output`` and ``overlay`` if they exist.
         progress: show a progress bar on stderr; None: only on a terminal.
 
@@ -145,7 +146,8 @@ def segment(
         model if isinstance(model, Predictor) else Predictor(find_model(model, device), precision)
     )
     loaded, info = predictor.model, predictor.model.info
-    refuse_inputs(files, [path, loaded.path])
+    mask_file = None if isinstance(tissue, bool) else Path(tissue)
+    refuse_inputs(files, [path, loaded.path, *([mask_file] if mask_file else [])])
     for file, suffixes in zip(files, (MASK_SUFFIXES, OVERLAY_SUFFIXES), strict=False):
         _check_target(file, suffixes, overwrite)
     output, picture = files[0], files[1] if len(files) > 1 else None
@@ -160,7 +162,8 @@ def segment(
         grid = TileGrid.of(view, tile_size, overlap, resizer.rows, resizer.columns)
         if tissue:
             seen = None if window is None else grid.window(scale)
-            grid = grid.on_tissue(TissueMap(source, window=seen), scale)
+            tissue_map = TissueMap(source, window=seen, mask_file=mask_file)
+            grid = grid.on_tissue(tissue_map, scale)
             if not grid.tiles:
                 logger.warning(
                     "%s: no tissue found: the mask is all %s; --no-tissue predicts everywhere",

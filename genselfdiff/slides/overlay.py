@@ -94,9 +94,7 @@ def _labels(path: Path, slide: Slide, width: int, height: int) -> Uint8:
 
 
 def _check_field(path: Path, page: TiffPage, slide: Slide) -> None:
-    expected = page.imagewidth * slide.height / slide.width
-    # Rounding at a lower resolution shifts the sides by a pixel each.
-    if abs(page.imagelength - expected) > max(2.0, 0.01 * expected):
+    if not slide.shows_field_of(page.imagewidth, page.imagelength):
         raise InputError(
             f"{path}: {page.imagewidth} x {page.imagelength} pixels do not show the same field as"
             f" {slide.path} with {slide.width} x {slide.height}"

@@ -1,5 +1,6 @@
 """PNG and JPEG files, which can only be decoded as a whole."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from genselfdiff.errors import InputError, one_line
-from genselfdiff.slides.pixel_format import over_white
+from genselfdiff.slides.pixel_format import over_white, white_where
 from genselfdiff.slides.resolution import mpp_from_dpi
 from genselfdiff.slides.stored_image import (
     MAX_PIXELS_AT_ONCE,
@@ -30,8 +31,10 @@ def is_picture(header: bytes) -> bool:
     return any(header.startswith(magic) for magic in _FORMATS)
 
 
-def open_picture(path: Path, header: bytes) -> StoredImage:
+def open_picture(path: Path, header: bytes, *, as_mask: bool = False) -> StoredImage:
     """Open a PNG or JPEG file; it is decoded when first read.
+
+    With ``as_mask`` its pixels become white where any stored number but alpha is not 0, else black.
 
     Raises:
         InputError: the file is damaged, or larger than ``MAX_PIXELS_AT_ONCE``.
@@ -48,19 +51,28 @@ def open_picture(path: Path, header: bytes) -> StoredImage:
             f"{path}: {width} x {height} pixels are too many for a PNG or JPEG, which must be"
             " decoded as a whole; convert it to a tiled TIFF"
         )
-    return StoredImage((_Picture(path, header, width, height),), _mpp(dpi), lambda: None)
+    picture = _Picture(path, header, width, height, _nonzero if as_mask else _rgb)
+    return StoredImage((picture,), _mpp(dpi), lambda: None)
 
 
 class _Picture(StoredLevel):
-    def __init__(self, path: Path, header: bytes, width: int, height: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        header: bytes,
+        width: int,
+        height: int,
+        convert: Callable[[Image.Image], Uint8],
+    ) -> None:
         super().__init__(width, height, width, height)
         self._path = path
         self._header = header
+        self._convert = convert
 
     def decode(self, column: int, row: int) -> Uint8:
         try:
             with _open(self._path, self._header) as image:
-                pixels = _rgb(image)
+                pixels = self._convert(image)
         except (OSError, ValueError, SyntaxError) as error:
             if isinstance(error, InputError):
                 raise
@@ -89,6 +101,12 @@ def _rgb(image: Image.Image) -> Uint8:
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         return over_white(np.asarray(image.convert("RGBA")))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _nonzero(image: Image.Image) -> Uint8:
+    stored = np.asarray(image)
+    stored = stored.reshape(*stored.shape[:2], -1)
+    return white_where(stored[..., : 3 if stored.shape[2] >= 3 else 1])
 
 
 def _mpp(dpi: tuple[float, float]) -> float | None:

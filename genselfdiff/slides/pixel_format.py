@@ -14,7 +14,11 @@ _JPEG, _JPEG_2000, _APERIO_J2K_YCBCR = {6, 7, 33007, 34892}, {33003, 33005, 3471
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 
 
-def rgb_converter(page: TiffPage) -> Callable[[NDArray[Any]], Uint8]:
+Converter = Callable[[NDArray[Any]], Uint8]
+"""From (h, w, samples) as decoded to (h, w, 3)."""
+
+
+def rgb_converter(page: TiffPage) -> Converter:
     """Choose how (h, w, samples) arrays decoded from ``page`` become (h, w, 3) uint8 RGB.
 
     Grey is repeated, palettes are looked up, alpha is laid over white, 16 bits are scaled to 8,
@@ -46,6 +50,21 @@ def rgb_converter(page: TiffPage) -> Callable[[NDArray[Any]], Uint8]:
     raise ValueError(
         f"its {samples} sample(s) of photometric {page.photometric} are neither grey nor RGB"
     )
+
+
+def nonzero_converter(page: TiffPage) -> Converter:
+    """Choose how decoded arrays become white where a colour sample is not 0, else black.
+
+    What counts is the stored number, not the colour that a palette gives it, of any type.
+    """
+    samples = 3 if page.samplesperpixel >= 3 else 1
+    return lambda stored: white_where(stored[..., :samples])
+
+
+def white_where(stored: NDArray[Any]) -> Uint8:
+    """(h, w, samples) to (h, w, 3): 255 where any sample is not 0."""
+    present: Uint8 = np.any(stored != 0, axis=-1, keepdims=True) * np.uint8(255)
+    return np.repeat(present, 3, axis=-1)
 
 
 def aperio_to_rgb(page_compression: int, codestream: bytes, decoded: NDArray[Any]) -> NDArray[Any]:

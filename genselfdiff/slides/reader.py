@@ -96,6 +96,12 @@ class Slide:
         check_window(x, y, width, height, stored.width, stored.height)
         return stored.read(x, y, width, height)
 
+    def shows_field_of(self, width: int, height: int) -> bool:
+        """Whether a picture of that size in pixels has the slide's proportions."""
+        expected = width * self.height / self.width
+        # Rounding at a lower resolution shifts the sides by a pixel each.
+        return abs(height - expected) <= max(2.0, 0.01 * expected)
+
     def at_mpp(self, mpp: float | None) -> ScaledView:
         """View the slide at another resolution.
 
@@ -154,9 +160,23 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
         InputError: the file is missing, empty, truncated, no image, not grey or RGB, or cannot be
             read in bounded memory; or ``mpp`` is out of range.
     """
-    path = Path(path)
     if mpp is not None:
         check_mpp(mpp)
+    return Slide(Path(path), _open(Path(path)), mpp)
+
+
+def open_mask(path: str | Path) -> Slide:
+    """Open an image as ``open_slide`` does, white where a stored number is not 0, else black.
+
+    Numbers of any type count as they are stored, whatever colours a palette gives them.
+
+    Raises:
+        InputError: as ``open_slide``.
+    """
+    return Slide(Path(path), _open(Path(path), as_mask=True), None)
+
+
+def _open(path: Path, *, as_mask: bool = False) -> StoredImage:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a slide or image in it")
     if not path.is_file():  # opening a pipe would wait for ever
@@ -167,9 +187,9 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
         if not header:
             raise InputError(f"{path}: the file is empty; copy or download it again")
         if is_tiff(header):
-            return Slide(path, open_tiff(path), mpp)
+            return open_tiff(path, as_mask=as_mask)
         if is_picture(header):
-            return Slide(path, open_picture(path, header), mpp)
+            return open_picture(path, header, as_mask=as_mask)
     except OSError as error:
         raise InputError(f"{path}: cannot be opened: {one_line(error)}") from error
     raise InputError(f"{path}: is no TIFF, SVS, PNG or JPEG; convert it to a tiled TIFF")

@@ -22,8 +22,10 @@ def is_tiff(header: bytes) -> bool:
     return header[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def open_tiff(path: Path) -> StoredImage:
+def open_tiff(path: Path, *, as_mask: bool = False) -> StoredImage:
     """Open a TIFF, OME-TIFF or SVS file.
+
+    With ``as_mask`` its pixels become white where a stored number is not 0, else black.
 
     Raises:
         InputError: the file is damaged or truncated, or not a grey, colour or palette image, or
@@ -34,7 +36,7 @@ def open_tiff(path: Path) -> StoredImage:
         try:
             with TiffFile(path) as tiff:
                 pages, mpp = _pages_of_slide(tiff)
-                levels = tuple(tiff_level(page, path, file) for page in pages)
+                levels = tuple(tiff_level(page, path, file, as_mask) for page in pages)
         except InputError:
             raise
         except Exception as error:  # damaged tags fail in many ways inside tifffile

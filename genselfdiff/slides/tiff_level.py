@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tifffile import TiffPage
 
 from genselfdiff.errors import InputError, one_line
-from genselfdiff.slides.pixel_format import aperio_to_rgb, rgb_converter
+from genselfdiff.slides.pixel_format import aperio_to_rgb, nonzero_converter, rgb_converter
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredLevel, is_absurd
 
 Uint8 = NDArray[np.uint8]
@@ -20,8 +20,10 @@ _BAND_BYTES = 2**20
 """Uncompressed strips are read in bands of about this size: some programs write one huge strip."""
 
 
-def tiff_level(page: TiffPage, path: Path, file: FileIO) -> StoredLevel:
+def tiff_level(page: TiffPage, path: Path, file: FileIO, as_mask: bool) -> StoredLevel:
     """Make a level of ``page`` that reads from ``file``, which stays the caller's.
+
+    With ``as_mask`` pixels become white where a stored number is not 0, else black.
 
     All that is needed is taken from ``page`` now: its TiffFile may be closed afterwards.
 
@@ -42,7 +44,7 @@ def tiff_level(page: TiffPage, path: Path, file: FileIO) -> StoredLevel:
         and page.fillorder == 1
         and not page.is_subsampled
     )
-    return (_RawStrips if raw else _Segments)(page, path, file)
+    return (_RawStrips if raw else _Segments)(page, path, file, as_mask)
 
 
 class _TiffLevel(StoredLevel):
@@ -51,12 +53,14 @@ class _TiffLevel(StoredLevel):
     Bytes are read without a file position, which threads and forked processes would share.
     """
 
-    def __init__(self, page: TiffPage, path: Path, file: FileIO, piece: tuple[int, int]) -> None:
+    def __init__(
+        self, page: TiffPage, path: Path, file: FileIO, as_mask: bool, piece: tuple[int, int]
+    ) -> None:
         super().__init__(page.imagewidth, page.imagelength, *piece)
         self._path = path
         self._file = file
         self._file_size = os.fstat(file.fileno()).st_size
-        self._to_rgb = rgb_converter(page)
+        self._to_rgb = (nonzero_converter if as_mask else rgb_converter)(page)
         self._offsets = np.asarray(page.dataoffsets, np.int64)
         self._counts = np.asarray(page.databytecounts, np.int64)
 
@@ -89,7 +93,7 @@ class _TiffLevel(StoredLevel):
 class _Segments(_TiffLevel):
     """Tiles, or compressed strips: decoded one at a time."""
 
-    def __init__(self, page: TiffPage, path: Path, file: FileIO) -> None:
+    def __init__(self, page: TiffPage, path: Path, file: FileIO, as_mask: bool) -> None:
         columns = page.tilewidth if page.is_tiled else page.imagewidth
         rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
         if rows < 1 or columns < 1:
@@ -100,7 +104,7 @@ class _Segments(_TiffLevel):
                 f"{path}: is stored in pieces of {columns} x {rows} pixels, too large to decode in"
                 " bounded memory; convert it to a tiled TIFF"
             )
-        super().__init__(page, path, file, (columns, rows))
+        super().__init__(page, path, file, as_mask, (columns, rows))
         self._across = -(-self.width // columns)
         self._per_plane = self._across * -(-self.height // rows)
         self._planes = page.samplesperpixel if page.planarconfig == 2 else 1
@@ -108,8 +112,8 @@ class _Segments(_TiffLevel):
         self._decode = page.decode
         self._tables = page.jpegtables
         self._compression = int(page.compression)
-        palette = page.colormap is not None
-        self._blank = self._to_rgb(np.zeros((1, 1, 1), np.uint8)) if palette else np.uint8(255)
+        is_zero = as_mask or page.colormap is not None
+        self._blank = self._to_rgb(np.zeros((1, 1, 1), np.uint8)) if is_zero else np.uint8(255)
 
     def decode(self, column: int, row: int) -> Uint8:
         index = row * self._across + column
@@ -151,7 +155,7 @@ class _Segments(_TiffLevel):
 class _RawStrips(_TiffLevel):
     """Uncompressed strips: any rows can be read by themselves."""
 
-    def __init__(self, page: TiffPage, path: Path, file: FileIO) -> None:
+    def __init__(self, page: TiffPage, path: Path, file: FileIO, as_mask: bool) -> None:
         order = page.parent.byteorder
         self._dtype = np.dtype(np.uint8 if page.bitspersample == 8 else f"{order}u2")
         self._samples = page.samplesperpixel
@@ -160,7 +164,7 @@ class _RawStrips(_TiffLevel):
         if self._strip_rows < 1:
             raise ValueError("its strips have no rows")
         rows = min(max(1, _BAND_BYTES // self._row_bytes), page.imagelength)
-        super().__init__(page, path, file, (page.imagewidth, rows))
+        super().__init__(page, path, file, as_mask, (page.imagewidth, rows))
         strips = -(-self.height // self._strip_rows)
         needed = np.full(len(self._counts), self._strip_rows * self._row_bytes)
         needed[-1:] = (self.height - (strips - 1) * self._strip_rows) * self._row_bytes

@@ -1,11 +1,13 @@
 """Telling tissue from glass on a small picture of the slide."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genselfdiff.slides.reader import Slide
+from genselfdiff.errors import InputError
+from genselfdiff.slides.reader import Slide, open_mask
 from genselfdiff.slides.scaled_view import ScaledView
 
 Uint8 = NDArray[np.uint8]
@@ -64,6 +66,28 @@ def _tissue_in(view: ScaledView, window: tuple[int, int, int, int]) -> Bool:
     return mask
 
 
+def _read_mask(path: Path, slide: Slide, max_side: int) -> Bool:
+    """Read a mask with its longer side at most ``max_side``: what is not 0 is never lost."""
+    with open_mask(path) as file:
+        if not slide.shows_field_of(file.width, file.height):
+            raise InputError(
+                f"{path}: {file.width} x {file.height} pixels do not have the proportions of"
+                f" {slide.path} with {slide.width} x {slide.height}; give a mask of that slide"
+            )
+        shrink = max(max(file.width, file.height) / max_side, 1.0)
+        height, width = max(1, int(file.height / shrink)), max(1, int(file.width / shrink))
+        enough = [i for i, level in enumerate(file.levels) if level.width >= width]
+        index = max(i for i in enough if file.levels[i].height >= height)
+        level = file.levels[index]
+        mask = np.empty((height, width), np.bool_)
+        left = np.arange(width) * level.width // width
+        for row in range(height):
+            top, bottom = row * level.height // height, (row + 1) * level.height // height
+            stored = file.read_level(0, top, level.width, bottom - top, index)[..., 0]
+            mask[row] = np.maximum.reduceat(stored.max(axis=0), left) > 0
+    return mask
+
+
 class TissueMap:
     """Which parts of a slide are tissue, from a thumbnail of it.
 
@@ -72,15 +96,26 @@ class TissueMap:
         max_side: longer side of the thumbnail in pixels.
         window: (x, y, width, height) in level-0 pixels: only there tissue is looked for, and only
             there the slide is read. None: everywhere.
+        mask_file: an image of the whole slide, of any size, that is not 0 where tissue is; with it
+            the slide is not read.
 
     Attributes:
         mask: (h, w) bool, tissue on the thumbnail.
+
+    Raises:
+        InputError: the slide is damaged, or ``mask_file`` cannot be read or is not of this slide.
     """
 
     def __init__(
-        self, slide: Slide, max_side: int = 2048, window: tuple[int, int, int, int] | None = None
+        self,
+        slide: Slide,
+        max_side: int = 2048,
+        window: tuple[int, int, int, int] | None = None,
+        mask_file: str | Path | None = None,
     ) -> None:
-        if window is None:
+        if mask_file is not None:
+            self.mask = _read_mask(Path(mask_file), slide, max_side)
+        elif window is None:
             self.mask = tissue_mask(slide.thumbnail(max_side))
         else:
             self.mask = _tissue_in(slide.thumbnail_view(max_side), window)

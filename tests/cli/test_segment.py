@@ -143,6 +143,13 @@ def test_several_slides_of_which_one_is_bad(work):
         (["slide.tif", "-o", "mask.tif", "--region", "1,2,3"], 2, "1,2,3"),
         (["slide.tif", "-o", "mask.tif", "--region", "0,0,a,9"], 2, "whole numbers"),
         (["slide.tif", "-o", "m.tif", "--model", "model.ts", "--region", "0,0,1,999"], 1, "inside"),
+        (["slide.tif", "-o", "m.tif", "--tissue-mask", "a.png", "--no-tissue"], 2, "exclude"),
+        (["slide.tif", "model.ts", "-o", "m", "--tissue-mask", "a.png"], 2, "one slide"),
+        (
+            ["slide.tif", "-o", "m.tif", "--model", "model.ts", "--tissue-mask", "a"],
+            1,
+            "a: no such",
+        ),
         (["slide.tif"], 2, "--output"),
         (["-o", "mask.tif"], 2, "SLIDE"),
     ],

@@ -123,6 +123,26 @@ def test_tiles_without_tissue_are_background(
     assert not mask_of(tmp_path / "blank_mask.tif").any()
 
 
+def test_tissue_can_be_given(tmp_path, picture, write_slide, darkness_model):
+    image = picture(600, 800)
+    given = np.zeros((60, 80), np.uint8)
+    given[20:30, 40:50] = 1
+    Image.fromarray(given).save(tmp_path / "tissue.png")
+    options = {"device": "cpu", "tissue": tmp_path / "tissue.png"}
+    result = genselfdiff.segment(
+        write_slide(image), tmp_path / "mask.tif", darkness_model, **options
+    )
+    assert 0 < result.tiles <= 16
+    mask = mask_of(tmp_path / "mask.tif")
+    np.testing.assert_array_equal(mask[200:300, 400:500], dark(image)[200:300, 400:500])
+    assert not mask[:100].any()
+    with pytest.raises(InputError, match=r"tissue\.png: no such file"):
+        (tmp_path / "tissue.png").unlink()
+        genselfdiff.segment(
+            tmp_path / "slide.tif", tmp_path / "other.tif", darkness_model, **options
+        )
+
+
 @pytest.mark.parametrize("slide_mpp", [0.5, 0.27, 0.8])
 @pytest.mark.parametrize("tissue", [True, False])
 def test_a_region_is_what_the_whole_slide_shows_there(

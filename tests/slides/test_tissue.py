@@ -1,10 +1,13 @@
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from genselfdiff.errors import InputError
 from genselfdiff.slides import TissueMap, open_slide, tissue_mask
 
 RNG_NOISE = np.random.default_rng(0).normal(0, 2, (80, 100, 3))
@@ -123,3 +126,62 @@ def test_any_counts_every_pixel_that_is_touched_and_no_other(tmp_path: Path, sid
         assert tissue.any(x, y, w + 1, h + 1)
     assert tissue.any(0, below - 1, 1, 1)
     assert tissue.any(right - 1, 0, 1, 1)
+
+
+MASK = np.zeros((130, 190), bool)
+MASK[50:53, 60] = MASK[129, 189] = MASK[0, 0] = True
+
+
+@pytest.mark.parametrize(
+    "kind", ["uint8.tif", "uint16.tif", "palette.tif", "sparse.tif", "rgb.png", "p.png"]
+)
+def test_a_given_mask_is_tissue_where_it_is_not_zero(
+    tmp_path: Path, tiff: Callable[..., Path], kind: str
+) -> None:
+    """Ones in 16 bits, or an index that a palette paints black, are not 0 either."""
+    path = tmp_path / kind
+    if kind == "palette.tif":
+        black = np.full((3, 256), 65535, np.uint16)
+        black[:, 1] = 0
+        tifffile.imwrite(path, MASK.astype(np.uint8), photometric="palette", colormap=black)
+    elif kind == "sparse.tif":
+        tiles = [MASK[y : y + 64, x : x + 64] for y in (0, 64, 128) for x in (0, 64, 128)]
+        padded = [np.pad(t, ((0, 64 - t.shape[0]), (0, 64 - t.shape[1]))) for t in tiles]
+        data = [zlib.compress(tile.astype(np.uint8)) if tile.any() else b"" for tile in padded]
+        tifffile.imwrite(
+            path, iter(data), shape=MASK.shape, dtype="u1", tile=(64, 64), compression="zlib"
+        )
+    elif kind == "rgb.png":
+        Image.fromarray(np.stack((0 * MASK, 0 * MASK, MASK), -1).astype(np.uint8)).save(path)
+    elif kind == "p.png":
+        image = Image.fromarray(MASK.astype(np.uint8), "L").convert("P")
+        image.putpalette([255, 255, 255, 0, 0, 0])
+        image.save(path)
+    else:
+        tifffile.imwrite(path, MASK.astype(kind.split(".")[0]))
+    with open_slide(tiff(np.full((260, 380, 3), 255, np.uint8))) as slide:
+        np.testing.assert_array_equal(TissueMap(slide, mask_file=path).mask, MASK)
+        small = TissueMap(slide, max_side=19, mask_file=path)
+        assert small.mask.shape == (13, 19)
+        assert small.mask.sum() == 3  # thin tissue is not averaged away
+        assert small.any(100, 90, 25, 15) and not small.any(0, 140, 380, 60)
+
+
+def test_a_mask_of_another_slide(tmp_path: Path, tiff: Callable[..., Path]) -> None:
+    Image.fromarray(MASK).save(tmp_path / "mask.png")
+    with (
+        open_slide(tiff(np.full((380, 260, 3), 255, np.uint8))) as slide,
+        pytest.raises(InputError, match=r"mask\.png: 190 x 130 pixels do not have the proportions"),
+    ):
+        TissueMap(slide, mask_file=tmp_path / "mask.png")
+
+
+def test_tissue_in_a_window_is_that_of_the_whole() -> None:
+    path = Path(__file__).parents[2] / "examples" / "CMU-1-Small-Region.svs"
+    with open_slide(path) as slide:
+        whole = TissueMap(slide, max_side=500).mask
+        part = TissueMap(slide, max_side=500, window=(700, 900, 800, 700)).mask
+    scale = 2967 / 500
+    inside = np.s_[int(900 / scale) : int(1600 / scale), int(700 / scale) : int(1500 / scale)]
+    np.testing.assert_array_equal(part[inside], whole[inside])
+    assert not part[: int(900 / scale) - 6].any()
