@@ -114,7 +114,8 @@ def segment(
 ) -> None:
     """Segment slides into masks of class indices.
 
-    SLIDE is an SVS, OME-TIFF, TIFF, PNG or JPEG file, or a folder of them. A mask is a tiled,
+    SLIDE is an SVS, OME-TIFF, TIFF, PNG or JPEG file, or with OpenSlide installed one of MIRAX,
+    NDPI, SCN, BIF, or a folder of them. A mask is a tiled,
     pyramidal TIFF with the size and resolution of the slide and a colour for each class.
     """
     keep_freed_memory()

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from genselfdiff.errors import InputError
+from genselfdiff.slides.openslide_file import OPENSLIDE_SUFFIXES
 
-IMAGE_SUFFIXES = frozenset({".svs", ".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg"})
+IMAGE_SUFFIXES = OPENSLIDE_SUFFIXES | {".svs", ".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg"}
 """Lower-case endings by which files in a folder are taken for slides or images."""
 
 
@@ -37,10 +38,15 @@ def find_slides(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return sorted(
+    found = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
+    # A .vms slide is stored in JPEG files beside it whose names begin with its own.
+    stems = tuple(str(path.with_suffix("")) for path in found if path.suffix.lower() == ".vms")
+    return [
+        path for path in found if path.suffix.lower() != ".jpg" or not str(path).startswith(stems)
+    ]

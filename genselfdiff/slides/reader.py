@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.slides.openslide_file import OPENSLIDE_SUFFIXES, open_with_openslide
 from genselfdiff.slides.picture_file import is_picture, open_picture
 from genselfdiff.slides.resolution import MAX_ENLARGEMENT, check_mpp
 from genselfdiff.slides.scaled_view import ScaledView, check_window
@@ -149,6 +150,8 @@ class Slide:
 def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
     """Open a slide or image: SVS, OME-TIFF, pyramidal or plain TIFF, PNG, JPEG.
 
+    Formats of ``OPENSLIDE_SUFFIXES`` are read through OpenSlide, if it is installed.
+
     Only what is read is decoded, and decoded tiles are kept within a bound that all open slides
     share; PNG and JPEG are decoded as a whole.
 
@@ -158,7 +161,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
 
     Raises:
         InputError: the file is missing, empty, truncated, no image, not grey or RGB, or cannot be
-            read in bounded memory; or ``mpp`` is out of range.
+            read in bounded memory, or OpenSlide is needed and missing; or ``mpp`` is out of range.
     """
     if mpp is not None:
         check_mpp(mpp)
@@ -186,6 +189,8 @@ def _open(path: Path, *, as_mask: bool = False) -> StoredImage:
             header = file.read(16)
         if not header:
             raise InputError(f"{path}: the file is empty; copy or download it again")
+        if path.suffix.lower() in OPENSLIDE_SUFFIXES:
+            return open_with_openslide(path)
         if is_tiff(header):
             return open_tiff(path, as_mask=as_mask)
         if is_picture(header):

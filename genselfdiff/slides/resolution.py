@@ -63,7 +63,7 @@ def mpp_from_aperio(description: str) -> float | None:
         value = float(match[1])
     except ValueError:
         return None
-    return _plausible(value, value)
+    return mpp_from_micrometres(value, value)
 
 
 def mpp_from_ome(xml: str, width: int, height: int) -> float | None:
@@ -71,7 +71,7 @@ def mpp_from_ome(xml: str, width: int, height: int) -> float | None:
     for pixels in ome_pixels(xml):
         if (pixels.get("SizeX"), pixels.get("SizeY")) == (str(width), str(height)):
             sizes = [_ome_length(pixels, axis) for axis in "XY"]
-            return _plausible(sizes[0], sizes[1])
+            return mpp_from_micrometres(sizes[0], sizes[1])
     return None
 
 
@@ -90,7 +90,7 @@ def mpp_from_tiff_tags(x: float, y: float, unit: int) -> float | None:
     """Convert XResolution and YResolution (pixels per ``unit``; 2: inch, 3: cm)."""
     if unit not in _TIFF_UNITS or not (x > 0 and y > 0):
         return None
-    return _plausible(_TIFF_UNITS[unit] / x, _TIFF_UNITS[unit] / y)
+    return mpp_from_micrometres(_TIFF_UNITS[unit] / x, _TIFF_UNITS[unit] / y)
 
 
 def mpp_from_dpi(x: float, y: float) -> float | None:
@@ -106,7 +106,8 @@ def _ome_length(pixels: ElementTree.Element, axis: str) -> float:
         return math.nan
 
 
-def _plausible(x: float, y: float) -> float | None:
+def mpp_from_micrometres(x: float, y: float) -> float | None:
+    """Believe micrometres per pixel across and down if a microscope may have them."""
     low, high = PLAUSIBLE_MPP
     if not (low <= x <= high and low <= y <= high):  # false for NaN
         return None

@@ -23,6 +23,12 @@ def test_hidden_files_are_left_out(tmp_path: Path) -> None:
     assert find_slides([str(tmp_path)]) == [tmp_path / "a.tif"]
 
 
+def test_the_parts_of_a_vms_slide_are_left_out(tmp_path: Path) -> None:
+    slide, other = tmp_path / "a.vms", tmp_path / "b.jpg"
+    touch(slide, other, tmp_path / "a.jpg", tmp_path / "a(1,0).jpg", tmp_path / "a_map2.jpg")
+    assert find_slides([tmp_path]) == [slide, other]
+
+
 def test_a_hidden_folder_may_be_named(tmp_path: Path) -> None:
     touch(tmp_path / ".data" / "a.tif")
     assert find_slides([tmp_path / ".data"]) == [tmp_path / ".data" / "a.tif"]

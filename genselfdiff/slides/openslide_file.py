@@ -1,0 +1,154 @@
+"""Slides in formats of scanner makers, which OpenSlide reads if it is installed."""
+
+import math
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genselfdiff.errors import InputError, one_line
+from genselfdiff.slides.pixel_format import over_white
+from genselfdiff.slides.resolution import mpp_from_micrometres
+from genselfdiff.slides.stored_image import StoredImage, StoredLevel
+
+Uint8 = NDArray[np.uint8]
+
+OPENSLIDE_SUFFIXES = frozenset({".bif", ".mrxs", ".ndpi", ".scn", ".svslide", ".vms"})
+"""Lower-case endings of slides that are left to OpenSlide.
+
+Some are TIFFs, but what their pages hold is no plain pyramid: tiles that overlap (.bif), several
+areas of the glass and its photograph (.scn), or one JPEG stream of gigapixels (.ndpi).
+"""
+
+_PIECE = 512
+"""Side in pixels of what is asked of OpenSlide at once."""
+
+
+def open_with_openslide(path: Path) -> StoredImage:
+    """Open a slide with OpenSlide.
+
+    Of a scan that tells which part of the glass it covers, that part is taken for the slide, as
+    QuPath does. Photographs of label and glass are no part of it.
+
+    Raises:
+        InputError: OpenSlide is not installed, or cannot open the file.
+    """
+    slide = _Handle(path)
+    properties = slide.open().properties
+    x, y, width, height = _bounds(properties, slide.open().dimensions)
+    levels = []
+    for index, downsample in enumerate(slide.open().level_downsamples):
+        across, down = slide.open().level_dimensions[index]
+        size = min(across, round(width / downsample)), min(down, round(height / downsample))
+        if min(size) > 0:
+            levels.append(_OpenSlideLevel(slide, index, downsample, (x, y), size))
+    if not levels:
+        raise InputError(f"{path}: is {width} x {height} pixels: there is nothing to read")
+    return StoredImage(tuple(levels), _mpp(properties), slide.close)
+
+
+class _Handle:
+    """An open slide; in a forked process it is opened anew, for the parent's may be locked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._library = _library(path)
+        self._lock = threading.Lock()
+        self._process = 0
+        self._slide: Any = None
+
+    def open(self) -> Any:
+        if self._process != os.getpid():
+            with self._lock:
+                if self._process != os.getpid():
+                    self._inherited = self._slide  # closing it would take its locks
+                    self._slide = self._opened()
+                    self._process = os.getpid()
+        return self._slide
+
+    def close(self) -> None:
+        if self._slide is not None and self._process == os.getpid():
+            self._slide.close()
+
+    def _opened(self) -> Any:
+        try:
+            return self._library.OpenSlide(self.path)
+        except (self._library.OpenSlideError, OSError) as error:
+            raise InputError(
+                f"{self.path}: OpenSlide cannot open it ({one_line(error)}); is it whole, with the"
+                " files that belong to it beside it?"
+            ) from error
+
+    def read(self, x: int, y: int, level: int, width: int, height: int) -> Uint8:
+        try:
+            region = self.open().read_region((x, y), level, (width, height))
+        except (self._library.OpenSlideError, OSError) as error:
+            raise InputError(
+                f"{self.path}: pixels at ({x}, {y}) cannot be decoded ({one_line(error)}); the file"
+                " may be damaged: copy or export it again"
+            ) from error
+        return over_white(np.asarray(region))
+
+
+class _OpenSlideLevel(StoredLevel):
+    def __init__(
+        self,
+        slide: _Handle,
+        index: int,
+        downsample: float,
+        origin: tuple[int, int],
+        size: tuple[int, int],
+    ) -> None:
+        super().__init__(*size, _PIECE, _PIECE)
+        self._slide = slide
+        self._index = index
+        self._downsample = downsample
+        self._origin = origin
+
+    def decode(self, column: int, row: int) -> Uint8:
+        x, y = column * _PIECE, row * _PIECE
+        return self._slide.read(
+            self._origin[0] + round(x * self._downsample),
+            self._origin[1] + round(y * self._downsample),
+            self._index,
+            min(_PIECE, self.width - x),
+            min(_PIECE, self.height - y),
+        )
+
+
+def _library(path: Path) -> ModuleType:
+    try:
+        import openslide
+    except (ImportError, OSError) as error:  # OSError: without the C library
+        raise InputError(
+            f"{path}: slides of this kind are read through OpenSlide, which is not installed: pip"
+            " install 'genselfdiff[openslide]', or convert the slide to a tiled TIFF"
+        ) from error
+    return openslide
+
+
+def _bounds(
+    properties: Mapping[str, str], dimensions: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """(x, y, width, height) in level-0 pixels of what was scanned; all if that is not told."""
+    try:
+        x, y, width, height = (
+            int(properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")
+        )
+    except (KeyError, ValueError):
+        return 0, 0, *dimensions
+    inside = x >= 0 and y >= 0 and x + width <= dimensions[0] and y + height <= dimensions[1]
+    return (x, y, width, height) if inside else (0, 0, *dimensions)
+
+
+def _mpp(properties: Mapping[str, str]) -> float | None:
+    try:
+        x, y = (float(properties[f"openslide.mpp-{axis}"]) for axis in "xy")
+    except (KeyError, ValueError):
+        x = y = math.nan
+    return mpp_from_micrometres(x, y)

@@ -1,0 +1,136 @@
+"""What OpenSlide reads is what our own reader reads, where both can."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genselfdiff.errors import InputError
+from genselfdiff.slides import Slide, open_slide, openslide_file
+from genselfdiff.slides.openslide_file import open_with_openslide
+
+openslide = pytest.importorskip("openslide")
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "CMU-1-Small-Region.svs"
+
+
+def through_openslide(path: Path) -> Slide:
+    return Slide(path, open_with_openslide(path), None)
+
+
+def test_an_svs_is_the_same_with_both_readers() -> None:
+    with open_slide(EXAMPLE) as ours, through_openslide(EXAMPLE) as theirs:
+        # No level for label, macro or thumbnail, which this file has.
+        assert theirs.levels == ours.levels
+        assert theirs.mpp == ours.mpp == 0.499
+        for x, y, width, height in [(0, 0, 300, 200), (500, 500, 700, 600), (2119, 2866, 101, 101)]:
+            pixels = [slide.read_level(x, y, width, height).astype(int) for slide in (ours, theirs)]
+            # Two JPEG decoders round differently.
+            assert abs(pixels[0] - pixels[1]).max() <= 3
+            assert abs(pixels[0] - pixels[1]).mean() < 0.1
+        views = [slide.at_mpp(2.0).read(50, 60, 300, 200).astype(int) for slide in (ours, theirs)]
+        assert abs(views[0] - views[1]).max() <= 2
+
+
+def test_a_generic_pyramid_is_the_same_with_both_readers(pyramid: Callable[..., Path]) -> None:
+    path = pyramid(compression="zlib", resolution=(20_000, 20_000), resolutionunit=3)
+    with open_slide(path) as ours, through_openslide(path) as theirs:
+        assert [(level.width, level.height) for level in theirs.levels] == [
+            (level.width, level.height) for level in ours.levels
+        ]
+        assert theirs.mpp == pytest.approx(ours.mpp) == pytest.approx(0.5)
+        for level in range(3):
+            width, height = ours.levels[level].width, ours.levels[level].height
+            pixels = [slide.read_level(0, 0, width, height, level) for slide in (ours, theirs)]
+            np.testing.assert_array_equal(*pixels)
+
+
+def test_the_ending_chooses_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = tmp_path / "slide.scn"
+    link.symlink_to(EXAMPLE)
+    with open_slide(link) as slide:
+        assert isinstance(slide._stored.levels[0], openslide_file._OpenSlideLevel)
+        assert (slide.width, slide.height) == (2220, 2967)
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    with pytest.raises(InputError, match=r"slide\.scn: .*pip install 'genselfdiff\[openslide\]'"):
+        open_slide(link)
+    with open_slide(EXAMPLE) as slide:
+        assert slide.mpp == 0.499
+
+
+def test_what_is_no_slide(tmp_path: Path) -> None:
+    (tmp_path / "a.mrxs").write_bytes(b"no slide at all")
+    with pytest.raises(InputError, match=r"a\.mrxs: OpenSlide cannot open it .*; is it whole"):
+        open_slide(tmp_path / "a.mrxs")
+
+
+class FakeScan:
+    """Two levels of a scan that covers a part of the glass; around it nothing is stored."""
+
+    dimensions = (4000, 3000)
+    level_dimensions = ((4000, 3000), (1000, 750))
+    level_downsamples = (1.0, 4.0)
+
+    def __init__(self, properties: dict[str, str]) -> None:
+        self.properties = properties
+
+    def read_region(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> Image:
+        step = int(self.level_downsamples[level])
+        x = corner[0] + step * np.arange(size[0])
+        y = corner[1] + step * np.arange(size[1])
+        rgba = np.zeros((size[1], size[0], 4), np.uint8)
+        rgba[..., 0], rgba[..., 1] = (x // 16)[None], (y // 16)[:, None]
+        rgba[..., 3] = 255 * ((x >= 800)[None] & (x < 2400)[None] & (y >= 400)[:, None])
+        return Image.fromarray(rgba)
+
+    def close(self) -> None:
+        pass
+
+
+BOUNDS = dict(zip(("x", "y", "width", "height"), ("800", "400", "1600", "1200"), strict=True))
+
+
+def test_the_bounds_of_the_scan_are_the_slide(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = {f"openslide.bounds-{name}": value for name, value in BOUNDS.items()}
+    properties |= {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.252"}
+    monkeypatch.setattr(openslide, "OpenSlide", lambda _: FakeScan(properties))
+    with through_openslide(Path("a.mrxs")) as slide:
+        sizes = [(level.width, level.height, level.downsample) for level in slide.levels]
+        assert sizes == [(1600, 1200, 1.0), (400, 300, 4.0)]
+        assert slide.mpp == pytest.approx(0.251, rel=1e-3)
+        assert slide.read_level(0, 0, 1, 1)[0, 0].tolist() == [50, 25, 0]
+        assert slide.read_level(520, 1000, 1, 1)[0, 0].tolist() == [82, 87, 0]
+        assert slide.read_level(399, 0, 1, 1, 1)[0, 0].tolist() == [149, 25, 0]
+
+
+@pytest.mark.parametrize("damage", [{"x": "no"}, {"width": "9000"}, {}])
+def test_bounds_that_cannot_be_are_ignored(
+    monkeypatch: pytest.MonkeyPatch, damage: dict[str, str]
+) -> None:
+    properties = {f"openslide.bounds-{k}": v for k, v in (BOUNDS | damage).items()}
+    if not damage:
+        properties = {}
+    monkeypatch.setattr(openslide, "OpenSlide", lambda _: FakeScan(properties))
+    with through_openslide(Path("a.mrxs")) as slide:
+        assert (slide.width, slide.height, slide.mpp) == (4000, 3000, None)
+        # Where nothing was scanned there is glass.
+        assert slide.read_level(0, 0, 1, 1)[0, 0].tolist() == [255, 255, 255]
+
+
+def test_a_forked_process_opens_it_anew() -> None:
+    with through_openslide(EXAMPLE) as slide:
+        expected = slide.read_level(900, 900, 50, 50)
+        status = 1
+        child = os.fork()
+        try:
+            right = bool((slide.read_level(900, 900, 50, 50) == expected).all())
+            status = int(not right)
+        finally:
+            if child == 0:  # whatever happens, the child must not go on with the tests
+                os._exit(status)
+        assert right
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
