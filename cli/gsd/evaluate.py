@@ -39,7 +39,7 @@ Examples:
     type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
-    help="auto: bfloat16 where it is fast and hardly changes the labels of the first tiles.",
+    help="auto: bfloat16 where it is fast and hardly changes the labels of some tiles.",
 )
 @click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to it.")
 @click.option("--json", type=click.Path(path_type=Path), help="Also write all figures to it.")

@@ -84,7 +84,7 @@ Examples:
     type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
-    help="auto: bfloat16 where it is fast and hardly changes the labels of the first tiles.",
+    help="auto: bfloat16 where it is fast and hardly changes the labels of some tiles.",
 )
 @click.option("--no-tissue", is_flag=True, help="Predict everywhere, not only where tissue is.")
 @click.option(

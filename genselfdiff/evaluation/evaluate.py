@@ -20,10 +20,14 @@ from genselfdiff.evaluation.metrics import Float64, Int64, confusion, dice, iou
 from genselfdiff.files import write_text
 from genselfdiff.inference.engine import find_model, model_view
 from genselfdiff.inference.model_file import LoadedModel
-from genselfdiff.inference.predictor import Predictor
+from genselfdiff.inference.predictor import COMPARED_TILES, Predictor
 from genselfdiff.inference.resample import labels_of, resize
+from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.inference.tiled import predict_image
 from genselfdiff.slides import open_slide
+
+OVERLAP = 0.25
+"""Fraction of a tile shared with its neighbour, as ``segment`` has it by default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +200,9 @@ def _predict(
     with open_slide(pair.image, mpp=mpp) as slide:
         view, scale = model_view(slide, info.mpp)
         seen = image if scale == 1 else view.read(0, 0, view.width, view.height)
-    probabilities = predict_image(predictor, seen, tile_size=info.tile_size)
+        rows, columns = range(view.height), range(view.width)
+        grid = TileGrid.of(view, info.tile_size, OVERLAP, rows, columns)
+        predictor.choose_precision(grid.sample(view, COMPARED_TILES))
+    probabilities = predict_image(predictor, seen, tile_size=info.tile_size, overlap=OVERLAP)
     height, width = image.shape[:2]
     return labels_of(resize(probabilities, height, width, scale))

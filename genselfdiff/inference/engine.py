@@ -20,7 +20,7 @@ from tqdm import tqdm
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.files import refuse_existing
 from genselfdiff.inference.model_file import LoadedModel, load_model
-from genselfdiff.inference.predictor import Predictor, read_ahead
+from genselfdiff.inference.predictor import COMPARED_TILES, Predictor, read_ahead
 from genselfdiff.inference.resample import RowResizer, labels_of
 from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.slides import (
@@ -170,6 +170,7 @@ def segment(
                     path,
                     info.classes[0],
                 )
+        predictor.choose_precision(grid.sample(view, COMPARED_TILES))
         bar = tqdm(
             total=grid.tiles,
             desc=path.name,

@@ -106,8 +106,7 @@ def segment_all(
 
     Args:
         plan: see ``plan_outputs``.
-        model, device, precision, mpp, overlay: as for ``segment``; the model is loaded, and
-            "auto" decided, once.
+        model, device, precision, mpp, overlay: as for ``segment``; the model is loaded once.
         **options: handed to ``segment``.
 
     Raises:

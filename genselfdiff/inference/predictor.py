@@ -5,7 +5,7 @@ import math
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import Full, Queue
@@ -23,7 +23,7 @@ AGREEMENT = 0.97
 ENOUGH_PIXELS = 256
 """Of a class in either precision: with fewer, nothing is concluded from it."""
 COMPARED_TILES = 16
-"""At most so many tiles of a slide are predicted twice, in both precisions."""
+"""At most so many tiles of a slide are predicted in both precisions before it is begun."""
 _NO_MEMORY = re.compile(r"out of memory|(can't|cannot) allocate memory|not enough memory", re.I)
 """What torch says of it; TorchScript makes plain RuntimeErrors of all errors."""
 MAX_WORKERS = 8
@@ -35,14 +35,13 @@ Item = TypeVar("Item")
 class Predictor:
     """Predicts batches of tiles.
 
-    "auto" predicts the first tiles in float32 and beside it in bfloat16, until enough of every
-    class was seen or ``COMPARED_TILES`` have passed. bfloat16 is then used for good if each class
-    that was seen agrees; without any foreground the slide stays in float32, and the next decides.
-
     Args:
         model: the model.
         precision: "float32", "bfloat16", or "auto": bfloat16 where the hardware computes it and
-            the labels agree.
+            ``choose_precision`` finds that the labels agree.
+
+    Attributes:
+        precision: the one in use.
 
     Raises:
         InputError: no such precision.
@@ -52,30 +51,41 @@ class Predictor:
         if precision not in PRECISIONS:
             raise InputError(f"precision {precision!r} must be one of {', '.join(PRECISIONS)}")
         self.model = model
-        self._module = with_memory_format(model.module, torch.channels_last)
         self.precision = "float32"
-        self._undecided = precision == "auto" and has_fast_bfloat16(model.device)
-        self._compared = 0
-        classes = len(model.info.classes)
-        self._confusion = torch.zeros(classes, classes, dtype=torch.int64)
-        if self._undecided or precision == "bfloat16":
-            self._candidate = self._in_bfloat16()
+        module = with_memory_format(model.module, torch.channels_last)
+        self._modules = {"float32": module}
+        self._chooses = precision == "auto" and has_fast_bfloat16(model.device)
+        if self._chooses or precision == "bfloat16":
+            self._modules["bfloat16"] = copy.deepcopy(module).to(torch.bfloat16)
         if precision == "bfloat16":
-            self._decide(True)
+            self.precision = precision
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, 3, h, w) uint8 RGB to (N, C, h, w) float32 probabilities on the CPU.
-
-        While precisions are compared, one call must have returned before the next.
 
         Raises:
             InputError: there is too little memory.
             ModelError: the model does not work on these tiles.
         """
-        probabilities = self._run(self._module, pixels)
-        if self._comparing:
-            self._compare(pixels, probabilities.argmax(1))
-        return probabilities
+        return self._run(self.precision, pixels)
+
+    def choose_precision(self, tiles: Iterable[torch.Tensor]) -> None:
+        """Choose the precision for a slide if it is "auto", by some tiles of that slide alone.
+
+        They are predicted in both precisions, until enough was seen of every class. bfloat16 is
+        chosen if each class that was seen agrees, float32 without any foreground. These results
+        serve for nothing else, so that a mask is in one precision and depends on its slide only.
+
+        Args:
+            tiles: uint8 (N, 3, h, w); at most ``COMPARED_TILES`` make sense.
+
+        Raises:
+            InputError, ModelError: as for a call.
+        """
+        if self._chooses:
+            self.precision = "float32"
+            if self._agrees(tiles):
+                self.precision = "bfloat16"
 
     @contextmanager
     def predict_ahead(self, batches: Iterator[torch.Tensor]) -> Iterator[Iterator[torch.Tensor]]:
@@ -83,7 +93,6 @@ class Predictor:
 
         While the block lasts, torch uses few threads in the caller too: the workers need them.
         """
-        self._compared = 0
         workers, threads = self._parallelism()
         before = torch.get_num_threads()
         pool = ThreadPoolExecutor(workers, "gsd-model", torch.set_num_threads, (threads,))
@@ -91,9 +100,6 @@ class Predictor:
         def results() -> Iterator[torch.Tensor]:
             pending: deque[Future[torch.Tensor]] = deque()
             for pixels in batches:
-                if self._comparing:
-                    yield pool.submit(self, pixels).result()
-                    continue
                 pending.append(pool.submit(self, pixels))
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()
@@ -107,7 +113,8 @@ class Predictor:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(before)
 
-    def _run(self, module: torch.jit.ScriptModule, pixels: torch.Tensor) -> torch.Tensor:
+    def _run(self, precision: str, pixels: torch.Tensor) -> torch.Tensor:
+        module = self._modules[precision]
         try:
             with torch.inference_mode():
                 probabilities: torch.Tensor = module(pixels.to(self.model.device)).cpu()
@@ -127,51 +134,43 @@ class Predictor:
                 f" {len(self.model.info.classes)} classes"
             )
         if not math.isfinite(probabilities.sum().item()):
-            in_float32 = self.precision == "float32"
+            in_float32 = precision == "float32"
             remedy = "train or export it again" if in_float32 else "use --precision float32"
             raise ModelError(
-                f"{self.model.path}: its output in {self.precision} is not a number: {remedy}"
+                f"{self.model.path}: its output in {precision} is not a number: {remedy}"
             )
         return probabilities
 
-    @property
-    def _comparing(self) -> bool:
-        return self._undecided and self._compared < COMPARED_TILES
-
-    def _compare(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
-        """Predict a batch in bfloat16 too; decide, if that is enough beside the float32 labels."""
-        self._compared += len(pixels)
-        try:
-            others = self._run(self._candidate, pixels).argmax(1)
-        except ModelError:  # not finite, or an operation that bfloat16 lacks
-            self._decide(False)
-            return
-        classes = len(self._confusion)
-        pairs = torch.bincount((labels * classes + others).flatten(), minlength=classes**2)
-        self._confusion += pairs.reshape(classes, classes)
-        here, there = self._confusion.sum(1), self._confusion.sum(0)
-        enough = torch.maximum(here, there) >= ENOUGH_PIXELS
-        if enough[1:].all() or (enough[1:].any() and not self._comparing):
-            dice = 2 * self._confusion.diagonal() / (here + there)
-            self._decide(bool((dice[enough] >= AGREEMENT).all()))
-
-    def _decide(self, for_bfloat16: bool) -> None:
-        self._undecided = False
-        if for_bfloat16:
-            self._module, self.precision = self._candidate, "bfloat16"
-        del self._candidate
-
-    def _in_bfloat16(self) -> torch.jit.ScriptModule:
-        module: torch.jit.ScriptModule = copy.deepcopy(self._module).to(torch.bfloat16)
-        return module
+    def _agrees(self, tiles: Iterable[torch.Tensor]) -> bool:
+        """Whether bfloat16 gives every class of ``tiles`` almost as float32 does."""
+        classes = len(self.model.info.classes)
+        confusion = torch.zeros(classes, classes, dtype=torch.int64)
+        enough = torch.zeros(classes, dtype=torch.bool)
+        for pixels in tiles:
+            labels = self._run("float32", pixels).argmax(1)
+            try:
+                others = self._run("bfloat16", pixels).argmax(1)
+            except ModelError:  # not finite, or an operation that bfloat16 lacks
+                return False
+            pairs = torch.bincount((labels * classes + others).flatten(), minlength=classes**2)
+            confusion += pairs.reshape(classes, classes)
+            here, there = confusion.sum(1), confusion.sum(0)
+            enough = torch.maximum(here, there) >= ENOUGH_PIXELS
+            if enough[1:].all():
+                break
+        if not enough[1:].any():
+            return False
+        dice = 2 * confusion.diagonal() / (here + there)
+        return bool((dice[enough] >= AGREEMENT).all())
 
     def _parallelism(self) -> tuple[int, int]:
         """Workers, and threads of each: on a CPU one thread each is fastest."""
         threads = torch.get_num_threads()
         if self.model.device.type != "cpu":
             return 1, threads
-        workers = min(threads, MAX_WORKERS)
-        return workers, threads // workers
+        # Above the bound, the number that leaves the fewest of the processors without work.
+        workers = range(1, min(threads, MAX_WORKERS) + 1)
+        return max((n * (threads // n), n, threads // n) for n in workers)[1:]
 
 
 class _Failed(Generic[Item]):

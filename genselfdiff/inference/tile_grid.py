@@ -1,7 +1,9 @@
 """The tiles of a slide that are predicted: which, in which order, and what becomes of them."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import NoReturn
 
 import numpy as np
@@ -74,6 +76,16 @@ class TileGrid:
                     for column in indices[first : first + batch_size]
                 ]
                 yield to_batch(tiles)
+
+    def sample(self, view: ScaledView, count: int) -> Iterator[torch.Tensor]:
+        """Up to ``count`` of the wanted tiles, evenly spread: each uint8 (1, 3, tile, tile)."""
+        ends = list(accumulate(map(len, self.wanted)))
+        count = min(count, self.tiles)
+        for i in range(count):
+            index = (2 * i + 1) * self.tiles // (2 * count)
+            row = bisect_right(ends, index)
+            column = self.wanted[row][index - ends[row]]  # counted from the row's end
+            yield to_batch([self._read_tile(view, self.rows.needed[row], column)])
 
     def _read_tile(self, view: ScaledView, row: int, column: int) -> NDArray[np.uint8]:
         y, x = self.rows.starts[row], self.columns.starts[column]

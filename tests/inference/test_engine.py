@@ -1,5 +1,6 @@
 """The whole way from a slide file to a mask file, with a model whose answer is known."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import genselfdiff
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.inference import engine
 from genselfdiff.inference.model_file import load_model, save_model
-from genselfdiff.slides import tiff_level
+from genselfdiff.inference.tile_grid import TileGrid
+from genselfdiff.slides import open_slide, tiff_level
 
 GREEN = 127.5
 """The darkness model calls class 1 what is darker in green."""
@@ -439,6 +441,7 @@ class TestPrecision:
         predictor = engine.Predictor(load_model(darkness_model, "cpu"), "auto")
         pixels = torch.from_numpy(picture(64, 64)).permute(2, 0, 1)[None]
         first = predictor(pixels)
+        predictor.choose_precision([pixels])
         assert predictor.precision == "bfloat16"
         second = predictor(pixels)
         assert second.dtype == torch.float32
@@ -449,7 +452,7 @@ class TestPrecision:
         monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda _: True)
         predictor = engine.Predictor(load_model(tmp_path / "model.ts", "cpu"), "auto")
         pixels = torch.from_numpy(picture(64, 64)).permute(2, 0, 1)[None]
-        torch.testing.assert_close(predictor(pixels), predictor(pixels), rtol=0, atol=0)
+        predictor.choose_precision([pixels])
         assert predictor.precision == "float32"
 
     @pytest.mark.parametrize("empty", [100, 600])
@@ -477,6 +480,7 @@ class TestPrecision:
         rare = torch.from_numpy(image).permute(2, 0, 1)[None]
         assert [len(predictor(pixels).argmax(1).unique()) for pixels in (common, rare)] == [2, 3]
         assert predictor(rare).argmax(1).unique().tolist() == [0, 1, 2]
+        predictor.choose_precision([common, rare])
         assert predictor.precision == "float32"
 
     def test_float32_if_bfloat16_gives_no_numbers(self, tmp_path, info, picture, monkeypatch):
@@ -493,14 +497,13 @@ class TestPrecision:
         save_model(Narrow(), info(), tmp_path / "model.ts")
         monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda _: True)
         predictor = engine.Predictor(load_model(tmp_path / "model.ts", "cpu"), "auto")
-        for _ in range(2):
-            predictor(torch.from_numpy(picture(64, 64)).permute(2, 0, 1)[None])
+        predictor.choose_precision([torch.from_numpy(picture(64, 64)).permute(2, 0, 1)[None]])
         assert predictor.precision == "float32"
 
     def test_float32_where_bfloat16_is_slow(self, darkness_model, picture, monkeypatch):
         monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda _: False)
         predictor = engine.Predictor(load_model(darkness_model, "cpu"), "auto")
-        predictor(torch.from_numpy(picture(64, 64)).permute(2, 0, 1)[None])
+        predictor.choose_precision([torch.from_numpy(picture(64, 64)).permute(2, 0, 1)[None]])
         assert predictor.precision == "float32"
 
     def test_as_asked(self, tmp_path, darkness_model, picture, write_slide):
@@ -513,3 +516,29 @@ class TestPrecision:
                 precision=precision,
             )
             assert result.precision == precision
+
+
+@pytest.mark.parametrize(
+    ("threads", "expected"), [(1, (1, 1)), (7, (7, 1)), (8, (8, 1)), (12, (6, 2)), (64, (8, 8))]
+)
+def test_no_processor_is_left_without_work(darkness_model, monkeypatch, threads, expected):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    predictor = engine.Predictor(load_model(darkness_model, "cpu"), "float32")
+    assert predictor._parallelism() == expected
+
+
+def test_the_sample_is_spread_over_the_tissue(tmp_path, picture, write_slide):
+    with open_slide(write_slide(picture(300, 500))) as slide:
+        view = slide.at_mpp(None)
+        grid = TileGrid.of(view, 64, 0.25, range(300), range(500))
+        everything = [tile for batch in grid.read(view, 3) for tile in batch]
+        assert len(everything) == grid.tiles > 20
+        places = []
+        for (tile,) in grid.sample(view, 5):
+            places.append(next(i for i, one in enumerate(everything) if torch.equal(one, tile)))
+        assert np.diff(places, prepend=0, append=grid.tiles).max() <= grid.tiles / 4
+        some = dataclasses.replace(
+            grid, wanted=((), (2,), (), (0, 1), *((),) * (len(grid.wanted) - 4))
+        )
+        shown = [tile for batch in some.read(view, 3) for tile in batch]
+        assert [tile.tolist() for (tile,) in some.sample(view, 9)] == [t.tolist() for t in shown]

@@ -7,6 +7,7 @@ import torch
 from genselfdiff.errors import GsdError, InputError, ModelError, OutputError
 from genselfdiff.inference import engine
 from genselfdiff.inference.many import Plan, plan_outputs, segment_all
+from genselfdiff.inference.model_file import save_model
 
 
 def test_one_slide_goes_to_the_file_named(tmp_path, picture, write_slide):
@@ -139,21 +140,24 @@ def test_mpp_out_of_range_is_told_once(tmp_path, picture, write_slide, darkness_
         next(segment_all(plan, darkness_model, device="cpu", mpp=mpp))
 
 
-def test_the_precision_is_decided_once(tmp_path, picture, write_slide, darkness_model, monkeypatch):
+def test_a_mask_does_not_depend_on_the_other_slides(
+    tmp_path, picture, write_slide, conv_net, info, monkeypatch
+):
+    """Each slide chooses its precision by itself, and is predicted in that alone."""
     monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda _: True)
-    compared = []
-    compare = engine.Predictor._compare
-    monkeypatch.setattr(
-        engine.Predictor, "_compare", lambda self, *args: compared.append(compare(self, *args))
-    )
-    pink = np.full((400, 400, 3), (225, 160, 200), np.uint8)
-    images = {"a": pink, "b": picture(400, 400), "c": picture(400, 400, seed=1)}
+    save_model(conv_net(kernel=5), info(3), tmp_path / "model.ts")
+    white = np.full((200, 200, 3), 244, np.uint8)
+    images = {"a": white, "b": picture(200, 300), "c": picture(300, 200, seed=1)}
     slides = [write_slide(image, name=f"{name}.tif") for name, image in images.items()]
-    seen = [
-        (outcome.result.precision, len(compared))
-        for outcome in segment_all(
-            plan_outputs(slides, tmp_path / "out"), darkness_model, device="cpu"
-        )
-    ]
-    # Nothing to compare on the first slide; on the second the first tile is enough.
-    assert seen == [("float32", 16), ("bfloat16", 17), ("bfloat16", 17)]
+    plan = plan_outputs(slides, tmp_path / "out")
+    together = list(segment_all(plan, tmp_path / "model.ts", device="cpu"))
+    assert {outcome.result.precision for outcome in together} == {"float32", "bfloat16"}
+    for outcome in together:
+        alone = tmp_path / "alone.tif"
+        options = {"device": "cpu", "overwrite": True}
+        result = engine.segment(outcome.slide, alone, tmp_path / "model.ts", **options)
+        assert result.precision == outcome.result.precision
+        assert alone.read_bytes() == outcome.result.output.read_bytes()
+        options["precision"] = result.precision
+        engine.segment(outcome.slide, alone, tmp_path / "model.ts", **options)
+        assert alone.read_bytes() == outcome.result.output.read_bytes()
