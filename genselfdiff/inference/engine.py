@@ -28,6 +28,7 @@ from genselfdiff.slides import (
     ScaledView,
     Slide,
     TissueMap,
+    is_own_mask,
     open_slide,
     write_overlay,
 )
@@ -132,8 +133,8 @@ def segment(
         progress: show a progress bar on stderr; None: only on a terminal.
 
     Raises:
-        InputError: the slide cannot be read, has no mpp where one is needed, or an option is out of
-            range.
+        InputError: the slide cannot be read, is a mask of ours, has no mpp where one is needed, or
+            an option is out of range.
         ModelError: there is no model, or it is not one of ours.
         OutputError: ``output`` or ``overlay`` exists, is an input or cannot be written.
     """
@@ -153,6 +154,8 @@ def segment(
     output, picture = files[0], files[1] if len(files) > 1 else None
     batch_size = batch_size or BATCH_SIZES[loaded.device.type]
 
+    if is_own_mask(path):
+        raise InputError(f"{path}: is a mask that gsd has written: name the slide it is of")
     with open_slide(path, mpp=mpp) as source:
         view, scale = model_view(source, info.mpp)
         window = None if region is None else _check_region(source, region)

@@ -17,7 +17,7 @@ from genselfdiff.inference.engine import (
 )
 from genselfdiff.inference.model_file import LoadedModel
 from genselfdiff.inference.predictor import Predictor
-from genselfdiff.slides import find_slides
+from genselfdiff.slides import find_slides, is_own_mask
 from genselfdiff.slides.resolution import check_mpp
 
 
@@ -49,7 +49,7 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path) -> Plan:
     A single slide goes to the file ``output``, unless that is a folder or ends in a slash. Several
     slides, or a folder of them, go into the folder ``output`` as ``<name>_mask.tif``. A file named
     twice counts once. What an earlier run has left is no slide: of a folder, the files in an
-    ``output`` within it and those that this run writes are left out.
+    ``output`` within it, masks of ours and those that this run writes are left out.
 
     Raises:
         InputError: a folder holds no slide, or two slides have the same name.
@@ -61,10 +61,13 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path) -> Plan:
     for slide in map(Path, slides):
         within = _real(slide) in own.parents
         for path in find_slides([slide]) if slide.is_dir() else [slide]:
-            if not (within and own in _real(path).parents):
+            left = slide.is_dir() and is_own_mask(path)
+            if not left and not (within and own in _real(path).parents):
                 paths.setdefault(_real(path), path)
     if not paths:
-        raise InputError(f"{slides[0]}: no slides but those in {output}: name other slides")
+        raise InputError(
+            f"{slides[0]}: no slides but masks of gsd and what is in {output}: name other slides"
+        )
 
     is_named_mask = output.suffix.lower() in MASK_SUFFIXES
     if len(paths) == 1 and not to_folder and not any(Path(slide).is_dir() for slide in slides):

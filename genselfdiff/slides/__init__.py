@@ -4,7 +4,7 @@ import logging
 
 from genselfdiff.slides.discovery import IMAGE_SUFFIXES, find_slides
 from genselfdiff.slides.grid import tile_starts
-from genselfdiff.slides.mask_writer import MaskWriter
+from genselfdiff.slides.mask_writer import MaskWriter, is_own_mask
 from genselfdiff.slides.overlay import write_overlay
 from genselfdiff.slides.reader import Level, Slide, open_slide, read_image
 from genselfdiff.slides.scaled_view import ScaledView
@@ -21,6 +21,7 @@ __all__ = [
     "Slide",
     "TissueMap",
     "find_slides",
+    "is_own_mask",
     "open_slide",
     "read_image",
     "tile_starts",

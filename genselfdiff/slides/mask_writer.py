@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from tifffile import TiffFile, TiffPage
 
 from genselfdiff.files import atomic_file
 from genselfdiff.slides.bigtiff import (
@@ -22,12 +23,16 @@ from genselfdiff.slides.bigtiff import (
     text_tag,
 )
 from genselfdiff.slides.scaled_view import check_window
+from genselfdiff.slides.tiff_file import is_tiff
 
 Uint8 = NDArray[np.uint8]
 
 _ZLIB_LEVEL = 4
 _ROWS_HALVED = 16
 """Rows that are halved at once: few enough to stay in the processor's cache."""
+
+SOFTWARE = "genselfdiff"
+"""The Software tag, by which our masks are known."""
 
 _DEFLATE, _PALETTE, _CENTIMETRE, _NO_UNIT, _REDUCED = 8, 3, 3, 1, 1
 
@@ -220,7 +225,7 @@ class MaskWriter:
             ratio_tag(283, pixels_per_cm),
             number_tag(284, "short", 1),
             number_tag(296, "short", unit),
-            text_tag(305, "genselfdiff"),
+            text_tag(305, SOFTWARE),
             number_tag(320, "short", *colours.ravel().tolist()),
             number_tag(322, "long", self._tile),
             number_tag(323, "long", self._tile),
@@ -231,6 +236,18 @@ class MaskWriter:
             description = {"classes": list(self._class_names), "mpp": self._mpp}
             tags.append(text_tag(270, json.dumps(description)))
         return tags
+
+
+def is_own_mask(path: Path) -> bool:
+    """Whether ``MaskWriter`` has written the file; False if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            if not is_tiff(file.read(16)):
+                return False
+        with TiffFile(path) as tiff:
+            return isinstance(tiff.pages[0], TiffPage) and tiff.pages[0].software == SOFTWARE
+    except Exception:  # damaged tags fail in many ways inside tifffile
+        return False
 
 
 @dataclass

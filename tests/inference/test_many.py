@@ -55,8 +55,26 @@ def test_a_second_run_finds_the_same_slides(
     Path("scans/a.tif").unlink()
     Path("scans/b.tif").unlink()
     if out == "scans/masks":
-        with pytest.raises(InputError, match="no slides but those in scans/masks"):
+        with pytest.raises(
+            InputError, match="no slides but masks of gsd and what is in scans/masks"
+        ):
             plan_outputs(["scans"], out)
+
+
+def test_our_masks_are_no_slides(tmp_path, picture, write_slide, darkness_model):
+    (tmp_path / "scans").mkdir()
+    slide = write_slide(picture(64, 64), name="scans/a.tif")
+    mask = tmp_path / "scans" / "renamed.tif"
+    engine.segment(slide, mask, darkness_model, device="cpu")
+    plan = plan_outputs([tmp_path / "scans"], tmp_path / "out")
+    assert [path for path, _ in plan.pairs] == [slide]
+    with pytest.raises(InputError, match=r"renamed\.tif: is a mask that gsd has written"):
+        engine.segment(mask, tmp_path / "other.tif", darkness_model, device="cpu")
+    named = list(segment_all(plan_outputs([slide, mask], tmp_path / "out"), darkness_model))
+    assert [outcome.error is None for outcome in named] == [True, False]
+    slide.unlink()
+    with pytest.raises(InputError, match="no slides but masks of gsd"):
+        plan_outputs([tmp_path / "scans"], tmp_path / "out")
 
 
 def test_outputs_that_cannot_be_planned(tmp_path, picture, write_slide, darkness_model):
