@@ -93,6 +93,11 @@ Examples:
     metavar="IMAGE",
     help="Predict where this image of the slide, of any size, is not 0.",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only tell what it would take: tiles, memory, and the time from a few of them.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @verbosity
 def segment(
@@ -110,6 +115,7 @@ def segment(
     precision: str,
     no_tissue: bool,
     tissue_mask: Path | None,
+    dry_run: bool,
     overwrite: bool,
 ) -> None:
     """Segment slides into masks of class indices.
@@ -140,6 +146,7 @@ def segment(
         precision=precision,
         tissue=tissue_mask or not no_tissue,
         overwrite=overwrite,
+        dry_run=dry_run,
         progress=progress(),
     ):
         if outcome.result is not None:

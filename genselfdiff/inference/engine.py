@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.files import refuse_existing
-from genselfdiff.inference.model_file import LoadedModel, load_model
+from genselfdiff.inference.model_file import LoadedModel, ModelInfo, load_model
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor, read_ahead
 from genselfdiff.inference.resample import RowResizer, labels_of
 from genselfdiff.inference.tile_grid import TileGrid
@@ -141,38 +141,19 @@ def segment(
     begin = time.perf_counter()
     path = Path(slide)
     files = output_files(Path(output), overlay)
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch size {batch_size} must be at least 1")
     predictor = (
         model if isinstance(model, Predictor) else Predictor(find_model(model, device), precision)
     )
     loaded, info = predictor.model, predictor.model.info
-    mask_file = None if isinstance(tissue, bool) else Path(tissue)
-    refuse_inputs(files, [path, loaded.path, *([mask_file] if mask_file else [])])
+    given = [] if isinstance(tissue, bool) else [Path(tissue)]
+    refuse_inputs(files, [path, loaded.path, *given])
     for file, suffixes in zip(files, (MASK_SUFFIXES, OVERLAY_SUFFIXES), strict=False):
         _check_target(file, suffixes, overwrite)
     output, picture = files[0], files[1] if len(files) > 1 else None
-    batch_size = batch_size or BATCH_SIZES[loaded.device.type]
+    batch_size = tiles_at_once(loaded, batch_size)
 
-    if is_own_mask(path):
-        raise InputError(f"{path}: is a mask that gsd has written: name the slide it is of")
     with open_slide(path, mpp=mpp) as source:
-        view, scale = model_view(source, info.mpp)
-        window = None if region is None else _check_region(source, region)
-        size = (source.height, source.width)
-        resizer = RowResizer((view.height, view.width), size, scale, window)
-        tile_size = info.tile_size if tile_size is None else tile_size
-        grid = TileGrid.of(view, tile_size, overlap, resizer.rows, resizer.columns)
-        if tissue:
-            seen = None if window is None else grid.window(scale)
-            tissue_map = TissueMap(source, window=seen, mask_file=mask_file)
-            grid = grid.on_tissue(tissue_map, scale)
-            if not grid.tiles:
-                logger.warning(
-                    "%s: no tissue found: the mask is all %s; --no-tissue predicts everywhere",
-                    path,
-                    info.classes[0],
-                )
+        view, grid, resizer = lay_out(source, info, tile_size, overlap, region, tissue)
         predictor.choose_precision(grid.sample(view, COMPARED_TILES))
         bar = tqdm(
             total=grid.tiles,
@@ -190,7 +171,7 @@ def segment(
                 mpp=source.mpp,
                 palette=list(info.colors),
                 class_names=list(info.classes),
-                window=window,
+                window=region,
             ) as writer,
             read_ahead(lambda: grid.read(view, batch_size), READ_AHEAD) as batches,
             predictor.predict_ahead(batches) as predicted,
@@ -206,7 +187,7 @@ def segment(
             width=source.width,
             height=source.height,
             mpp=source.mpp,
-            scale=scale,
+            scale=view.scale,
             tiles=grid.tiles,
             skipped=grid.skipped,
             seconds=time.perf_counter() - begin,
@@ -216,7 +197,48 @@ def segment(
         )
 
 
-def _check_region(slide: Slide, region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+def tiles_at_once(model: LoadedModel, batch_size: int | None) -> int:
+    """``batch_size``, or what suits the model's device; InputError if it is below 1."""
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch size {batch_size} must be at least 1")
+    return batch_size or BATCH_SIZES[model.device.type]
+
+
+def lay_out(
+    slide: Slide,
+    info: ModelInfo,
+    tile_size: int | None,
+    overlap: float,
+    region: tuple[int, int, int, int] | None,
+    tissue: bool | str | Path,
+) -> tuple[ScaledView, TileGrid, RowResizer]:
+    """What a model sees of a slide, the tiles it predicts, and the way back to level 0.
+
+    Arguments and errors are those of ``segment``.
+    """
+    if is_own_mask(slide.path):
+        raise InputError(f"{slide.path}: is a mask that gsd has written: name the slide it is of")
+    view, scale = model_view(slide, info.mpp)
+    if region is not None:
+        _check_region(slide, region)
+    size = (slide.height, slide.width)
+    resizer = RowResizer((view.height, view.width), size, scale, region)
+    tile_size = info.tile_size if tile_size is None else tile_size
+    grid = TileGrid.of(view, tile_size, overlap, resizer.rows, resizer.columns)
+    if tissue:
+        seen = None if region is None else grid.window(scale)
+        mask_file = None if isinstance(tissue, bool) else tissue
+        grid = grid.on_tissue(TissueMap(slide, window=seen, mask_file=mask_file), scale)
+        if not grid.tiles:
+            logger.warning(
+                "%s: no tissue found: the mask is all %s; --no-tissue predicts everywhere",
+                slide.path,
+                info.classes[0],
+            )
+    return view, grid, resizer
+
+
+def _check_region(slide: Slide, region: tuple[int, int, int, int]) -> None:
     x, y, width, height = region
     try:
         check_window(x, y, width, height, slide.width, slide.height)
@@ -225,7 +247,6 @@ def _check_region(slide: Slide, region: tuple[int, int, int, int]) -> tuple[int,
             f"{slide.path}: the region {x},{y},{width},{height} is not inside its {slide.width} x"
             f" {slide.height} pixels: --region takes x,y,width,height in pixels of level 0"
         ) from error
-    return region
 
 
 def find_model(

@@ -15,6 +15,7 @@ from genselfdiff.inference.engine import (
     refuse_inputs,
     segment,
 )
+from genselfdiff.inference.estimate import Estimate, estimate
 from genselfdiff.inference.model_file import LoadedModel
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.slides import find_slides, is_own_mask
@@ -26,7 +27,7 @@ class Outcome:
     """What became of one slide: exactly one of ``result`` and ``error`` is set."""
 
     slide: Path
-    result: SegmentResult | None = None
+    result: SegmentResult | Estimate | None = None
     error: GsdError | None = None
 
 
@@ -103,6 +104,9 @@ def segment_all(
     precision: str = "auto",
     mpp: float | None = None,
     overlay: str | Path | bool | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    dry_run: bool = False,
     **options: Any,
 ) -> Iterator[Outcome]:
     """Segment each slide of ``plan`` into its mask; a slide that fails is told and passed over.
@@ -110,7 +114,9 @@ def segment_all(
     Args:
         plan: see ``plan_outputs``.
         model, device, precision, mpp, overlay: as for ``segment``; the model is loaded once.
-        **options: handed to ``segment``.
+        overwrite, progress: as for ``segment``.
+        dry_run: ``estimate`` each slide instead; nothing is written.
+        **options: handed to ``segment`` or ``estimate``.
 
     Raises:
         InputError: ``mpp`` is out of range.
@@ -122,14 +128,21 @@ def segment_all(
     predictor = Predictor(find_model(model, device), precision)
     outputs = [file for _, mask in plan.pairs for file in output_files(mask, overlay)]
     refuse_inputs(outputs, [predictor.model.path, *(slide for slide, _ in plan.pairs)])
-    if plan.folder is not None:
+    if plan.folder is not None and not dry_run:
         try:
             plan.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(f"{plan.folder}: cannot be made: {one_line(error)}") from error
     for slide, mask in plan.pairs:
         try:
-            result = segment(slide, mask, predictor, mpp=mpp, overlay=overlay, **options)
+            result: SegmentResult | Estimate
+            if dry_run:
+                result = estimate(slide, predictor, mpp=mpp, **options)
+            else:
+                files: dict[str, Any] = {"overlay": overlay, "overwrite": overwrite}
+                result = segment(
+                    slide, mask, predictor, mpp=mpp, progress=progress, **files, **options
+                )
             outcome = Outcome(slide, result=result)
         except GsdError as error:
             outcome = Outcome(slide, error=error)

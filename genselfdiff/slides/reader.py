@@ -129,6 +129,10 @@ class Slide:
             )
         return ScaledView(self, scale)
 
+    def memory_bound(self) -> int:
+        """Bytes of decoded pixels that reading the slide holds at most."""
+        return self._stored.memory_bound()
+
     def thumbnail(self, max_side: int) -> Uint8:
         """Return the whole slide as (h, w, 3) uint8 RGB, its longer side at most ``max_side``.
 

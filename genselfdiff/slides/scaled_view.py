@@ -32,6 +32,7 @@ class ScaledView:
     Attributes:
         width, height: size in pixels of the view, at least 1.
         scale: level-0 pixels per pixel of the view.
+        level: index of the slide's level that it is made from.
     """
 
     def __init__(self, slide: "Slide", scale: float) -> None:
@@ -44,9 +45,9 @@ class ScaledView:
             for index, level in enumerate(slide.levels)
             if level.downsample <= scale * (1 + SAME_SCALE)
         ]
-        self._level = fine_enough[-1] if fine_enough else 0
+        self.level = fine_enough[-1] if fine_enough else 0
         # Dividing one mpp by another leaves 2.0000000000000004 where 2 is meant.
-        step = scale / slide.levels[self._level].downsample
+        step = scale / slide.levels[self.level].downsample
         self._step = round(step) if abs(step - round(step)) < 1e-6 * step else step
 
     def read(self, x: int, y: int, width: int, height: int) -> Uint8:
@@ -57,9 +58,9 @@ class ScaledView:
             ValueError: the window is empty or leaves the view.
         """
         check_window(x, y, width, height, self.width, self.height)
-        level = self._slide.levels[self._level]
+        level = self._slide.levels[self.level]
         if self._step == 1 and x + width <= level.width and y + height <= level.height:
-            return self._slide.read_level(x, y, width, height, self._level)
+            return self._slide.read_level(x, y, width, height, self.level)
         columns = _Axis(x, width, self._step, level.width)
         # Strips of rows short enough that the pixels under them fit the bound.
         rows_at_once = max(1, int(_SOURCE_PIXELS / columns.length / max(self._step, 1)))
@@ -68,7 +69,7 @@ class ScaledView:
             count = min(rows_at_once, height - top)
             rows = _Axis(y + top, count, self._step, level.height)
             source = self._slide.read_level(
-                columns.first, rows.first, columns.length, rows.length, self._level
+                columns.first, rows.first, columns.length, rows.length, self.level
             )
             upright = rows.mix(source.astype(np.float32))
             sideways = columns.mix(np.ascontiguousarray(upright.swapaxes(0, 1)))

@@ -22,7 +22,9 @@ _MAX_EXPANSION = 2**16
 _HARMLESS_PIXELS = 2**26
 """Decoded without asking: a blank tile of JPEG 2000 or WebP takes a handful of bytes."""
 
-_CACHE = PieceCache(256 * 2**20)
+_CACHE_BYTES = 256 * 2**20
+
+_CACHE = PieceCache(_CACHE_BYTES)
 """Shared by all open slides, so that many open slides need no more memory than one."""
 
 # A thread of the parent may hold the cache's locks at the fork; in the child nobody frees them.
@@ -82,6 +84,11 @@ class StoredImage:
     levels: tuple[StoredLevel, ...]
     mpp: float | None
     close: Callable[[], None]
+
+    def memory_bound(self) -> int:
+        """Bytes of pixels that reading holds at most; the largest piece twice: it is converted."""
+        largest = max(level.piece_width * level.piece_height for level in self.levels)
+        return _CACHE_BYTES + 2 * 3 * largest
 
     def forget_pieces(self) -> None:
         """Drop the decoded pieces of this image from memory."""

@@ -97,6 +97,19 @@ def test_overlay_does_not_swallow_a_slide(work):
     assert "--overlay" in done.stderr
 
 
+def test_a_dry_run_writes_nothing(work):
+    write_slide("other.tif")
+    before = {path.name for path in work.iterdir()}
+    options = ("-o", "masks/", "--model", "model.ts", "--dry-run")
+    done = gsd("slide.tif", "other.tif", "absent.tif", *options)
+    assert done.exit_code == 1
+    assert "absent.tif: no such file" in done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["slide.tif", "other.tif"]
+    assert "150 x 120 pixels of 0.5 um; level 0 (downsample 1), scale 1; 9 tiles (0" in lines[0]
+    assert {path.name for path in work.iterdir()} == before
+
+
 def test_a_region(work):
     done = gsd("slide.tif", "-o", "mask.tif", "--model", "model.ts", "--region", "50,10,100,50")
     assert done.exit_code == 0, done.output
