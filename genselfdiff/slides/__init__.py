@@ -3,7 +3,9 @@
 import logging
 
 from genselfdiff.slides.discovery import IMAGE_SUFFIXES, find_slides
+from genselfdiff.slides.geojson import write_geojson
 from genselfdiff.slides.grid import tile_starts
+from genselfdiff.slides.mask_reader import MaskReader
 from genselfdiff.slides.mask_writer import MaskWriter, is_own_mask
 from genselfdiff.slides.overlay import write_overlay
 from genselfdiff.slides.reader import Level, Slide, open_slide, read_image
@@ -16,6 +18,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 __all__ = [
     "IMAGE_SUFFIXES",
     "Level",
+    "MaskReader",
     "MaskWriter",
     "ScaledView",
     "Slide",
@@ -26,5 +29,6 @@ __all__ = [
     "read_image",
     "tile_starts",
     "tissue_mask",
+    "write_geojson",
     "write_overlay",
 ]

@@ -1,0 +1,150 @@
+"""Reading a mask back, band by band, with what it says about its classes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tifffile import TiffFile, TiffPage
+
+from genselfdiff.errors import InputError, one_line
+from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, is_absurd
+
+Uint8 = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+
+class MaskReader:
+    """An open mask: a TIFF of one 8-bit class index per pixel, as ``MaskWriter`` writes it.
+
+    Use as a context manager.
+
+    Attributes:
+        width, height: of the mask in pixels.
+        mpp: micrometres per pixel, or None where the mask does not tell.
+        class_names, palette: name and (red, green, blue) of each class, as far as the file tells.
+
+    Raises:
+        InputError: the file is missing, damaged or no such TIFF.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"{path}: no such file")
+        try:
+            self._tiff = TiffFile(self.path)
+        except Exception as error:  # damaged tags fail in many ways inside tifffile
+            raise self._unreadable(error) from error
+        try:
+            page = self._tiff.pages[0]
+            if not isinstance(page, TiffPage):
+                raise ValueError("its first page is incomplete")
+            self._page = page
+            self.width, self.height = page.imagewidth, page.imagelength
+            self._check(page)
+            self.class_names, self.mpp = _description(page.description)
+            self.palette = _palette(page)
+        except InputError:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise self._unreadable(error) from error
+
+    def __enter__(self) -> "MaskReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file; closing twice is harmless."""
+        self._tiff.close()
+
+    def bands(self) -> Iterator[Uint8]:
+        """The class indices from the top, (rows, width) of one row of tiles or strips at a time.
+
+        Raises:
+            InputError: the stored pixels are damaged.
+        """
+        page = self._page
+        height, width = page.chunks[:2]
+        across = -(-self.width // width)
+        uniform: dict[int, int] = {}
+        for y in range(0, self.height, height):
+            band = np.zeros((height, across * width), np.uint8)
+            for column in range(across):
+                index = y // height * across + column
+                tile = band[:, column * width : (column + 1) * width]
+                try:
+                    self._read_tile(index, tile, uniform)
+                except Exception as error:  # every codec has errors of its own
+                    raise InputError(
+                        f"{self.path}: tile {index} is damaged: {one_line(error)}; make the mask"
+                        " again"
+                    ) from error
+            yield band[: self.height - y, : self.width]
+
+    def _read_tile(self, index: int, tile: Uint8, uniform: dict[int, int]) -> None:
+        """Decode into ``tile``; tiles of one class are stored once, and decoded once."""
+        offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]
+        if offset in uniform:
+            tile[:] = uniform[offset]
+        elif count:
+            file = self._tiff.filehandle
+            file.seek(offset)
+            data = file.read(count)
+            if len(data) < count:
+                raise ValueError("the file ends before it")
+            decoded = self._page.decode(data, index, jpegtables=self._page.jpegtables)[0]
+            pixels = np.asarray(decoded)[0, :, :, 0]
+            tile[: len(pixels)] = pixels
+            if count < _UNIFORM_BYTES and (pixels == pixels[0, 0]).all():
+                uniform[offset] = int(pixels[0, 0])
+
+    def _check(self, page: TiffPage) -> None:
+        if page.dtype != np.uint8 or page.samplesperpixel != 1 or page.bitspersample != 8:
+            raise InputError(f"{self.path}: is no mask of class indices: 8 bits a pixel are needed")
+        rows, columns = page.chunks[:2]
+        stored = self.path.stat().st_size
+        if rows * columns > MAX_PIXELS_AT_ONCE or is_absurd(columns, rows, stored):
+            raise InputError(f"{self.path}: is stored in too large pieces; convert it to tiles")
+        pieces = -(-self.height // rows) * -(-self.width // columns)
+        if min(len(page.dataoffsets), len(page.databytecounts)) < pieces:
+            raise InputError(f"{self.path}: lists fewer than its {pieces} tiles; is it whole?")
+
+    def _unreadable(self, error: Exception) -> InputError:
+        return InputError(f"{self.path}: is no readable mask ({one_line(error)})")
+
+
+_UNIFORM_BYTES = 4096
+"""Tiles of one class take less; others need not be compared."""
+
+
+def _description(text: str) -> tuple[list[str], float | None]:
+    """Class names and mpp of an ImageDescription; other programs write others."""
+    try:
+        told: Any = json.loads(text)
+    except ValueError:
+        return [], None
+    names = told.get("classes") if isinstance(told, dict) else None
+    mpp = told.get("mpp") if isinstance(told, dict) else None
+    return (
+        [str(name) for name in names] if isinstance(names, list) else [],
+        float(mpp) if isinstance(mpp, int | float) and 0 < mpp < 1e9 else None,
+    )
+
+
+def _palette(page: TiffPage) -> list[Colour]:
+    if page.colormap is None:
+        return []
+    return [(int(r) >> 8, int(g) >> 8, int(b) >> 8) for r, g, b in np.transpose(page.colormap)]
