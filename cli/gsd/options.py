@@ -43,6 +43,19 @@ def verbosity(command: Command) -> Command:
     return verbose(quiet(command))
 
 
+def min_area(command: Command) -> Command:
+    """Add --min-area, of objects as polygons."""
+    option = click.option(
+        "--min-area",
+        type=click.FloatRange(0),
+        default=0.0,
+        show_default=True,
+        help="Of the polygons, in um2 (pixels where the resolution is unknown): smaller holes are"
+        " filled, then smaller objects left out.",
+    )
+    return option(command)
+
+
 def progress() -> bool | None:
     """What library functions take: False with -q, else None: a bar on terminals only."""
     return False if _logger.level == logging.WARNING else None

@@ -8,7 +8,7 @@ import click
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.many import Outcome, plan_outputs, segment_all
 from genselfdiff.inference.predictor import PRECISIONS
-from gsd.options import progress, report, verbosity
+from gsd.options import min_area, progress, report, verbosity
 
 
 def _region(
@@ -28,7 +28,7 @@ def _region(
 @click.command(
     epilog="""\b
 Examples:
-  gsd segment slide.svs -o mask.tif --model model.ts --overlay
+  gsd segment slide.svs -o mask.tif --model model.ts --overlay --geojson
   gsd segment scan.tif -o mask.tif --mpp 0.25      (a file without resolution)
   gsd segment slide.svs -o part.tif --region 5000,4000,2048,1024
   gsd segment a.svs b.svs more/ -o masks/          (model from GSD_MODEL)
@@ -61,6 +61,12 @@ Examples:
     metavar="PNG",
     help="Where the overlay goes; default: beside the mask.",
 )
+@click.option(
+    "--geojson",
+    is_flag=True,
+    help="Also write the objects as polygons for QuPath, beside the mask as .geojson.",
+)
+@min_area
 @click.option("--tile-size", type=int, help="Side of the tiles in pixels; default: the model's.")
 @click.option(
     "--overlap",
@@ -107,6 +113,8 @@ def segment(
     mpp: float | None,
     overlay: bool,
     overlay_to: Path | None,
+    geojson: bool,
+    min_area: float,
     tile_size: int | None,
     overlap: float,
     region: tuple[int, int, int, int] | None,
@@ -139,6 +147,8 @@ def segment(
         device=device,
         mpp=mpp,
         overlay=overlay_to or overlay,
+        geojson=geojson,
+        min_area=min_area,
         tile_size=tile_size,
         overlap=overlap,
         region=region,

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,10 @@ from genselfdiff.slides import (
     TissueMap,
     is_own_mask,
     open_slide,
+    write_geojson,
     write_overlay,
 )
+from genselfdiff.slides.geojson import check_min_area
 from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, SAME_SCALE, agree
 from genselfdiff.slides.scaled_view import check_window
 
@@ -50,13 +52,15 @@ class SegmentResult:
 
     ``width`` and ``height`` are those of slide and mask in pixels, ``mpp`` their micrometres per
     pixel, ``scale`` the model's pixel size in pixels of the slide, ``tiles`` those predicted,
-    ``skipped`` those without tissue, ``pixels`` the mask's pixels of each class; of a slide of
-    which only a region was predicted, those in the region.
+    ``skipped`` those without tissue, ``pixels`` the mask's pixels of each class, of a slide of
+    which only a region was predicted those in the region; ``objects`` the number of objects of
+    each class in ``geojson``.
     """
 
     slide: Path
     output: Path
     overlay: Path | None
+    geojson: Path | None
     width: int
     height: int
     mpp: float | None
@@ -67,6 +71,7 @@ class SegmentResult:
     device: str
     precision: str
     pixels: dict[str, int]
+    objects: dict[str, int] | None
 
     @property
     def areas(self) -> dict[str, float] | None:
@@ -88,6 +93,9 @@ class SegmentResult:
             lines.append(f"  {name}: {100 * count / total:.2f} %{area}")
         if self.overlay is not None:
             lines.append(f"{self.overlay}: overlay")
+        if self.objects is not None:
+            counts = ", ".join(f"{count} {name}" for name, count in self.objects.items())
+            lines.append(f"{self.geojson}: objects: {counts}")
         return "\n".join(lines)
 
 
@@ -98,6 +106,8 @@ def segment(
     *,
     mpp: float | None = None,
     overlay: str | Path | bool | None = None,
+    geojson: bool = False,
+    min_area: float = 0.0,
     tile_size: int | None = None,
     overlap: float = 0.25,
     region: tuple[int, int, int, int] | None = None,
@@ -119,6 +129,8 @@ def segment(
             brings its precision along.
         mpp: micrometres per pixel of the slide, where its file does not tell or is wrong.
         overlay: a .png of the slide with the classes laid over it; True: beside the mask.
+        geojson: also write the mask's objects beside it as .geojson; see ``write_geojson``.
+        min_area: of objects and holes in the GeoJSON, in um2, or in pixels without mpp.
         tile_size: side of the tiles in pixels at the model's resolution; None: the model's.
         overlap: fraction of a tile shared with its neighbour, 0 to 0.5.
         region: (x, y, width, height) in level-0 pixels of what is predicted; there the mask is that
@@ -129,27 +141,30 @@ def segment(
         precision: "auto", "float32" or "bfloat16"; see ``Predictor``.
         tissue: leave tiles without tissue to class 0; a file: an image of the whole slide, of any
             size, that is not 0 where tissue is; False: predict everything.
-        overwrite: replace ``output`` and ``overlay`` if they exist.
+        overwrite: replace files that exist.
         progress: show a progress bar on stderr; None: only on a terminal.
 
     Raises:
         InputError: the slide cannot be read, is a mask of ours, has no mpp where one is needed, or
             an option is out of range.
         ModelError: there is no model, or it is not one of ours.
-        OutputError: ``output`` or ``overlay`` exists, is an input or cannot be written.
+        OutputError: a file to write exists, is an input or cannot be written.
     """
     begin = time.perf_counter()
     path = Path(slide)
-    files = output_files(Path(output), overlay)
+    files = output_files(Path(output), overlay, geojson)
+    check_min_area(min_area)
     predictor = (
         model if isinstance(model, Predictor) else Predictor(find_model(model, device), precision)
     )
     loaded, info = predictor.model, predictor.model.info
     given = [] if isinstance(tissue, bool) else [Path(tissue)]
-    refuse_inputs(files, [path, loaded.path, *given])
-    for file, suffixes in zip(files, (MASK_SUFFIXES, OVERLAY_SUFFIXES), strict=False):
-        _check_target(file, suffixes, overwrite)
-    output, picture = files[0], files[1] if len(files) > 1 else None
+    refuse_inputs(files.all(), [path, loaded.path, *given])
+    _check_target(files.mask, MASK_SUFFIXES, overwrite)
+    if files.overlay is not None:
+        _check_target(files.overlay, OVERLAY_SUFFIXES, overwrite)
+    if files.geojson is not None:
+        refuse_existing(files.geojson, overwrite)
     batch_size = tiles_at_once(loaded, batch_size)
 
     with open_slide(path, mpp=mpp) as source:
@@ -165,7 +180,7 @@ def segment(
         with (
             bar,
             MaskWriter(
-                output,
+                files.mask,
                 width=source.width,
                 height=source.height,
                 mpp=source.mpp,
@@ -178,12 +193,18 @@ def segment(
         ):
             rows = grid.blend(predicted, len(info.classes), bar)
             counts = _write(writer, rows, resizer, bar)
-        if picture is not None:
-            write_overlay(source, output, picture, list(info.colors))
+        if files.overlay is not None:
+            write_overlay(source, files.mask, files.overlay, list(info.colors))
+        objects = (
+            write_geojson(files.mask, files.geojson, min_area=min_area, overwrite=overwrite)
+            if files.geojson is not None
+            else None
+        )
         return SegmentResult(
             slide=path,
-            output=output,
-            overlay=picture,
+            output=files.mask,
+            overlay=files.overlay,
+            geojson=files.geojson,
             width=source.width,
             height=source.height,
             mpp=source.mpp,
@@ -194,6 +215,7 @@ def segment(
             device=str(loaded.device),
             precision=predictor.precision,
             pixels={name: counts[index] for index, name in enumerate(info.classes)},
+            objects=objects,
         )
 
 
@@ -297,11 +319,27 @@ def model_view(slide: Slide, mpp: float | None) -> tuple[ScaledView, float]:
     return view, view.scale
 
 
-def output_files(mask: Path, overlay: str | Path | bool | None) -> list[Path]:
-    """``mask`` and, if it is wanted, its overlay; see ``segment``."""
+class OutputFiles(NamedTuple):
+    """What ``segment`` writes: the mask, and what is wanted beside it."""
+
+    mask: Path
+    overlay: Path | None
+    geojson: Path | None
+
+    def all(self) -> list[Path]:
+        """Those that are written."""
+        return [path for path in self if path is not None]
+
+
+def output_files(mask: Path, overlay: str | Path | bool | None, geojson: bool) -> OutputFiles:
+    """Name the files that ``segment`` writes, from its arguments."""
     if overlay is True:
         overlay = mask.with_name(f"{mask.stem}_overlay.png")
-    return [mask, Path(overlay)] if overlay else [mask]
+    return OutputFiles(
+        mask,
+        Path(overlay) if overlay else None,
+        mask.with_suffix(".geojson") if geojson else None,
+    )
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

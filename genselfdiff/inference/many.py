@@ -80,7 +80,9 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path) -> Plan:
     if not to_folder and (is_named_mask or output.exists()):
         raise OutputError(f"{output}: is the name of a file: for several slides name a folder")
     masks = {path: output / f"{path.stem}_mask.tif" for path in paths.values()}
-    written = {_real(file) for mask in masks.values() for file in output_files(mask, True)}
+    written = {
+        _real(file) for mask in masks.values() for file in output_files(mask, True, True).all()
+    }
     written -= {_real(slide) for slide in slides}
     taken: dict[Path, Path] = {}
     for real, path in paths.items():
@@ -104,6 +106,8 @@ def segment_all(
     precision: str = "auto",
     mpp: float | None = None,
     overlay: str | Path | bool | None = None,
+    geojson: bool = False,
+    min_area: float = 0.0,
     overwrite: bool = False,
     progress: bool | None = None,
     dry_run: bool = False,
@@ -113,8 +117,8 @@ def segment_all(
 
     Args:
         plan: see ``plan_outputs``.
-        model, device, precision, mpp, overlay: as for ``segment``; the model is loaded once.
-        overwrite, progress: as for ``segment``.
+        model, device, precision, mpp: as for ``segment``; the model is loaded once.
+        overlay, geojson, min_area, overwrite, progress: as for ``segment``.
         dry_run: ``estimate`` each slide instead; nothing is written.
         **options: handed to ``segment`` or ``estimate``.
 
@@ -126,7 +130,9 @@ def segment_all(
     if mpp is not None:
         check_mpp(mpp)
     predictor = Predictor(find_model(model, device), precision)
-    outputs = [file for _, mask in plan.pairs for file in output_files(mask, overlay)]
+    outputs = [
+        file for _, mask in plan.pairs for file in output_files(mask, overlay, geojson).all()
+    ]
     refuse_inputs(outputs, [predictor.model.path, *(slide for slide, _ in plan.pairs)])
     if plan.folder is not None and not dry_run:
         try:
@@ -139,7 +145,12 @@ def segment_all(
             if dry_run:
                 result = estimate(slide, predictor, mpp=mpp, **options)
             else:
-                files: dict[str, Any] = {"overlay": overlay, "overwrite": overwrite}
+                files: dict[str, Any] = {
+                    "overlay": overlay,
+                    "geojson": geojson,
+                    "min_area": min_area,
+                    "overwrite": overwrite,
+                }
                 result = segment(
                     slide, mask, predictor, mpp=mpp, progress=progress, **files, **options
                 )

@@ -1,5 +1,6 @@
 """``gsd segment`` and ``gsd evaluate`` as a user types them."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -79,6 +80,39 @@ def test_overlay_by_name(work):
     assert Path("look.png").exists()
 
 
+def test_objects_beside_the_mask_and_from_it(work):
+    options = ("--model", "model.ts", "--geojson", "--min-area", "1")
+    done = gsd("slide.tif", "-o", "mask.tif", *options)
+    assert done.exit_code == 0, done.output
+    assert "mask.geojson: objects: 1 nucleus" in done.stdout
+    (feature,) = json.loads(Path("mask.geojson").read_text(encoding="utf-8"))["features"]
+    corners = [[30, 20], [90, 20], [90, 70], [30, 70], [30, 20]]
+    assert feature["geometry"] == {"type": "Polygon", "coordinates": [corners]}
+    assert feature["properties"]["measurements"] == {
+        "Area \u00b5m^2": 750.0,
+        "Perimeter \u00b5m": 110.0,
+    }
+    again = ["objects", "mask.tif", "-o", "again.geojson", "--min-area"]
+    done = CliRunner().invoke(main, [*again, "1"])
+    assert (done.exit_code, done.stdout) == (0, "again.geojson: 1 nucleus\n")
+    assert Path("again.geojson").read_bytes() == Path("mask.geojson").read_bytes()
+    assert CliRunner().invoke(main, [*again, "800"]).exit_code == 1
+    done = CliRunner().invoke(main, [*again, "800", "--overwrite"])
+    assert done.stdout == "again.geojson: 0 nucleus\n"
+    done = CliRunner().invoke(main, ["objects", "slide.tif", "-o", "no.geojson"])
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert not Path("no.geojson").exists()
+
+
+def test_geojson_of_several_slides(work):
+    write_slide("other.tif")
+    done = gsd("slide.tif", "other.tif", "-o", "masks/", "--model", "model.ts", "--geojson")
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in Path("masks").iterdir()) == [
+        f"{name}_mask{end}" for name in ("other", "slide") for end in (".geojson", ".tif")
+    ]
+
+
 def test_overlay_does_not_swallow_a_slide(work):
     Image.fromarray(PICTURE).save("other.png", dpi=(50_800, 50_800))
     before = Path("other.png").read_bytes()
@@ -147,6 +181,8 @@ def test_several_slides_of_which_one_is_bad(work):
         (["unscaled.tif", "-o", "mask.tif", "--model", "model.ts"], 1, "--mpp"),
         (["slide.tif", "-o", "no/mask.tif", "--model", "model.ts"], 1, "does not exist"),
         (["slide.tif", "-o", "taken.tif", "--model", "model.ts"], 1, "--overwrite"),
+        (["slide.tif", "-o", "had.tif", "--model", "model.ts", "--geojson"], 1, "--overwrite"),
+        (["slide.tif", "-o", "mask.tif", "--min-area", "-1"], 2, "--min-area"),
         (["slide.tif", "-o", "mask.tif", "--model", "model.ts", "--tile-size", "30"], 1, "of 8"),
         (["slide.tif", "-o", "mask", "--model", "model.ts"], 1, ".tif"),
         (["slide.tif", "model.ts", "-o", "m.tif", "--model", "model.ts"], 1, "name a folder"),
@@ -170,6 +206,7 @@ def test_several_slides_of_which_one_is_bad(work):
 def test_what_cannot_be_is_said_in_one_line(work, arguments, status, message):
     write_slide("unscaled.tif", mpp=None)
     Path("taken.tif").write_text("precious")
+    Path("had.geojson").write_text("precious")
     before = {path.name for path in work.iterdir()}
     done = gsd(*arguments)
     assert done.exit_code == status
@@ -252,7 +289,7 @@ def test_evaluate(work):
     assert "--mpp" in refused.stderr
 
 
-@pytest.mark.parametrize("command", ["segment", "evaluate"])
+@pytest.mark.parametrize("command", ["segment", "objects", "evaluate"])
 def test_help_has_an_example(command):
     done = CliRunner().invoke(main, [command, "--help"])
     assert done.exit_code == 0
