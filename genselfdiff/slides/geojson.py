@@ -21,7 +21,9 @@ Uint8 = NDArray[np.uint8]
 SUFFIXES = (".geojson", ".json")
 
 _PIXELS_TRACED = 2**22
-"""Taken at once: fewer cut more objects, more take more memory."""
+"""Taken at once, but ``_LEAST_ROWS``: fewer cut more objects, more take more memory."""
+
+_LEAST_ROWS = 64
 
 
 def write_geojson(
@@ -88,7 +90,7 @@ def check_min_area(min_area: float) -> None:
 
 def _outlines(reader: MaskReader, min_area: float) -> Iterator[Outline]:
     tracer = OutlineTracer(reader.width, min_area)
-    for rows in _regrouped(reader.bands(), max(16, _PIXELS_TRACED // reader.width)):
+    for rows in _regrouped(reader.bands(), max(_LEAST_ROWS, _PIXELS_TRACED // reader.width)):
         yield from tracer.push(rows)
     yield from tracer.finish()
 

@@ -150,6 +150,8 @@ def _collect(band: Band, walked: _Walks, min_area: float) -> tuple[list[Outline]
             merged.holes += known.holes
 
     chains: list[tuple[int, int, Rope, OpenObject]] = []
+    loops: list[Int] = []
+    owners: list[OpenObject] = []
     for walk in np.flatnonzero(special).tolist():
         begin, end = walked.starts[walk : walk + 2].tolist()
         label = int(band.label[walked.order[begin]])
@@ -158,11 +160,14 @@ def _collect(band: Band, walked: _Walks, min_area: float) -> tuple[list[Outline]
         if walk < walked.open:
             chains.append((int(walked.order[begin]), int(walked.order[end - 1]), rope, known))
             continue
-        for ring in _simple_rings(np.concatenate(list(_parts(rope))), band):
-            if ring[1] > 0:
-                known.exterior = ring
-            elif -ring[1] >= min_area:
-                known.holes.append(ring)
+        for loop in _loops(np.concatenate(list(_parts(rope))), band):
+            loops.append(loop)
+            owners.append(known)
+    for ring, known in zip(_closed_rings(loops, band), owners, strict=True):
+        if ring[1] > 0:
+            known.exterior = ring
+        elif -ring[1] >= min_area:
+            known.holes.append((ring[0].copy(), *ring[1:]))  # may wait for long: not as a view
     for known in objects.values():
         if known.exterior is not None:
             place, outline = _finished(known, known.exterior, band)
@@ -187,29 +192,48 @@ def _whole_rings(
     if not len(walks):
         return
     lengths = 2 * np.diff(walked.starts)[walks]
-    starts = np.concatenate(([0], np.cumsum(lengths)))
-    within = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+    starts = np.cumsum(lengths) - lengths
+    within = np.arange(lengths.sum()) - np.repeat(starts, lengths)
     corners = walked.corners[np.repeat(2 * walked.starts[walks], lengths) + within]
-    code = band.code(corners)
-    highest = np.minimum.reduceat(code, starts[:-1])
-    shift = np.flatnonzero(code == np.repeat(highest, lengths)) - starts[:-1]
+    labels = band.label[walked.order[walked.starts[walks]]].tolist()
+    corners, begins, areas, perimeters = _closed(corners, lengths, band)
+    last = np.maximum.reduceat(band.end_code(corners), begins).tolist()
+    rings = _split(corners, begins, areas, perimeters)
+    for label, place, (ring, area, perimeter) in zip(labels, last, rings, strict=True):
+        if area >= min_area:
+            yield place, Outline(label, (ring,), area, perimeter)
 
-    ends = np.cumsum(lengths + 1)
-    begins = ends - (lengths + 1)
-    within = np.arange(ends[-1]) - np.repeat(begins - shift, lengths + 1)
-    within %= np.repeat(lengths, lengths + 1)
-    corners = corners[np.repeat(starts[:-1], lengths + 1) + within]
+
+def _closed_rings(loops: Sequence[Int], band: Band) -> Iterator[Ring]:
+    """Turn open (n, 2) rings so that they begin where they should; close and measure them."""
+    if loops:
+        lengths = np.asarray([len(loop) for loop in loops])
+        yield from _split(*_closed(np.concatenate(loops), lengths, band))
+
+
+def _closed(corners: Int, lengths: Int, band: Band) -> tuple[Int, Int, Int, Int]:
+    """The same of rings one after another: corners, their beginnings, areas, perimeters."""
+    starts = np.cumsum(lengths) - lengths
+    code = band.code(corners)
+    highest = np.minimum.reduceat(code, starts)
+    shift = np.flatnonzero(code == np.repeat(highest, lengths)) - starts
+    longer = lengths + 1
+    begins = np.cumsum(longer) - longer
+    within = np.arange(longer.sum()) - np.repeat(begins - shift, longer)
+    within %= np.repeat(lengths, longer)
+    corners = corners[np.repeat(starts, longer) + within]
     steps = np.zeros_like(corners)
     np.subtract(corners[1:], corners[:-1], out=steps[1:])
     steps[begins] = 0
     areas = np.add.reduceat(corners[:, 0] * steps[:, 1], begins)
-    perimeters = np.add.reduceat(np.abs(steps).sum(axis=1), begins)
-    last = np.maximum.reduceat(band.end_code(corners), begins)
-    labels = band.label[walked.order[walked.starts[walks]]]
-    found = (labels, areas, perimeters, last, begins, ends)
-    for label, area, perimeter, place, begin, end in zip(*(a.tolist() for a in found), strict=True):
-        if area >= min_area:
-            yield place, Outline(label, (corners[begin:end],), area, perimeter)
+    return corners, begins, areas, np.add.reduceat(np.abs(steps).sum(axis=1), begins)
+
+
+def _split(corners: Int, begins: Int, areas: Int, perimeters: Int) -> Iterator[Ring]:
+    ends = [*begins[1:].tolist(), len(corners)]
+    columns = (begins.tolist(), ends, areas.tolist(), perimeters.tolist())
+    for begin, end, area, perimeter in zip(*columns, strict=True):
+        yield corners[begin:end], area, perimeter
 
 
 def _finished(known: OpenObject, exterior: Ring, band: Band) -> tuple[int, Outline]:
@@ -220,16 +244,20 @@ def _finished(known: OpenObject, exterior: Ring, band: Band) -> tuple[int, Outli
     return place, Outline(known.label, corners, sum(areas), sum(perimeters))
 
 
-def _simple_rings(corners: Int, band: Band) -> Iterator[Ring]:
-    """Cut an open (n, 2) ring where it meets itself; close, measure and turn the pieces.
+def _loops(corners: Int, band: Band) -> Iterator[Int]:
+    """Cut an open (n, 2) ring where it meets itself.
 
     It meets itself where the background passes between two pixels of one object. Cut there, what
     the object encloses becomes a hole that touches the exterior in a point.
     """
+    codes = band.code(corners).tolist()
+    if len(set(codes)) == len(codes):
+        yield corners
+        return
     path: list[int] = []
     place: dict[int, int] = {}
     loops = []
-    for code in band.code(corners).tolist():
+    for code in codes:
         if code in place:
             begin = place[code]
             loops.append(path[begin:])
@@ -240,11 +268,8 @@ def _simple_rings(corners: Int, band: Band) -> Iterator[Ring]:
             place[code] = len(path)
             path.append(code)
     for loop in (*loops, path):
-        turn = loop.index(min(loop))
-        y, x = np.divmod([*loop[turn:], *loop[: turn + 1]], band.width + 1)
-        area = int((x[1:] * np.diff(y)).sum())
-        perimeter = int(np.abs(np.diff(x)).sum() + np.abs(np.diff(y)).sum())
-        yield np.stack((x, y), axis=1), area, perimeter
+        y, x = np.divmod(loop, band.width + 1)
+        yield np.stack((x, y), axis=1)
 
 
 def _rope(band: Band, walked: _Walks, begin: int, end: int, inner: bool) -> Rope:

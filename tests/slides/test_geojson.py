@@ -69,6 +69,7 @@ def test_drawn_again_it_is_the_mask(
     whole, cut = tmp_path / "whole.geojson", tmp_path / "cut.geojson"
     write_geojson(path, whole)
     monkeypatch.setattr(geojson, "_PIXELS_TRACED", pixels)
+    monkeypatch.setattr(geojson, "_LEAST_ROWS", 1)
     write_geojson(path, cut)
     assert cut.read_bytes() == whole.read_bytes()
     drawn = Image.new("L", (4 * 303, 4 * 211))
@@ -161,7 +162,7 @@ def test_killed_in_the_middle_it_leaves_nothing_under_its_name(tmp_path: Path, n
         """
         import sys, time
         from genselfdiff.slides import geojson
-        geojson._PIXELS_TRACED = 1
+        geojson._PIXELS_TRACED = geojson._LEAST_ROWS = 1
         push = geojson.OutlineTracer.push
         def slow(*arguments):
             time.sleep(0.01)
