@@ -1,11 +1,16 @@
 """Output files that appear whole or not at all."""
 
 import errno
+import fcntl
+import json
 import os
 import secrets
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
 
 from genselfdiff.errors import OutputError, one_line
 
@@ -13,6 +18,8 @@ _WRITE_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 )
 """What writing fails with; the error names no file then."""
+
+_LOCKED = (errno.EAGAIN, errno.EACCES)
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:
@@ -38,16 +45,12 @@ def atomic_file(target: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {one_line(error)}") from error
     try:
-        yield temporary
-        os.chmod(temporary, permissions)  # safetensors puts a private file in its place
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        unnamed = error.filename is None and error.errno in _WRITE_ERRORS
-        if not unnamed and error.filename != str(temporary):
-            raise
-        raise OutputError(f"{target}: cannot be written: {one_line(error)}") from error
+        with _failing_as(target, temporary):
+            yield temporary
+            os.chmod(temporary, permissions)  # safetensors puts a private file in its place
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -56,3 +59,179 @@ def write_text(target: str | Path, text: str) -> None:
     """Write ``text`` to ``target`` as UTF-8, whole or not at all."""
     with atomic_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+class ResumableFile:
+    """A file that appears whole or not at all, and that a later run goes on with.
+
+    It grows as ``.<name>.partial`` beside ``target``. With a ``purpose``, ``.<name>.journal`` tells
+    what is finished of it: lines of JSON, each with its CRC-32; the first is the purpose. If the
+    block raises or the process is killed, both stay for the next run with the same purpose.
+    Without one, and while nothing is recorded, nothing is left.
+
+    Use as a context manager; ``complete`` puts the file under its name.
+
+    Args:
+        target: the file.
+        purpose: what it is made of, as JSON can hold it; None: it cannot be resumed.
+        restart: forget what a run with another purpose has begun.
+
+    Attributes:
+        records: what earlier runs have recorded, the oldest first.
+        stream: open for writing, its end where the last record was made.
+
+    Raises:
+        OutputError: another process is writing the file, another purpose has begun it, the folder
+            is missing or not writable, or the disk is full.
+    """
+
+    def __init__(
+        self, target: str | Path, purpose: dict[str, Any] | None = None, *, restart: bool = False
+    ) -> None:
+        self.target = Path(target)
+        self.partial, self._journal = _working_files(self.target)
+        self._purpose = purpose if purpose is None else json.loads(json.dumps(purpose))
+        self._restart = restart
+        self._completed = False
+        self.records: list[dict[str, Any]] = []
+        self.stream: BinaryIO
+
+    def __enter__(self) -> "ResumableFile":
+        with _failing_as(self.target, self.partial, self._journal):
+            self.stream = self._open_locked()
+            try:
+                self._read_records()
+                end = self.records[-1]["end"] if self.records else 0
+                self.stream.truncate(end)
+                self.stream.seek(end)
+            except BaseException:
+                self.stream.close()
+                raise
+        return self
+
+    def record(self, entry: dict[str, Any]) -> None:
+        """Note that everything written so far is final, and ``entry`` with it.
+
+        Does nothing without a purpose.
+        """
+        if self._purpose is None:
+            return
+        with _failing_as(self.target, self.partial, self._journal):
+            self.stream.flush()
+            os.fdatasync(self.stream.fileno())
+            entry = entry | {"end": self.stream.tell()}
+            lines = [] if self.records else [_line({"purpose": self._purpose})]
+            with open(self._journal, "ab") as journal:
+                journal.write(b"".join([*lines, _line(entry)]))
+                journal.flush()
+                os.fdatasync(journal.fileno())
+            self.records.append(entry)
+
+    def complete(self) -> None:
+        """Sync the file and give it its name; the block must write no more."""
+        with _failing_as(self.target, self.partial, self._journal):
+            self.stream.flush()
+            os.fsync(self.stream.fileno())
+            os.replace(self.partial, self.target)
+            self._completed = True
+            self._journal.unlink(missing_ok=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self.records and not self._completed:
+            self._journal.unlink(missing_ok=True)
+            self.partial.unlink(missing_ok=True)
+        with suppress(OSError):  # closing tries once more to write what did not fit
+            self.stream.close()
+        if isinstance(error, OSError):
+            with _failing_as(self.target, self.partial, self._journal):
+                raise error
+
+    def _open_locked(self) -> BinaryIO:
+        while True:
+            stream = open(os.open(self.partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b")  # noqa: SIM115
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in _LOCKED:
+                    stream.close()
+                    raise OutputError(
+                        f"{self.target}: another run is writing it: wait for that, or name another"
+                        " file"
+                    ) from error
+                # Some network file systems have no locks: there the user has to take care.
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(stream.fileno()), self.partial.stat()):
+                    return stream
+            stream.close()  # completed or removed by the run that held it
+
+    def _read_records(self) -> None:
+        begun, records = _read_journal(self._journal)
+        if begun is not None and begun != self._purpose and not self._restart:
+            raise OutputError(
+                f"{self.target}: {begun_otherwise(begun, self._purpose)}: repeat that command to"
+                " go on with it, or use --overwrite to start anew"
+            )
+        size = os.fstat(self.stream.fileno()).st_size
+        if begun is not None and begun == self._purpose:
+            # After a power failure the journal can be ahead of the data.
+            self.records = [entry for entry in records if entry["end"] <= size]
+        lines = [_line({"purpose": begun}), *map(_line, self.records)] if self.records else []
+        with suppress(FileNotFoundError), open(self._journal, "r+b") as journal:
+            journal.truncate(sum(map(len, lines)))
+
+
+def unfinished(target: str | Path) -> dict[str, Any] | None:
+    """Return the purpose of a ``ResumableFile`` that was begun and not completed."""
+    return _read_journal(_working_files(Path(target))[1])[0]
+
+
+def begun_otherwise(begun: dict[str, Any], wanted: dict[str, Any] | None) -> str:
+    """Say in what two purposes differ."""
+    wanted = wanted or {}
+    differences = [
+        f"{key} {begun.get(key)} instead of {wanted.get(key)}"
+        for key in sorted(begun.keys() | wanted.keys())
+        if begun.get(key) != wanted.get(key)
+    ]
+    return f"was begun with {', '.join(differences)}"
+
+
+def _working_files(target: Path) -> tuple[Path, Path]:
+    return (
+        target.parent / f".{target.name}.partial",
+        target.parent / f".{target.name}.journal",
+    )
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    text = json.dumps(entry, sort_keys=True).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _read_journal(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """Purpose and records; what follows an incomplete or damaged line does not count."""
+    entries: list[dict[str, Any]] = []
+    with suppress(OSError, ValueError), path.open("rb") as journal:
+        for line in journal:
+            checksum, text = line.rstrip(b"\n").split(b" ", 1)
+            if not line.endswith(b"\n") or int(checksum, 16) != zlib.crc32(text):
+                break
+            entries.append(json.loads(text))
+    return (entries[0]["purpose"], entries[1:]) if entries else (None, [])
+
+
+@contextmanager
+def _failing_as(target: Path, *temporary: Path) -> Iterator[None]:
+    """Turn what writing fails with into an OutputError that names ``target``."""
+    try:
+        yield
+    except OSError as error:
+        unnamed = error.filename is None and error.errno in _WRITE_ERRORS
+        if isinstance(error, OutputError) or not (unnamed or error.filename in map(str, temporary)):
+            raise
+        raise OutputError(f"{target}: cannot be written: {one_line(error)}") from error

@@ -67,6 +67,11 @@ Examples:
     help="Also write the objects as polygons for QuPath, beside the mask as .geojson.",
 )
 @min_area
+@click.option(
+    "--probabilities",
+    is_flag=True,
+    help="Also write the probability of each class, 0 to 255, beside the mask.",
+)
 @click.option("--tile-size", type=int, help="Side of the tiles in pixels; default: the model's.")
 @click.option(
     "--overlap",
@@ -115,6 +120,7 @@ def segment(
     overlay_to: Path | None,
     geojson: bool,
     min_area: float,
+    probabilities: bool,
     tile_size: int | None,
     overlap: float,
     region: tuple[int, int, int, int] | None,
@@ -130,7 +136,8 @@ def segment(
 
     SLIDE is an SVS, OME-TIFF, TIFF, PNG or JPEG file, or with OpenSlide installed one of MIRAX,
     NDPI, SCN, BIF, or a folder of them. A mask is a tiled,
-    pyramidal TIFF with the size and resolution of the slide and a colour for each class.
+    pyramidal TIFF with the size and resolution of the slide and a colour for each class. What was
+    interrupted goes on when the same command is given again; finished masks are not made again.
     """
     keep_freed_memory()
     plan = plan_outputs(slides, output)
@@ -149,6 +156,7 @@ def segment(
         overlay=overlay_to or overlay,
         geojson=geojson,
         min_area=min_area,
+        probabilities=probabilities,
         tile_size=tile_size,
         overlap=overlap,
         region=region,

@@ -18,8 +18,8 @@ from genselfdiff.data import Pair, find_pairs, inspect_masks, load_pair
 from genselfdiff.errors import InputError
 from genselfdiff.evaluation.metrics import Float64, Int64, confusion, dice, iou
 from genselfdiff.files import write_text
-from genselfdiff.inference.engine import find_model, model_view
-from genselfdiff.inference.model_file import LoadedModel
+from genselfdiff.inference.layout import model_view
+from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor
 from genselfdiff.inference.resample import labels_of, resize
 from genselfdiff.inference.tile_grid import TileGrid

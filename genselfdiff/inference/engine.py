@@ -5,42 +5,38 @@ model -> blended rows -> the slide's own resolution -> class of each pixel -> ma
 """
 
 import logging
-import os
 import time
-from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from genselfdiff.errors import InputError, ModelError, OutputError
-from genselfdiff.files import refuse_existing
-from genselfdiff.inference.model_file import LoadedModel, ModelInfo, load_model
+from genselfdiff.errors import InputError
+from genselfdiff.files import unfinished
+from genselfdiff.inference.job import MACHINE, Job, is_same_work, requested
+from genselfdiff.inference.layout import Layout, lay_out
+from genselfdiff.inference.model_file import LoadedModel, ModelInfo, find_model
+from genselfdiff.inference.options import Options
+from genselfdiff.inference.output_files import OutputFiles, refuse_inputs
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor, read_ahead
-from genselfdiff.inference.resample import RowResizer, labels_of
-from genselfdiff.inference.tile_grid import TileGrid
+from genselfdiff.inference.resample import labels_of
 from genselfdiff.slides import (
+    MaskReader,
     MaskWriter,
-    ScaledView,
+    ProbabilityWriter,
     Slide,
-    TissueMap,
-    is_own_mask,
     open_slide,
     write_geojson,
     write_overlay,
 )
-from genselfdiff.slides.geojson import check_min_area
-from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, SAME_SCALE, agree
-from genselfdiff.slides.scaled_view import check_window
 
 logger = logging.getLogger("genselfdiff")
 
-MASK_SUFFIXES = (".tif", ".tiff")
-OVERLAY_SUFFIXES = (".png",)
 READ_AHEAD = 4
 """Batches that wait between the reader and the model."""
 BATCH_SIZES = {"cpu": 1, "cuda": 8, "mps": 4}
@@ -54,13 +50,12 @@ class SegmentResult:
     pixel, ``scale`` the model's pixel size in pixels of the slide, ``tiles`` those predicted,
     ``skipped`` those without tissue, ``pixels`` the mask's pixels of each class, of a slide of
     which only a region was predicted those in the region; ``objects`` the number of objects of
-    each class in ``geojson``.
+    each class in the GeoJSON, if it was made now. ``finished_before`` says that an earlier run has
+    made the mask.
     """
 
     slide: Path
-    output: Path
-    overlay: Path | None
-    geojson: Path | None
+    files: OutputFiles
     width: int
     height: int
     mpp: float | None
@@ -72,6 +67,7 @@ class SegmentResult:
     precision: str
     pixels: dict[str, int]
     objects: dict[str, int] | None
+    finished_before: bool
 
     @property
     def areas(self) -> dict[str, float] | None:
@@ -83,19 +79,25 @@ class SegmentResult:
     def summary(self) -> str:
         """A few lines for people: files, sizes, speed, and how much there is of each class."""
         total = sum(self.pixels.values())
+        work = (
+            "finished before by the same slide, model and settings"
+            if self.finished_before
+            else f"in {self.seconds:.1f} s, {total / 1e6 / self.seconds:.2f} Mpx/s"
+        )
         lines = [
-            f"{self.output}: {self.width} x {self.height} pixels, {self.tiles} tiles"
-            f" ({self.skipped} without tissue skipped) in {self.seconds:.1f} s,"
-            f" {total / 1e6 / self.seconds:.2f} Mpx/s on {self.device} in {self.precision}"
+            f"{self.files.mask}: {self.width} x {self.height} pixels, {self.tiles} tiles"
+            f" ({self.skipped} without tissue skipped) {work} on {self.device} in {self.precision}"
         ]
         for name, count in self.pixels.items():
             area = f", {self.areas[name]:.3f} mm2" if self.areas is not None else ""
             lines.append(f"  {name}: {100 * count / total:.2f} %{area}")
-        if self.overlay is not None:
-            lines.append(f"{self.overlay}: overlay")
+        if self.files.overlay is not None:
+            lines.append(f"{self.files.overlay}: overlay")
+        if self.files.probabilities is not None:
+            lines.append(f"{self.files.probabilities}: probabilities")
         if self.objects is not None:
             counts = ", ".join(f"{count} {name}" for name, count in self.objects.items())
-            lines.append(f"{self.geojson}: objects: {counts}")
+            lines.append(f"{self.files.geojson}: objects: {counts}")
         return "\n".join(lines)
 
 
@@ -104,286 +106,244 @@ def segment(
     output: str | Path,
     model: Predictor | LoadedModel | str | Path | None = None,
     *,
-    mpp: float | None = None,
-    overlay: str | Path | bool | None = None,
-    geojson: bool = False,
-    min_area: float = 0.0,
-    tile_size: int | None = None,
-    overlap: float = 0.25,
-    region: tuple[int, int, int, int] | None = None,
-    batch_size: int | None = None,
     device: str | None = None,
     precision: str = "auto",
-    tissue: bool | str | Path = True,
     overwrite: bool = False,
     progress: bool | None = None,
+    **options: Any,
 ) -> SegmentResult:
     """Segment ``slide`` into the mask ``output``, a tiled pyramidal TIFF of class indices.
 
-    The mask has the slide's size and pixel size, and its classes' colours as a palette.
+    The mask has the slide's size and pixel size, and its classes' colours as a palette. A run that
+    was killed goes on where it was when it is called again with the same arguments, and leaves the
+    same files; a mask that is finished is not made again.
 
     Args:
         slide: SVS, OME-TIFF, pyramidal or plain TIFF, PNG or JPEG.
         output: where the mask goes, a .tif or .tiff; appears whole or not at all.
         model: a model, or the file of one; None: the file that GSD_MODEL names. A ``Predictor``
             brings its precision along.
-        mpp: micrometres per pixel of the slide, where its file does not tell or is wrong.
-        overlay: a .png of the slide with the classes laid over it; True: beside the mask.
-        geojson: also write the mask's objects beside it as .geojson; see ``write_geojson``.
-        min_area: of objects and holes in the GeoJSON, in um2, or in pixels without mpp.
-        tile_size: side of the tiles in pixels at the model's resolution; None: the model's.
-        overlap: fraction of a tile shared with its neighbour, 0 to 0.5.
-        region: (x, y, width, height) in level-0 pixels of what is predicted; there the mask is that
-            of the whole slide, elsewhere class 0. None: the whole slide.
-        batch_size: tiles predicted at once; None: what suits the device.
         device: "cpu", "cuda", "cuda:1", "mps"; None: the best there is. A model that is already
             loaded stays on its device.
         precision: "auto", "float32" or "bfloat16"; see ``Predictor``.
-        tissue: leave tiles without tissue to class 0; a file: an image of the whole slide, of any
-            size, that is not 0 where tissue is; False: predict everything.
-        overwrite: replace files that exist.
+        overwrite: replace files that exist, and what a killed run with other arguments has left.
         progress: show a progress bar on stderr; None: only on a terminal.
+        **options: the fields of ``Options``.
 
     Raises:
         InputError: the slide cannot be read, is a mask of ours, has no mpp where one is needed, or
             an option is out of range.
         ModelError: there is no model, or it is not one of ours.
-        OutputError: a file to write exists, is an input or cannot be written.
+        OutputError: a file to write exists, is an input or cannot be written; or another run works
+            on it, or was killed when it did so with other arguments.
     """
-    begin = time.perf_counter()
-    path = Path(slide)
-    files = output_files(Path(output), overlay, geojson)
-    check_min_area(min_area)
+    chosen = Options(**options)
     predictor = (
         model if isinstance(model, Predictor) else Predictor(find_model(model, device), precision)
     )
-    loaded, info = predictor.model, predictor.model.info
-    given = [] if isinstance(tissue, bool) else [Path(tissue)]
-    refuse_inputs(files.all(), [path, loaded.path, *given])
-    _check_target(files.mask, MASK_SUFFIXES, overwrite)
-    if files.overlay is not None:
-        _check_target(files.overlay, OVERLAY_SUFFIXES, overwrite)
-    if files.geojson is not None:
-        refuse_existing(files.geojson, overwrite)
-    batch_size = tiles_at_once(loaded, batch_size)
-
-    with open_slide(path, mpp=mpp) as source:
-        view, grid, resizer = lay_out(source, info, tile_size, overlap, region, tissue)
-        predictor.choose_precision(grid.sample(view, COMPARED_TILES))
-        bar = tqdm(
-            total=grid.tiles,
-            desc=path.name,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} tiles"
-            " [{elapsed}, {remaining} left{postfix}]",
-            disable=None if progress is None else not progress,
-        )
-        with (
-            bar,
-            MaskWriter(
-                files.mask,
-                width=source.width,
-                height=source.height,
-                mpp=source.mpp,
-                palette=list(info.colors),
-                class_names=list(info.classes),
-                window=region,
-            ) as writer,
-            read_ahead(lambda: grid.read(view, batch_size), READ_AHEAD) as batches,
-            predictor.predict_ahead(batches) as predicted,
-        ):
-            rows = grid.blend(predicted, len(info.classes), bar)
-            counts = _write(writer, rows, resizer, bar)
-        if files.overlay is not None:
-            write_overlay(source, files.mask, files.overlay, list(info.colors))
-        objects = (
-            write_geojson(files.mask, files.geojson, min_area=min_area, overwrite=overwrite)
-            if files.geojson is not None
-            else None
-        )
-        return SegmentResult(
-            slide=path,
-            output=files.mask,
-            overlay=files.overlay,
-            geojson=files.geojson,
-            width=source.width,
-            height=source.height,
-            mpp=source.mpp,
-            scale=view.scale,
-            tiles=grid.tiles,
-            skipped=grid.skipped,
-            seconds=time.perf_counter() - begin,
-            device=str(loaded.device),
-            precision=predictor.precision,
-            pixels={name: counts[index] for index, name in enumerate(info.classes)},
-            objects=objects,
-        )
-
-
-def tiles_at_once(model: LoadedModel, batch_size: int | None) -> int:
-    """``batch_size``, or what suits the model's device; InputError if it is below 1."""
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch size {batch_size} must be at least 1")
-    return batch_size or BATCH_SIZES[model.device.type]
-
-
-def lay_out(
-    slide: Slide,
-    info: ModelInfo,
-    tile_size: int | None,
-    overlap: float,
-    region: tuple[int, int, int, int] | None,
-    tissue: bool | str | Path,
-) -> tuple[ScaledView, TileGrid, RowResizer]:
-    """What a model sees of a slide, the tiles it predicts, and the way back to level 0.
-
-    Arguments and errors are those of ``segment``.
-    """
-    if is_own_mask(slide.path):
-        raise InputError(f"{slide.path}: is a mask that gsd has written: name the slide it is of")
-    view, scale = model_view(slide, info.mpp)
-    if region is not None:
-        _check_region(slide, region)
-    size = (slide.height, slide.width)
-    resizer = RowResizer((view.height, view.width), size, scale, region)
-    tile_size = info.tile_size if tile_size is None else tile_size
-    grid = TileGrid.of(view, tile_size, overlap, resizer.rows, resizer.columns)
-    if tissue:
-        seen = None if region is None else grid.window(scale)
-        mask_file = None if isinstance(tissue, bool) else tissue
-        grid = grid.on_tissue(TissueMap(slide, window=seen, mask_file=mask_file), scale)
-        if not grid.tiles:
-            logger.warning(
-                "%s: no tissue found: the mask is all %s; --no-tissue predicts everywhere",
-                slide.path,
-                info.classes[0],
-            )
-    return view, grid, resizer
-
-
-def _check_region(slide: Slide, region: tuple[int, int, int, int]) -> None:
-    x, y, width, height = region
-    try:
-        check_window(x, y, width, height, slide.width, slide.height)
-    except ValueError as error:
-        raise InputError(
-            f"{slide.path}: the region {x},{y},{width},{height} is not inside its {slide.width} x"
-            f" {slide.height} pixels: --region takes x,y,width,height in pixels of level 0"
-        ) from error
-
-
-def find_model(
-    model: LoadedModel | str | Path | None = None, device: str | None = None
-) -> LoadedModel:
-    """``model`` itself, or loaded from the file it names, or from the one that GSD_MODEL names.
-
-    Raises:
-        ModelError: there is none, or it is not one of ours.
-    """
-    if isinstance(model, LoadedModel):
-        return model
-    named = model or os.environ.get("GSD_MODEL")
-    if not named:
-        raise ModelError(
-            "no model: give --model FILE or set GSD_MODEL; 'gsd train finetune' trains one and"
-            " 'gsd export RUN -o model.ts' writes its file"
-        )
-    return load_model(named, device)
-
-
-def model_view(slide: Slide, mpp: float | None) -> tuple[ScaledView, float]:
-    """The slide as a model of ``mpp`` wants it, and that view's pixel size in slide pixels.
-
-    Warns if the slide's resolution, as the caller gave it, is not what its file says.
-
-    Raises:
-        InputError: the slide has no resolution, but the model needs one.
-    """
-    given, stored = slide.mpp, slide.stored_mpp
-    if given is not None and stored is not None and not agree(given, stored, SAME_SCALE):
-        logger.warning(
-            "%s: its file says %g um/px, but %g was given and is used: check --mpp",
-            slide.path,
-            stored,
-            given,
-        )
-    if mpp is None or (given is not None and agree(mpp, given, SAME_SCALE)):
-        return slide.at_mpp(None), 1.0
-    view = slide.at_mpp(mpp)
-    if given is not None and given > BLURRED_ENLARGEMENT * mpp:
-        logger.warning(
-            "%s: %g um/px is coarser than the model's %g: enlarged, it will be blurred",
-            slide.path,
-            given,
-            mpp,
-        )
-    return view, view.scale
-
-
-class OutputFiles(NamedTuple):
-    """What ``segment`` writes: the mask, and what is wanted beside it."""
-
-    mask: Path
-    overlay: Path | None
-    geojson: Path | None
-
-    def all(self) -> list[Path]:
-        """Those that are written."""
-        return [path for path in self if path is not None]
-
-
-def output_files(mask: Path, overlay: str | Path | bool | None, geojson: bool) -> OutputFiles:
-    """Name the files that ``segment`` writes, from its arguments."""
-    if overlay is True:
-        overlay = mask.with_name(f"{mask.stem}_overlay.png")
-    return OutputFiles(
-        mask,
-        Path(overlay) if overlay else None,
-        mask.with_suffix(".geojson") if geojson else None,
+    return segment_slide(
+        Path(slide), Path(output), predictor, chosen, overwrite=overwrite, progress=progress
     )
 
 
-def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise OutputError if an output is a file that is also read, by this or another name."""
-    read = {mark for path in inputs for mark in _marks(path)}
-    for output in outputs:
-        if not read.isdisjoint(_marks(output)):
-            raise OutputError(f"{output}: is an input of this run: name another file")
+def segment_slide(
+    path: Path,
+    output: Path,
+    predictor: Predictor,
+    options: Options,
+    *,
+    overwrite: bool,
+    progress: bool | None,
+) -> SegmentResult:
+    """Do what ``segment`` does."""
+    begin = time.perf_counter()
+    files = OutputFiles.of(output, options)
+    given = [] if isinstance(options.tissue, bool) else [Path(options.tissue)]
+    refuse_inputs(files.all(), [path, predictor.model.path, *given])
+    files.check()
+    request = requested(path, predictor, options)
+    done = None if overwrite else finished(files)
+    before = done is not None and is_same_work(done["job"], request)
+    with open_slide(path, mpp=options.mpp) as source:
+        if done is None or not before:
+            done = make_mask(source, files, predictor, options, request, overwrite, progress)
+        objects = write_beside(source, files, predictor.model.info, options, keep=before)
+        return SegmentResult(
+            slide=path,
+            files=files,
+            width=source.width,
+            height=source.height,
+            mpp=source.mpp,
+            scale=done["scale"],
+            tiles=done["tiles"],
+            skipped=done["skipped"],
+            seconds=time.perf_counter() - begin,
+            device=done["job"]["device"],
+            precision=done["job"]["precision"],
+            pixels=dict(zip(done["classes"], done["pixels"], strict=True)),
+            objects=objects,
+            finished_before=before,
+        )
 
 
-def _marks(path: Path) -> set[Hashable]:
-    """Where a path leads, and which file is there: one file can have several names."""
-    marks: set[Hashable] = {os.path.realpath(path)}
-    if path.exists():
-        status = path.stat()
-        marks.add((status.st_dev, status.st_ino))
-    return marks
+def finished(files: OutputFiles) -> dict[str, Any] | None:
+    """What a mask that is there tells of how it was made; None: it is not, or tells nothing."""
+    if files.probabilities is not None and not files.probabilities.is_file():
+        return None
+    try:
+        with MaskReader(files.mask) as reader:
+            return reader.description if "job" in reader.description else None
+    except InputError:
+        return None
 
 
-def _check_target(target: Path, suffixes: Sequence[str], overwrite: bool) -> None:
-    if not target.parent.is_dir():
-        raise OutputError(f"{target}: the folder {target.parent} does not exist: create it first")
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder: name a file")
-    if target.suffix.lower() not in suffixes:
-        raise OutputError(f"{target}: must end in {' or '.join(suffixes)}: name it so")
-    refuse_existing(target, overwrite)
+def make_mask(
+    source: Slide,
+    files: OutputFiles,
+    predictor: Predictor,
+    options: Options,
+    request: Job,
+    overwrite: bool,
+    progress: bool | None,
+) -> dict[str, Any]:
+    """Predict a slide into its mask, or what a killed run has left to do; return what it tells."""
+    begun = unfinished(files.mask)
+    goes_on = begun is not None and is_same_work(begun, request)
+    if not overwrite:
+        files.refuse_existing(but_probabilities=goes_on)
+    layout = lay_out(source, predictor.model.info, options)
+    if begun is not None and goes_on:
+        predictor.obey(begun["precision"], begun["threads"])
+        job = begun | {key: request[key] for key in MACHINE}
+    else:
+        job = choose(request, predictor, layout)
+    told = {
+        "tiles": layout.grid.tiles,
+        "skipped": layout.grid.skipped,
+        "scale": layout.scale,
+        "job": job,
+    }
+    predict(source, layout, predictor, files, told, job, restart=overwrite, progress=progress)
+    done = finished(files)
+    assert done is not None
+    return done
+
+
+def choose(request: Job, predictor: Predictor, layout: Layout) -> Job:
+    """Choose what ``request`` leaves open, for this slide."""
+    predictor.choose_precision(layout.grid.sample(layout.view, COMPARED_TILES))
+    device = predictor.model.device.type
+    return request | {
+        "precision": predictor.precision,
+        "threads": predictor.threads,
+        "batch size": request["batch size"] or BATCH_SIZES[device],
+    }
+
+
+def predict(
+    source: Slide,
+    layout: Layout,
+    predictor: Predictor,
+    files: OutputFiles,
+    told: dict[str, Any],
+    purpose: dict[str, Any],
+    *,
+    restart: bool,
+    progress: bool | None,
+) -> None:
+    """Predict what ``layout`` shows into the mask and, if it is named, the file of probabilities.
+
+    Args:
+        told: what the mask's description shall say.
+        purpose, restart: see ``PyramidWriter``.
+    """
+    info = predictor.model.info
+    shape: dict[str, Any] = {
+        "width": source.width,
+        "height": source.height,
+        "mpp": source.mpp,
+        "window": layout.window,
+        "purpose": purpose,
+        "restart": restart,
+    }
+    try:
+        with ExitStack() as stack:
+            # The mask is entered first and completed last: where it is, the other is.
+            mask = stack.enter_context(
+                MaskWriter(
+                    files.mask,
+                    palette=list(info.colors),
+                    class_names=list(info.classes),
+                    description=told,
+                    **shape,
+                )
+            )
+            sinks: list[_Sink] = [(mask, lambda band: mask.write_rows(labels_of(band)))]
+            if files.probabilities is not None and (restart or not files.probabilities.exists()):
+                writer = ProbabilityWriter(files.probabilities, class_names=info.classes, **shape)
+                sinks.append((stack.enter_context(writer), writer.write_rows))
+            _write(sinks, source.path.name, layout, predictor, purpose["batch size"], progress)
+    except BaseException:
+        if unfinished(files.mask) is not None:
+            logger.info("%s: what is finished is kept: the same command goes on", files.mask)
+        raise
+
+
+_Sink = tuple[MaskWriter | ProbabilityWriter, Callable[[NDArray[np.float32]], None]]
+"""A file, and what adds (classes, rows, width) probabilities to it."""
 
 
 def _write(
-    writer: MaskWriter,
-    rows: Iterator[NDArray[np.float32]],
-    resizer: RowResizer,
-    bar: "tqdm[NoReturn]",
-) -> Counter[int]:
-    """Write the mask's rows as they become final; count its pixels of each class."""
-    begin = time.perf_counter()
-    counts: Counter[int] = Counter()
-    for finished in rows:
-        for band in resizer.push(finished):
-            labels = labels_of(band)
-            for index in range(len(band)):
-                counts[index] += int(np.count_nonzero(labels == index))
-            writer.write_rows(labels)
-        speed = counts.total() / 1e6 / (time.perf_counter() - begin)
-        bar.set_postfix_str(f"{speed:.1f} Mpx/s", refresh=False)
-    return counts
+    sinks: list[_Sink],
+    name: str,
+    layout: Layout,
+    predictor: Predictor,
+    batch_size: int,
+    progress: bool | None,
+) -> None:
+    """Write the rows that are missing as they become final."""
+    row, height = min(writer.rows_written for writer, _ in sinks), layout.window[3]
+    if row == height:
+        return
+    rest = layout.rows(row, height) if row else layout
+    if row:
+        logger.info("%s: goes on at row %d of %d", sinks[0][0].path, row, height)
+    bar = tqdm(
+        total=layout.grid.tiles,
+        initial=layout.grid.tiles - rest.grid.tiles,
+        desc=name,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} tiles"
+        " [{elapsed}, {remaining} left{postfix}]",
+        disable=None if progress is None else not progress,
+    )
+    begin, pixels = time.perf_counter(), 0
+    with (
+        bar,
+        read_ahead(lambda: rest.grid.read(rest.view, batch_size), READ_AHEAD) as batches,
+        predictor.predict_ahead(batches) as predicted,
+    ):
+        for finished_rows in rest.grid.blend(predicted, len(predictor.model.info.classes), bar):
+            for band in rest.resizer.push(finished_rows):
+                for writer, write in sinks:
+                    # One of them may have got further than the other before the run was killed.
+                    ahead = max(writer.rows_written - row, 0)
+                    if ahead < band.shape[1]:
+                        write(band[:, ahead:])
+                row += band.shape[1]
+                pixels += band[0].size
+            speed = pixels / 1e6 / (time.perf_counter() - begin)
+            bar.set_postfix_str(f"{speed:.1f} Mpx/s", refresh=False)
+
+
+def write_beside(
+    source: Slide, files: OutputFiles, info: ModelInfo, options: Options, *, keep: bool
+) -> dict[str, int] | None:
+    """Write what is wanted beside a mask; return the number of objects of each class.
+
+    Files that are there are kept with ``keep``, else replaced.
+    """
+    if files.overlay is not None and not (keep and files.overlay.exists()):
+        write_overlay(source, files.mask, files.overlay, list(info.colors))
+    if files.geojson is not None and not (keep and files.geojson.exists()):
+        return write_geojson(files.mask, files.geojson, min_area=options.min_area, overwrite=True)
+    return None

@@ -5,12 +5,16 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from genselfdiff.inference.engine import READ_AHEAD, find_model, lay_out, tiles_at_once
-from genselfdiff.inference.model_file import LoadedModel
-from genselfdiff.inference.predictor import COMPARED_TILES, MAX_WORKERS, Predictor
+from genselfdiff.inference.engine import READ_AHEAD, choose
+from genselfdiff.inference.job import requested
+from genselfdiff.inference.layout import Layout, lay_out
+from genselfdiff.inference.model_file import LoadedModel, find_model
+from genselfdiff.inference.options import Options
+from genselfdiff.inference.predictor import MAX_WORKERS, Predictor
 from genselfdiff.inference.resample import BAND, RowResizer, labels_of
 from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.slides import ScaledView, open_slide
@@ -62,14 +66,9 @@ def estimate(
     slide: str | Path,
     model: Predictor | LoadedModel | str | Path | None = None,
     *,
-    mpp: float | None = None,
-    tile_size: int | None = None,
-    overlap: float = 0.25,
-    region: tuple[int, int, int, int] | None = None,
-    batch_size: int | None = None,
     device: str | None = None,
     precision: str = "auto",
-    tissue: bool | str | Path = True,
+    **options: Any,
 ) -> Estimate:
     """Tell what ``segment`` would do with the same arguments, and what it would take.
 
@@ -82,20 +81,23 @@ def estimate(
     predictor = (
         model if isinstance(model, Predictor) else Predictor(find_model(model, device), precision)
     )
-    loaded = predictor.model
-    batch_size = tiles_at_once(loaded, batch_size)
-    with open_slide(slide, mpp=mpp) as source:
-        view, grid, resizer = lay_out(source, loaded.info, tile_size, overlap, region, tissue)
-        predictor.choose_precision(grid.sample(view, COMPARED_TILES))
-        classes, rows = len(loaded.info.classes), source.height if region is None else region[3]
-        columns = source.width if region is None else region[2]
+    return estimate_slide(Path(slide), predictor, Options(**options))
+
+
+def estimate_slide(path: Path, predictor: Predictor, options: Options) -> Estimate:
+    """Do what ``estimate`` does."""
+    with open_slide(path, mpp=options.mpp) as source:
+        layout = lay_out(source, predictor.model.info, options)
+        view, grid, (_, _, columns, rows) = layout.view, layout.grid, layout.window
+        job = choose(requested(path, predictor, options), predictor, layout)
+        classes = len(predictor.model.info.classes)
         per_tile = _seconds_per_tile(predictor, grid, view)
         seconds = grid.tiles * per_tile + rows * _seconds_per_row(classes, columns)
         memory = _peak_so_far() + source.memory_bound()
-        memory += _held_bytes(grid, resizer, classes, columns, batch_size)
+        memory += _held_bytes(layout, classes, job["batch size"])
         level = source.levels[view.level]
         return Estimate(
-            slide=Path(slide),
+            slide=path,
             width=source.width,
             height=source.height,
             mpp=source.mpp,
@@ -106,8 +108,8 @@ def estimate(
             skipped=grid.skipped,
             memory=memory,
             seconds=seconds,
-            device=str(loaded.device),
-            precision=predictor.precision,
+            device=job["device"],
+            precision=job["precision"],
         )
 
 
@@ -141,12 +143,11 @@ def _peak_so_far() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _held_bytes(
-    grid: TileGrid, resizer: RowResizer, classes: int, columns: int, batch_size: int
-) -> int:
+def _held_bytes(layout: Layout, classes: int, batch_size: int) -> int:
     """Of what the engine holds beside the model: see ``segment``."""
+    grid, columns = layout.grid, layout.window[2]
     tile = grid.rows.tile * grid.columns.tile
-    width = len(resizer.columns) + 2 * grid.columns.tile
+    width = len(layout.resizer.columns) + 2 * grid.columns.tile
     blended = 3 * 4 * classes * grid.rows.tile * width  # canvas, rows moved up, rows with the last
     level0 = (2 * 4 * classes * BAND + 3 * 2 * _MASK_TILE) * (columns + 2 * _MASK_TILE)
     waiting = 3 * (READ_AHEAD + 2) + (3 + 4 * classes) * (2 * MAX_WORKERS + 2)

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from genselfdiff.errors import GsdError, InputError, OutputError, one_line
-from genselfdiff.inference.engine import (
+from genselfdiff.inference.engine import SegmentResult, segment_slide
+from genselfdiff.inference.estimate import Estimate, estimate_slide
+from genselfdiff.inference.model_file import LoadedModel, find_model
+from genselfdiff.inference.options import Options
+from genselfdiff.inference.output_files import (
     MASK_SUFFIXES,
-    SegmentResult,
-    find_model,
-    output_files,
+    OutputFiles,
+    every_file,
     refuse_inputs,
-    segment,
 )
-from genselfdiff.inference.estimate import Estimate, estimate
-from genselfdiff.inference.model_file import LoadedModel
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.slides import find_slides, is_own_mask
-from genselfdiff.slides.resolution import check_mpp
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,7 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path) -> Plan:
     if not to_folder and (is_named_mask or output.exists()):
         raise OutputError(f"{output}: is the name of a file: for several slides name a folder")
     masks = {path: output / f"{path.stem}_mask.tif" for path in paths.values()}
-    written = {
-        _real(file) for mask in masks.values() for file in output_files(mask, True, True).all()
-    }
+    written = {_real(file) for mask in masks.values() for file in every_file(mask)}
     written -= {_real(slide) for slide in slides}
     taken: dict[Path, Path] = {}
     for real, path in paths.items():
@@ -104,10 +101,6 @@ def segment_all(
     *,
     device: str | None = None,
     precision: str = "auto",
-    mpp: float | None = None,
-    overlay: str | Path | bool | None = None,
-    geojson: bool = False,
-    min_area: float = 0.0,
     overwrite: bool = False,
     progress: bool | None = None,
     dry_run: bool = False,
@@ -117,22 +110,18 @@ def segment_all(
 
     Args:
         plan: see ``plan_outputs``.
-        model, device, precision, mpp: as for ``segment``; the model is loaded once.
-        overlay, geojson, min_area, overwrite, progress: as for ``segment``.
+        model, device, precision: as for ``segment``; the model is loaded once.
+        overwrite, progress, **options: as for ``segment``.
         dry_run: ``estimate`` each slide instead; nothing is written.
-        **options: handed to ``segment`` or ``estimate``.
 
     Raises:
-        InputError: ``mpp`` is out of range.
+        InputError: an option is out of range.
         ModelError: there is no model, or it is not one of ours.
         OutputError: the folder cannot be made, or an output is an input.
     """
-    if mpp is not None:
-        check_mpp(mpp)
+    chosen = Options(**options)
     predictor = Predictor(find_model(model, device), precision)
-    outputs = [
-        file for _, mask in plan.pairs for file in output_files(mask, overlay, geojson).all()
-    ]
+    outputs = [file for _, mask in plan.pairs for file in OutputFiles.of(mask, chosen).all()]
     refuse_inputs(outputs, [predictor.model.path, *(slide for slide, _ in plan.pairs)])
     if plan.folder is not None and not dry_run:
         try:
@@ -143,16 +132,10 @@ def segment_all(
         try:
             result: SegmentResult | Estimate
             if dry_run:
-                result = estimate(slide, predictor, mpp=mpp, **options)
+                result = estimate_slide(slide, predictor, chosen)
             else:
-                files: dict[str, Any] = {
-                    "overlay": overlay,
-                    "geojson": geojson,
-                    "min_area": min_area,
-                    "overwrite": overwrite,
-                }
-                result = segment(
-                    slide, mask, predictor, mpp=mpp, progress=progress, **files, **options
+                result = segment_slide(
+                    slide, mask, predictor, chosen, overwrite=overwrite, progress=progress
                 )
             outcome = Outcome(slide, result=result)
         except GsdError as error:

@@ -7,6 +7,7 @@ of ``ModelInfo``.
 
 import json
 import math
+import os
 import warnings
 import zipfile
 from dataclasses import asdict, dataclass, field, fields
@@ -301,6 +302,25 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Lo
             operation.check_scripted(chosen)
     module.eval()
     return LoadedModel(path, info, chosen, module)
+
+
+def find_model(
+    model: LoadedModel | str | Path | None = None, device: str | None = None
+) -> LoadedModel:
+    """``model`` itself, or loaded from the file it names, or from the one that GSD_MODEL names.
+
+    Raises:
+        ModelError: there is none, or it is not one of ours.
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    named = model or os.environ.get("GSD_MODEL")
+    if not named:
+        raise ModelError(
+            "no model: give --model FILE or set GSD_MODEL; 'gsd train finetune' trains one and"
+            " 'gsd export RUN -o model.ts' writes its file"
+        )
+    return load_model(named, device)
 
 
 def read_info(path: str | Path) -> ModelInfo:

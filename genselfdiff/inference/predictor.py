@@ -41,6 +41,7 @@ class Predictor:
             ``choose_precision`` finds that the labels agree.
 
     Attributes:
+        wanted: the precision asked for.
         precision: the one in use.
 
     Raises:
@@ -51,12 +52,14 @@ class Predictor:
         if precision not in PRECISIONS:
             raise InputError(f"precision {precision!r} must be one of {', '.join(PRECISIONS)}")
         self.model = model
+        self.wanted = precision
         self.precision = "float32"
+        self._threads: int | None = None
         module = with_memory_format(model.module, torch.channels_last)
         self._modules = {"float32": module}
         self._chooses = precision == "auto" and has_fast_bfloat16(model.device)
         if self._chooses or precision == "bfloat16":
-            self._modules["bfloat16"] = copy.deepcopy(module).to(torch.bfloat16)
+            self._prepare("bfloat16")
         if precision == "bfloat16":
             self.precision = precision
 
@@ -87,6 +90,16 @@ class Predictor:
             if self._agrees(tiles):
                 self.precision = "bfloat16"
 
+    @property
+    def threads(self) -> int:
+        """Of each worker."""
+        return self._parallelism()[1]
+
+    def obey(self, precision: str, threads: int) -> None:
+        """Compute as another run did that chose ``precision`` and ``threads`` a worker."""
+        self._prepare(precision)
+        self.precision, self._threads = precision, threads
+
     @contextmanager
     def predict_ahead(self, batches: Iterator[torch.Tensor]) -> Iterator[Iterator[torch.Tensor]]:
         """Predict several batches of a slide at once; give the results in their order.
@@ -107,10 +120,14 @@ class Predictor:
                 yield pending.popleft().result()
 
         torch.set_num_threads(threads)
+        patient = True
         try:
             yield results()
+        except KeyboardInterrupt:
+            patient = False  # a tile of a large network takes seconds
+            raise
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=patient, cancel_futures=True)
             torch.set_num_threads(before)
 
     def _run(self, precision: str, pixels: torch.Tensor) -> torch.Tensor:
@@ -163,11 +180,17 @@ class Predictor:
         dice = 2 * confusion.diagonal() / (here + there)
         return bool((dice[enough] >= AGREEMENT).all())
 
+    def _prepare(self, precision: str) -> None:
+        if precision not in self._modules:
+            self._modules[precision] = copy.deepcopy(self._modules["float32"]).to(torch.bfloat16)
+
     def _parallelism(self) -> tuple[int, int]:
         """Workers, and threads of each: on a CPU one thread each is fastest."""
         threads = torch.get_num_threads()
         if self.model.device.type != "cpu":
             return 1, threads
+        if self._threads is not None:
+            return min(max(threads // self._threads, 1), MAX_WORKERS), self._threads
         # Above the bound, the number that leaves the fewest of the processors without work.
         workers = range(1, min(threads, MAX_WORKERS) + 1)
         return max((n * (threads // n), n, threads // n) for n in workers)[1:]

@@ -40,6 +40,13 @@ class TileGrid:
         across = tile_axis(view.width, tile_size, overlap).showing(columns)
         return cls(down, across, (tuple(across.needed),) * len(down.needed))
 
+    def showing(self, rows: range) -> "TileGrid":
+        """Only the rows of tiles that count for the pixels of the view in ``rows``."""
+        down = self.rows.showing(rows)
+        first = self.rows.needed.start
+        kept = slice(down.needed.start - first, down.needed.stop - first)
+        return replace(self, rows=down, wanted=self.wanted[kept])
+
     @property
     def tiles(self) -> int:
         """How many tiles are predicted."""

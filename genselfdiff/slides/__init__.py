@@ -8,6 +8,7 @@ from genselfdiff.slides.grid import tile_starts
 from genselfdiff.slides.mask_reader import MaskReader
 from genselfdiff.slides.mask_writer import MaskWriter, is_own_mask
 from genselfdiff.slides.overlay import write_overlay
+from genselfdiff.slides.probability_writer import ProbabilityWriter
 from genselfdiff.slides.reader import Level, Slide, open_slide, read_image
 from genselfdiff.slides.scaled_view import ScaledView
 from genselfdiff.slides.tissue import TissueMap, tissue_mask
@@ -20,6 +21,7 @@ __all__ = [
     "Level",
     "MaskReader",
     "MaskWriter",
+    "ProbabilityWriter",
     "ScaledView",
     "Slide",
     "TissueMap",

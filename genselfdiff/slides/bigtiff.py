@@ -53,12 +53,17 @@ class BigTiffFile:
     """A BigTIFF under construction.
 
     Until ``finish`` the header points to no directory, so that a part of a file opens nowhere.
+
+    Args:
+        file: positioned at its end.
+        end: bytes that are there already, of an interrupted run.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, end: int = 0) -> None:
         self._file = file
-        self._end = 0
-        self._append(_HEADER.pack(b"II", 43, 8, 0, 0))
+        self._end = end
+        if not end:
+            self._append(_HEADER.pack(b"II", 43, 8, 0, 0))
 
     def add_data(self, data: bytes) -> int:
         """Append an encoded tile and return its offset."""

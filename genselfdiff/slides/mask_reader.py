@@ -25,6 +25,7 @@ class MaskReader:
     Attributes:
         width, height: of the mask in pixels.
         mpp: micrometres per pixel, or None where the mask does not tell.
+        description: what the file tells of itself, empty if that is not in our way.
         class_names, palette: name and (red, green, blue) of each class, as far as the file tells.
 
     Raises:
@@ -46,7 +47,10 @@ class MaskReader:
             self._page = page
             self.width, self.height = page.imagewidth, page.imagelength
             self._check(page)
-            self.class_names, self.mpp = _description(page.description)
+            self.description = _description(page.description)
+            names, mpp = self.description.get("classes"), self.description.get("mpp")
+            self.class_names = [str(name) for name in names] if isinstance(names, list) else []
+            self.mpp = float(mpp) if isinstance(mpp, int | float) and 0 < mpp < 1e9 else None
             self.palette = _palette(page)
         except InputError:
             self.close()
@@ -130,18 +134,13 @@ _UNIFORM_BYTES = 4096
 """Tiles of one class take less; others need not be compared."""
 
 
-def _description(text: str) -> tuple[list[str], float | None]:
-    """Class names and mpp of an ImageDescription; other programs write others."""
+def _description(text: str) -> dict[str, Any]:
+    """What ``MaskWriter`` tells in an ImageDescription; other programs write others."""
     try:
-        told: Any = json.loads(text)
+        told = json.loads(text)
     except ValueError:
-        return [], None
-    names = told.get("classes") if isinstance(told, dict) else None
-    mpp = told.get("mpp") if isinstance(told, dict) else None
-    return (
-        [str(name) for name in names] if isinstance(names, list) else [],
-        float(mpp) if isinstance(mpp, int | float) and 0 < mpp < 1e9 else None,
-    )
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _palette(page: TiffPage) -> list[Colour]:

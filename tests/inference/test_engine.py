@@ -259,8 +259,8 @@ def test_overlay(tmp_path, picture, write_slide, darkness_model):
     result = genselfdiff.segment(
         slide, tmp_path / "mask.tif", darkness_model, device="cpu", overlay=True
     )
-    assert result.overlay == tmp_path / "mask_overlay.png"
-    with Image.open(result.overlay) as overlay:
+    assert result.files.overlay == tmp_path / "mask_overlay.png"
+    with Image.open(result.files.overlay) as overlay:
         assert overlay.size == (300, 200)
     with pytest.raises(OutputError, match=r"overlay\.png.*--overwrite"):
         genselfdiff.segment(

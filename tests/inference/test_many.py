@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from genselfdiff.errors import GsdError, InputError, ModelError, OutputError
-from genselfdiff.inference import engine
+from genselfdiff.inference import engine, layout
 from genselfdiff.inference.many import Plan, plan_outputs, segment_all
 from genselfdiff.inference.model_file import save_model
 
@@ -125,14 +125,14 @@ def test_a_fault_does_not_stop_the_others(
     tmp_path, picture, write_slide, darkness_model, monkeypatch
 ):
     slides = [write_slide(picture(64, 80), name=f"{name}.tif") for name in "ab"]
-    right = engine.model_view
+    right = layout.model_view
 
     def wrong_once(slide, mpp):
         if slide.path == slides[0]:
             raise ZeroDivisionError("division\nby zero")
         return right(slide, mpp)
 
-    monkeypatch.setattr(engine, "model_view", wrong_once)
+    monkeypatch.setattr(layout, "model_view", wrong_once)
     plan = plan_outputs(slides, tmp_path / "out")
     bad, good = segment_all(plan, darkness_model, device="cpu")
     assert type(bad.error) is GsdError
@@ -175,7 +175,7 @@ def test_a_mask_does_not_depend_on_the_other_slides(
         options = {"device": "cpu", "overwrite": True}
         result = engine.segment(outcome.slide, alone, tmp_path / "model.ts", **options)
         assert result.precision == outcome.result.precision
-        assert alone.read_bytes() == outcome.result.output.read_bytes()
+        assert alone.read_bytes() == outcome.result.files.mask.read_bytes()
         options["precision"] = result.precision
         engine.segment(outcome.slide, alone, tmp_path / "model.ts", **options)
-        assert alone.read_bytes() == outcome.result.output.read_bytes()
+        assert alone.read_bytes() == outcome.result.files.mask.read_bytes()

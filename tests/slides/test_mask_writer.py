@@ -143,7 +143,9 @@ def test_tags(tmp_path: Path, mpp: float) -> None:
             expected = 10_000 / (mpp * 2**i)
             assert page.resolution == pytest.approx((expected, expected), rel=1e-9)
             assert page.colormap[:, :4].T.tolist() == [[c * 257 for c in rgb] for rgb in PALETTE]
-        assert json.loads(tiff.pages[0].description) == {"classes": NAMES, "mpp": mpp}
+        pixels = np.bincount(labels(200, 300).ravel(), minlength=4).tolist()
+        expected = {"classes": NAMES, "mpp": mpp, "pixels": pixels}
+        assert json.loads(tiff.pages[0].description) == expected
 
 
 def test_without_mpp_there_is_no_unit(tmp_path: Path) -> None:
@@ -294,6 +296,6 @@ def test_what_is_written_before_the_end_opens_nowhere(tmp_path: Path) -> None:
         writer.write_rows(labels(128, 64))
         (partial,) = tmp_path.iterdir()
         assert partial.name != "m.tif"
-        writer._file.flush()
+        writer._file.stream.flush()
         assert partial.read_bytes()[:16] == b"II\x2b\0\x08\0\0\0" + bytes(8)
     assert [path.name for path in tmp_path.iterdir()] == ["m.tif"]

@@ -1,0 +1,90 @@
+"""What decides the pixels of a mask: told in the mask, and obeyed by all runs that work on it."""
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import genselfdiff
+from genselfdiff.errors import GsdError
+from genselfdiff.inference.options import Options
+from genselfdiff.inference.predictor import Predictor
+from genselfdiff.kernels import native
+
+Job = dict[str, Any]
+"""Names and values as JSON has them; None where the run that begins may choose."""
+
+MACHINE = ("genselfdiff", "torch", "kernels")
+"""What rounds: masks of machines that differ in it agree but for a few pixels."""
+
+_ENDS = 2**16
+"""Bytes at the beginning and end of a slide that, with its size, tell it from others."""
+
+
+def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
+    """What a run asks for; it may choose what is None."""
+    info = predictor.model.info
+    tissue = options.tissue
+    if not isinstance(tissue, bool):
+        tissue = f"{Path(tissue).name} {_content(Path(tissue))}"
+    return {
+        "slide": f"{slide.name} {_content(slide)}",
+        "mpp": options.mpp,
+        "model": f"{predictor.model.path.name} {_model_digest(predictor.model.path)}",
+        "tile size": options.tile_size or info.tile_size,
+        "overlap": options.overlap,
+        "region": list(options.region) if options.region else None,
+        "tissue": tissue,
+        "device": predictor.model.device.type,
+        "precision": None if predictor.wanted == "auto" else predictor.wanted,
+        "batch size": options.batch_size,
+        "threads": None,
+        "genselfdiff": genselfdiff.__version__,
+        "torch": torch.__version__,
+        "kernels": _kernels(),
+    }
+
+
+def is_same_work(job: Job, request: Job) -> bool:
+    """Whether a mask that was made as ``job`` says is what ``request`` asks for."""
+    return job.keys() >= request.keys() and not any(
+        request[key] not in (None, job[key]) for key in request if key not in MACHINE
+    )
+
+
+def _content(path: Path) -> str:
+    """Tell a file from others without reading all of it; of a folder its files' names and sizes."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
+    elif path.is_file():
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            digest.update(str(size).encode() + stream.read(_ENDS))
+            stream.seek(max(size - _ENDS, 0))
+            digest.update(stream.read())
+    return digest.hexdigest()[:16]
+
+
+def _model_digest(path: Path) -> str:
+    status = path.stat()
+    return _sha256(path, status.st_mtime_ns, status.st_size)[:16]
+
+
+@functools.lru_cache(maxsize=8)
+def _sha256(path: Path, modified: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _kernels() -> str:
+    if not native.available():
+        return "torch"
+    try:
+        return native.selected_isa()
+    except GsdError:
+        return "none"

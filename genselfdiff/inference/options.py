@@ -1,0 +1,51 @@
+"""What a user can choose about segmenting a slide."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from genselfdiff.errors import InputError
+from genselfdiff.slides.geojson import check_min_area
+from genselfdiff.slides.resolution import check_mpp
+
+Region = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How slides are segmented, and what is written beside a mask.
+
+    Args:
+        mpp: micrometres per pixel of the slide, where its file does not tell or is wrong.
+        tile_size: side of the tiles in pixels at the model's resolution; None: the model's.
+        overlap: fraction of a tile shared with its neighbour, 0 to 0.5.
+        region: (x, y, width, height) in level-0 pixels of what is predicted; there the mask is that
+            of the whole slide, elsewhere class 0. None: the whole slide.
+        batch_size: tiles predicted at once; None: what suits the device.
+        tissue: leave tiles without tissue to class 0; a file: an image of the whole slide, of any
+            size, that is not 0 where tissue is; False: predict everything.
+        overlay: a .png of the slide with the classes laid over it; True: beside the mask.
+        geojson: also write the mask's objects beside it as .geojson; see ``write_geojson``.
+        min_area: of objects and holes in the GeoJSON, in um2, or in pixels without mpp.
+        probabilities: also write the probability of each class beside the mask, 0 to 255.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    mpp: float | None = None
+    tile_size: int | None = None
+    overlap: float = 0.25
+    region: Region | None = None
+    batch_size: int | None = None
+    tissue: bool | str | Path = True
+    overlay: str | Path | bool | None = None
+    geojson: bool = False
+    min_area: float = 0.0
+    probabilities: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mpp is not None:
+            check_mpp(self.mpp)
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"batch size {self.batch_size} must be at least 1")
+        check_min_area(self.min_area)

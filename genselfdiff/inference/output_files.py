@@ -1,0 +1,81 @@
+"""The files that segmenting a slide leaves, by their names."""
+
+import os
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from genselfdiff.errors import OutputError
+from genselfdiff.files import refuse_existing
+from genselfdiff.inference.options import Options
+
+MASK_SUFFIXES = (".tif", ".tiff")
+OVERLAY_SUFFIXES = (".png",)
+
+
+class OutputFiles(NamedTuple):
+    """The mask, and what is wanted beside it."""
+
+    mask: Path
+    overlay: Path | None = None
+    geojson: Path | None = None
+    probabilities: Path | None = None
+
+    @classmethod
+    def of(cls, mask: Path, options: Options) -> "OutputFiles":
+        """Name the files that go with ``mask``."""
+        overlay = options.overlay
+        if overlay is True:
+            overlay = mask.with_name(f"{mask.stem}_overlay.png")
+        return cls(
+            mask,
+            Path(overlay) if overlay else None,
+            mask.with_suffix(".geojson") if options.geojson else None,
+            mask.with_name(f"{mask.stem}_probabilities.tif") if options.probabilities else None,
+        )
+
+    def all(self) -> list[Path]:
+        """Those that are written."""
+        return [path for path in self if path is not None]
+
+    def check(self) -> None:
+        """Raise OutputError unless files of these names can be written."""
+        _check_target(self.mask, MASK_SUFFIXES)
+        if self.overlay is not None:
+            _check_target(self.overlay, OVERLAY_SUFFIXES)
+
+    def refuse_existing(self, *, but_probabilities: bool) -> None:
+        """Raise OutputError if one of them exists; the probabilities may on request."""
+        for path in self.all():
+            refuse_existing(path, overwrite=but_probabilities and path == self.probabilities)
+
+
+def every_file(mask: Path) -> list[Path]:
+    """All files that could lie beside ``mask``."""
+    return OutputFiles.of(mask, Options(overlay=True, geojson=True, probabilities=True)).all()
+
+
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise OutputError if an output is a file that is also read, by this or another name."""
+    read = {mark for path in inputs for mark in _marks(path)}
+    for output in outputs:
+        if not read.isdisjoint(_marks(output)):
+            raise OutputError(f"{output}: is an input of this run: name another file")
+
+
+def _marks(path: Path) -> set[Hashable]:
+    """Where a path leads, and which file is there: one file can have several names."""
+    marks: set[Hashable] = {os.path.realpath(path)}
+    if path.exists():
+        status = path.stat()
+        marks.add((status.st_dev, status.st_ino))
+    return marks
+
+
+def _check_target(target: Path, suffixes: Sequence[str]) -> None:
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: the folder {target.parent} does not exist: create it first")
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder: name a file")
+    if target.suffix.lower() not in suffixes:
+        raise OutputError(f"{target}: must end in {' or '.join(suffixes)}: name it so")
