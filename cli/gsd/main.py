@@ -25,6 +25,7 @@ COMMANDS = {
     "train": ("gsd.train", "Train a network: stage 1 (pretrain) and stage 2 (finetune)."),
     "export": ("gsd.export", "Turn a finished stage-2 run into one model file."),
     "segment": ("gsd.segment", "Segment slides into masks of class indices."),
+    "merge": ("gsd.merge", "Make masks of the parts that several processes have left."),
     "objects": ("gsd.objects", "Turn a mask into polygons for QuPath."),
     "evaluate": ("gsd.evaluate", "Dice and intersection over union on labelled images."),
     "sample": ("gsd.sample", "Draw images with a stage-1 network."),

@@ -8,6 +8,7 @@ import click
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.many import Outcome, plan_outputs, segment_all
 from genselfdiff.inference.predictor import PRECISIONS
+from genselfdiff.inference.shards import Shard
 from gsd.options import min_area, progress, report, verbosity
 
 
@@ -25,6 +26,18 @@ def _region(
     return x, y, width, height
 
 
+def _shard(ctx: click.Context, parameter: click.Parameter, given: str | None) -> Shard | None:
+    if given is None:
+        return None
+    try:
+        index, count = map(int, given.split("/"))
+    except ValueError:
+        raise click.BadParameter(f"{given!r} is not two whole numbers such as 2/8") from None
+    if not 1 <= index <= count:
+        raise click.BadParameter(f"{given!r} must count from 1/{count} to {count}/{count}")
+    return Shard(index, count)
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -32,6 +45,7 @@ Examples:
   gsd segment scan.tif -o mask.tif --mpp 0.25      (a file without resolution)
   gsd segment slide.svs -o part.tif --region 5000,4000,2048,1024
   gsd segment a.svs b.svs more/ -o masks/          (model from GSD_MODEL)
+  gsd segment slides/ -o masks/ --shard 2/8        (one of 8 processes; then gsd merge masks/)
 """
 )
 @click.argument(
@@ -109,6 +123,12 @@ Examples:
     is_flag=True,
     help="Only tell what it would take: tiles, memory, and the time from a few of them.",
 )
+@click.option(
+    "--shard",
+    callback=_shard,
+    metavar="I/N",
+    help="Do the I-th of N parts of the work; other processes, on other machines, do the others.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @verbosity
 def segment(
@@ -130,6 +150,7 @@ def segment(
     no_tissue: bool,
     tissue_mask: Path | None,
     dry_run: bool,
+    shard: Shard | None,
     overwrite: bool,
 ) -> None:
     """Segment slides into masks of class indices.
@@ -147,6 +168,8 @@ def segment(
         raise click.UsageError("--tissue-mask is of one slide: segment the others by themselves")
     if tissue_mask and no_tissue:
         raise click.UsageError("--tissue-mask and --no-tissue exclude each other")
+    if shard and overwrite:
+        raise click.UsageError("--shard does not replace files that other shards may be making")
     failed: list[Outcome] = []
     for outcome in segment_all(
         plan,
@@ -165,6 +188,7 @@ def segment(
         tissue=tissue_mask or not no_tissue,
         overwrite=overwrite,
         dry_run=dry_run,
+        shard=shard,
         progress=progress(),
     ):
         if outcome.result is not None:

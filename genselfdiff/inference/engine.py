@@ -20,7 +20,7 @@ from genselfdiff.errors import InputError
 from genselfdiff.files import unfinished
 from genselfdiff.inference.job import MACHINE, Job, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
-from genselfdiff.inference.model_file import LoadedModel, ModelInfo, find_model
+from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles, refuse_inputs
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor, read_ahead
@@ -167,7 +167,7 @@ def segment_slide(
     with open_slide(path, mpp=options.mpp) as source:
         if done is None or not before:
             done = make_mask(source, files, predictor, options, request, overwrite, progress)
-        objects = write_beside(source, files, predictor.model.info, options, keep=before)
+        objects = write_beside(source, files, options, keep=before)
         return SegmentResult(
             slide=path,
             files=files,
@@ -217,12 +217,7 @@ def make_mask(
         job = begun | {key: request[key] for key in MACHINE}
     else:
         job = choose(request, predictor, layout)
-    told = {
-        "tiles": layout.grid.tiles,
-        "skipped": layout.grid.skipped,
-        "scale": layout.scale,
-        "job": job,
-    }
+    told = describe(layout, job)
     predict(source, layout, predictor, files, told, job, restart=overwrite, progress=progress)
     done = finished(files)
     assert done is not None
@@ -238,6 +233,12 @@ def choose(request: Job, predictor: Predictor, layout: Layout) -> Job:
         "threads": predictor.threads,
         "batch size": request["batch size"] or BATCH_SIZES[device],
     }
+
+
+def describe(layout: Layout, job: Job) -> dict[str, Any]:
+    """What a mask tells of how it was made."""
+    tiles, skipped = layout.grid.tiles, layout.grid.skipped
+    return {"tiles": tiles, "skipped": skipped, "scale": layout.scale, "job": job}
 
 
 def predict(
@@ -336,14 +337,15 @@ def _write(
 
 
 def write_beside(
-    source: Slide, files: OutputFiles, info: ModelInfo, options: Options, *, keep: bool
+    source: Slide | None, files: OutputFiles, options: Options, *, keep: bool
 ) -> dict[str, int] | None:
     """Write what is wanted beside a mask; return the number of objects of each class.
 
-    Files that are there are kept with ``keep``, else replaced.
+    Files that are there are kept with ``keep``, else replaced. Only an overlay needs the slide.
     """
-    if files.overlay is not None and not (keep and files.overlay.exists()):
-        write_overlay(source, files.mask, files.overlay, list(info.colors))
+    if files.overlay is not None and source and not (keep and files.overlay.exists()):
+        with MaskReader(files.mask) as reader:
+            write_overlay(source, files.mask, files.overlay, reader.palette)
     if files.geojson is not None and not (keep and files.geojson.exists()):
         return write_geojson(files.mask, files.geojson, min_area=options.min_area, overwrite=True)
     return None

@@ -18,7 +18,8 @@ from genselfdiff.inference.output_files import (
     refuse_inputs,
 )
 from genselfdiff.inference.predictor import Predictor
-from genselfdiff.slides import find_slides, is_own_mask
+from genselfdiff.inference.shards import PartResult, Piece, Shard, segment_part, share_out
+from genselfdiff.slides import find_slides, is_own_mask, open_slide
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Outcome:
     """What became of one slide: exactly one of ``result`` and ``error`` is set."""
 
     slide: Path
-    result: SegmentResult | Estimate | None = None
+    result: SegmentResult | PartResult | Estimate | None = None
     error: GsdError | None = None
 
 
@@ -104,6 +105,7 @@ def segment_all(
     overwrite: bool = False,
     progress: bool | None = None,
     dry_run: bool = False,
+    shard: Shard | None = None,
     **options: Any,
 ) -> Iterator[Outcome]:
     """Segment each slide of ``plan`` into its mask; a slide that fails is told and passed over.
@@ -113,6 +115,7 @@ def segment_all(
         model, device, precision: as for ``segment``; the model is loaded once.
         overwrite, progress, **options: as for ``segment``.
         dry_run: ``estimate`` each slide instead; nothing is written.
+        shard: do this share of the work only, see ``shards``.
 
     Raises:
         InputError: an option is out of range.
@@ -128,11 +131,20 @@ def segment_all(
             plan.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(f"{plan.folder}: cannot be made: {one_line(error)}") from error
-    for slide, mask in plan.pairs:
+    shares: list[list[Piece]] = [[Piece(1, 0.0, 1.0)] for _ in plan.pairs]
+    if shard is not None:
+        shares = share_out([_pixels(slide) for slide, _ in plan.pairs], shard.count)
+    for (slide, mask), pieces in zip(plan.pairs, shares, strict=True):
+        if shard is not None and shard.index not in [piece.shard for piece in pieces]:
+            continue
         try:
-            result: SegmentResult | Estimate
+            result: SegmentResult | PartResult | Estimate
             if dry_run:
                 result = estimate_slide(slide, predictor, chosen)
+            elif shard is not None and len(pieces) > 1:
+                result = segment_part(
+                    slide, mask, predictor, chosen, shard, pieces, progress=progress
+                )
             else:
                 result = segment_slide(
                     slide, mask, predictor, chosen, overwrite=overwrite, progress=progress
@@ -148,6 +160,15 @@ def segment_all(
             failure.__cause__ = error
             outcome = Outcome(slide, error=failure)
         yield outcome
+
+
+def _pixels(slide: Path) -> int:
+    """How large a slide is; 0 if that cannot be read, which is told when it is its turn."""
+    try:
+        with open_slide(slide) as source:
+            return source.width * source.height
+    except GsdError:
+        return 0
 
 
 def _real(path: str | Path) -> Path:

@@ -55,6 +55,8 @@ class RowResizer:
             for begin in range(0, rows.shape[1], BAND):
                 yield rows[:, begin : begin + BAND]
             return
+        if not rows.shape[1]:  # the first tiles may only count for rows of the next ones
+            return
         first = self._received
         if self._last is not None:
             rows = np.concatenate((self._last, rows), axis=1)

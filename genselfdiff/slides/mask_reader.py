@@ -22,6 +22,11 @@ class MaskReader:
 
     Use as a context manager.
 
+    Args:
+        path: the file.
+        planes: how many bytes a pixel has, each in a plane of its own: 1, or as many as
+            ``ProbabilityWriter`` has classes.
+
     Attributes:
         width, height: of the mask in pixels.
         mpp: micrometres per pixel, or None where the mask does not tell.
@@ -32,8 +37,9 @@ class MaskReader:
         InputError: the file is missing, damaged or no such TIFF.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, planes: int = 1) -> None:
         self.path = Path(path)
+        self.planes = planes
         if not self.path.is_file():
             raise InputError(f"{path}: no such file")
         try:
@@ -80,23 +86,32 @@ class MaskReader:
         Raises:
             InputError: the stored pixels are damaged.
         """
-        page = self._page
-        height, width = page.chunks[:2]
-        across = -(-self.width // width)
+        return (stack[0] for stack in self.stacks(0, self.height))
+
+    def stacks(self, first: int, last: int) -> Iterator[Uint8]:
+        """(planes, rows, width) of all rows from ``first`` to ``last``, a row of tiles at a time.
+
+        Raises:
+            InputError: the stored pixels are damaged.
+        """
+        height, width = self._page.chunks[:2]
+        across, down = -(-self.width // width), -(-self.height // height)
         uniform: dict[int, int] = {}
-        for y in range(0, self.height, height):
-            band = np.zeros((height, across * width), np.uint8)
-            for column in range(across):
-                index = y // height * across + column
-                tile = band[:, column * width : (column + 1) * width]
-                try:
-                    self._read_tile(index, tile, uniform)
-                except Exception as error:  # every codec has errors of its own
-                    raise InputError(
-                        f"{self.path}: tile {index} is damaged: {one_line(error)}; make the mask"
-                        " again"
-                    ) from error
-            yield band[: self.height - y, : self.width]
+        for row in range(first // height, -(-last // height)):
+            stack = np.zeros((self.planes, height, across * width), np.uint8)
+            for plane in range(self.planes):
+                for column in range(across):
+                    index = (plane * down + row) * across + column
+                    tile = stack[plane, :, column * width : (column + 1) * width]
+                    try:
+                        self._read_tile(index, tile, uniform)
+                    except Exception as error:  # every codec has errors of its own
+                        raise InputError(
+                            f"{self.path}: tile {index} is damaged: {one_line(error)}; make the"
+                            " mask again"
+                        ) from error
+            top = row * height
+            yield stack[:, max(first - top, 0) : min(last, self.height) - top, : self.width]
 
     def _read_tile(self, index: int, tile: Uint8, uniform: dict[int, int]) -> None:
         """Decode into ``tile``; tiles of one class are stored once, and decoded once."""
@@ -116,13 +131,15 @@ class MaskReader:
                 uniform[offset] = int(pixels[0, 0])
 
     def _check(self, page: TiffPage) -> None:
-        if page.dtype != np.uint8 or page.samplesperpixel != 1 or page.bitspersample != 8:
+        whole_bytes = page.dtype == np.uint8 and page.bitspersample == 8
+        separate = self.planes == 1 or page.planarconfig == 2
+        if not whole_bytes or page.samplesperpixel != self.planes or not separate:
             raise InputError(f"{self.path}: is no mask of class indices: 8 bits a pixel are needed")
         rows, columns = page.chunks[:2]
         stored = self.path.stat().st_size
         if rows * columns > MAX_PIXELS_AT_ONCE or is_absurd(columns, rows, stored):
             raise InputError(f"{self.path}: is stored in too large pieces; convert it to tiles")
-        pieces = -(-self.height // rows) * -(-self.width // columns)
+        pieces = -(-self.height // rows) * -(-self.width // columns) * self.planes
         if min(len(page.dataoffsets), len(page.databytecounts)) < pieces:
             raise InputError(f"{self.path}: lists fewer than its {pieces} tiles; is it whole?")
 

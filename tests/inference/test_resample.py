@@ -58,3 +58,12 @@ def test_labels():
     labels = labels_of(p)
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, p.argmax(0))
+
+
+def test_an_empty_piece_changes_nothing():
+    p = np.random.default_rng(0).random((2, 20, 9), dtype=np.float32)
+    expected = resize(p, 35, 9, 1.75)
+    resizer = RowResizer((20, 9), (35, 9), 1.75)
+    pieces = [p[:, :0], p[:, :7], p[:, 7:7], p[:, 7:]]
+    resized = [band for piece in pieces for band in resizer.push(piece)]
+    np.testing.assert_array_equal(np.concatenate(resized, axis=1), expected)
