@@ -93,7 +93,7 @@ class MaskWriter(PyramidWriter):
         if level == 0:
             pixels = [self.counts[label] for label in range(len(self._palette))]
             description = {"classes": list(self._class_names), "mpp": self.mpp, "pixels": pixels}
-            tags.append(text_tag(270, json.dumps(description | self._description)))
+            tags.append(text_tag(270, json.dumps(description | self._description, sort_keys=True)))
         return tags
 
 
