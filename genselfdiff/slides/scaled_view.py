@@ -21,6 +21,10 @@ _BLOCK = 8
 """Pixels computed by one matrix product: few, as a matrix row holds zeros for all but its own."""
 
 
+_EXACT_STEPS = (2, 4, 8, 16)
+"""Of these squares means are computed in 16-bit whole numbers, to the same bits and faster."""
+
+
 class ScaledView:
     """The slide resampled on a grid anchored at its top-left corner; made by ``Slide.at_mpp``.
 
@@ -61,10 +65,20 @@ class ScaledView:
         level = self._slide.levels[self.level]
         if self._step == 1 and x + width <= level.width and y + height <= level.height:
             return self._slide.read_level(x, y, width, height, self.level)
+        window = np.empty((height, width, 3), np.uint8)
+        step = int(self._step)
+        fits = (x + width) * step <= level.width and (y + height) * step <= level.height
+        if self._step in _EXACT_STEPS and fits:
+            rows_at_once = max(1, _SOURCE_PIXELS // (width * step * step))
+            for top in range(0, height, rows_at_once):
+                count = min(rows_at_once, height - top)
+                corner = x * step, (y + top) * step
+                source = self._slide.read_level(*corner, width * step, count * step, self.level)
+                window[top : top + count] = _mean_of_squares(source, step)
+            return window
         columns = _Axis(x, width, self._step, level.width)
         # Strips of rows short enough that the pixels under them fit the bound.
         rows_at_once = max(1, int(_SOURCE_PIXELS / columns.length / max(self._step, 1)))
-        window = np.empty((height, width, 3), np.uint8)
         for top in range(0, height, rows_at_once):
             count = min(rows_at_once, height - top)
             rows = _Axis(y + top, count, self._step, level.height)
@@ -84,6 +98,27 @@ def check_window(x: int, y: int, width: int, height: int, limit_x: int, limit_y:
         raise ValueError(
             f"window {width} x {height} at ({x}, {y}) is not inside {limit_x} x {limit_y} pixels"
         )
+
+
+def _mean_of_squares(source: Uint8, step: int) -> Uint8:
+    """Mean of each ``step`` x ``step`` pixels, one of ``_EXACT_STEPS``; halves go to the even."""
+    height, width = source.shape[0] // step, source.shape[1] // step
+    rows = source.reshape(height, step, -1)
+    columns = rows[:, 0].astype(np.uint16)
+    for i in range(1, step):
+        columns += rows[:, i]
+    pixels = columns.reshape(height, width, step, 3)
+    sums = np.empty((height, width, 3), np.uint16)
+    for channel in range(3):  # NumPy is slow on rows of three
+        total = sums[..., channel]
+        np.add(pixels[:, :, 0, channel], pixels[:, :, 1, channel], out=total)
+        for i in range(2, step):
+            total += pixels[:, :, i, channel]
+    shift = 2 * (step.bit_length() - 1)
+    odd = (sums >> shift) & 1
+    sums += odd + ((1 << (shift - 1)) - 1)
+    sums >>= shift
+    return sums.astype(np.uint8)
 
 
 class _Axis:

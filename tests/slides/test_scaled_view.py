@@ -49,6 +49,20 @@ def test_reduction_is_the_mean_of_what_a_pixel_covers(
         assert abs(pixels - expected).max() <= 0.51
 
 
+@pytest.mark.parametrize("mpp", [1.0, 2.0, 4.0, 8.0])
+def test_whole_squares_have_exact_means(
+    tiff: Callable[..., Path], picture: np.ndarray, mpp: float
+) -> None:
+    with open_slide(tiff(picture), mpp=0.5) as slide:
+        view = slide.at_mpp(mpp)
+        expected = np.rint(area_means(picture, view.scale, view.height, view.width))
+        assert (view.read(0, 0, view.width, view.height) == expected).all()
+        # Not beyond the last stored pixel: the other way to the same numbers.
+        width, height = int(602 / view.scale), int(413 / view.scale)
+        assert (view.read(0, 0, width, height) == expected[:height, :width]).all()
+        assert (view.read(1, 2, width - 1, 5) == expected[2:7, 1:width]).all()
+
+
 def test_enlargement_interpolates_between_pixel_centres(tiff: Callable[..., Path]) -> None:
     ramp = np.arange(0, 250, 10, dtype=np.uint8)
     picture = np.stack([np.tile(ramp, (20, 1))] * 3, axis=-1)
