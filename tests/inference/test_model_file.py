@@ -379,3 +379,12 @@ def test_unknown_device(darkness_model):
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="not on this machine"):
             load_model(darkness_model, "cuda")
+
+
+def test_the_compiler_of_torch_stays_out():
+    # Its import takes 70 MB and longer than everything else that a run begins with.
+    program = (
+        "import sys, genselfdiff.inference.engine\n"
+        "sys.exit('torch._dynamo.convert_frame' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0

@@ -6,7 +6,7 @@ import torch
 
 from genselfdiff.kernels import native
 from genselfdiff.kernels.autograd import differentiable_once
-from genselfdiff.kernels.backends import Operation, launched_from_cpp
+from genselfdiff.kernels.backends import Operation, constant_when_compiled, launched_from_cpp
 from genselfdiff.kernels.linear_attention import reference
 
 OPERATION = Operation("linear_attention", frozenset({torch.float32, torch.bfloat16}))
@@ -46,7 +46,7 @@ def _plain_is_faster(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return trained and wide and not _has_tiles()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def _has_tiles() -> bool:
     return native.selected_isa() == "amx"
 
