@@ -9,6 +9,7 @@ from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.many import Outcome, plan_outputs, segment_all
 from genselfdiff.inference.predictor import PRECISIONS
 from genselfdiff.inference.shards import Shard
+from genselfdiff.slides.damage import ON_ERROR
 from gsd.options import min_area, progress, report, verbosity
 
 
@@ -124,6 +125,13 @@ Examples:
     help="Only tell what it would take: tiles, memory, and the time from a few of them.",
 )
 @click.option(
+    "--on-error",
+    type=click.Choice(ON_ERROR),
+    default="fail",
+    show_default=True,
+    help="What a damaged tile of the slide does: end with an error, or count as glass.",
+)
+@click.option(
     "--shard",
     callback=_shard,
     metavar="I/N",
@@ -150,6 +158,7 @@ def segment(
     no_tissue: bool,
     tissue_mask: Path | None,
     dry_run: bool,
+    on_error: str,
     shard: Shard | None,
     overwrite: bool,
 ) -> None:
@@ -186,6 +195,7 @@ def segment(
         batch_size=batch_size,
         precision=precision,
         tissue=tissue_mask or not no_tissue,
+        on_error=on_error,
         overwrite=overwrite,
         dry_run=dry_run,
         shard=shard,

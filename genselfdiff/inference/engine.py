@@ -51,7 +51,8 @@ class SegmentResult:
     ``skipped`` those without tissue, ``pixels`` the mask's pixels of each class, of a slide of
     which only a region was predicted those in the region; ``objects`` the number of objects of
     each class in the GeoJSON, if it was made now. ``finished_before`` says that an earlier run has
-    made the mask.
+    made the mask; ``blank_tiles`` are the slide's stored tiles that were damaged and taken for
+    glass by this run.
     """
 
     slide: Path
@@ -68,6 +69,7 @@ class SegmentResult:
     pixels: dict[str, int]
     objects: dict[str, int] | None
     finished_before: bool
+    blank_tiles: int
 
     @property
     def areas(self) -> dict[str, float] | None:
@@ -91,6 +93,8 @@ class SegmentResult:
         for name, count in self.pixels.items():
             area = f", {self.areas[name]:.3f} mm2" if self.areas is not None else ""
             lines.append(f"  {name}: {100 * count / total:.2f} %{area}")
+        if self.blank_tiles:
+            lines.append(f"{self.slide}: damaged tiles taken for glass: {self.blank_tiles}")
         if self.files.overlay is not None:
             lines.append(f"{self.files.overlay}: overlay")
         if self.files.probabilities is not None:
@@ -164,7 +168,7 @@ def segment_slide(
     request = requested(path, predictor, options)
     done = None if overwrite else finished(files)
     before = done is not None and is_same_work(done["job"], request)
-    with open_slide(path, mpp=options.mpp) as source:
+    with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         if done is None or not before:
             done = make_mask(source, files, predictor, options, request, overwrite, progress)
         objects = write_beside(source, files, options, keep=before)
@@ -183,6 +187,7 @@ def segment_slide(
             pixels=dict(zip(done["classes"], done["pixels"], strict=True)),
             objects=objects,
             finished_before=before,
+            blank_tiles=source.blank_tiles,
         )
 
 

@@ -86,7 +86,7 @@ def estimate(
 
 def estimate_slide(path: Path, predictor: Predictor, options: Options) -> Estimate:
     """Do what ``estimate`` does."""
-    with open_slide(path, mpp=options.mpp) as source:
+    with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         layout = lay_out(source, predictor.model.info, options)
         view, grid, (_, _, columns, rows) = layout.view, layout.grid, layout.window
         job = choose(requested(path, predictor, options), predictor, layout)

@@ -23,6 +23,7 @@ class Options:
         batch_size: tiles predicted at once; None: what suits the device.
         tissue: leave tiles without tissue to class 0; a file: an image of the whole slide, of any
             size, that is not 0 where tissue is; False: predict everything.
+        on_error: what becomes of stored tiles that are damaged: see ``open_slide``.
         overlay: a .png of the slide with the classes laid over it; True: beside the mask.
         geojson: also write the mask's objects beside it as .geojson; see ``write_geojson``.
         min_area: of objects and holes in the GeoJSON, in um2, or in pixels without mpp.
@@ -38,6 +39,7 @@ class Options:
     region: Region | None = None
     batch_size: int | None = None
     tissue: bool | str | Path = True
+    on_error: str = "fail"
     overlay: str | Path | bool | None = None
     geojson: bool = False
     min_area: float = 0.0

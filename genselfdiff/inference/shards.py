@@ -130,7 +130,7 @@ def segment_part(
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
-    with open_slide(path, mpp=options.mpp) as source:
+    with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         layout = lay_out(source, predictor.model.info, options)
         job_file = folder / "job.json"
         if not job_file.exists():
@@ -202,7 +202,7 @@ def merge_parts(mask: Path) -> OutputFiles:
     if files.overlay is None:
         write_beside(None, files, options, keep=True)
     else:
-        with open_slide(shared["slide"], mpp=options.mpp) as source:
+        with open_slide(shared["slide"], mpp=options.mpp, on_error=options.on_error) as source:
             write_beside(source, files, options, keep=True)
     shutil.rmtree(folder)
     return files
@@ -227,7 +227,7 @@ def _missing(folder: Path, shared: dict[str, Any]) -> list[str]:
 
 def _beside(options: Options) -> dict[str, Any]:
     """The options that decide what is written beside a mask, as JSON has them."""
-    names = ("mpp", "overlay", "geojson", "min_area", "probabilities")
+    names = ("mpp", "on_error", "overlay", "geojson", "min_area", "probabilities")
     values = {name: getattr(options, name) for name in names}
     return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.slides.damage import Damage, Unreadable
 from genselfdiff.slides.pixel_format import over_white
 from genselfdiff.slides.resolution import mpp_from_micrometres
 from genselfdiff.slides.stored_image import StoredImage, StoredLevel
@@ -29,7 +30,7 @@ _PIECE = 512
 """Side in pixels of what is asked of OpenSlide at once."""
 
 
-def open_with_openslide(path: Path) -> StoredImage:
+def open_with_openslide(path: Path, damage: Damage) -> StoredImage:
     """Open a slide with OpenSlide.
 
     Of a scan that tells which part of the glass it covers, that part is taken for the slide, as
@@ -46,7 +47,7 @@ def open_with_openslide(path: Path) -> StoredImage:
         across, down = slide.open().level_dimensions[index]
         size = min(across, round(width / downsample)), min(down, round(height / downsample))
         if min(size) > 0:
-            levels.append(_OpenSlideLevel(slide, index, downsample, (x, y), size))
+            levels.append(_OpenSlideLevel(slide, damage, index, downsample, (x, y), size))
     if not levels:
         raise InputError(f"{path}: is {width} x {height} pixels: there is nothing to read")
     return StoredImage(tuple(levels), _mpp(properties), slide.close)
@@ -85,26 +86,44 @@ class _Handle:
             ) from error
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> Uint8:
+        """Read (height, width, 3) at level-0 pixel (x, y).
+
+        Raises:
+            Unreadable: the pixels are damaged.
+        """
+        shared = self.open()
+        area = (x, y), level, (width, height)
         try:
-            region = self.open().read_region((x, y), level, (width, height))
-        except (self._library.OpenSlideError, OSError) as error:
-            raise InputError(
-                f"{self.path}: pixels at ({x}, {y}) cannot be decoded ({one_line(error)}); the file"
-                " may be damaged: copy or export it again"
-            ) from error
+            region = shared.read_region(*area)
+        except (self._library.OpenSlideError, OSError):
+            # After an error OpenSlide refuses everything, and it may have been another thread's.
+            with self._lock:
+                if self._slide is shared:
+                    self._slide = self._opened()
+            region = self._read_alone(*area)
         return over_white(np.asarray(region))
+
+    def _read_alone(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> Any:
+        slide = self._opened()
+        try:
+            return slide.read_region(corner, level, size)
+        except (self._library.OpenSlideError, OSError) as error:
+            raise Unreadable(f"area at ({corner[0]}, {corner[1]}) of level 0", error) from error
+        finally:
+            slide.close()
 
 
 class _OpenSlideLevel(StoredLevel):
     def __init__(
         self,
         slide: _Handle,
+        damage: Damage,
         index: int,
         downsample: float,
         origin: tuple[int, int],
         size: tuple[int, int],
     ) -> None:
-        super().__init__(*size, _PIECE, _PIECE)
+        super().__init__(*size, _PIECE, _PIECE, damage)
         self._slide = slide
         self._index = index
         self._downsample = downsample

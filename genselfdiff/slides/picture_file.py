@@ -11,6 +11,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.slides.damage import Damage
 from genselfdiff.slides.pixel_format import over_white, white_where
 from genselfdiff.slides.resolution import mpp_from_dpi
 from genselfdiff.slides.stored_image import (
@@ -25,14 +26,18 @@ Uint8 = NDArray[np.uint8]
 # The classes, not Image.open: its limit on pixels is one of the process, and it only warns.
 _FORMATS = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
 
+_BAND_PIXELS = 2**18
+
 
 def is_picture(header: bytes) -> bool:
     """Tell by the first bytes whether a file is a PNG or JPEG."""
     return any(header.startswith(magic) for magic in _FORMATS)
 
 
-def open_picture(path: Path, header: bytes, *, as_mask: bool = False) -> StoredImage:
-    """Open a PNG or JPEG file; it is decoded when first read.
+def open_picture(
+    path: Path, header: bytes, damage: Damage, *, as_mask: bool = False
+) -> StoredImage:
+    """Open a PNG or JPEG file; it is decoded when first read, and if damaged, never tolerated.
 
     With ``as_mask`` its pixels become white where any stored number but alpha is not 0, else black.
 
@@ -51,36 +56,45 @@ def open_picture(path: Path, header: bytes, *, as_mask: bool = False) -> StoredI
             f"{path}: {width} x {height} pixels are too many for a PNG or JPEG, which must be"
             " decoded as a whole; convert it to a tiled TIFF"
         )
-    picture = _Picture(path, header, width, height, _nonzero if as_mask else _rgb)
+    picture = _Picture(damage, header, width, height, _nonzero if as_mask else _rgb)
     return StoredImage((picture,), _mpp(dpi), lambda: None)
 
 
 class _Picture(StoredLevel):
     def __init__(
         self,
-        path: Path,
+        damage: Damage,
         header: bytes,
         width: int,
         height: int,
         convert: Callable[[Image.Image], Uint8],
     ) -> None:
-        super().__init__(width, height, width, height)
-        self._path = path
+        super().__init__(width, height, width, height, damage)
+        self._path = damage.path
         self._header = header
         self._convert = convert
 
     def decode(self, column: int, row: int) -> Uint8:
         try:
             with _open(self._path, self._header) as image:
-                pixels = self._convert(image)
+                if image.size != (self.width, self.height):
+                    raise InputError(f"{self._path}: has changed since it was opened; try again")
+                image.load()
+                return self._in_bands(image)
         except (OSError, ValueError, SyntaxError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(
                 f"{self._path}: cannot be decoded ({one_line(error)}); is it whole?"
             ) from error
-        if pixels.shape[:2] != (self.height, self.width):
-            raise InputError(f"{self._path}: has changed since it was opened; try again")
+
+    def _in_bands(self, image: Image.Image) -> Uint8:
+        """Convert a few rows at a time: what it takes on the way is several times the result."""
+        pixels = np.empty((self.height, self.width, 3), np.uint8)
+        rows = max(1, _BAND_PIXELS // self.width)
+        for top in range(0, self.height, rows):
+            bottom = min(top + rows, self.height)
+            pixels[top:bottom] = self._convert(image.crop((0, top, self.width, bottom)))
         return pixels
 
 

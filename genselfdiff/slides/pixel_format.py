@@ -1,6 +1,6 @@
 """From the sample formats that TIFF knows to 8-bit RGB."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,27 @@ _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 
 Converter = Callable[[NDArray[Any]], Uint8]
 """From (h, w, samples) as decoded to (h, w, 3)."""
+
+_BAND_PIXELS = 2**18
+"""Converted at once: what it takes on the way is several times the result."""
+
+
+def convert_planes(convert: Converter, planes: Sequence[NDArray[Any]]) -> Uint8:
+    """Convert what was decoded to (h, w, 3), a band of rows at a time.
+
+    Args:
+        convert: from ``rgb_converter`` or ``nonzero_converter``.
+        planes: (h, w, samples), or one (h, w, 1) for each sample.
+    """
+    height, width = planes[0].shape[:2]
+    if convert is _as_stored and len(planes) == 1:
+        return np.ascontiguousarray(convert(planes[0]))
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        band = [plane[top : top + rows] for plane in planes]
+        pixels[top : top + rows] = convert(np.concatenate(band, axis=-1))
+    return pixels
 
 
 def rgb_converter(page: TiffPage) -> Converter:
@@ -46,7 +67,7 @@ def rgb_converter(page: TiffPage) -> Converter:
             return lambda stored: _ycbcr(_to_8_bits(stored[..., :3], bits))
         if alpha in (_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA):
             return lambda stored: over_white(_to_8_bits(stored[..., :4], bits), alpha == 1)
-        return lambda stored: _to_8_bits(stored[..., :3], bits)
+        return _as_stored if bits == 8 else lambda stored: _to_8_bits(stored[..., :3], bits)
     raise ValueError(
         f"its {samples} sample(s) of photometric {page.photometric} are neither grey nor RGB"
     )
@@ -87,6 +108,10 @@ def over_white(rgba: Uint8, premultiplied: bool = False) -> Uint8:
         colour = (colour * alpha + 127) // 255
     laid: Uint8 = np.minimum(colour + (255 - alpha), 255).astype(np.uint8)
     return laid
+
+
+def _as_stored(stored: Uint8) -> Uint8:
+    return stored[..., :3]
 
 
 def _to_8_bits(stored: NDArray[Any], bits: int) -> Uint8:

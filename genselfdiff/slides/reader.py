@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.slides.damage import Damage
 from genselfdiff.slides.openslide_file import OPENSLIDE_SUFFIXES, open_with_openslide
 from genselfdiff.slides.picture_file import is_picture, open_picture
 from genselfdiff.slides.resolution import MAX_ENLARGEMENT, check_mpp
@@ -44,8 +45,9 @@ class Slide:
         levels: from the largest to the smallest.
     """
 
-    def __init__(self, path: Path, stored: StoredImage, mpp: float | None) -> None:
-        self.path = path
+    def __init__(self, damage: Damage, stored: StoredImage, mpp: float | None) -> None:
+        self.path = damage.path
+        self._damage = damage
         self.stored_mpp = stored.mpp
         self.mpp = stored.mpp if mpp is None else mpp
         self.width = stored.levels[0].width
@@ -57,6 +59,11 @@ class Slide:
         self._stored = stored
         self._closed = False
         self._thumbnail: tuple[int, Uint8] | None = None
+
+    @property
+    def blank_tiles(self) -> int:
+        """Stored tiles that were damaged and taken for glass, of those read until now."""
+        return self._damage.count
 
     def __enter__(self) -> "Slide":
         return self
@@ -151,7 +158,7 @@ class Slide:
         return ScaledView(self, max(max(self.width, self.height) / max_side, 1.0))
 
 
-def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
+def open_slide(path: str | Path, *, mpp: float | None = None, on_error: str = "fail") -> Slide:
     """Open a slide or image: SVS, OME-TIFF, pyramidal or plain TIFF, PNG, JPEG.
 
     Formats of ``OPENSLIDE_SUFFIXES`` are read through OpenSlide, if it is installed.
@@ -162,6 +169,8 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
     Args:
         path: the file.
         mpp: micrometres per pixel of level 0, believed more than the file.
+        on_error: "fail": a stored tile that is damaged is an error; "blank": it is glass, of which
+            a warning is logged. A damaged PNG or JPEG is always an error.
 
     Raises:
         InputError: the file is missing, empty, truncated, no image, not grey or RGB, or cannot be
@@ -169,7 +178,8 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> Slide:
     """
     if mpp is not None:
         check_mpp(mpp)
-    return Slide(Path(path), _open(Path(path)), mpp)
+    damage = Damage(Path(path), on_error)
+    return Slide(damage, _open(damage), mpp)
 
 
 def open_mask(path: str | Path) -> Slide:
@@ -180,10 +190,12 @@ def open_mask(path: str | Path) -> Slide:
     Raises:
         InputError: as ``open_slide``.
     """
-    return Slide(Path(path), _open(Path(path), as_mask=True), None)
+    damage = Damage(Path(path))
+    return Slide(damage, _open(damage, as_mask=True), None)
 
 
-def _open(path: Path, *, as_mask: bool = False) -> StoredImage:
+def _open(damage: Damage, *, as_mask: bool = False) -> StoredImage:
+    path = damage.path
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a slide or image in it")
     if not path.is_file():  # opening a pipe would wait for ever
@@ -194,11 +206,11 @@ def _open(path: Path, *, as_mask: bool = False) -> StoredImage:
         if not header:
             raise InputError(f"{path}: the file is empty; copy or download it again")
         if path.suffix.lower() in OPENSLIDE_SUFFIXES:
-            return open_with_openslide(path)
+            return open_with_openslide(path, damage)
         if is_tiff(header):
-            return open_tiff(path, as_mask=as_mask)
+            return open_tiff(path, damage, as_mask=as_mask)
         if is_picture(header):
-            return open_picture(path, header, as_mask=as_mask)
+            return open_picture(path, header, damage, as_mask=as_mask)
     except OSError as error:
         raise InputError(f"{path}: cannot be opened: {one_line(error)}") from error
     raise InputError(f"{path}: is no TIFF, SVS, PNG or JPEG; convert it to a tiled TIFF")

@@ -9,6 +9,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from genselfdiff.errors import InputError
+from genselfdiff.slides.damage import Damage, Unreadable
 from genselfdiff.slides.piece_cache import PieceCache
 
 Uint8 = NDArray[np.uint8]
@@ -43,17 +45,26 @@ class StoredLevel(ABC):
     Attributes:
         width, height: size in pixels.
         piece_width, piece_height: size in pixels of the tiles, strips or picture it is stored in.
+        damage: what becomes of pieces that cannot be decoded.
     """
 
-    def __init__(self, width: int, height: int, piece_width: int, piece_height: int) -> None:
+    def __init__(
+        self, width: int, height: int, piece_width: int, piece_height: int, damage: Damage
+    ) -> None:
         self.width = width
         self.height = height
         self.piece_width = piece_width
         self.piece_height = piece_height
+        self.damage = damage
 
     @abstractmethod
     def decode(self, column: int, row: int) -> Uint8:
-        """Return a piece as (h, w, 3) RGB; beyond the level's edge it may be short or go on."""
+        """Return a piece as (h, w, 3) RGB; beyond the level's edge it may be short or go on.
+
+        Raises:
+            Unreadable: this piece is damaged.
+            InputError: nothing of the file can be read.
+        """
 
     def read(self, x: int, y: int, width: int, height: int) -> Uint8:
         """Return a window, which must lie inside the level, as (height, width, 3) RGB."""
@@ -62,13 +73,26 @@ class StoredLevel(ABC):
             top = row * self.piece_height
             for column in range(x // self.piece_width, -(-(x + width) // self.piece_width)):
                 left = column * self.piece_width
-                piece = _CACHE.get((self, column, row), partial(self.decode, column, row))
+                piece = _CACHE.get((self, column, row), partial(self._decoded, column, row))
                 y0, y1 = max(y, top), min(y + height, top + self.piece_height)
                 x0, x1 = max(x, left), min(x + width, left + self.piece_width)
                 window[y0 - y : y1 - y, x0 - x : x1 - x] = piece[
                     y0 - top : y1 - top, x0 - left : x1 - left
                 ]
         return window
+
+    def _decoded(self, column: int, row: int) -> Uint8:
+        try:
+            return self.decode(column, row)
+        except Unreadable as error:
+            shape = (self.piece_height, self.piece_width)
+            return self.damage.replace((self, column, row), shape, error)
+        except MemoryError as error:
+            raise InputError(
+                f"{self.damage.path}: there is too little memory for a piece of"
+                f" {self.piece_width} x {self.piece_height} pixels, as which it is stored; convert"
+                " it to a tiled TIFF"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -86,9 +110,9 @@ class StoredImage:
     close: Callable[[], None]
 
     def memory_bound(self) -> int:
-        """Bytes of pixels that reading holds at most; the largest piece twice: it is converted."""
+        """Bytes of pixels that reading holds at most, 16 bits and alpha of a piece included."""
         largest = max(level.piece_width * level.piece_height for level in self.levels)
-        return _CACHE_BYTES + 2 * 3 * largest
+        return _CACHE_BYTES + (3 + 2 * 4) * largest
 
     def forget_pieces(self) -> None:
         """Drop the decoded pieces of this image from memory."""

@@ -8,6 +8,7 @@ from tifffile import TiffFile, TiffPage
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides import resolution
+from genselfdiff.slides.damage import Damage
 from genselfdiff.slides.stored_image import StoredImage
 from genselfdiff.slides.tiff_level import tiff_level
 
@@ -22,7 +23,7 @@ def is_tiff(header: bytes) -> bool:
     return header[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def open_tiff(path: Path, *, as_mask: bool = False) -> StoredImage:
+def open_tiff(path: Path, damage: Damage, *, as_mask: bool = False) -> StoredImage:
     """Open a TIFF, OME-TIFF or SVS file.
 
     With ``as_mask`` its pixels become white where a stored number is not 0, else black.
@@ -36,7 +37,10 @@ def open_tiff(path: Path, *, as_mask: bool = False) -> StoredImage:
         try:
             with TiffFile(path) as tiff:
                 pages, mpp = _pages_of_slide(tiff)
-                levels = tuple(tiff_level(page, path, file, as_mask) for page in pages)
+                levels = tuple(
+                    tiff_level(page, index, file, damage, as_mask)
+                    for index, page in enumerate(pages)
+                )
         except InputError:
             raise
         except Exception as error:  # damaged tags fail in many ways inside tifffile

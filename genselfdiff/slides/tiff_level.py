@@ -2,15 +2,20 @@
 
 import os
 from io import FileIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tifffile import TiffPage
 
-from genselfdiff.errors import InputError, one_line
-from genselfdiff.slides.pixel_format import aperio_to_rgb, nonzero_converter, rgb_converter
+from genselfdiff.errors import InputError
+from genselfdiff.slides.damage import Damage, Unreadable
+from genselfdiff.slides.pixel_format import (
+    aperio_to_rgb,
+    convert_planes,
+    nonzero_converter,
+    rgb_converter,
+)
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredLevel, is_absurd
 
 Uint8 = NDArray[np.uint8]
@@ -20,10 +25,13 @@ _BAND_BYTES = 2**20
 """Uncompressed strips are read in bands of about this size: some programs write one huge strip."""
 
 
-def tiff_level(page: TiffPage, path: Path, file: FileIO, as_mask: bool) -> StoredLevel:
-    """Make a level of ``page`` that reads from ``file``, which stays the caller's.
+def tiff_level(
+    page: TiffPage, index: int, file: FileIO, damage: Damage, as_mask: bool
+) -> StoredLevel:
+    """Make level ``index`` of ``page`` that reads from ``file``, which stays the caller's.
 
-    With ``as_mask`` pixels become white where a stored number is not 0, else black.
+    With ``as_mask`` pixels become white where a stored number is not 0, else black. Where damage
+    is tolerated, so are pieces beyond the end of the file until they are read.
 
     All that is needed is taken from ``page`` now: its TiffFile may be closed afterwards.
 
@@ -44,7 +52,7 @@ def tiff_level(page: TiffPage, path: Path, file: FileIO, as_mask: bool) -> Store
         and page.fillorder == 1
         and not page.is_subsampled
     )
-    return (_RawStrips if raw else _Segments)(page, path, file, as_mask)
+    return (_RawStrips if raw else _Segments)(page, index, file, damage, as_mask)
 
 
 class _TiffLevel(StoredLevel):
@@ -54,10 +62,18 @@ class _TiffLevel(StoredLevel):
     """
 
     def __init__(
-        self, page: TiffPage, path: Path, file: FileIO, as_mask: bool, piece: tuple[int, int]
+        self,
+        page: TiffPage,
+        index: int,
+        file: FileIO,
+        damage: Damage,
+        as_mask: bool,
+        piece: tuple[int, int],
     ) -> None:
-        super().__init__(page.imagewidth, page.imagelength, *piece)
-        self._path = path
+        super().__init__(page.imagewidth, page.imagelength, *piece, damage)
+        self._path = damage.path
+        self._index = index
+        self._is_tiled = page.is_tiled
         self._file = file
         self._file_size = os.fstat(file.fileno()).st_size
         self._to_rgb = (nonzero_converter if as_mask else rgb_converter)(page)
@@ -71,10 +87,11 @@ class _TiffLevel(StoredLevel):
         if (self._offsets < 0).any() or (self._counts < 0).any():
             raise ValueError("its list of stored pieces is damaged")
         missing = int((self._offsets > self._file_size - self._counts).sum())
-        if missing:
+        if missing and not self.damage.is_tolerated:
             raise InputError(
                 f"{self._path}: is truncated: {missing} of {expected} stored pieces lie beyond its"
-                " end; copy or download it again"
+                " end; copy or download it again, or take what is missing for glass with --on-error"
+                " blank"
             )
 
     def _read_at(self, offset: int, count: int) -> bytes:
@@ -83,17 +100,19 @@ class _TiffLevel(StoredLevel):
             raise ValueError("the file ends early")
         return data
 
-    def _damaged(self, piece: int, error: Exception) -> InputError:
-        return InputError(
-            f"{self._path}: stored piece {piece} cannot be decoded ({one_line(error)}); the file"
-            " may be damaged: copy or export it again"
+    def _unreadable(self, column: int, row: int, offset: int, error: Exception) -> Unreadable:
+        kind = "tile" if self._is_tiled else "strip"
+        return Unreadable(
+            f"{kind} (column {column}, row {row}) of level {self._index}, at byte {offset},", error
         )
 
 
 class _Segments(_TiffLevel):
     """Tiles, or compressed strips: decoded one at a time."""
 
-    def __init__(self, page: TiffPage, path: Path, file: FileIO, as_mask: bool) -> None:
+    def __init__(
+        self, page: TiffPage, index: int, file: FileIO, damage: Damage, as_mask: bool
+    ) -> None:
         columns = page.tilewidth if page.is_tiled else page.imagewidth
         rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
         if rows < 1 or columns < 1:
@@ -101,10 +120,10 @@ class _Segments(_TiffLevel):
         rgb_pixels = rows * columns * max(page.samplesperpixel * page.bitspersample / 24, 1)
         if rgb_pixels > MAX_PIXELS_AT_ONCE:
             raise InputError(
-                f"{path}: is stored in pieces of {columns} x {rows} pixels, too large to decode in"
-                " bounded memory; convert it to a tiled TIFF"
+                f"{damage.path}: is stored in pieces of {columns} x {rows} pixels, too large to"
+                " decode in bounded memory; convert it to a tiled TIFF"
             )
-        super().__init__(page, path, file, as_mask, (columns, rows))
+        super().__init__(page, index, file, damage, as_mask, (columns, rows))
         self._across = -(-self.width // columns)
         self._per_plane = self._across * -(-self.height // rows)
         self._planes = page.samplesperpixel if page.planarconfig == 2 else 1
@@ -124,8 +143,7 @@ class _Segments(_TiffLevel):
         if len(present) < len(planes):
             # Not stored: glass, or of a palette image the first entry.
             return np.broadcast_to(self._blank, (self.piece_height, self.piece_width, 3))
-        stored = np.concatenate(present, axis=-1) if self._planes > 1 else present[0]
-        return np.ascontiguousarray(self._to_rgb(stored))
+        return convert_planes(self._to_rgb, present)
 
     def _decode_segment(self, index: int) -> NDArray[Any] | None:
         count = int(self._counts[index])
@@ -141,7 +159,8 @@ class _Segments(_TiffLevel):
         except MemoryError:
             raise
         except Exception as error:  # every codec has errors of its own
-            raise self._damaged(index, error) from error
+            row, column = divmod(index % self._per_plane, self._across)
+            raise self._unreadable(column, row, int(self._offsets[index]), error) from error
         return pixels
 
     def _check_covers(self, index: int, pixels: NDArray[Any]) -> None:
@@ -155,7 +174,9 @@ class _Segments(_TiffLevel):
 class _RawStrips(_TiffLevel):
     """Uncompressed strips: any rows can be read by themselves."""
 
-    def __init__(self, page: TiffPage, path: Path, file: FileIO, as_mask: bool) -> None:
+    def __init__(
+        self, page: TiffPage, index: int, file: FileIO, damage: Damage, as_mask: bool
+    ) -> None:
         order = page.parent.byteorder
         self._dtype = np.dtype(np.uint8 if page.bitspersample == 8 else f"{order}u2")
         self._samples = page.samplesperpixel
@@ -164,7 +185,7 @@ class _RawStrips(_TiffLevel):
         if self._strip_rows < 1:
             raise ValueError("its strips have no rows")
         rows = min(max(1, _BAND_BYTES // self._row_bytes), page.imagelength)
-        super().__init__(page, path, file, as_mask, (page.imagewidth, rows))
+        super().__init__(page, index, file, damage, as_mask, (page.imagewidth, rows))
         strips = -(-self.height // self._strip_rows)
         needed = np.full(len(self._counts), self._strip_rows * self._row_bytes)
         needed[-1:] = (self.height - (strips - 1) * self._strip_rows) * self._row_bytes
@@ -174,16 +195,14 @@ class _RawStrips(_TiffLevel):
     def decode(self, column: int, row: int) -> Uint8:
         first = row * self.piece_height
         last = min(first + self.piece_height, self.height)
-        try:
-            parts = [
-                self._read_rows(strip, first, last)
-                for strip in range(first // self._strip_rows, (last - 1) // self._strip_rows + 1)
-            ]
-        except (OSError, ValueError) as error:
-            raise self._damaged(row, error) from error
+        parts = [
+            self._read_rows(strip, first, last)
+            for strip in range(first // self._strip_rows, (last - 1) // self._strip_rows + 1)
+        ]
         stored = np.frombuffer(b"".join(parts), self._dtype)
-        rgb = self._to_rgb(stored.reshape(last - first, self.width, self._samples))
-        return np.ascontiguousarray(rgb)
+        return convert_planes(
+            self._to_rgb, [stored.reshape(last - first, self.width, self._samples)]
+        )
 
     def _read_rows(self, strip: int, first: int, last: int) -> bytes:
         """Read those of the rows ``first`` to ``last`` that lie in ``strip``."""
@@ -191,4 +210,7 @@ class _RawStrips(_TiffLevel):
         start = max(first, top)
         rows = min(last, top + self._strip_rows) - start
         offset = int(self._offsets[strip]) + (start - top) * self._row_bytes
-        return self._read_at(offset, rows * self._row_bytes)
+        try:
+            return self._read_at(offset, rows * self._row_bytes)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(0, strip, offset, error) from error

@@ -11,6 +11,7 @@ from PIL import Image
 
 from genselfdiff.errors import InputError
 from genselfdiff.slides import Slide, open_slide, openslide_file
+from genselfdiff.slides.damage import Damage
 from genselfdiff.slides.openslide_file import open_with_openslide
 
 openslide = pytest.importorskip("openslide")
@@ -19,7 +20,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "CMU-1-Small-Region.svs"
 
 
 def through_openslide(path: Path) -> Slide:
-    return Slide(path, open_with_openslide(path), None)
+    damage = Damage(path)
+    return Slide(damage, open_with_openslide(path, damage), None)
 
 
 def test_an_svs_is_the_same_with_both_readers() -> None:
