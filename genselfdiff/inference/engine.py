@@ -216,7 +216,7 @@ def make_mask(
     goes_on = begun is not None and is_same_work(begun, request)
     if not overwrite:
         files.refuse_existing(but_probabilities=goes_on)
-    layout = lay_out(source, predictor.model.info, options)
+    layout = lay_out(source, predictor.model.info, options, progress)
     if begun is not None and goes_on:
         predictor.obey(begun["precision"], begun["threads"])
         job = begun | {key: request[key] for key in MACHINE}

@@ -41,8 +41,10 @@ class Layout:
         return Layout(self.view, self.scale, self.size, window, grid, resizer)
 
 
-def lay_out(slide: Slide, info: ModelInfo, options: Options) -> Layout:
-    """Choose the tiles of a slide that a model predicts.
+def lay_out(
+    slide: Slide, info: ModelInfo, options: Options, progress: bool | None = False
+) -> Layout:
+    """Choose the tiles of a slide that a model predicts; ``progress`` as in ``Slide.thumbnail``.
 
     Raises:
         InputError: the slide cannot be read, is a mask of ours, has no mpp where one is needed, or
@@ -60,13 +62,16 @@ def lay_out(slide: Slide, info: ModelInfo, options: Options) -> Layout:
     if options.tissue:
         seen = None if options.region is None else grid.window(scale)
         mask_file = None if isinstance(options.tissue, bool) else options.tissue
-        grid = grid.on_tissue(TissueMap(slide, window=seen, mask_file=mask_file), scale)
+        grid = grid.on_tissue(
+            TissueMap(slide, window=seen, mask_file=mask_file, progress=progress), scale
+        )
         if not grid.tiles:
             logger.warning(
                 "%s: no tissue found: the mask is all %s; --no-tissue predicts everywhere",
                 slide.path,
                 info.classes[0],
             )
+    view.hold_rows(len(grid.columns.shown), grid.rows.tile)
     window = options.region or (0, 0, slide.width, slide.height)
     return Layout(view, scale, size, window, grid, resizer)
 

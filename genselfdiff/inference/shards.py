@@ -131,7 +131,7 @@ def segment_part(
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
-        layout = lay_out(source, predictor.model.info, options)
+        layout = lay_out(source, predictor.model.info, options, progress)
         job_file = folder / "job.json"
         if not job_file.exists():
             _write_once(

@@ -23,11 +23,27 @@ class PieceCache:
     Args:
         capacity: bytes of pixels to keep. The latest piece is kept even if it alone is larger:
             a picture stored in one piece would otherwise be decoded again for every window.
+        most: bound on what ``reserve`` can make of it.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self, capacity: int, most: int) -> None:
+        self._usual = capacity
+        self._most = most
+        self._reserved: dict[Hashable, int] = {}
         self.reset()
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of pixels that are kept now."""
+        return min(max(self._usual, *self._reserved.values(), 0), self._most)
+
+    def reserve(self, owner: Hashable, needed: int) -> None:
+        """Keep as much as the ``owner`` needs at once, if that is more than usual; 0 ends it."""
+        with self._lock:
+            if needed:
+                self._reserved[owner] = needed
+            else:
+                self._reserved.pop(owner, None)
 
     def reset(self) -> None:
         """Forget everything, the threads that use the cache as well."""
@@ -63,7 +79,8 @@ class PieceCache:
                 return
             self._bytes += slot.pixels.nbytes
             self._slots.move_to_end(key)
-            while self._bytes > self._capacity and (oldest := next(iter(self._slots))) != key:
+            capacity = self.capacity
+            while self._bytes > capacity and (oldest := next(iter(self._slots))) != key:
                 if self._slots[oldest].pixels is None:
                     self._slots.move_to_end(oldest)  # being decoded by another thread
                 else:

@@ -136,21 +136,42 @@ class Slide:
             )
         return ScaledView(self, scale)
 
+    def piece_rows(self, level: int) -> int:
+        """Rows of pixels of the tiles, strips or picture that a level is stored in."""
+        return self._stored.levels[level].piece_height
+
+    def hold_rows(self, width: int, height: int, level: int) -> None:
+        """Have each stored tile decoded once while overlapping windows are read row by row.
+
+        What a row of windows touches is kept in memory, up to 1 GiB, until the slide is closed.
+
+        Args:
+            width: pixels of ``level`` that a row of windows spans.
+            height: side of a window in pixels of ``level``.
+            level: index into ``levels``.
+        """
+        self._stored.levels[level].hold_rows(width, height)
+
     def memory_bound(self) -> int:
-        """Bytes of decoded pixels that reading the slide holds at most."""
+        """Bytes of decoded pixels that reading the slide holds at most, as it is read now."""
         return self._stored.memory_bound()
 
-    def thumbnail(self, max_side: int) -> Uint8:
+    def thumbnail(self, max_side: int, progress: bool | None = False) -> Uint8:
         """Return the whole slide as (h, w, 3) uint8 RGB, its longer side at most ``max_side``.
 
         The last one made is remembered: without a pyramid, all of level 0 has to be read for it.
+
+        Args:
+            max_side: in pixels.
+            progress: show a progress bar on stderr if it takes long; None: only on a terminal.
 
         Raises:
             InputError: the stored pixels are damaged.
         """
         if self._thumbnail is None or self._thumbnail[0] != max_side:
             view = self.thumbnail_view(max_side)
-            self._thumbnail = max_side, view.read(0, 0, view.width, view.height)
+            pixels = view.read_in_bands(0, 0, view.width, view.height, progress)
+            self._thumbnail = max_side, pixels
         return self._thumbnail[1].copy()
 
     def thumbnail_view(self, max_side: int) -> ScaledView:

@@ -1,10 +1,13 @@
 """A slide seen at another resolution, read window by window."""
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from genselfdiff.slides.resolution import SAME_SCALE
 
@@ -16,6 +19,9 @@ Float32 = NDArray[np.float32]
 
 _SOURCE_PIXELS = 2**20
 """Pixels of the level that are resampled in one go: bounds the memory of a large reduction."""
+
+_THREADS = 4
+"""At most so many read at once: each holds pixels of its own."""
 
 _BLOCK = 8
 """Pixels computed by one matrix product: few, as a matrix row holds zeros for all but its own."""
@@ -89,6 +95,56 @@ class ScaledView:
             sideways = columns.mix(np.ascontiguousarray(upright.swapaxes(0, 1)))
             window[top : top + count] = np.rint(sideways).astype(np.uint8).swapaxes(0, 1)
         return window
+
+    def read_in_bands(
+        self, x: int, y: int, width: int, height: int, progress: bool | None = False
+    ) -> Uint8:
+        """Read a large window as ``read`` does, with several threads.
+
+        Args:
+            x, y, width, height: the window.
+            progress: show a progress bar on stderr if it takes long; None: only on a terminal.
+
+        Raises:
+            InputError, ValueError: as ``read``.
+        """
+        check_window(x, y, width, height, self.width, self.height)
+        piece = self._slide.piece_rows(self.level)
+        rows = max(1, math.ceil(piece / self._step))
+        pixels = np.empty((height, width, 3), np.uint8)
+        bar = tqdm(
+            total=height,
+            desc=f"{self._slide.path.name}: overview",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| [{elapsed}, {remaining} left]",
+            leave=False,
+            delay=1.0,
+            disable=None if progress is None else not progress,
+        )
+
+        def read(top: int) -> None:
+            count = min(rows, y + height - top)
+            pixels[top - y : top - y + count] = self.read(x, top, width, count)
+            bar.update(count)
+
+        threads = min(_THREADS, os.cpu_count() or 1)
+        # Each thread is at a band of its own, which touches two rows of stored pieces.
+        across = math.ceil(width * self._step)
+        self._slide.hold_rows(across, piece * (2 * threads - 1), self.level)
+        with bar, ThreadPoolExecutor(threads, "gsd-overview") as pool:
+            for _ in pool.map(read, range(y, y + height, rows)):
+                pass
+        return pixels
+
+    def hold_rows(self, width: int, height: int) -> None:
+        """Have each stored tile decoded once while overlapping windows are read row by row.
+
+        Args:
+            width: pixels of the view that a row of windows spans.
+            height: side of a window in pixels of the view.
+        """
+        # Interpolation reaches a stored pixel further, on either side.
+        across, down = (math.ceil(side * self._step) + 2 for side in (width, height))
+        self._slide.hold_rows(across, down, self.level)
 
 
 def check_window(x: int, y: int, width: int, height: int, limit_x: int, limit_y: int) -> None:

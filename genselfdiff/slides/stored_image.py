@@ -24,9 +24,7 @@ _MAX_EXPANSION = 2**16
 _HARMLESS_PIXELS = 2**26
 """Decoded without asking: a blank tile of JPEG 2000 or WebP takes a handful of bytes."""
 
-_CACHE_BYTES = 256 * 2**20
-
-_CACHE = PieceCache(_CACHE_BYTES)
+_CACHE = PieceCache(256 * 2**20, 2**30)
 """Shared by all open slides, so that many open slides need no more memory than one."""
 
 # A thread of the parent may hold the cache's locks at the fork; in the child nobody frees them.
@@ -81,6 +79,19 @@ class StoredLevel(ABC):
                 ]
         return window
 
+    def hold_rows(self, width: int, height: int) -> None:
+        """Keep decoded what windows ``height`` pixels high and wide touch in rows ``width`` wide.
+
+        Windows of the row below that overlap them then find there what both need.
+        """
+        rows = -(-(height - 1) // self.piece_height) + 1
+        columns = -(-(width - 1) // self.piece_width) + 1
+        # The row above counts to the right of a window, its own row to the left.
+        columns += 2 * (-(-(height - 1) // self.piece_width) + 1)
+        rows = min(rows, -(-self.height // self.piece_height))
+        columns = min(columns, -(-self.width // self.piece_width))
+        _CACHE.reserve(self, 3 * rows * self.piece_height * columns * self.piece_width)
+
     def _decoded(self, column: int, row: int) -> Uint8:
         try:
             return self.decode(column, row)
@@ -112,8 +123,10 @@ class StoredImage:
     def memory_bound(self) -> int:
         """Bytes of pixels that reading holds at most, 16 bits and alpha of a piece included."""
         largest = max(level.piece_width * level.piece_height for level in self.levels)
-        return _CACHE_BYTES + (3 + 2 * 4) * largest
+        return _CACHE.capacity + (3 + 2 * 4) * largest
 
     def forget_pieces(self) -> None:
         """Drop the decoded pieces of this image from memory."""
+        for level in self.levels:
+            _CACHE.reserve(level, 0)
         _CACHE.drop(lambda key: isinstance(key, tuple) and key[0] in self.levels)

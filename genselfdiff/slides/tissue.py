@@ -73,14 +73,15 @@ def _box_mean(picture: Uint8, top: int, bottom: int) -> NDArray[np.float32]:
     return np.divide(squares, _SMOOTHING**2, dtype=np.float32)
 
 
-def _tissue_in(view: ScaledView, window: tuple[int, int, int, int]) -> Bool:
+def _tissue_in(view: ScaledView, window: tuple[int, int, int, int], progress: bool | None) -> Bool:
     """Find the tissue in ``window``, as it is found on the whole of ``view``."""
     x, y, width, height = (side / view.scale for side in window)
     left, top = max(int(x) - _SMOOTHING, 0), max(int(y) - _SMOOTHING, 0)
     right = min(math.ceil(x + width) + _SMOOTHING, view.width)
     bottom = min(math.ceil(y + height) + _SMOOTHING, view.height)
     mask = np.zeros((view.height, view.width), np.bool_)
-    mask[top:bottom, left:right] = tissue_mask(view.read(left, top, right - left, bottom - top))
+    seen = view.read_in_bands(left, top, right - left, bottom - top, progress)
+    mask[top:bottom, left:right] = tissue_mask(seen)
     return mask
 
 
@@ -116,6 +117,7 @@ class TissueMap:
             there the slide is read. None: everywhere.
         mask_file: an image of the whole slide, of any size, that is not 0 where tissue is; with it
             the slide is not read.
+        progress: show a progress bar if reading the slide takes long; None: only on a terminal.
 
     Attributes:
         mask: (h, w) bool, tissue on the thumbnail.
@@ -130,13 +132,14 @@ class TissueMap:
         max_side: int = 2048,
         window: tuple[int, int, int, int] | None = None,
         mask_file: str | Path | None = None,
+        progress: bool | None = False,
     ) -> None:
         if mask_file is not None:
             self.mask = _read_mask(Path(mask_file), slide, max_side)
         elif window is None:
-            self.mask = tissue_mask(slide.thumbnail(max_side))
+            self.mask = tissue_mask(slide.thumbnail(max_side, progress))
         else:
-            self.mask = _tissue_in(slide.thumbnail_view(max_side), window)
+            self.mask = _tissue_in(slide.thumbnail_view(max_side), window, progress)
         height, width = self.mask.shape
         self._width, self._height = slide.width, slide.height
         # _sums[j, i] is the tissue above row j and left of column i.
