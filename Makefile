@@ -14,7 +14,7 @@ SOURCES := $(shell find csrc genselfdiff cli -type f -not -name '*.py[co]') \
 CXX_SOURCES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.[ch]')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint clean
+.PHONY: help setup demo test soak bench lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: setup  ## the whole journey on the sample slide, in a few minutes; results
 # Not `python -m pytest`, which would put the source tree before the installed package.
 test: setup  ## run the tests on the installed package
 	$(BIN)/pytest -q
+
+soak: setup  ## run the tests that take many minutes: slides damaged by the thousand
+	$(BIN)/pytest -q -m soak
 
 # TIMER=time.perf_counter measures the operations in wall time.
 bench: TIMER ?= time.process_time

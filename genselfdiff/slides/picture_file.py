@@ -46,10 +46,11 @@ def open_picture(
     """
     with _open(path, header) as image:
         width, height = image.size
+        per_byte = _pixels_per_byte(image)
         dpi = image.info.get("dpi", (0.0, 0.0))
     if width < 1 or height < 1:
         raise InputError(f"{path}: is {width} x {height} pixels: there is nothing to read")
-    if is_absurd(width, height, path.stat().st_size):
+    if is_absurd(width, height, path.stat().st_size, per_byte):
         raise InputError(f"{path}: claims {width} x {height} pixels, but is far too small for them")
     if width * height > MAX_PIXELS_AT_ONCE:
         raise InputError(
@@ -106,6 +107,14 @@ def _open(path: Path, header: bytes) -> ImageFile:
         raise InputError(
             f"{path}: is no readable PNG or JPEG ({one_line(error)}); is it whole?"
         ) from error
+
+
+def _pixels_per_byte(image: ImageFile) -> float:
+    """At most: deflate makes 1 byte of 1032, a JPEG needs 2 bits for 64 pixels at the least."""
+    if isinstance(image, JpegImageFile):
+        return 1024
+    bits = {"RGB": 24, "RGBA": 32, "LA": 16, "I;16": 16}
+    return 1032 * 8 / bits.get(image.mode, 1)
 
 
 def _rgb(image: Image.Image) -> Uint8:

@@ -18,8 +18,8 @@ Uint8 = NDArray[np.uint8]
 MAX_PIXELS_AT_ONCE = 2**28
 """Pixels that are decoded in one go at most: 805 MB as RGB."""
 
-_MAX_EXPANSION = 2**16
-"""Bytes of RGB that a byte in a file can stand for; a white 1-bit PNG reaches 25,000."""
+_PIXELS_PER_BYTE = 2**15
+"""That a byte in a file can stand for, in a format about which nothing else is known."""
 
 _HARMLESS_PIXELS = 2**26
 """Decoded without asking: a blank tile of JPEG 2000 or WebP takes a handful of bytes."""
@@ -31,10 +31,18 @@ _CACHE = PieceCache(256 * 2**20, 2**30)
 os.register_at_fork(after_in_child=_CACHE.reset)
 
 
-def is_absurd(width: int, height: int, stored_bytes: int) -> bool:
-    """Tell whether so few bytes cannot hold so many pixels; no decoder need try and allocate."""
+def is_absurd(
+    width: int, height: int, stored_bytes: int, per_byte: float = _PIXELS_PER_BYTE
+) -> bool:
+    """Tell whether so few bytes cannot hold so many pixels; no decoder need try and allocate.
+
+    Args:
+        width, height: in pixels.
+        stored_bytes: what they are stored in.
+        per_byte: pixels that a byte can stand for.
+    """
     pixels = width * height
-    return pixels > _HARMLESS_PIXELS and 3 * pixels > stored_bytes * _MAX_EXPANSION
+    return pixels > _HARMLESS_PIXELS and pixels > stored_bytes * per_byte
 
 
 class StoredLevel(ABC):

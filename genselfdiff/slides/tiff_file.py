@@ -10,6 +10,7 @@ from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides import resolution
 from genselfdiff.slides.damage import Damage
 from genselfdiff.slides.stored_image import StoredImage
+from genselfdiff.slides.tiff_directories import check_directories
 from genselfdiff.slides.tiff_level import tiff_level
 
 _REDUCED, _TRANSPARENCY_MASK = 1, 4  # bits of NewSubfileType
@@ -35,6 +36,7 @@ def open_tiff(path: Path, damage: Damage, *, as_mask: bool = False) -> StoredIma
     with ExitStack() as on_failure:
         file = on_failure.enter_context(path.open("rb", buffering=0))
         try:
+            check_directories(file)
             with TiffFile(path) as tiff:
                 pages, mpp = _pages_of_slide(tiff)
                 levels = tuple(

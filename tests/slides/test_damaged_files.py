@@ -204,8 +204,64 @@ def test_a_picture_that_claims_too_much(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(data)
     refused(path, "claims 30000 x 30000 pixels")
-    path.write_bytes(data + bytes(60_000))
+    path.write_bytes(data + bytes(3_000_000))
     refused(path, "too many for a PNG or JPEG")
+
+
+def directory_places(path: Path) -> list[int]:
+    with tifffile.TiffFile(path) as opened:
+        return [page.offset for page in opened.pages]
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_directories_in_a_circle(pyramid: Callable[..., Path], target: int) -> None:
+    path = pyramid()
+    places = directory_places(path)
+    data = bytearray(path.read_bytes())
+    (entries,) = struct.unpack_from("<H", data, places[-1])
+    struct.pack_into("<I", data, places[-1] + 2 + 12 * entries, places[target])
+    path.write_bytes(data)
+    refused(path, "directories follow each other in a circle")
+
+
+def test_a_directory_that_is_its_own_subifd(pyramid: Callable[..., Path]) -> None:
+    path = pyramid("a.ome.tif", subifds=True)
+    (place,) = directory_places(path)
+    data = bytearray(path.read_bytes())
+    (entries,) = struct.unpack_from("<H", data, place)
+    tags = {
+        struct.unpack_from("<H", data, at)[0]: at
+        for at in range(place + 2, place + 2 + 12 * entries, 12)
+    }
+    count, list_at = struct.unpack_from("<II", data, tags[330] + 4)
+    for i in range(count):
+        struct.pack_into("<I", data, list_at + 4 * i, place)
+    path.write_bytes(data)
+    with open_slide(path) as slide:
+        assert len(slide.levels) == 1  # no level but itself
+
+
+def test_thousands_of_directories(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    count = 20_000
+    chain = b"".join(struct.pack("<HI", 0, 8 + 6 * (i + 1)) for i in range(count))
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + chain + bytes(6))
+    refused(path, "more entries than those of any slide")
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (4, 10**6, "a directory lies beyond its end"),
+        (8, 0xFFFF, "a directory lies beyond its end"),
+        (8 + 2 + 12 * 2 + 4, 2**31, "the values of its tag 258 lie beyond its end"),
+    ],
+)
+def test_what_lies_beyond_the_end(tmp_path: Path, at: int, value: int, message: str) -> None:
+    data = bytearray(tiff_bytes(10, 10, bytes(300), rows_per_strip=10, offsets=200, counts=300))
+    struct.pack_into("<H" if value < 2**16 else "<I", data, at, value)
+    (tmp_path / "a.tif").write_bytes(data)
+    refused(tmp_path / "a.tif", message)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -79,7 +79,7 @@ def test_every_tile_of_a_wide_slide_is_decoded_once(
         for y in range(0, view.height - 128, 96):
             for x in range(0, view.width - 128, 96):
                 view.read(x, y, 128, 128)
-        assert len(decoded) > 10
+        assert len(decoded) >= 10
         assert set(decoded.values()) == {1}
         assert slide.memory_bound() < 0.9 * 600 * 2400 * 3, "not the whole slide"
     assert small_cache.capacity == 100_000, "the slide is closed"

@@ -1,0 +1,96 @@
+"""Looking through the directories of a TIFF before anybody believes what they say.
+
+tifffile follows links wherever they lead: directories in a circle, or a tile taken for one, keep
+it busy for minutes, and memory for as many values as an entry claims is asked for at once.
+"""
+
+import os
+from io import FileIO
+
+import numpy as np
+
+_MOST_DIRECTORIES = 10_000
+_MOST_ENTRIES = 200_000
+"""In all directories together; a page of a slide has about 30."""
+
+_SUBIFDS = 330
+_TYPE_SIZES = np.array([0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8], np.float64)
+"""Bytes of a value of each type; 0: there is no such type, and entries of it are passed over."""
+
+
+def check_directories(file: FileIO) -> None:
+    """Check that all directories of a TIFF, and what they point to, lie in the file, each once.
+
+    Raises:
+        ValueError: they do not, or there are more than any slide has.
+        OSError: the file cannot be read.
+    """
+    _Walk(file).follow()
+
+
+class _Walk:
+    def __init__(self, file: FileIO) -> None:
+        self._file = file.fileno()
+        self._size = os.fstat(self._file).st_size
+        header = os.pread(self._file, 16, 0)
+        order = "<" if header[:2] == b"II" else ">"
+        self._is_big = 43 in (header[2], header[3])
+        word = 8 if self._is_big else 4
+        self._word = np.dtype(f"{order}u{word}")
+        self._count = np.dtype(f"{order}u{8 if self._is_big else 2}")
+        fields = [("code", f"{order}u2"), ("type", f"{order}u2")]
+        fields += [("count", self._word.str), ("value", self._word.str)]
+        self._entry = np.dtype(fields)
+        self._first = 8 if self._is_big else 4
+        self._entries = 0
+        self._directories = 0
+
+    def follow(self) -> None:
+        at, seen = self._number(self._first, self._word), set[int]()
+        while at:
+            if at in seen:
+                raise ValueError("its directories follow each other in a circle")
+            seen.add(at)
+            following, below = self._look_at(at)
+            for place in below:
+                self._look_at(place)
+            at = following
+
+    def _look_at(self, at: int) -> tuple[int, list[int]]:
+        """Check the directory there; returns the place of the next and of those below it."""
+        entries = self._number(at, self._count)
+        self._directories += 1
+        self._entries += entries
+        if self._directories > _MOST_DIRECTORIES or self._entries > _MOST_ENTRIES:
+            raise ValueError("its directories have more entries than those of any slide")
+        first = at + self._count.itemsize
+        data = self._bytes(first, entries * self._entry.itemsize)
+        table = np.frombuffer(data, self._entry)
+        kinds = np.where(table["type"] < len(_TYPE_SIZES), table["type"], 0)
+        sizes = _TYPE_SIZES[kinds] * table["count"]
+        ends = np.where(sizes > self._word.itemsize, sizes + table["value"], 0)
+        if (ends > self._size).any():
+            code = table["code"][ends > self._size][0]
+            raise ValueError(f"the values of its tag {code} lie beyond its end")
+        below = [
+            place
+            for entry in table[table["code"] == _SUBIFDS]
+            for place in self._places(int(entry["count"]), int(entry["value"]))
+        ]
+        return self._number(first + len(data), self._word), below
+
+    def _places(self, count: int, value: int) -> list[int]:
+        if count <= 1:
+            return [value]
+        if count > _MOST_DIRECTORIES:
+            raise ValueError("its directories have more entries than those of any slide")
+        size = self._word.itemsize
+        return np.frombuffer(self._bytes(value, count * size), self._word).tolist()
+
+    def _number(self, at: int, kind: np.dtype[np.unsignedinteger]) -> int:
+        return int(np.frombuffer(self._bytes(at, kind.itemsize), kind)[0])
+
+    def _bytes(self, at: int, count: int) -> bytes:
+        if at + count > self._size:
+            raise ValueError("a directory lies beyond its end")
+        return os.pread(self._file, count, at)

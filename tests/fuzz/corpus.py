@@ -1,0 +1,123 @@
+"""Small whole files of every kind that gsd reads, for the fuzz test to damage."""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from genselfdiff.slides import MaskWriter
+
+Uint8 = NDArray[np.uint8]
+
+APERIO = "Aperio Image Library v11.2.1 \n"
+SLIDE = "slide.tif"
+"""The whole slide of which the masks are."""
+
+
+def picture() -> Uint8:
+    """(170, 230, 3): glass on the left, pink tissue with dark cells on the right."""
+    y, x = np.mgrid[:170, :230]
+    cells = np.hypot(y % 24 - 12, x % 24 - 12) < 6
+    pixels = np.where(cells[..., None], (90, 40, 130), (225, 160, 200))
+    pixels[:, :60] = 242
+    noise = np.random.default_rng(0).integers(-4, 5, pixels.shape)
+    return (pixels + noise).astype(np.uint8)
+
+
+def write_corpus(folder: Path) -> None:
+    """Write one file of each kind; what is in the folder afterwards is to be damaged."""
+    pixels = picture()
+    tiles = {"photometric": "rgb", "tile": (64, 64)}
+    scale = {"resolution": (20_000, 20_000), "resolutionunit": 3}
+    tiffs: dict[str, dict[str, object]] = {
+        SLIDE: {**tiles, "compression": "zlib"},
+        "jpeg.tif": {**tiles, **scale, "compression": "jpeg", "photometric": "ycbcr"},
+        "lzw.btf": {**tiles, "compression": "lzw", "predictor": True, "bigtiff": True},
+        "webp.tif": {**tiles, "compression": "webp"},
+        "zstd.tif": {**tiles, "compression": "zstd", "byteorder": ">"},
+        "packbits.tif": {"photometric": "rgb", "rowsperstrip": 16, "compression": "packbits"},
+        "strips.tif": {"photometric": "rgb", "rowsperstrip": 32, "compression": "zlib"},
+        "raw.tif": {"photometric": "rgb", **scale},
+    }
+    for name, options in tiffs.items():
+        tifffile.imwrite(folder / name, pixels, **options)
+    deep = pixels.astype(np.uint16) * 257
+    tifffile.imwrite(folder / "deep.tif", deep, photometric="rgb", compression="lzw")
+    planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    separate = {"planarconfig": "separate", "photometric": "rgb", "tile": (64, 64)}
+    tifffile.imwrite(folder / "planes.tif", planes, compression="zlib", **separate)
+    _write_ome(folder / "pyramid.ome.tif", pixels)
+    for name, code in (("jpeg.svs", "jpeg"), ("j2k.svs", 33005)):
+        _write_svs(folder / name, pixels, code)
+    for name, options in {
+        "a.png": {},
+        "a.jpg": {"quality": 85},
+        "progressive.jpg": {"progressive": True},
+    }.items():
+        Image.fromarray(pixels).save(folder / name, **options)
+    Image.fromarray(pixels).quantize(16).save(folder / "palette.png")
+    Image.fromarray(np.dstack((pixels, pixels[..., 0]))).save(folder / "alpha.png")
+    # Read through OpenSlide, which tells by the content what it is.
+    tifffile.imwrite(folder / "openslide.svslide", pixels, **tiles, compression="jpeg")
+    _write_masks(folder, pixels)
+
+
+def is_mask(name: str) -> bool:
+    """Whether the file is given as the tissue mask of ``SLIDE``, instead of being a slide."""
+    return name.startswith("mask")
+
+
+def _write_ome(path: Path, pixels: Uint8) -> None:
+    metadata = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    layout = {"tile": (64, 64), "photometric": "rgb", "compression": "zlib"}
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(pixels, subifds=1, metadata=metadata, **layout)
+        writer.write(np.ascontiguousarray(pixels[::2, ::2]), subfiletype=1, **layout)
+
+
+def _write_svs(path: Path, pixels: Uint8, compression: str | int) -> None:
+    options = {"photometric": "rgb", "metadata": None}
+    other = {**options, "compression": "lzw"}
+    size = "230x170 (64x64) JPEG/RGB Q=30"
+
+    def stored(level: Uint8) -> Iterator[bytes]:
+        padded = np.pad(level, ((0, -level.shape[0] % 64), (0, -level.shape[1] % 64), (0, 0)))
+        encode: Callable[..., bytes] = imagecodecs.jpeg8_encode
+        arguments: dict[str, object] = {"level": 80}
+        if compression != "jpeg":
+            encode, arguments = imagecodecs.jpeg2k_encode, {"codecformat": "j2k", "level": 30}
+        for y in range(0, padded.shape[0], 64):
+            for x in range(0, padded.shape[1], 64):
+                yield encode(np.ascontiguousarray(padded[y : y + 64, x : x + 64]), **arguments)
+
+    def add_level(writer: tifffile.TiffWriter, level: Uint8, **tags: object) -> None:
+        writer.write(
+            stored(level), shape=level.shape, dtype=np.uint8, tile=(64, 64),
+            compression=compression, **options, **tags,
+        )  # fmt: skip
+
+    with tifffile.TiffWriter(path) as writer:
+        add_level(writer, pixels, description=f"{APERIO}{size}|AppMag = 20|MPP = 0.5")
+        writer.write(pixels[::4, ::4], description=f"{APERIO}{size} -> 58x43 - ", **other)
+        add_level(writer, pixels[::2, ::2], description=f"{APERIO}{size} -> 115x85 - ")
+        writer.write(pixels[:40, :50], description=f"{APERIO}label 50x40", **other)
+        macro = np.full((300, 400, 3), 200, np.uint8)
+        writer.write(macro, description=f"{APERIO}macro 400x300", subfiletype=9, **other)
+
+
+def _write_masks(folder: Path, pixels: Uint8) -> None:
+    tissue = (pixels[..., 1] < 230).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(tissue).save(stream, format="PNG")
+    (folder / "mask.png").write_bytes(stream.getvalue())
+    colours = [(0, 0, 0), (255, 0, 0)]
+    with MaskWriter(
+        folder / "mask.tif", width=230, height=170, mpp=0.5, palette=colours,
+        class_names=["glass", "tissue"], tile=64,
+    ) as writer:  # fmt: skip
+        writer.write_rows(tissue)
