@@ -1,7 +1,8 @@
 """Slides in formats of scanner makers, which OpenSlide reads if it is installed."""
 
-import math
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides.damage import Damage, Unreadable
 from genselfdiff.slides.pixel_format import over_white
-from genselfdiff.slides.resolution import mpp_from_micrometres
+from genselfdiff.slides.resolution import PixelSize, believed
 from genselfdiff.slides.stored_image import StoredImage, StoredLevel
 
 Uint8 = NDArray[np.uint8]
@@ -29,6 +30,17 @@ areas of the glass and its photograph (.scn), or one JPEG stream of gigapixels (
 _PIECE = 512
 """Side in pixels of what is asked of OpenSlide at once."""
 
+_TRIAL = """
+import sys
+from openslide import OpenSlide
+slide = OpenSlide(sys.argv[1])
+width, height = slide.dimensions
+for level in range(slide.level_count):
+    slide.read_region((width // 2, height // 2), level, (1, 1))
+"""
+
+_TRIAL_SECONDS = 120
+
 
 def open_with_openslide(path: Path, damage: Damage) -> StoredImage:
     """Open a slide with OpenSlide.
@@ -40,6 +52,7 @@ def open_with_openslide(path: Path, damage: Damage) -> StoredImage:
         InputError: OpenSlide is not installed, or cannot open the file.
     """
     slide = _Handle(path)
+    _try_in_another_process(path)
     properties = slide.open().properties
     x, y, width, height = _bounds(properties, slide.open().dimensions)
     levels = []
@@ -50,7 +63,8 @@ def open_with_openslide(path: Path, damage: Damage) -> StoredImage:
             levels.append(_OpenSlideLevel(slide, damage, index, downsample, (x, y), size))
     if not levels:
         raise InputError(f"{path}: is {width} x {height} pixels: there is nothing to read")
-    return StoredImage(tuple(levels), _mpp(properties), slide.close)
+    mpp, doubt = believed(_stated_size(properties))
+    return StoredImage(tuple(levels), mpp, doubt, _icc_bytes(properties), slide.close)
 
 
 class _Handle:
@@ -140,6 +154,21 @@ class _OpenSlideLevel(StoredLevel):
         )
 
 
+def _try_in_another_process(path: Path) -> None:
+    """Refuse a file that crashes OpenSlide, which ends the process where memory cannot be had."""
+    try:
+        status = subprocess.run(
+            [sys.executable, "-c", _TRIAL, path], capture_output=True, timeout=_TRIAL_SECONDS
+        ).returncode
+    except subprocess.TimeoutExpired:
+        status = -1
+    if status < 0:
+        raise InputError(
+            f"{path}: OpenSlide crashes on it, or does not end; the file must be damaged: copy or"
+            " export it again"
+        )
+
+
 def _library(path: Path) -> ModuleType:
     try:
         import openslide
@@ -165,9 +194,14 @@ def _bounds(
     return (x, y, width, height) if inside else (0, 0, *dimensions)
 
 
-def _mpp(properties: Mapping[str, str]) -> float | None:
+def _stated_size(properties: Mapping[str, str]) -> PixelSize | None:
     try:
         x, y = (float(properties[f"openslide.mpp-{axis}"]) for axis in "xy")
     except (KeyError, ValueError):
-        x = y = math.nan
-    return mpp_from_micrometres(x, y)
+        return None
+    return PixelSize(x, y, "OpenSlide properties")
+
+
+def _icc_bytes(properties: Mapping[str, str]) -> int:
+    size = properties.get("openslide.icc-size", "0")
+    return int(size) if size.isdigit() else 0

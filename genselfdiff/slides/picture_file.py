@@ -11,9 +11,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.slides import resolution
 from genselfdiff.slides.damage import Damage
 from genselfdiff.slides.pixel_format import over_white, white_where
-from genselfdiff.slides.resolution import mpp_from_dpi
 from genselfdiff.slides.stored_image import (
     MAX_PIXELS_AT_ONCE,
     StoredImage,
@@ -47,7 +47,8 @@ def open_picture(
     with _open(path, header) as image:
         width, height = image.size
         per_byte = _pixels_per_byte(image)
-        dpi = image.info.get("dpi", (0.0, 0.0))
+        mpp, doubt = _mpp(image.info.get("dpi", (0.0, 0.0)))
+        icc_bytes = len(image.info.get("icc_profile") or b"")
     if width < 1 or height < 1:
         raise InputError(f"{path}: is {width} x {height} pixels: there is nothing to read")
     if is_absurd(width, height, path.stat().st_size, per_byte):
@@ -58,7 +59,7 @@ def open_picture(
             " decoded as a whole; convert it to a tiled TIFF"
         )
     picture = _Picture(damage, header, width, height, _nonzero if as_mask else _rgb)
-    return StoredImage((picture,), _mpp(dpi), lambda: None)
+    return StoredImage((picture,), mpp, doubt, icc_bytes, lambda: None)
 
 
 class _Picture(StoredLevel):
@@ -132,8 +133,8 @@ def _nonzero(image: Image.Image) -> Uint8:
     return white_where(stored[..., : 3 if stored.shape[2] >= 3 else 1])
 
 
-def _mpp(dpi: tuple[float, float]) -> float | None:
+def _mpp(dpi: tuple[float, float]) -> tuple[float | None, str]:
     try:
-        return mpp_from_dpi(float(dpi[0]), float(dpi[1]))
+        return resolution.believed(resolution.dpi_size(float(dpi[0]), float(dpi[1])))
     except (TypeError, ValueError, ZeroDivisionError):
-        return None
+        return None, ""

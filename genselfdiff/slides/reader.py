@@ -1,5 +1,6 @@
 """Opening slides and images, and reading windows of them."""
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredImage, Sto
 from genselfdiff.slides.tiff_file import is_tiff, open_tiff
 
 Uint8 = NDArray[np.uint8]
+
+logger = logging.getLogger("genselfdiff")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Slide:
         self._stored = stored
         self._closed = False
         self._thumbnail: tuple[int, Uint8] | None = None
+        if stored.icc_bytes:
+            logger.debug(
+                "%s: has an ICC profile of %d bytes; it is not applied", self.path, stored.icc_bytes
+            )
 
     @property
     def blank_tiles(self) -> int:
@@ -125,8 +132,8 @@ class Slide:
         check_mpp(mpp)
         if self.mpp is None:
             raise InputError(
-                f"{self.path}: does not tell its resolution; give it with --mpp, in micrometres"
-                " per pixel (about 0.25 at 40x, 0.5 at 20x)"
+                f"{self.path}: {self._stored.doubt or 'does not tell its resolution'}; give it with"
+                " --mpp, in micrometres per pixel (about 0.25 at 40x, 0.5 at 20x)"
             )
         scale = mpp / self.mpp
         if not 1 / MAX_ENLARGEMENT <= scale <= 2 * max(self.width, self.height):

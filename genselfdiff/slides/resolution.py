@@ -6,9 +6,10 @@ programs write 72, 96 or 300 dots per inch for the screen or printer; those are 
 
 import math
 import re
-from xml.etree import ElementTree
+from dataclasses import dataclass, replace
 
 from genselfdiff.errors import InputError
+from genselfdiff.slides import image_xml
 
 PLAUSIBLE_MPP = (0.05, 20.0)
 """Range of um/px outside which a stored resolution is taken for a printer's setting."""
@@ -31,11 +32,6 @@ BLURRED_ENLARGEMENT = 1.5
 _MAX_ANISOTROPY = 0.05
 """Relative difference of horizontal and vertical resolution up to which pixels pass as square."""
 
-_MICROMETRES = {
-    "m": 1e6, "cm": 1e4, "mm": 1e3, "\u00b5m": 1.0, "\u03bcm": 1.0, "um": 1.0, "nm": 1e-3,
-    "pm": 1e-6, "in": 25400.0,
-}  # fmt: skip
-
 _TIFF_UNITS = {2: 25400.0, 3: 10000.0}
 """Micrometres in the TIFF resolution units inch and centimetre; 1 means without unit."""
 
@@ -52,7 +48,43 @@ def agree(a: float, b: float, tolerance: float = MPP_TOLERANCE) -> bool:
     return abs(a / b - 1) <= tolerance
 
 
-def mpp_from_aperio(description: str) -> float | None:
+@dataclass(frozen=True)
+class PixelSize:
+    """What a file says of the size of its pixels.
+
+    ``x`` and ``y`` are micrometres across and down, ``source`` tells where in the file.
+    """
+
+    x: float
+    y: float
+    source: str
+
+
+def believed(*stated: PixelSize | None) -> tuple[float | None, str]:
+    """Choose from what a file says in several places, the most trustworthy first.
+
+    A size that no microscope has is a printer's or nobody's, and passed over. Pixels that are not
+    square are the file's last word: another place that calls them square would be wrong.
+
+    Returns:
+        The micrometres per pixel, or None; and if None, what was not believed and why, or "".
+    """
+    low, high = PLAUSIBLE_MPP
+    doubt = ""
+    for size in stated:
+        if size is None:
+            continue
+        told = f"tells pixels of {size.x:g} x {size.y:g} um by its {size.source}"
+        if not (low <= size.x <= high and low <= size.y <= high):  # false for NaN
+            doubt = doubt or f"{told}, which no microscope has"
+        elif abs(size.x - size.y) > _MAX_ANISOTROPY * min(size.x, size.y):
+            return None, f"{told}, which are not square: resample it first"
+        else:
+            return math.sqrt(size.x * size.y), ""
+    return None, doubt
+
+
+def aperio_size(description: str) -> PixelSize | None:
     """Read ``MPP = 0.499`` of an Aperio ImageDescription."""
     if not description.startswith("Aperio"):
         return None
@@ -63,54 +95,29 @@ def mpp_from_aperio(description: str) -> float | None:
         value = float(match[1])
     except ValueError:
         return None
-    return mpp_from_micrometres(value, value)
+    return PixelSize(value, value, "Aperio description")
 
 
-def mpp_from_ome(xml: str, width: int, height: int) -> float | None:
+def ome_size(xml: str, width: int, height: int) -> PixelSize | None:
     """Read PhysicalSizeX and PhysicalSizeY of the OME-XML image of ``width`` x ``height``."""
-    for pixels in ome_pixels(xml):
-        if (pixels.get("SizeX"), pixels.get("SizeY")) == (str(width), str(height)):
-            sizes = [_ome_length(pixels, axis) for axis in "XY"]
-            return mpp_from_micrometres(sizes[0], sizes[1])
-    return None
+    size = image_xml.ome_pixel_size(xml, width, height)
+    return None if size is None else PixelSize(*size, "OME-XML")
 
 
-def ome_pixels(xml: str) -> list[ElementTree.Element]:
-    """Return the Pixels elements of an OME-XML description; none if it is no OME-XML."""
-    if "<OME" not in xml or "<!ENTITY" in xml:  # entities could expand without bound
-        return []
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError:
-        return []
-    return [element for element in root.iter() if element.tag.rpartition("}")[2] == "Pixels"]
+def philips_size(xml: str) -> PixelSize | None:
+    """Read DICOM_PIXEL_SPACING of the XML in a Philips TIFF."""
+    size = image_xml.philips_pixel_size(xml)
+    return None if size is None else PixelSize(*size, "Philips XML")
 
 
-def mpp_from_tiff_tags(x: float, y: float, unit: int) -> float | None:
+def tags_size(x: float, y: float, unit: int) -> PixelSize | None:
     """Convert XResolution and YResolution (pixels per ``unit``; 2: inch, 3: cm)."""
     if unit not in _TIFF_UNITS or not (x > 0 and y > 0):
         return None
-    return mpp_from_micrometres(_TIFF_UNITS[unit] / x, _TIFF_UNITS[unit] / y)
+    return PixelSize(_TIFF_UNITS[unit] / x, _TIFF_UNITS[unit] / y, "resolution tags")
 
 
-def mpp_from_dpi(x: float, y: float) -> float | None:
+def dpi_size(x: float, y: float) -> PixelSize | None:
     """Convert dots per inch, as Pillow reports PNG's pHYs and JPEG's density."""
-    return mpp_from_tiff_tags(x, y, 2)
-
-
-def _ome_length(pixels: ElementTree.Element, axis: str) -> float:
-    unit = pixels.get(f"PhysicalSize{axis}Unit", "\u00b5m")
-    try:
-        return float(pixels.get(f"PhysicalSize{axis}", "nan")) * _MICROMETRES[unit]
-    except (ValueError, KeyError):
-        return math.nan
-
-
-def mpp_from_micrometres(x: float, y: float) -> float | None:
-    """Believe micrometres per pixel across and down if a microscope may have them."""
-    low, high = PLAUSIBLE_MPP
-    if not (low <= x <= high and low <= y <= high):  # false for NaN
-        return None
-    if abs(x - y) > _MAX_ANISOTROPY * min(x, y):
-        return None
-    return math.sqrt(x * y)
+    size = tags_size(x, y, 2)
+    return size and replace(size, source="dots per inch")

@@ -121,11 +121,15 @@ class StoredImage:
     Attributes:
         levels: from the largest to the smallest, at least one.
         mpp: micrometres per pixel of the largest level, where the file tells.
+        doubt: where ``mpp`` is None, what the file tells that cannot be believed; else "".
+        icc_bytes: size of its ICC profile, 0 without.
         close: releases the file.
     """
 
     levels: tuple[StoredLevel, ...]
     mpp: float | None
+    doubt: str
+    icc_bytes: int
     close: Callable[[], None]
 
     def memory_bound(self) -> int:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import TiffPage
 
 from genselfdiff.errors import InputError
 from genselfdiff.slides.damage import Damage, Unreadable
@@ -17,6 +16,7 @@ from genselfdiff.slides.pixel_format import (
     rgb_converter,
 )
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredLevel, is_absurd
+from genselfdiff.slides.tiff_pages import LevelPage
 
 Uint8 = NDArray[np.uint8]
 
@@ -26,19 +26,20 @@ _BAND_BYTES = 2**20
 
 
 def tiff_level(
-    page: TiffPage, index: int, file: FileIO, damage: Damage, as_mask: bool
+    level: LevelPage, index: int, file: FileIO, damage: Damage, as_mask: bool
 ) -> StoredLevel:
-    """Make level ``index`` of ``page`` that reads from ``file``, which stays the caller's.
+    """Make level ``index`` of a page that reads from ``file``, which stays the caller's.
 
     With ``as_mask`` pixels become white where a stored number is not 0, else black. Where damage
     is tolerated, so are pieces beyond the end of the file until they are read.
 
-    All that is needed is taken from ``page`` now: its TiffFile may be closed afterwards.
+    All that is needed is taken from the page now: its TiffFile may be closed afterwards.
 
     Raises:
         InputError: the file is truncated, or stored in pieces too large to decode at once.
         ValueError: the page is no plane of grey or colour pixels, or its tags are damaged.
     """
+    page = level.page
     if page.imagewidth < 1 or page.imagelength < 1:
         raise ValueError(f"it is {page.imagewidth} x {page.imagelength} pixels")
     if page.imagedepth != 1 or (page.is_tiled and page.tiledepth != 1):
@@ -52,7 +53,7 @@ def tiff_level(
         and page.fillorder == 1
         and not page.is_subsampled
     )
-    return (_RawStrips if raw else _Segments)(page, index, file, damage, as_mask)
+    return (_RawStrips if raw else _Segments)(level, index, file, damage, as_mask)
 
 
 class _TiffLevel(StoredLevel):
@@ -63,14 +64,15 @@ class _TiffLevel(StoredLevel):
 
     def __init__(
         self,
-        page: TiffPage,
+        level: LevelPage,
         index: int,
         file: FileIO,
         damage: Damage,
         as_mask: bool,
         piece: tuple[int, int],
     ) -> None:
-        super().__init__(page.imagewidth, page.imagelength, *piece, damage)
+        page = level.page
+        super().__init__(level.width, level.height, *piece, damage)
         self._path = damage.path
         self._index = index
         self._is_tiled = page.is_tiled
@@ -87,7 +89,7 @@ class _TiffLevel(StoredLevel):
         if (self._offsets < 0).any() or (self._counts < 0).any():
             raise ValueError("its list of stored pieces is damaged")
         missing = int((self._offsets > self._file_size - self._counts).sum())
-        if missing and not self.damage.is_tolerated:
+        if missing == expected or (missing and not self.damage.is_tolerated):
             raise InputError(
                 f"{self._path}: is truncated: {missing} of {expected} stored pieces lie beyond its"
                 " end; copy or download it again, or take what is missing for glass with --on-error"
@@ -111,8 +113,9 @@ class _Segments(_TiffLevel):
     """Tiles, or compressed strips: decoded one at a time."""
 
     def __init__(
-        self, page: TiffPage, index: int, file: FileIO, damage: Damage, as_mask: bool
+        self, level: LevelPage, index: int, file: FileIO, damage: Damage, as_mask: bool
     ) -> None:
+        page = level.page
         columns = page.tilewidth if page.is_tiled else page.imagewidth
         rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
         if rows < 1 or columns < 1:
@@ -123,9 +126,9 @@ class _Segments(_TiffLevel):
                 f"{damage.path}: is stored in pieces of {columns} x {rows} pixels, too large to"
                 " decode in bounded memory; convert it to a tiled TIFF"
             )
-        super().__init__(page, index, file, damage, as_mask, (columns, rows))
-        self._across = -(-self.width // columns)
-        self._per_plane = self._across * -(-self.height // rows)
+        super().__init__(level, index, file, damage, as_mask, (columns, rows))
+        self._across = -(-page.imagewidth // columns)
+        self._per_plane = self._across * -(-page.imagelength // rows)
         self._planes = page.samplesperpixel if page.planarconfig == 2 else 1
         self._check_listed(self._per_plane * self._planes)
         self._decode = page.decode
@@ -175,8 +178,9 @@ class _RawStrips(_TiffLevel):
     """Uncompressed strips: any rows can be read by themselves."""
 
     def __init__(
-        self, page: TiffPage, index: int, file: FileIO, damage: Damage, as_mask: bool
+        self, level: LevelPage, index: int, file: FileIO, damage: Damage, as_mask: bool
     ) -> None:
+        page = level.page
         order = page.parent.byteorder
         self._dtype = np.dtype(np.uint8 if page.bitspersample == 8 else f"{order}u2")
         self._samples = page.samplesperpixel
@@ -185,7 +189,7 @@ class _RawStrips(_TiffLevel):
         if self._strip_rows < 1:
             raise ValueError("its strips have no rows")
         rows = min(max(1, _BAND_BYTES // self._row_bytes), page.imagelength)
-        super().__init__(page, index, file, damage, as_mask, (page.imagewidth, rows))
+        super().__init__(level, index, file, damage, as_mask, (page.imagewidth, rows))
         strips = -(-self.height // self._strip_rows)
         needed = np.full(len(self._counts), self._strip_rows * self._row_bytes)
         needed[-1:] = (self.height - (strips - 1) * self._strip_rows) * self._row_bytes

@@ -52,6 +52,7 @@ def write_corpus(folder: Path) -> None:
     separate = {"planarconfig": "separate", "photometric": "rgb", "tile": (64, 64)}
     tifffile.imwrite(folder / "planes.tif", planes, compression="zlib", **separate)
     _write_ome(folder / "pyramid.ome.tif", pixels)
+    _write_philips(folder / "philips.tiff", pixels)
     for name, code in (("jpeg.svs", "jpeg"), ("j2k.svs", 33005)):
         _write_svs(folder / name, pixels, code)
     for name, options in {
@@ -78,6 +79,20 @@ def _write_ome(path: Path, pixels: Uint8) -> None:
     with tifffile.TiffWriter(path, ome=True) as writer:
         writer.write(pixels, subifds=1, metadata=metadata, **layout)
         writer.write(np.ascontiguousarray(pixels[::2, ::2]), subfiletype=1, **layout)
+
+
+def _write_philips(path: Path, pixels: Uint8) -> None:
+    spacing = '<Attribute Name="DICOM_PIXEL_SPACING">"0.0005" "0.0005"</Attribute>'
+    xml = (
+        '<DataObject ObjectType="DPUfsImport"><DataObject ObjectType="DPScannedImage"><Attribute'
+        f' Name="PIM_DP_IMAGE_TYPE">WSI</Attribute>{spacing}</DataObject></DataObject>'
+    )
+    layout = {"photometric": "rgb", "compression": "jpeg", "metadata": None}
+    with tifffile.TiffWriter(path) as writer:
+        for step, text in ((1, xml), (2, "level=1")):
+            level = np.pad(pixels, ((0, 22), (0, 26), (0, 0)), mode="edge")[::step, ::step]
+            writer.write(np.ascontiguousarray(level), tile=(64, 64), description=text, **layout)
+        writer.write(pixels[:40, :50], description="Label", **layout)
 
 
 def _write_svs(path: Path, pixels: Uint8, compression: str | int) -> None:

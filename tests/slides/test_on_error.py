@@ -83,6 +83,16 @@ def test_what_a_copy_lost_becomes_glass(tmp_path: Path, picture: np.ndarray) -> 
     assert (pixels[390:] == 255).all()
 
 
+def test_a_slide_of_which_nothing_is_there(tmp_path: Path, picture: np.ndarray) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, picture, photometric="rgb", tile=(64, 64))
+    with tifffile.TiffFile(path) as opened:
+        first = min(opened.pages[0].dataoffsets)
+    path.write_bytes(path.read_bytes()[:first])
+    with pytest.raises(InputError, match="is truncated: 70 of 70"):
+        open_slide(path, on_error="blank")
+
+
 def test_a_slide_without_any_whole_tile_has_no_tissue(
     tiff: Callable[..., Path], picture: np.ndarray
 ) -> None:

@@ -136,3 +136,17 @@ def test_a_forked_process_opens_it_anew() -> None:
                 os._exit(status)
         assert right
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_file_that_crashes_openslide_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without memory GLib ends the process, so that there is nothing to catch."""
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGTRAP)"
+    monkeypatch.setattr(openslide_file, "_TRIAL", crash)
+    with pytest.raises(InputError, match=r"\.svs: OpenSlide crashes on it"):
+        through_openslide(EXAMPLE)
+    monkeypatch.setattr(openslide_file, "_TRIAL", "import time; time.sleep(60)")
+    monkeypatch.setattr(openslide_file, "_TRIAL_SECONDS", 0.5)
+    with pytest.raises(InputError, match="or does not end"):
+        through_openslide(EXAMPLE)

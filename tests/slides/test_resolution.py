@@ -12,6 +12,10 @@ from genselfdiff.slides import open_slide, resolution
 APERIO = "Aperio Image Library v11.2.1 \r\n46000x32914 (256x256) JPEG/RGB Q=30|AppMag = 20|{}|X = 1"
 
 
+def mpp(size: resolution.PixelSize | None) -> float | None:
+    return resolution.believed(size)[0]
+
+
 def ome(**attributes: object) -> str:
     text = " ".join(f'{name}="{value}"' for name, value in attributes.items())
     return (
@@ -23,7 +27,7 @@ def ome(**attributes: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("field", "mpp"),
+    ("field", "expected"),
     [
         ("MPP = 0.4990", 0.499),
         ("MPP=0.25", 0.25),
@@ -33,13 +37,13 @@ def ome(**attributes: object) -> str:
         ("MPPX = 0.3", None),
     ],
 )
-def test_aperio(field: str, mpp: float | None) -> None:
-    assert resolution.mpp_from_aperio(APERIO.format(field)) == pytest.approx(mpp)
-    assert resolution.mpp_from_aperio("ImageJ=1.5|" + field) is None
+def test_aperio(field: str, expected: float | None) -> None:
+    assert mpp(resolution.aperio_size(APERIO.format(field))) == pytest.approx(expected)
+    assert resolution.aperio_size("ImageJ=1.5|" + field) is None
 
 
 @pytest.mark.parametrize(
-    ("attributes", "mpp"),
+    ("attributes", "expected"),
     [
         ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}, 0.25),
         ({"PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.25}, 0.25),
@@ -60,23 +64,23 @@ def test_aperio(field: str, mpp: float | None) -> None:
         ({}, None),
     ],
 )
-def test_ome(attributes: dict[str, object], mpp: float | None) -> None:
-    found = resolution.mpp_from_ome(ome(**attributes), 300, 200)
-    assert found == (mpp and pytest.approx(mpp, rel=1e-5))
+def test_ome(attributes: dict[str, object], expected: float | None) -> None:
+    found = mpp(resolution.ome_size(ome(**attributes), 300, 200))
+    assert found == (expected and pytest.approx(expected, rel=1e-5))
 
 
 def test_ome_takes_the_image_of_that_size() -> None:
     xml = ome(PhysicalSizeX=0.25, PhysicalSizeY=0.25)
-    assert resolution.mpp_from_ome(xml, 301, 200) is None
+    assert resolution.ome_size(xml, 301, 200) is None
 
 
 @pytest.mark.parametrize("xml", ["", "<OME", "<OME><Pixels></OME>", "<!ENTITY a 'b'><OME/>"])
 def test_broken_ome(xml: str) -> None:
-    assert resolution.mpp_from_ome(xml, 300, 200) is None
+    assert resolution.ome_size(xml, 300, 200) is None
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "unit", "mpp"),
+    ("x", "y", "unit", "expected"),
     [
         (20_000, 20_000, 3, 0.5),
         (101_600, 101_600, 2, 0.25),
@@ -91,8 +95,8 @@ def test_broken_ome(xml: str) -> None:
         (1e9, 1e9, 3, None),
     ],
 )
-def test_tiff_tags(x: float, y: float, unit: int, mpp: float | None) -> None:
-    assert resolution.mpp_from_tiff_tags(x, y, unit) == pytest.approx(mpp)
+def test_tiff_tags(x: float, y: float, unit: int, expected: float | None) -> None:
+    assert mpp(resolution.tags_size(x, y, unit)) == pytest.approx(expected)
 
 
 def test_svs(tiff: Callable[..., Path], picture: np.ndarray) -> None:
