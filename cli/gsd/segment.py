@@ -164,9 +164,9 @@ def segment(
 ) -> None:
     """Segment slides into masks of class indices.
 
-    SLIDE is an SVS, OME-TIFF, TIFF, PNG or JPEG file, or with OpenSlide installed one of MIRAX,
-    NDPI, SCN, BIF, or a folder of them. A mask is a tiled,
-    pyramidal TIFF with the size and resolution of the slide and a colour for each class. What was
+    SLIDE is an SVS, OME-TIFF, TIFF, PNG or JPEG file, the folder of an OME-Zarr, with OpenSlide
+    installed a MIRAX, NDPI, SCN or BIF, or a folder of them. A mask is a tiled, pyramidal TIFF
+    with the size and resolution of the slide and a colour for each class. What was
     interrupted goes on when the same command is given again; finished masks are not made again.
     """
     keep_freed_memory()

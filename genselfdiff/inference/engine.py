@@ -123,7 +123,7 @@ def segment(
     same files; a mask that is finished is not made again.
 
     Args:
-        slide: SVS, OME-TIFF, pyramidal or plain TIFF, PNG or JPEG.
+        slide: see ``open_slide``.
         output: where the mask goes, a .tif or .tiff; appears whole or not at all.
         model: a model, or the file of one; None: the file that GSD_MODEL names. A ``Predictor``
             brings its precision along.

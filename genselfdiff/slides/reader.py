@@ -17,6 +17,7 @@ from genselfdiff.slides.resolution import MAX_ENLARGEMENT, check_mpp
 from genselfdiff.slides.scaled_view import ScaledView, check_window
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredImage, StoredLevel
 from genselfdiff.slides.tiff_file import is_tiff, open_tiff
+from genselfdiff.slides.zarr_folder import is_zarr, open_zarr
 
 Uint8 = NDArray[np.uint8]
 
@@ -189,13 +190,14 @@ class Slide:
 def open_slide(path: str | Path, *, mpp: float | None = None, on_error: str = "fail") -> Slide:
     """Open a slide or image: SVS, OME-TIFF, pyramidal or plain TIFF, PNG, JPEG.
 
-    Formats of ``OPENSLIDE_SUFFIXES`` are read through OpenSlide, if it is installed.
+    Formats of ``OPENSLIDE_SUFFIXES`` are read through OpenSlide, and folders that are an OME-Zarr
+    through the zarr package, if these are installed.
 
     Only what is read is decoded, and decoded tiles are kept within a bound that all open slides
     share; PNG and JPEG are decoded as a whole.
 
     Args:
-        path: the file.
+        path: the file, or the folder of an OME-Zarr.
         mpp: micrometres per pixel of level 0, believed more than the file.
         on_error: "fail": a stored tile that is damaged is an error; "blank": it is glass, of which
             a warning is logged. A damaged PNG or JPEG is always an error.
@@ -225,7 +227,11 @@ def open_mask(path: str | Path) -> Slide:
 def _open(damage: Damage, *, as_mask: bool = False) -> StoredImage:
     path = damage.path
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a slide or image in it")
+        if not is_zarr(path):
+            raise InputError(f"{path}: is a folder; name a slide or image in it")
+        if as_mask:
+            raise InputError(f"{path}: a mask cannot be an OME-Zarr; give it as a TIFF or PNG")
+        return open_zarr(path, damage)
     if not path.is_file():  # opening a pipe would wait for ever
         raise InputError(f"{path}: no such file")
     try:

@@ -1,5 +1,6 @@
 """What a file format gives the reader: levels cut into pieces that are decoded one at a time."""
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -24,6 +25,9 @@ _PIXELS_PER_BYTE = 2**15
 _HARMLESS_PIXELS = 2**26
 """Decoded without asking: a blank tile of JPEG 2000 or WebP takes a handful of bytes."""
 
+_SIZE_TOLERANCE = 2
+"""Pixels by which a level's size may differ from the slide's over its downsampling."""
+
 _CACHE = PieceCache(256 * 2**20, 2**30)
 """Shared by all open slides, so that many open slides need no more memory than one."""
 
@@ -43,6 +47,14 @@ def is_absurd(
     """
     pixels = width * height
     return pixels > _HARMLESS_PIXELS and pixels > stored_bytes * per_byte
+
+
+def is_reduction(main: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Tell whether a level of ``size`` (width, height) can be ``main`` made smaller."""
+    if not (0 < size[0] < main[0] and 0 < size[1] < main[1]):
+        return False
+    downsample = math.sqrt((main[0] / size[0]) * (main[1] / size[1]))
+    return all(abs(main[i] / downsample - size[i]) <= _SIZE_TOLERANCE for i in (0, 1))
 
 
 class StoredLevel(ABC):

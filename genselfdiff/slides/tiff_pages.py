@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from tifffile import TiffFile, TiffPage
 
 from genselfdiff.slides import image_xml
+from genselfdiff.slides.stored_image import is_reduction
 
 _REDUCED, _TRANSPARENCY_MASK = 1, 4  # bits of NewSubfileType
-
-_SIZE_TOLERANCE = 2
-"""Pixels by which a level's size may differ from the slide's over its downsampling."""
 
 _OTHER_PICTURES = re.compile(r"\s*(label|macro|thumbnail|overview)\b", re.I)
 """How the descriptions of pages begin that show the slide's label or the whole glass."""
@@ -71,16 +69,7 @@ def _is_level_of(main: TiffPage, page: TiffPage) -> bool:
 
     Levels are stored alike; this leaves out the thumbnail of SVS files, which is not tiled.
     """
-    if not 0 < page.imagewidth < main.imagewidth or not 0 < page.imagelength < main.imagelength:
-        return False
-    across = main.imagewidth / page.imagewidth
-    down = main.imagelength / page.imagelength
-    downsample = (across * down) ** 0.5
-    return (
-        abs(main.imagewidth / downsample - page.imagewidth) <= _SIZE_TOLERANCE
-        and abs(main.imagelength / downsample - page.imagelength) <= _SIZE_TOLERANCE
-        and _is_stored_alike(main, page)
-    )
+    return is_reduction(_size(main), _size(page)) and _is_stored_alike(main, page)
 
 
 def _is_stored_alike(main: TiffPage, page: TiffPage) -> bool:

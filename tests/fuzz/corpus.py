@@ -7,6 +7,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import tifffile
+import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -65,6 +66,8 @@ def write_corpus(folder: Path) -> None:
     Image.fromarray(np.dstack((pixels, pixels[..., 0]))).save(folder / "alpha.png")
     # Read through OpenSlide, which tells by the content what it is.
     tifffile.imwrite(folder / "openslide.svslide", pixels, **tiles, compression="jpeg")
+    for version in (2, 3):
+        _write_zarr(folder / f"v{version}.zarr", pixels, version)
     _write_masks(folder, pixels)
 
 
@@ -123,6 +126,17 @@ def _write_svs(path: Path, pixels: Uint8, compression: str | int) -> None:
         writer.write(pixels[:40, :50], description=f"{APERIO}label 50x40", **other)
         macro = np.full((300, 400, 3), 200, np.uint8)
         writer.write(macro, description=f"{APERIO}macro 400x300", subfiletype=9, **other)
+
+
+def _write_zarr(path: Path, pixels: Uint8, version: int) -> None:
+    group = zarr.open_group(path, mode="w", zarr_format=version)
+    array = group.create_array("0", shape=(3, 170, 230), chunks=(3, 64, 64), dtype="u1")
+    array[...] = np.moveaxis(pixels, -1, 0)
+    scale = [{"type": "scale", "scale": [1.0, 0.5, 0.5]}]
+    axes = [{"name": axis, "unit": "micrometer"} for axis in "cyx"]
+    dataset = {"path": "0", "coordinateTransformations": scale}
+    told = {"multiscales": [{"axes": axes, "datasets": [dataset]}]}
+    group.attrs.update({"ome": told} if version == 3 else told)
 
 
 def _write_masks(folder: Path, pixels: Uint8) -> None:

@@ -1,5 +1,6 @@
 """Damage to a file, a pure function of a seed and a number."""
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -25,6 +26,8 @@ def mutate(data: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
             kinds += 3 * _IN_TIFF
         if damaged[:4] == b"\x89PNG":
             kinds += 3 * [_png_header]
+        if damaged[:1] == b"{":
+            kinds += 3 * [_json_number]
         if damaged[:3] == b"\xff\xd8\xff" or b"\xff\xd8\xff" in damaged:
             kinds += 2 * [_jpeg_header]
         if len(damaged) > 16:
@@ -242,6 +245,17 @@ def _jpeg_header(data: bytearray, rng: np.random.Generator) -> str:
     place = int(rng.choice(frames)) + int(rng.integers(2, 19))
     data[place] = int(rng.choice([0, 1, 2, 3, 4, 17, 34, 127, 255]))
     return f"byte {place} of a JPEG frame is {data[place]}"
+
+
+def _json_number(data: bytearray, rng: np.random.Generator) -> str:
+    """Another number, or no number, in the metadata of a Zarr."""
+    numbers = list(re.finditer(rb"\d+", data))
+    if not numbers:
+        return "nothing"
+    found = numbers[int(rng.integers(len(numbers)))]
+    new = str(rng.choice([str(_number(int(found[0][:18]), rng)), "null", "[]", '"a"', "1e99"]))
+    data[found.start() : found.end()] = new.encode()
+    return f"{found[0].decode()} at {found.start()} is {new}"
 
 
 _ANYWHERE: list[Mutation] = [

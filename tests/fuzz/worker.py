@@ -61,7 +61,7 @@ def damage(corpus: Path, seed: int, number: int, folder: Path) -> tuple[Path, st
         shutil.copytree(corpus / name, folder / name)
         path = folder / name
         members = sorted(member for member in path.rglob("*") if member.is_file())
-        texts = [member for member in members if member.suffix in (".json", ".zattrs", ".zarray")]
+        texts = [m for m in members if m.name.startswith(".") or m.suffix == ".json"]
         member = members[int(rng.integers(len(members)))]
         if texts and rng.integers(2):
             member = texts[int(rng.integers(len(texts)))]
