@@ -70,15 +70,20 @@ def check_kills(command, folder: Path, kills: int, seed: int) -> None:
     duration = finish(command("whole/m.tif"), folder)
     rng = random.Random(seed)
     went_on = 0
-    for _ in range(kills):
+    journal = folder / "killed" / ".m.tif.journal"
+    for kill in range(kills):
         with start(command("killed/m.tif"), folder) as process:
-            time.sleep(rng.uniform(0.2, 1.0) * duration)
+            if kill:
+                time.sleep(rng.uniform(0.2, 1.0) * duration)
+            else:  # one at least in the midst of writing, however busy the machine is
+                while not journal.exists() and process.poll() is None:
+                    time.sleep(0.001)
             process.send_signal(signal.SIGKILL)
         visible = {path.name for path in (folder / "killed").glob("[!.]*")}
         for name in visible:
             whole, killed = folder / "whole" / name, folder / "killed" / name
             assert killed.read_bytes() == whole.read_bytes(), f"{name} appeared before it was whole"
-        went_on += (folder / "killed" / ".m.tif.journal").exists()
+        went_on += journal.exists()
         if "m.geojson" in visible:  # the last to come: begin anew
             for path in (folder / "killed").iterdir():
                 path.unlink()
