@@ -7,7 +7,7 @@ import click
 
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.many import Outcome, plan_outputs, segment_all
-from genselfdiff.inference.predictor import PRECISIONS
+from genselfdiff.inference.predictor import PRECISIONS, VIEWS
 from genselfdiff.inference.shards import Shard
 from genselfdiff.slides.damage import ON_ERROR
 from gsd.options import min_area, progress, report, verbosity
@@ -104,7 +104,17 @@ Examples:
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Tiles predicted at once; default: by device."
 )
-@click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is.")
+@click.option(
+    "--device",
+    help="cpu, cuda, cuda:N, several GPUs as cuda:0,cuda:1, or mps; default: the best there is.",
+)
+@click.option(
+    "--tta",
+    type=click.Choice([str(count) for count in VIEWS]),
+    default="1",
+    show_default=True,
+    help="Average so many flips and turns of each tile, at as many times the cost.",
+)
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -155,6 +165,7 @@ def segment(
     batch_size: int | None,
     device: str | None,
     precision: str,
+    tta: str,
     no_tissue: bool,
     tissue_mask: Path | None,
     dry_run: bool,
@@ -194,6 +205,7 @@ def segment(
         region=region,
         batch_size=batch_size,
         precision=precision,
+        tta=int(tta),
         tissue=tissue_mask or not no_tissue,
         on_error=on_error,
         overwrite=overwrite,

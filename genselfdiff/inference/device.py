@@ -30,6 +30,22 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
     return device
 
 
+def choose_devices(name: str | torch.device | None = None) -> tuple[torch.device, ...]:
+    """Like ``choose_device``; "cuda:0,cuda:1" names several GPUs.
+
+    Raises:
+        InputError: as there; or one of several is no GPU, or named twice.
+    """
+    if not isinstance(name, str) or "," not in name:
+        return (choose_device(name),)
+    devices = tuple(choose_device(part.strip()) for part in name.split(","))
+    if any(device.type != "cuda" or device.index is None for device in devices):
+        raise InputError(f"devices {name}: only GPUs work together, such as cuda:0,cuda:1")
+    if len(set(devices)) < len(devices):
+        raise InputError(f"devices {name}: one is named twice")
+    return devices
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is computed by hardware there, not emulated."""
     if device.type == "cuda":

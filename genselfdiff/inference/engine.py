@@ -112,6 +112,7 @@ def segment(
     *,
     device: str | None = None,
     precision: str = "auto",
+    tta: int = 1,
     overwrite: bool = False,
     progress: bool | None = None,
     **options: Any,
@@ -126,10 +127,11 @@ def segment(
         slide: see ``open_slide``.
         output: where the mask goes, a .tif or .tiff; appears whole or not at all.
         model: a model, or the file of one; None: the file that GSD_MODEL names. A ``Predictor``
-            brings its precision along.
-        device: "cpu", "cuda", "cuda:1", "mps"; None: the best there is. A model that is already
-            loaded stays on its device.
+            brings its precision and ``tta`` along.
+        device: "cpu", "cuda", "cuda:1", "mps", or several GPUs, "cuda:0,cuda:1"; None: the best
+            there is. A model that is already loaded stays on its device.
         precision: "auto", "float32" or "bfloat16"; see ``Predictor``.
+        tta: mean of 2, 4 or 8 flips and turns of each tile, at as many times the cost; 1: none.
         overwrite: replace files that exist, and what a killed run with other arguments has left.
         progress: show a progress bar on stderr; None: only on a terminal.
         **options: the fields of ``Options``.
@@ -143,7 +145,9 @@ def segment(
     """
     chosen = Options(**options)
     predictor = (
-        model if isinstance(model, Predictor) else Predictor(find_model(model, device), precision)
+        model
+        if isinstance(model, Predictor)
+        else Predictor(find_model(model, device), precision, tta)
     )
     return segment_slide(
         Path(slide), Path(output), predictor, chosen, overwrite=overwrite, progress=progress
@@ -325,7 +329,7 @@ def _write(
     begin, pixels = time.perf_counter(), 0
     with (
         bar,
-        read_ahead(lambda: rest.grid.read(rest.view, batch_size), READ_AHEAD) as batches,
+        read_ahead(rest.grid.batches(rest.view, batch_size), READ_AHEAD) as batches,
         predictor.predict_ahead(batches) as predicted,
     ):
         for finished_rows in rest.grid.blend(predicted, len(predictor.model.info.classes), bar):

@@ -68,6 +68,7 @@ def estimate(
     *,
     device: str | None = None,
     precision: str = "auto",
+    tta: int = 1,
     **options: Any,
 ) -> Estimate:
     """Tell what ``segment`` would do with the same arguments, and what it would take.
@@ -79,7 +80,9 @@ def estimate(
         InputError, ModelError: as ``segment``.
     """
     predictor = (
-        model if isinstance(model, Predictor) else Predictor(find_model(model, device), precision)
+        model
+        if isinstance(model, Predictor)
+        else Predictor(find_model(model, device), precision, tta)
     )
     return estimate_slide(Path(slide), predictor, Options(**options))
 

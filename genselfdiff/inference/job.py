@@ -40,6 +40,7 @@ def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
         "tissue": tissue,
         "device": predictor.model.device.type,
         "precision": None if predictor.wanted == "auto" else predictor.wanted,
+        "tta": predictor.tta,
         "batch size": options.batch_size,
         "threads": None,
         "genselfdiff": genselfdiff.__version__,

@@ -102,6 +102,7 @@ def segment_all(
     *,
     device: str | None = None,
     precision: str = "auto",
+    tta: int = 1,
     overwrite: bool = False,
     progress: bool | None = None,
     dry_run: bool = False,
@@ -112,7 +113,7 @@ def segment_all(
 
     Args:
         plan: see ``plan_outputs``.
-        model, device, precision: as for ``segment``; the model is loaded once.
+        model, device, precision, tta: as for ``segment``; the model is loaded once.
         overwrite, progress, **options: as for ``segment``.
         dry_run: ``estimate`` each slide instead; nothing is written.
         shard: do this share of the work only, see ``shards``.
@@ -123,7 +124,7 @@ def segment_all(
         OutputError: the folder cannot be made, or an output is an input.
     """
     chosen = Options(**options)
-    predictor = Predictor(find_model(model, device), precision)
+    predictor = Predictor(find_model(model, device), precision, tta)
     outputs = [file for _, mask in plan.pairs for file in OutputFiles.of(mask, chosen).all()]
     refuse_inputs(outputs, [predictor.model.path, *(slide for slide, _ in plan.pairs)])
     if plan.folder is not None and not dry_run:

@@ -20,7 +20,7 @@ from torch.jit.frontend import FrontendError
 
 from genselfdiff.errors import ModelError, OutputError, one_line
 from genselfdiff.files import atomic_file
-from genselfdiff.inference.device import choose_device
+from genselfdiff.inference.device import choose_devices
 from genselfdiff.kernels import OPERATIONS
 from genselfdiff.models import for_export
 
@@ -205,12 +205,16 @@ class Segmenter(nn.Module):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model file, ready to predict."""
+    """A model file, ready to predict.
+
+    ``module`` is on ``device``; ``further`` are GPUs that a ``Predictor`` uses beside it.
+    """
 
     path: Path
     info: ModelInfo
     device: torch.device
     module: torch.jit.ScriptModule
+    further: tuple[torch.device, ...] = ()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """``Segmenter.forward`` without gradients.
@@ -276,7 +280,8 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Lo
 
     Args:
         path: the model file.
-        device: "cpu", "cuda", "cuda:1", "mps"; None: the best there is.
+        device: "cpu", "cuda", "cuda:1", "mps", or several GPUs, "cuda:0,cuda:1"; None: the best
+            there is.
 
     Raises:
         ModelError: missing, damaged, not one of ours, or of a newer format.
@@ -284,7 +289,7 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Lo
     """
     path = Path(path)
     info = read_info(path)
-    chosen = choose_device(device)
+    chosen, *further = choose_devices(device)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -301,7 +306,7 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Lo
         if f"gsd::{operation.name}" in needed:
             operation.check_scripted(chosen)
     module.eval()
-    return LoadedModel(path, info, chosen, module)
+    return LoadedModel(path, info, chosen, module, tuple(further))
 
 
 def find_model(

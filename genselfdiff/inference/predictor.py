@@ -1,21 +1,22 @@
-"""A model prepared for speed on its device: memory layout, precision, parallel workers."""
+"""A model prepared for speed on its devices: memory layout, precision, parallel workers."""
 
 import copy
 import math
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from queue import Full, Queue
-from typing import Generic, TypeVar
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from itertools import count, islice
+from typing import TypeVar
 
 import torch
 
 from genselfdiff.errors import InputError, ModelError, one_line
 from genselfdiff.inference.device import has_fast_bfloat16
-from genselfdiff.inference.model_file import LoadedModel, with_memory_format
+from genselfdiff.inference.model_file import LoadedModel, load_model, with_memory_format
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 AGREEMENT = 0.97
@@ -26,10 +27,24 @@ COMPARED_TILES = 16
 """At most so many tiles of a slide are predicted in both precisions before it is begun."""
 _NO_MEMORY = re.compile(r"out of memory|(can't|cannot) allocate memory|not enough memory", re.I)
 """What torch says of it; TorchScript makes plain RuntimeErrors of all errors."""
+READERS = 4
+"""Threads that read tiles, at most."""
 MAX_WORKERS = 8
 """Each worker holds one tile's activations, so their number bounds memory on large machines."""
+WORKERS_PER_GPU = 2
+"""One copies while the other computes."""
+VIEWS = (1, 2, 4, 8)
+"""How many ways of looking at a tile can be averaged."""
+_TURNS = tuple(
+    (transposed, flipped) for transposed in (False, True) for flipped in ((), (2, 3), (3,), (2,))
+)
+"""Of a tile, the eight that map a square onto itself: whether transposed, then which axes flipped.
+
+The first two are the tile and the tile upside down, the first four leave its shape.
+"""
 
 Item = TypeVar("Item")
+Turn = tuple[bool, tuple[int, ...]]
 
 
 class Predictor:
@@ -39,25 +54,36 @@ class Predictor:
         model: the model.
         precision: "float32", "bfloat16", or "auto": bfloat16 where the hardware computes it and
             ``choose_precision`` finds that the labels agree.
+        tta: test-time augmentation: the mean of so many of the eight flips and turns of a tile,
+            one of ``VIEWS``; 1: the tile alone.
 
     Attributes:
         wanted: the precision asked for.
         precision: the one in use.
+        tta: as given.
 
     Raises:
-        InputError: no such precision.
+        InputError: no such precision, or ``tta`` is none of ``VIEWS``.
+        ModelError: the model has several devices, and its file cannot be read again.
     """
 
-    def __init__(self, model: LoadedModel, precision: str) -> None:
+    def __init__(self, model: LoadedModel, precision: str, tta: int = 1) -> None:
         if precision not in PRECISIONS:
             raise InputError(f"precision {precision!r} must be one of {', '.join(PRECISIONS)}")
+        if tta not in VIEWS:
+            raise InputError(f"test-time augmentation {tta} must be 1, 2, 4 or 8 views of a tile")
         self.model = model
         self.wanted = precision
         self.precision = "float32"
+        self.tta = tta
         self._threads: int | None = None
-        module = with_memory_format(model.module, torch.channels_last)
-        self._modules = {"float32": module}
-        self._chooses = precision == "auto" and has_fast_bfloat16(model.device)
+        models = [model, *(load_model(model.path, device) for device in model.further)]
+        modules = [with_memory_format(each.module, torch.channels_last) for each in models]
+        self._devices = [each.device for each in models]
+        self._modules = {"float32": modules}
+        self._turns = _TURNS[:tta]
+        self._here = threading.local()
+        self._chooses = precision == "auto" and all(map(has_fast_bfloat16, self._devices))
         if self._chooses or precision == "bfloat16":
             self._prepare("bfloat16")
         if precision == "bfloat16":
@@ -70,7 +96,7 @@ class Predictor:
             InputError: there is too little memory.
             ModelError: the model does not work on these tiles.
         """
-        return self._run(self.precision, pixels)
+        return self._run(self.precision, pixels, self._turns)
 
     def choose_precision(self, tiles: Iterable[torch.Tensor]) -> None:
         """Choose the precision for a slide if it is "auto", by some tiles of that slide alone.
@@ -108,21 +134,21 @@ class Predictor:
         """
         workers, threads = self._parallelism()
         before = torch.get_num_threads()
-        pool = ThreadPoolExecutor(workers, "gsd-model", torch.set_num_threads, (threads,))
+        numbers = count()
 
-        def results() -> Iterator[torch.Tensor]:
-            pending: deque[Future[torch.Tensor]] = deque()
-            for pixels in batches:
-                pending.append(pool.submit(self, pixels))
-                if len(pending) > 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+        def begin() -> None:
+            torch.set_num_threads(threads)
+            self._here.number = number = next(numbers) % len(self._devices)
+            if self._devices[number].type == "cuda":
+                stream = torch.cuda.Stream(self._devices[number])  # type: ignore[no-untyped-call]
+                self._here.stream = stream
 
+        pool = ThreadPoolExecutor(workers, "gsd-model", begin)
         torch.set_num_threads(threads)
         patient = True
         try:
-            yield results()
+            jobs = (partial(self, pixels) for pixels in batches)
+            yield _in_order(pool, jobs, 2 * workers + 1)
         except KeyboardInterrupt:
             patient = False  # a tile of a large network takes seconds
             raise
@@ -130,11 +156,21 @@ class Predictor:
             pool.shutdown(wait=patient, cancel_futures=True)
             torch.set_num_threads(before)
 
-    def _run(self, precision: str, pixels: torch.Tensor) -> torch.Tensor:
-        module = self._modules[precision]
+    def _run(
+        self,
+        precision: str,
+        pixels: torch.Tensor,
+        turns: Sequence[Turn] = _TURNS[:1],
+    ) -> torch.Tensor:
+        number = getattr(self._here, "number", 0)
+        module = self._modules[precision][number]
         try:
             with torch.inference_mode():
-                probabilities: torch.Tensor = module(pixels.to(self.model.device)).cpu()
+                if self._devices[number].type == "cuda":
+                    probabilities = self._on_gpu(module, pixels, turns, self._devices[number])
+                else:
+                    there = pixels.to(self._devices[number])
+                    probabilities = _mean_view(module, there, turns).cpu()
         except (MemoryError, RuntimeError, torch.jit.Error) as error:
             size = f"{pixels.shape[3]} x {pixels.shape[2]}"
             if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
@@ -157,6 +193,23 @@ class Predictor:
                 f"{self.model.path}: its output in {precision} is not a number: {remedy}"
             )
         return probabilities
+
+    def _on_gpu(
+        self,
+        module: torch.nn.Module,
+        pixels: torch.Tensor,
+        turns: Sequence[Turn],
+        device: torch.device,
+    ) -> torch.Tensor:
+        """Predict in the stream of this worker, through memory that the GPU copies by itself."""
+        stream = getattr(self._here, "stream", None)
+        with torch.cuda.device(device), torch.cuda.stream(stream) if stream else nullcontext():
+            there = pixels.pin_memory().to(device, non_blocking=True)
+            mean = _mean_view(module, there, turns)
+            here = torch.empty(mean.shape, dtype=mean.dtype, pin_memory=True)
+            here.copy_(mean, non_blocking=True)
+            torch.cuda.current_stream(device).synchronize()
+        return here
 
     def _agrees(self, tiles: Iterable[torch.Tensor]) -> bool:
         """Whether bfloat16 gives every class of ``tiles`` almost as float32 does."""
@@ -182,11 +235,14 @@ class Predictor:
 
     def _prepare(self, precision: str) -> None:
         if precision not in self._modules:
-            self._modules[precision] = copy.deepcopy(self._modules["float32"]).to(torch.bfloat16)
+            modules = self._modules["float32"]
+            self._modules[precision] = [copy.deepcopy(m).to(torch.bfloat16) for m in modules]
 
     def _parallelism(self) -> tuple[int, int]:
         """Workers, and threads of each: on a CPU one thread each is fastest."""
         threads = torch.get_num_threads()
+        if self.model.device.type == "cuda":
+            return WORKERS_PER_GPU * len(self._devices), threads
         if self.model.device.type != "cpu":
             return 1, threads
         if self._threads is not None:
@@ -196,49 +252,57 @@ class Predictor:
         return max((n * (threads // n), n, threads // n) for n in workers)[1:]
 
 
-class _Failed(Generic[Item]):
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+def _mean_view(
+    module: torch.nn.Module,
+    pixels: torch.Tensor,
+    turns: Sequence[Turn],
+) -> torch.Tensor:
+    """Mean of what ``module`` gives for each of ``turns``, turned back; NCHW in memory too.
+
+    Planes of classes are what is blended: workers and GPUs put them in order faster than the one
+    thread that blends.
+    """
+    views = (_view(module, pixels, turn) for turn in turns)
+    total = next(views)
+    for view in views:
+        total = total + view
+    return (total / len(turns)).contiguous() if len(turns) > 1 else total.contiguous()
+
+
+def _view(module: torch.nn.Module, pixels: torch.Tensor, turn: Turn) -> torch.Tensor:
+    transposed, flipped = turn
+    seen = pixels.transpose(2, 3) if transposed else pixels
+    seen = seen.flip(flipped) if flipped else seen
+    given: torch.Tensor = module(seen.contiguous(memory_format=torch.channels_last))
+    given = given.flip(flipped) if flipped else given
+    return given.transpose(2, 3) if transposed else given
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, jobs: Iterator[Callable[[], Item]], ahead: int
+) -> Iterator[Item]:
+    """Do ``jobs`` in a pool, so many ahead of who takes the results; give these in order."""
+    pending: deque[Future[Item]] = deque(pool.submit(job) for job in islice(jobs, ahead))
+    while pending:
+        result = pending.popleft().result()
+        pending.extend(pool.submit(job) for job in islice(jobs, 1))
+        yield result
 
 
 @contextmanager
-def read_ahead(produce: Callable[[], Iterator[Item]], depth: int) -> Iterator[Iterator[Item]]:
-    """Run the generator in a thread, at most ``depth`` items ahead of who takes them.
+def read_ahead(jobs: Iterator[Callable[[], Item]], depth: int) -> Iterator[Iterator[Item]]:
+    """Do ``jobs`` in threads, at most ``depth`` ahead of who takes the results, given in order.
 
-    Its exception is raised where the item would have been taken. On leaving the block the thread
-    has ended, whether everything was taken or not.
+    An exception is raised where the result would have been taken. On leaving the block the
+    threads have ended, whether everything was taken or not.
     """
-    queue: Queue[Item | _Failed[Item] | None] = Queue(depth)
-    stop = threading.Event()
-
-    def put(item: Item | _Failed[Item] | None) -> bool:
-        while not stop.is_set():
-            try:
-                queue.put(item, timeout=0.1)
-            except Full:
-                continue
-            return True
-        return False
-
-    def run() -> None:
-        try:
-            for item in produce():
-                if not put(item):
-                    return
-            put(None)
-        except BaseException as error:  # handed over, raised by the taker
-            put(_Failed(error))
-
-    def take() -> Iterator[Item]:
-        while (item := queue.get()) is not None:
-            if isinstance(item, _Failed):
-                raise item.error
-            yield item
-
-    thread = threading.Thread(target=run, name="gsd-reader", daemon=True)
-    thread.start()
+    pool = ThreadPoolExecutor(_readers(), "gsd-reader")
     try:
-        yield take()
+        yield _in_order(pool, jobs, depth)
     finally:
-        stop.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)
+
+
+def _readers() -> int:
+    """One reader keeps four processors busy with the lightest of models."""
+    return max(1, min(READERS, torch.get_num_threads() // 4))

@@ -1,8 +1,9 @@
 """The tiles of a slide that are predicted: which, in which order, and what becomes of them."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import NoReturn
 
@@ -74,15 +75,16 @@ class TileGrid:
         )
         return replace(self, wanted=wanted)
 
-    def read(self, view: ScaledView, batch_size: int) -> Iterator[torch.Tensor]:
-        """Batches, uint8 (N, 3, tile, tile), of the wanted tiles, each from one row of tiles."""
+    def batches(self, view: ScaledView, batch_size: int) -> Iterator[Callable[[], torch.Tensor]]:
+        """Readers of the batches of wanted tiles, uint8 (batch_size, 3, tile, tile).
+
+        The tiles of a batch are of one row. Where that has no more, the last is repeated, for which
+        way a network computes may depend on the shape of what it is given.
+        """
         for row, indices in zip(self.rows.needed, self.wanted, strict=True):
             for first in range(0, len(indices), batch_size):
-                tiles = [
-                    self._read_tile(view, row, column)
-                    for column in indices[first : first + batch_size]
-                ]
-                yield to_batch(tiles)
+                columns = indices[first : first + batch_size]
+                yield partial(self._read_batch, view, row, columns, batch_size)
 
     def sample(self, view: ScaledView, count: int) -> Iterator[torch.Tensor]:
         """Up to ``count`` of the wanted tiles, evenly spread: each uint8 (1, 3, tile, tile)."""
@@ -94,6 +96,12 @@ class TileGrid:
             column = self.wanted[row][index - ends[row]]  # counted from the row's end
             yield to_batch([self._read_tile(view, self.rows.needed[row], column)])
 
+    def _read_batch(
+        self, view: ScaledView, row: int, columns: Sequence[int], batch_size: int
+    ) -> torch.Tensor:
+        tiles = [self._read_tile(view, row, column) for column in columns]
+        return to_batch(tiles + tiles[-1:] * (batch_size - len(tiles)))
+
     def _read_tile(self, view: ScaledView, row: int, column: int) -> NDArray[np.uint8]:
         y, x = self.rows.starts[row], self.columns.starts[column]
         height = min(self.rows.tile, self.rows.length - y)
@@ -103,15 +111,29 @@ class TileGrid:
     def blend(
         self, predicted: Iterator[torch.Tensor], classes: int, bar: "tqdm[NoReturn]"
     ) -> Iterator[NDArray[np.float32]]:
-        """Finished rows (C, n, width) of what is shown; tiles that are not wanted are class 0."""
-        tiles = (tile for batch in predicted for tile in batch)
+        """Finished rows (C, n, width) of what is shown; tiles that are not wanted are class 0.
+
+        Args:
+            predicted: (batch_size, C, tile, tile) of each of ``batches``.
+            classes: C.
+            bar: counts the tiles.
+        """
         blender = RowBlender(self.rows, self.columns, classes)
         for indices in self.wanted:
             present = set(indices)
+            tiles = _first(len(indices), predicted)
             for column in self.columns.needed:
                 blender.add(column, next(tiles) if column in present else None)
                 bar.update(column in present)
             yield blender.finish_row()
+
+
+def _first(count: int, batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The first tiles of the next batches; what is left of the last is dropped."""
+    while count:
+        batch = next(batches)[:count]
+        count -= len(batch)
+        yield from batch
 
 
 def _level0_spans(axis: TileAxis, scale: float) -> list[tuple[int, int]]:

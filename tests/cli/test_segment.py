@@ -224,7 +224,7 @@ def test_options_arrive(work):
     done = gsd(
         *("unscaled.tif", "-o", "mask.tif", "--model", "model.ts", "--mpp", "0.25"),
         *("--overwrite", "--no-tissue", "--tile-size", "16", "--overlap", "0"),
-        *("--batch-size", "2", "--precision", "float32"),
+        *("--batch-size", "2", "--precision", "float32", "--tta", "2"),
     )
     assert done.exit_code == 0, done.output
     # 150 x 120 pixels at 0.25 are 75 x 60 at the model's 0.5: 5 x 4 tiles of 16.
@@ -233,6 +233,12 @@ def test_options_arrive(work):
     with tifffile.TiffFile("mask.tif") as file:
         numerator, denominator = file.pages[0].tags["XResolution"].value
     assert 1e4 * denominator / numerator == pytest.approx(0.25)
+
+
+def test_views_that_are_no_group_are_refused(work):
+    done = gsd("slide.tif", "-o", "mask.tif", "--model", "model.ts", "--tta", "3")
+    assert done.exit_code == 2
+    assert "'1', '2', '4', '8'" in done.stderr
 
 
 def test_as_a_process(work):

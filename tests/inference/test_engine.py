@@ -531,7 +531,7 @@ def test_the_sample_is_spread_over_the_tissue(tmp_path, picture, write_slide):
     with open_slide(write_slide(picture(300, 500))) as slide:
         view = slide.at_mpp(None)
         grid = TileGrid.of(view, 64, 0.25, range(300), range(500))
-        everything = [tile for batch in grid.read(view, 3) for tile in batch]
+        everything = [read()[0] for read in grid.batches(view, 1)]
         assert len(everything) == grid.tiles > 20
         places = []
         for (tile,) in grid.sample(view, 5):
@@ -540,5 +540,5 @@ def test_the_sample_is_spread_over_the_tissue(tmp_path, picture, write_slide):
         some = dataclasses.replace(
             grid, wanted=((), (2,), (), (0, 1), *((),) * (len(grid.wanted) - 4))
         )
-        shown = [tile for batch in some.read(view, 3) for tile in batch]
+        shown = [read()[0] for read in some.batches(view, 1)]
         assert [tile.tolist() for (tile,) in some.sample(view, 9)] == [t.tolist() for t in shown]
