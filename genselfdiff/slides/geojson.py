@@ -20,7 +20,7 @@ Uint8 = NDArray[np.uint8]
 
 SUFFIXES = (".geojson", ".json")
 
-_PIXELS_TRACED = 2**22
+_PIXELS_TRACED = 2**20
 """Taken at once, but ``_LEAST_ROWS``: fewer cut more objects, more take more memory."""
 
 _LEAST_ROWS = 64

@@ -9,11 +9,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Uint8 = NDArray[np.uint8]
+Labels: TypeAlias = NDArray[np.unsignedinteger] | NDArray[np.signedinteger]
 Int = NDArray[np.int64]
 
 DOWN, UP = 0, 1
-_CLASSES = 256
 
 Ring: TypeAlias = tuple[Int, int, int]
 """Closed (n, 2) corners, shoelace area, perimeter."""
@@ -64,13 +63,14 @@ class Band:
         resumed: the upward segment of each chain of ``cut``, and its place in ``cut.chains``.
     """
 
-    def __init__(self, above: Uint8, rows: Uint8, line: int, cut: Cut) -> None:
+    def __init__(self, above: Labels, rows: Labels, line: int, cut: Cut) -> None:
         self.width = rows.shape[1]
         self.cut = cut
         self._height = len(rows)
         # Around the band's rows and the one above, a frame that is never looked at for its own.
-        framed = np.zeros((len(rows) + 3, self.width + 2), np.uint8)
+        framed = np.zeros((len(rows) + 3, self.width + 2), rows.dtype)
         framed[1, 1:-1], framed[2:-1, 1:-1] = above, rows
+        self._labels = int(framed.max()) + 1
         changes = np.flatnonzero(framed[1:-1, 1:] != framed[1:-1, :-1])
         row, x = np.divmod(changes, self.width + 1)
         pixels, stride = framed.ravel(), framed.shape[1]
@@ -153,7 +153,7 @@ class Band:
         return ((label * (self.width + 1) + x) * 2 + direction) * (self._height + 2) + line
 
     def _line_key(self, line: Int, label: Int, x: Int, direction: Int) -> Int:
-        return ((line * _CLASSES + label) * (self.width + 1) + x) * 2 + direction
+        return ((line * self._labels + label) * (self.width + 1) + x) * 2 + direction
 
     def code(self, corners: Int) -> Int:
         """Number (n, 2) corners by line, then from left to right."""

@@ -18,11 +18,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from genselfdiff.slides.outline_band import DOWN, UP, Band, Cut, Int, OpenObject, Ring, Rope
-
-Uint8 = NDArray[np.uint8]
+from genselfdiff.slides.outline_band import (
+    DOWN,
+    UP,
+    Band,
+    Cut,
+    Int,
+    Labels,
+    OpenObject,
+    Ring,
+    Rope,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Outline:
     """An object of a mask.
 
     Attributes:
-        label: its class index.
+        label: its class index, or whatever number its pixels have.
         rings: closed (n, 2) int64 corners (x, y) in pixels of the mask: the exterior, whose
             shoelace area is positive, then the holes, whose areas are negative. No ring meets
             itself; two of them share single points at most.
@@ -45,7 +52,7 @@ class Outline:
 
 
 class OutlineTracer:
-    """Traces the objects of every class but 0, in memory for one band and the objects still open.
+    """Traces the objects of every label but 0, in memory for one band and the objects still open.
 
     Objects come by the last row of their exterior and, within it, from left to right; a ring
     begins with the leftmost of its highest corners. Neither depends on how the rows are cut.
@@ -58,12 +65,12 @@ class OutlineTracer:
     def __init__(self, width: int, min_area: float = 0.0) -> None:
         self._width = width
         self._min_area = min_area
-        self._above = np.zeros((1, width), np.uint8)
+        self._above: Labels = np.zeros((1, width), np.uint8)
         self._line = 0
         self._cut = Cut.nothing()
 
-    def push(self, rows: Uint8) -> list[Outline]:
-        """Take the next (n, width) class indices; return the objects known to have ended."""
+    def push(self, rows: Labels) -> list[Outline]:
+        """Take the next (n, width) labels, integers of 0 and more; return what has ended."""
         if not len(rows):
             return []
         band = Band(self._above, rows, self._line, self._cut)
@@ -150,7 +157,7 @@ def _collect(band: Band, walked: _Walks, min_area: float) -> tuple[list[Outline]
             merged.holes += known.holes
 
     chains: list[tuple[int, int, Rope, OpenObject]] = []
-    loops: list[Int] = []
+    rings: list[Int] = []
     owners: list[OpenObject] = []
     for walk in np.flatnonzero(special).tolist():
         begin, end = walked.starts[walk : walk + 2].tolist()
@@ -160,10 +167,11 @@ def _collect(band: Band, walked: _Walks, min_area: float) -> tuple[list[Outline]
         if walk < walked.open:
             chains.append((int(walked.order[begin]), int(walked.order[end - 1]), rope, known))
             continue
-        for loop in _loops(np.concatenate(list(_parts(rope))), band):
-            loops.append(loop)
-            owners.append(known)
-    for ring, known in zip(_closed_rings(loops, band), owners, strict=True):
+        rings.append(np.concatenate(list(_parts(rope))))
+        owners.append(known)
+    loops, ring_of = _cut_where_they_meet(rings, band)
+    for ring, place in zip(_closed_rings(loops, band), ring_of, strict=True):
+        known = owners[place]
         if ring[1] > 0:
             known.exterior = ring
         elif -ring[1] >= min_area:
@@ -244,16 +252,31 @@ def _finished(known: OpenObject, exterior: Ring, band: Band) -> tuple[int, Outli
     return place, Outline(known.label, corners, sum(areas), sum(perimeters))
 
 
-def _loops(corners: Int, band: Band) -> Iterator[Int]:
-    """Cut an open (n, 2) ring where it meets itself.
+def _cut_where_they_meet(rings: Sequence[Int], band: Band) -> tuple[list[Int], list[int]]:
+    """Cut open (n, 2) rings where they meet themselves; give the pieces, and the ring of each.
 
-    It meets itself where the background passes between two pixels of one object. Cut there, what
-    the object encloses becomes a hole that touches the exterior in a point.
+    A ring meets itself where the background passes between two pixels of one object. Cut there,
+    what the object encloses becomes a hole that touches the exterior in a point.
     """
-    codes = band.code(corners).tolist()
-    if len(set(codes)) == len(codes):
-        yield corners
-        return
+    if not rings:
+        return [], []
+    codes = band.code(np.concatenate(rings))
+    owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    order = np.lexsort((codes, owner))
+    again = (codes[order[1:]] == codes[order[:-1]]) & (owner[order[1:]] == owner[order[:-1]])
+    meeting = set(owner[order[1:]][again].tolist())
+    pieces: list[Int] = []
+    ring_of: list[int] = []
+    for number, ring in enumerate(rings):
+        cut = _simple_loops(band.code(ring).tolist(), band) if number in meeting else (ring,)
+        for piece in cut:
+            pieces.append(piece)
+            ring_of.append(number)
+    return pieces, ring_of
+
+
+def _simple_loops(codes: Sequence[int], band: Band) -> Iterator[Int]:
+    """Follow a ring by the codes of its corners; a loop ends where one of them comes again."""
     path: list[int] = []
     place: dict[int, int] = {}
     loops = []
