@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genselfdiff.slides import write_geojson
+from genselfdiff.slides import write_objects
 from gsd.options import min_area, verbosity
 
 
@@ -38,6 +38,8 @@ def objects(mask: Path, output: Path, min_area: float, mpp: float | None, overwr
     edges of its pixels, with class, colour, area and perimeter. Drop the file onto the slide in
     QuPath to see them. Pixels of a class that only touch at a corner are two objects.
     """
-    counts = write_geojson(mask, output, min_area=min_area, mpp=mpp, overwrite=overwrite)
+    counts = write_objects(
+        mask, geojson=output, min_area=min_area, mpp=mpp, overwrite=overwrite
+    ).counts
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
     click.echo(f"{output}: {told or 'no objects'}")

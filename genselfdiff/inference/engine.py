@@ -31,7 +31,7 @@ from genselfdiff.slides import (
     ProbabilityWriter,
     Slide,
     open_slide,
-    write_geojson,
+    write_objects,
     write_overlay,
 )
 
@@ -356,5 +356,7 @@ def write_beside(
         with MaskReader(files.mask) as reader:
             write_overlay(source, files.mask, files.overlay, reader.palette)
     if files.geojson is not None and not (keep and files.geojson.exists()):
-        return write_geojson(files.mask, files.geojson, min_area=options.min_area, overwrite=True)
+        return write_objects(
+            files.mask, geojson=files.geojson, min_area=options.min_area, overwrite=True
+        ).counts
     return None

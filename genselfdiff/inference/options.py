@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides.geojson import check_min_area
+from genselfdiff.slides.mask_objects import check_min_area
 from genselfdiff.slides.resolution import check_mpp
 
 Region = tuple[int, int, int, int]
@@ -25,7 +25,7 @@ class Options:
             size, that is not 0 where tissue is; False: predict everything.
         on_error: what becomes of stored tiles that are damaged: see ``open_slide``.
         overlay: a .png of the slide with the classes laid over it; True: beside the mask.
-        geojson: also write the mask's objects beside it as .geojson; see ``write_geojson``.
+        geojson: also write the mask's objects beside it as .geojson; see ``write_objects``.
         min_area: of objects and holes in the GeoJSON, in um2, or in pixels without mpp.
         probabilities: also write the probability of each class beside the mask, 0 to 255.
 

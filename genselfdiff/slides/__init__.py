@@ -3,8 +3,8 @@
 import logging
 
 from genselfdiff.slides.discovery import IMAGE_SUFFIXES, find_slides
-from genselfdiff.slides.geojson import write_geojson
 from genselfdiff.slides.grid import tile_starts
+from genselfdiff.slides.mask_objects import write_objects
 from genselfdiff.slides.mask_reader import MaskReader
 from genselfdiff.slides.mask_writer import MaskWriter, is_own_mask
 from genselfdiff.slides.overlay import write_overlay
@@ -31,6 +31,6 @@ __all__ = [
     "read_image",
     "tile_starts",
     "tissue_mask",
-    "write_geojson",
+    "write_objects",
     "write_overlay",
 ]

@@ -113,6 +113,10 @@ class MaskReader:
             top = row * height
             yield stack[:, max(first - top, 0) : min(last, self.height) - top, : self.width]
 
+    def name_of(self, label: int) -> str:
+        """The name of a class, made up where the mask does not tell."""
+        return self.class_names[label] if label < len(self.class_names) else f"class {label}"
+
     def _read_tile(self, index: int, tile: Uint8, uniform: dict[int, int]) -> None:
         """Decode into ``tile``; tiles of one class are stored once, and decoded once."""
         offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]

@@ -89,8 +89,11 @@ def test_objects_beside_the_mask_and_from_it(work):
     corners = [[30, 20], [90, 20], [90, 70], [30, 70], [30, 20]]
     assert feature["geometry"] == {"type": "Polygon", "coordinates": [corners]}
     assert feature["properties"]["measurements"] == {
+        "gsd id": 1,
         "Area \u00b5m^2": 750.0,
         "Perimeter \u00b5m": 110.0,
+        "Equivalent diameter \u00b5m": 30.9019,
+        "Eccentricity": 0.5528,
     }
     again = ["objects", "mask.tif", "-o", "again.geojson", "--min-area"]
     done = CliRunner().invoke(main, [*again, "1"])

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from shapely.geometry import shape
 
 from genselfdiff.errors import GsdError, InputError, OutputError
-from genselfdiff.slides import MaskReader, MaskWriter, geojson, write_geojson
+from genselfdiff.slides import MaskReader, MaskWriter, mask_objects, write_objects
 
 NAMES = ["background", "nucleus", "str\u00f6ma"]
 PALETTE = [(255, 255, 255), (200, 30, 31), (32, 30, 200)]
@@ -41,7 +41,7 @@ def test_features_are_those_that_qupath_exports(tmp_path: Path) -> None:
     mask[5:7, 6:9] = 0
     mask[39, 49] = 2
     output = tmp_path / "m.geojson"
-    counts = write_geojson(write(tmp_path / "m.tif", mask), output)
+    counts = write_objects(write(tmp_path / "m.tif", mask), geojson=output).counts
     assert counts == {"nucleus": 1, "str\u00f6ma": 1}
     collection = json.loads(output.read_text(encoding="utf-8"))
     assert (collection["type"], len(collection["features"])) == ("FeatureCollection", 2)
@@ -54,7 +54,13 @@ def test_features_are_those_that_qupath_exports(tmp_path: Path) -> None:
         "properties": {
             "objectType": "annotation",
             "classification": {"name": "nucleus", "color": [200, 30, 31]},
-            "measurements": {"Area \u00b5m^2": 194 * 0.25, "Perimeter \u00b5m": 70 * 0.5},
+            "measurements": {
+                "gsd id": 1,
+                "Area \u00b5m^2": 194 * 0.25,
+                "Perimeter \u00b5m": 70 * 0.5,
+                "Equivalent diameter \u00b5m": 7.8583,
+                "Eccentricity": 0.8608,
+            },
         },
     }
     assert second["properties"]["classification"] == {"name": "str\u00f6ma", "color": [32, 30, 200]}
@@ -67,10 +73,10 @@ def test_drawn_again_it_is_the_mask(
     mask = labels()
     path = write(tmp_path / "m.tif", mask)
     whole, cut = tmp_path / "whole.geojson", tmp_path / "cut.geojson"
-    write_geojson(path, whole)
-    monkeypatch.setattr(geojson, "_PIXELS_TRACED", pixels)
-    monkeypatch.setattr(geojson, "_LEAST_ROWS", 1)
-    write_geojson(path, cut)
+    write_objects(path, geojson=whole)
+    monkeypatch.setattr(mask_objects, "_PIXELS_TRACED", pixels)
+    monkeypatch.setattr(mask_objects, "_LEAST_ROWS", 1)
+    write_objects(path, geojson=cut)
     assert cut.read_bytes() == whole.read_bytes()
     drawn = Image.new("L", (4 * 303, 4 * 211))
     pen = ImageDraw.Draw(drawn)
@@ -97,16 +103,29 @@ def test_without_resolution_measurements_are_in_pixels(tmp_path: Path) -> None:
     mask[1:4, 1:4] = 1
     mask[10:12, 10:12] = 1
     path, output = write(tmp_path / "m.tif", mask, None), tmp_path / "m.json"
-    assert write_geojson(path, output, min_area=5)["nucleus"] == 1
+
+    def nuclei(**options: float | bool) -> int:
+        return write_objects(path, geojson=output, **options).counts["nucleus"]
+
+    assert nuclei(min_area=5) == 1
     (feature,) = json.loads(output.read_text(encoding="utf-8"))["features"]
-    assert feature["properties"]["measurements"] == {"Area px^2": 9, "Perimeter px": 12}
-    assert write_geojson(path, output, mpp=2.0, min_area=16, overwrite=True)["nucleus"] == 2
-    assert write_geojson(path, output, mpp=2.0, min_area=16.1, overwrite=True)["nucleus"] == 1
+    assert feature["properties"]["measurements"] == {
+        "gsd id": 1,
+        "Area px^2": 9,
+        "Perimeter px": 12,
+        "Equivalent diameter px": 3.3851,
+        "Eccentricity": 0,
+    }
+    assert nuclei(mpp=2.0, min_area=16, overwrite=True) == 2
+    assert nuclei(mpp=2.0, min_area=16.1, overwrite=True) == 1
 
 
 def test_no_objects(tmp_path: Path) -> None:
     path = write(tmp_path / "m.tif", np.zeros((300, 100), np.uint8))
-    assert write_geojson(path, tmp_path / "m.geojson") == {"nucleus": 0, "str\u00f6ma": 0}
+    assert write_objects(path, geojson=tmp_path / "m.geojson").counts == {
+        "nucleus": 0,
+        "str\u00f6ma": 0,
+    }
     collection = json.loads((tmp_path / "m.geojson").read_bytes())
     assert collection == {"type": "FeatureCollection", "features": []}
 
@@ -118,7 +137,7 @@ def test_masks_of_others(tmp_path: Path, layout: dict[str, object]) -> None:
     with MaskReader(tmp_path / "m.tif") as reader:
         np.testing.assert_array_equal(np.concatenate(list(reader.bands())), mask)
         assert (reader.class_names, reader.palette, reader.mpp) == ([], [], None)
-    counts = write_geojson(tmp_path / "m.tif", tmp_path / "m.geojson")
+    counts = write_objects(tmp_path / "m.tif", geojson=tmp_path / "m.geojson").counts
     assert set(counts) == {"class 1", "class 2"}
 
 
@@ -137,20 +156,20 @@ def test_what_cannot_be_is_said_in_one_line(tmp_path: Path) -> None:
         (text, "no readable mask"),
     ]:
         with pytest.raises(InputError, match=match) as caught:
-            write_geojson(given, output)
+            write_objects(given, geojson=output)
         assert "\n" not in str(caught.value)
         assert str(given) in str(caught.value)
     for options in ({"min_area": -1}, {"min_area": float("nan")}, {"mpp": 0}):
         with pytest.raises(InputError):
-            write_geojson(path, output, **options)
+            write_objects(path, geojson=output, **options)
     for target in (tmp_path / "m.txt", tmp_path / "no" / "m.json"):
         with pytest.raises(OutputError, match=str(target)):
-            write_geojson(path, target)
+            write_objects(path, geojson=target)
     output.write_text("precious")
     with pytest.raises(OutputError, match="--overwrite"):
-        write_geojson(path, output)
+        write_objects(path, geojson=output)
     with pytest.raises(GsdError):
-        write_geojson(cut, output, overwrite=True)
+        write_objects(cut, geojson=output, overwrite=True)
     assert output.read_text() == "precious"
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (path, output, rgb, cut, text)}
 
@@ -161,14 +180,15 @@ def test_killed_in_the_middle_it_leaves_nothing_under_its_name(tmp_path: Path, n
     script = textwrap.dedent(
         """
         import sys, time
-        from genselfdiff.slides import geojson
-        geojson._PIXELS_TRACED = geojson._LEAST_ROWS = 1
-        push = geojson.OutlineTracer.push
+        from genselfdiff.slides import mask_objects
+        mask_objects._PIXELS_TRACED = mask_objects._LEAST_ROWS = 1
+        mask_objects._WRITTEN_AT_ONCE = 1
+        push = mask_objects.OutlineTracer.push
         def slow(*arguments):
             time.sleep(0.01)
             return push(*arguments)
-        geojson.OutlineTracer.push = slow
-        geojson.write_geojson(sys.argv[1], sys.argv[2])
+        mask_objects.OutlineTracer.push = slow
+        mask_objects.write_objects(sys.argv[1], geojson=sys.argv[2])
         """
     )
     process = subprocess.Popen(
