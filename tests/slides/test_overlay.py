@@ -58,12 +58,28 @@ def test_objects_are_tinted_and_outlined(tmp_path: Path, slide: Slide, scale: in
 
 def test_large_slides_are_made_smaller(tmp_path: Path, slide: Slide) -> None:
     mask = write_mask(tmp_path / "m.tif", blocks())
-    write_overlay(slide, mask, tmp_path / "o.png", PALETTE, max_side=75)
+    write_overlay(slide, mask, tmp_path / "o.png", PALETTE, width=75)
     overlay = np.asarray(Image.open(tmp_path / "o.png"))
     assert overlay.shape == (50, 75, 3)
     coloured = (overlay != GLASS).any(axis=-1)
     assert coloured[13:37, 11:59].all()
     assert not coloured[:12].any() and not coloured[:, :9].any() and not coloured[:, 61:].any()
+
+
+def test_the_width_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (120, 300), (GLASS,) * 3).save(tmp_path / "high.png")
+    high = open_slide(tmp_path / "high.png")
+    mask = write_mask(tmp_path / "m.tif", np.ones((300, 120), np.uint8))
+    for width, expected in ((60, (60, 150)), (7, (7, 18)), (1000, (120, 300))):
+        write_overlay(high, mask, tmp_path / "o.png", PALETTE, width=width)
+        with Image.open(tmp_path / "o.png") as overlay:
+            assert overlay.size == expected
+    with pytest.raises(InputError, match="0 pixels is no width"):
+        write_overlay(high, mask, tmp_path / "o.png", PALETTE, width=0)
+    monkeypatch.setattr("genselfdiff.slides.overlay._MAX_PICTURE", 1000)
+    with pytest.raises(InputError, match=r"high\.png: an overlay 60 .* too large: 20 are possible"):
+        write_overlay(high, mask, tmp_path / "o.png", PALETTE, width=60)
+    write_overlay(high, mask, tmp_path / "o.png", PALETTE, width=20)
 
 
 def test_classes_beyond_the_palette(tmp_path: Path, slide: Slide) -> None:
