@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from genselfdiff.inference.engine import SegmentResult
 from genselfdiff.inference.model_file import ModelInfo, save_model
 
 
@@ -112,3 +113,20 @@ def write_slide(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def make_result() -> Callable[..., SegmentResult]:
+    """What segmenting a slide of 4000 x 3000 pixels might have given."""
+
+    def make(**changes: object) -> SegmentResult:
+        values: dict[str, object] = {
+            **{"slide": Path("a.svs"), "output": Path("a_mask.tif"), "overlay": None},
+            **{"geojson": None, "width": 4000, "height": 3000, "mpp": 0.5, "scale": 1.0},
+            **{"tiles": 70, "skipped": 30, "seconds": 12.34, "device": "cpu"},
+            **{"precision": "float32", "pixels": {"background": 9_000_000, "nucleus": 3_000_000}},
+            "objects": {"nucleus": 1200},
+        }
+        return SegmentResult(**(values | changes))  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,115 @@
+"""``summary.csv``: one row for each slide that went into a folder of masks, over all runs."""
+
+import csv
+import fcntl
+import io
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from genselfdiff.errors import InputError, OutputError, one_line
+from genselfdiff.files import write_text
+from genselfdiff.inference.engine import SegmentResult
+
+SUMMARY_NAME = "summary.csv"
+
+_FIRST = ("slide", "mask", "width", "height", "mpp", "tiles", "seconds")
+_LAST = ("error",)
+
+
+class Summary:
+    """The table of a folder; rows of slides that do not come again are kept.
+
+    Columns: slide, mask, width and height in pixels, mpp, tiles, seconds, for each class
+    ``<class> pixels``, ``<class> mm2`` and, where objects were counted, ``<class> objects``, and
+    the error, empty where there was none. Read again before each row is added, and written whole,
+    so that a run that is stopped leaves the rows of the slides before, and several runs can share
+    a folder.
+
+    Args:
+        folder: where masks go; ``summary.csv`` is read and written there.
+
+    Raises:
+        InputError: the table that is there is none of ours.
+        OutputError: it cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / SUMMARY_NAME
+        self._read()
+
+    def add(self, slide: Path, result: SegmentResult | None, error: Exception | None) -> None:
+        """Put in the row of a slide, in place of an earlier one of the same slide.
+
+        Raises:
+            InputError: somebody else has put another file there.
+            OutputError: the table cannot be written.
+        """
+        row = _row(slide, result, error)
+        with _alone_in(self.path.parent):
+            rows = self._read()
+            rows[row["slide"]] = row
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, _columns(rows), restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows.values())
+            write_text(self.path, text.getvalue())
+
+    def _read(self) -> dict[str, Mapping[str, str]]:
+        """The rows that are there, by slide, in their order."""
+        if not self.path.exists():
+            return {}
+        try:
+            with self.path.open(encoding="utf-8", newline="") as text:
+                rows = list(csv.DictReader(text))
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be read: {one_line(error)}") from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise self._foreign() from error
+        if any(None in row or None in row.values() or not row.get("slide") for row in rows):
+            raise self._foreign()
+        return {row["slide"]: row for row in rows}
+
+    def _foreign(self) -> InputError:
+        return InputError(f"{self.path}: is no summary that gsd has written: move it elsewhere")
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs from changing the table meanwhile; where there are no locks, do without."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _row(slide: Path, result: SegmentResult | None, error: Exception | None) -> dict[str, str]:
+    row = {"slide": str(slide), "error": "" if error is None else one_line(error)}
+    if result is None:
+        return row
+    row |= {
+        "mask": result.output.name,
+        "width": str(result.width),
+        "height": str(result.height),
+        "mpp": "" if result.mpp is None else f"{result.mpp:.6g}",
+        "tiles": str(result.tiles),
+        "seconds": f"{result.seconds:.1f}",
+    }
+    for name, count in result.pixels.items():
+        row[f"{name} pixels"] = str(count)
+        row[f"{name} mm2"] = "" if result.areas is None else f"{result.areas[name]:.6f}"
+        if result.objects is not None and name in result.objects:
+            row[f"{name} objects"] = str(result.objects[name])
+    return row
+
+
+def _columns(rows: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Those of all rows: runs may have had models of other classes."""
+    classes = dict.fromkeys(
+        column for row in rows.values() for column in row if column not in (*_FIRST, *_LAST)
+    )
+    return [*_FIRST, *classes, *_LAST]
