@@ -1,0 +1,155 @@
+"""A page about a segmented slide: pictures, classes, sizes of objects, and how it was made."""
+
+import base64
+import io
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from numpy import uint8
+from numpy.typing import NDArray
+from PIL import Image
+
+import genselfdiff
+from genselfdiff.files import refuse_existing, write_text
+from genselfdiff.inference.engine import SegmentResult
+from genselfdiff.inference.size_histogram import diameter, histogram_svg, middle
+from genselfdiff.slides import Slide
+from genselfdiff.slides.overlay import draw_overlay
+
+Colour = tuple[int, int, int]
+
+_PICTURE = 1200
+"""Longer side of the pictures in pixels: what a wide screen shows of one."""
+
+
+def write_report(
+    path: str | Path,
+    result: SegmentResult,
+    slide: Slide,
+    palette: Sequence[Colour],
+    *,
+    sizes: Mapping[str, Counter[int]] | None = None,
+    settings: Mapping[str, object] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write one HTML file that needs no other, for screens of any width and for paper.
+
+    Args:
+        path: the file to write.
+        result: what ``segment`` has done; its mask is drawn over the slide.
+        slide: the slide, open.
+        palette: (red, green, blue) of each class.
+        sizes: of the objects of each class, how many there are of each area in pixels, as
+            ``write_objects`` counts them; None: objects were not looked for.
+        settings: what the run was asked for, by name.
+        overwrite: replace ``path`` if it exists.
+
+    Raises:
+        InputError: slide or mask cannot be read.
+        OutputError: ``path`` exists or cannot be written.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    template = Template((files(__package__) / "report.html").read_text(encoding="utf-8"))
+    colours = dict(zip(result.pixels, palette, strict=False))
+    page = template.substitute(
+        title=escape(result.slide.name),
+        lead=escape(_lead(result)),
+        thumbnail=_jpeg(slide.thumbnail(_PICTURE)),
+        overlay=_jpeg(draw_overlay(slide, result.output, palette, _PICTURE)),
+        classes=_classes(result, sizes, colours),
+        histograms="\n".join(_histograms(result, sizes or {}, colours)),
+        run=_definitions(_run(result, settings or {})),
+        footer=f"genselfdiff {escape(genselfdiff.__version__)}. Research software: not a medical"
+        " device and not for diagnosis.",
+    )
+    write_text(path, page)
+
+
+def _lead(result: SegmentResult) -> str:
+    size = f"{result.width:,} x {result.height:,} pixels"
+    if result.mpp is None:
+        return f"{size}; resolution unknown"
+    width, height = (side * result.mpp / 1000 for side in (result.width, result.height))
+    return f"{size} of {result.mpp:.4g} \u00b5m: {width:.3g} x {height:.3g} mm"
+
+
+def _jpeg(picture: NDArray[uint8]) -> str:
+    """A picture as the address of itself."""
+    stored = io.BytesIO()
+    Image.fromarray(picture).save(stored, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(stored.getvalue()).decode("ascii")
+
+
+def _classes(
+    result: SegmentResult,
+    sizes: Mapping[str, Counter[int]] | None,
+    colours: Mapping[str, Colour],
+) -> str:
+    unit = "px" if result.mpp is None else "\u00b5m"
+    head = ["Class", "Share", "Pixels" if result.areas is None else "Area, mm\u00b2"]
+    if sizes is not None:
+        head += ["Objects", f"Median diameter, {unit}"]
+    total = max(1, sum(result.pixels.values()))
+    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
+    for name, count in result.pixels.items():
+        share = 100 * count / total
+        colour = _css(colours.get(name))
+        bar = f'<span class="bar"><i style="width:{share:.2f}%;background:{colour}"></i></span>'
+        cells = [
+            f'<span class="swatch" style="background:{colour}"></span>{escape(name)}',
+            f"{share:.2f} %{bar}",
+            f"{count:,}" if result.areas is None else f"{result.areas[name]:.4g}",
+        ]
+        if sizes is not None:
+            found = sizes.get(name)
+            typical = f"{diameter(middle(found), result.mpp):.3g}" if found else ""
+            cells += ["" if found is None else f"{found.total():,}", typical]
+        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return "<table>" + "\n".join(lines) + "</table>"
+
+
+def _histograms(
+    result: SegmentResult, sizes: Mapping[str, Counter[int]], colours: Mapping[str, Colour]
+) -> list[str]:
+    unit = "pixels" if result.mpp is None else "\u00b5m"
+    return [
+        f"<section><h2>Sizes of {escape(name)}</h2>"
+        f"{histogram_svg(found, result.mpp, _css(colours.get(name)), unit)}</section>"
+        for name, found in sizes.items()
+        if found
+    ]
+
+
+def _run(result: SegmentResult, settings: Mapping[str, object]) -> dict[str, str]:
+    speed = sum(result.pixels.values()) / 1e6 / max(result.seconds, 1e-9)
+    told = {
+        "Slide": str(result.slide),
+        "Mask": str(result.output),
+        "Tiles": f"{result.tiles:,} predicted, {result.skipped:,} without tissue skipped",
+        "Time": f"{_duration(result.seconds)}, {speed:.3g} Mpx/s",
+        "Device": f"{result.device} in {result.precision}",
+    }
+    return told | {name: str(value) for name, value in settings.items()}
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(math.floor(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _definitions(told: Mapping[str, str]) -> str:
+    rows = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in told.items())
+    return "<dl>" + "\n".join(rows) + "</dl>"
+
+
+def _css(colour: Colour | None) -> str:
+    return "#888888" if colour is None else "#{:02x}{:02x}{:02x}".format(*colour)
