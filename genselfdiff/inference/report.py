@@ -129,8 +129,7 @@ def _histograms(
 def _run(result: SegmentResult, settings: Mapping[str, object]) -> dict[str, str]:
     speed = sum(result.pixels.values()) / 1e6 / max(result.seconds, 1e-9)
     told = {
-        "Slide": str(result.slide),
-        "Mask": str(result.output),
+        "Mask": result.output.name,  # pages are passed on: no folders
         "Tiles": f"{result.tiles:,} predicted, {result.skipped:,} without tissue skipped",
         "Time": f"{_duration(result.seconds)}, {speed:.3g} Mpx/s",
         "Device": f"{result.device} in {result.precision}",

@@ -7,8 +7,8 @@ _MOST_BARS = 30
 _SHOWN = 0.995
 """Of the objects; the few that are larger share the last bar, or it alone would fill the axis."""
 
-_WIDTH, _HEIGHT = 640, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 44
+_WIDTH, _HEIGHT = 480, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 10, 12, 48
 
 
 def diameter(area: float, mpp: float | None) -> float:
@@ -69,7 +69,7 @@ def histogram_svg(sizes: Counter[int], mpp: float | None, colour: str, unit: str
             f' stroke="#0005" stroke-width="0.5">'
             f"<title>{i * step:g} {to}: {count:,}</title></rect>"
         )
-    labelled = math.ceil(len(counts) / 8)
+    labelled = math.ceil(len(counts) / 7)
     for i in range(0, len(counts), labelled):
         parts.append(
             f'<text x="{_LEFT + i * across:.1f}" y="{floor + 16}"'
