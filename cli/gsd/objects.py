@@ -1,11 +1,11 @@
-"""``gsd objects``: a mask to polygons."""
+"""``gsd objects``: a mask to polygons and tables."""
 
 from pathlib import Path
 
 import click
 
 from genselfdiff.slides import write_objects
-from gsd.options import min_area, verbosity
+from gsd.options import instances, min_area, verbosity
 
 
 @click.command(
@@ -13,33 +13,60 @@ from gsd.options import min_area, verbosity
 Examples:
   gsd objects mask.tif -o objects.geojson
   gsd objects mask.tif -o nuclei.geojson --min-area 10
+  gsd objects mask.tif -o nuclei.geojson --instances --table nuclei.csv
+  gsd objects mask.tif --instances --table nuclei.parquet
 """
 )
 @click.argument("mask", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
-    required=True,
     type=click.Path(path_type=Path),
-    help="File to write, a .geojson.",
+    help="Polygons to write, a .geojson.",
 )
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    help="Table to write, a .csv or .parquet; a row for each object: place, size, form.",
+)
+@instances
 @min_area
 @click.option(
     "--mpp",
     type=click.FloatRange(0, min_open=True),
     help="Resolution of the mask in um/pixel, where its file does not tell or is wrong.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @verbosity
-def objects(mask: Path, output: Path, min_area: float, mpp: float | None, overwrite: bool) -> None:
-    """Write the objects of MASK, a mask of 'gsd segment', as GeoJSON.
+def objects(
+    mask: Path,
+    output: Path | None,
+    table: Path | None,
+    instances: bool,
+    seed_distance: float | None,
+    min_area: float,
+    mpp: float | None,
+    overwrite: bool,
+) -> None:
+    """Write the objects of MASK, a mask of 'gsd segment', as GeoJSON, as a table, or both.
 
     Every object of a class but the first becomes an annotation: a polygon with holes along the
     edges of its pixels, with class, colour, area and perimeter. Drop the file onto the slide in
-    QuPath to see them. Pixels of a class that only touch at a corner are two objects.
+    QuPath to see them. Pixels of a class that only touch at a corner are two objects. With
+    --instances, objects that touch are taken apart where they are thinnest.
     """
-    counts = write_objects(
-        mask, geojson=output, min_area=min_area, mpp=mpp, overwrite=overwrite
-    ).counts
-    told = ", ".join(f"{count} {name}" for name, count in counts.items())
-    click.echo(f"{output}: {told or 'no objects'}")
+    if output is None and table is None:
+        raise click.UsageError("nothing to write: name a file with --output or --table")
+    found = write_objects(
+        mask,
+        geojson=output,
+        table=table,
+        instances=instances,
+        seed_distance=seed_distance,
+        min_area=min_area,
+        mpp=mpp,
+        overwrite=overwrite,
+    )
+    told = ", ".join(f"{count} {name}" for name, count in found.counts.items())
+    files = ", ".join(str(path) for path in (output, table) if path is not None)
+    click.echo(f"{files}: {told or 'no objects'}")

@@ -44,16 +44,32 @@ def verbosity(command: Command) -> Command:
 
 
 def min_area(command: Command) -> Command:
-    """Add --min-area, of objects as polygons."""
+    """Add --min-area, of objects."""
     option = click.option(
         "--min-area",
         type=click.FloatRange(0),
         default=0.0,
         show_default=True,
-        help="Of the polygons, in um2 (pixels where the resolution is unknown): smaller holes are"
+        help="Of objects, in um2 (pixels where the resolution is unknown): smaller holes are"
         " filled, then smaller objects left out.",
     )
     return option(command)
+
+
+def instances(command: Command) -> Command:
+    """Add --instances and --seed-distance."""
+    take_apart = click.option(
+        "--instances",
+        is_flag=True,
+        help="Take objects apart that only touch, such as nuclei; in QuPath they are detections.",
+    )
+    seed_distance = click.option(
+        "--seed-distance",
+        type=click.FloatRange(0, min_open=True),
+        help="With --instances: least distance of the middles of two objects that touch, in um"
+        " (pixels where the resolution is unknown); default: 1.5 um.",
+    )
+    return take_apart(seed_distance(command))
 
 
 def progress() -> bool | None:

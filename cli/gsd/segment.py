@@ -10,7 +10,7 @@ from genselfdiff.inference.many import Outcome, plan_outputs, segment_all
 from genselfdiff.inference.predictor import PRECISIONS, VIEWS
 from genselfdiff.inference.shards import Shard
 from genselfdiff.slides.damage import ON_ERROR
-from gsd.options import min_area, progress, report, verbosity
+from gsd.options import instances, min_area, progress, report, verbosity
 
 
 def _region(
@@ -43,6 +43,7 @@ def _shard(ctx: click.Context, parameter: click.Parameter, given: str | None) ->
     epilog="""\b
 Examples:
   gsd segment slide.svs -o mask.tif --model model.ts --overlay --geojson
+  gsd segment slide.svs -o mask.tif --instances --geojson --table --report
   gsd segment scan.tif -o mask.tif --mpp 0.25      (a file without resolution)
   gsd segment slide.svs -o part.tif --region 5000,4000,2048,1024
   gsd segment a.svs b.svs more/ -o masks/          (model from GSD_MODEL)
@@ -77,11 +78,28 @@ Examples:
     help="Where the overlay goes; default: beside the mask.",
 )
 @click.option(
+    "--overlay-width",
+    type=click.IntRange(1),
+    help="Of the overlay in pixels; default: 2048 for the longer side.",
+)
+@click.option(
     "--geojson",
     is_flag=True,
     help="Also write the objects as polygons for QuPath, beside the mask as .geojson.",
 )
+@click.option(
+    "--table",
+    is_flag=True,
+    help="Also write a row for each object, beside the mask as ..._objects.csv: place, size, form.",
+)
+@instances
 @min_area
+@click.option(
+    "--report",
+    "report_page",
+    is_flag=True,
+    help="Also write a page about the slide, beside the mask as .html.",
+)
 @click.option(
     "--probabilities",
     is_flag=True,
@@ -156,8 +174,13 @@ def segment(
     mpp: float | None,
     overlay: bool,
     overlay_to: Path | None,
+    overlay_width: int | None,
     geojson: bool,
+    table: bool,
+    instances: bool,
+    seed_distance: float | None,
     min_area: float,
+    report_page: bool,
     probabilities: bool,
     tile_size: int | None,
     overlap: float,
@@ -196,8 +219,13 @@ def segment(
         model,
         device=device,
         mpp=mpp,
-        overlay=overlay_to or overlay,
+        overlay=overlay_to or overlay or overlay_width is not None,
+        overlay_width=overlay_width,
         geojson=geojson,
+        table=table,
+        instances=instances,
+        seed_distance=seed_distance,
+        report=report_page,
         min_area=min_area,
         probabilities=probabilities,
         tile_size=tile_size,

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from genselfdiff.errors import InputError
 from genselfdiff.files import unfinished
+from genselfdiff.inference.beside import write_beside
 from genselfdiff.inference.job import MACHINE, Job, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
 from genselfdiff.inference.model_file import LoadedModel, find_model
@@ -25,14 +26,13 @@ from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles, refuse_inputs
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor, read_ahead
 from genselfdiff.inference.resample import labels_of
+from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.slides import (
     MaskReader,
     MaskWriter,
     ProbabilityWriter,
     Slide,
     open_slide,
-    write_objects,
-    write_overlay,
 )
 
 logger = logging.getLogger("genselfdiff")
@@ -40,69 +40,6 @@ logger = logging.getLogger("genselfdiff")
 READ_AHEAD = 4
 """Batches that wait between the reader and the model."""
 BATCH_SIZES = {"cpu": 1, "cuda": 8, "mps": 4}
-
-
-@dataclass(frozen=True)
-class SegmentResult:
-    """What ``segment`` has done.
-
-    ``width`` and ``height`` are those of slide and mask in pixels, ``mpp`` their micrometres per
-    pixel, ``scale`` the model's pixel size in pixels of the slide, ``tiles`` those predicted,
-    ``skipped`` those without tissue, ``pixels`` the mask's pixels of each class, of a slide of
-    which only a region was predicted those in the region; ``objects`` the number of objects of
-    each class in the GeoJSON, if it was made now. ``finished_before`` says that an earlier run has
-    made the mask; ``blank_tiles`` are the slide's stored tiles that were damaged and taken for
-    glass by this run.
-    """
-
-    slide: Path
-    files: OutputFiles
-    width: int
-    height: int
-    mpp: float | None
-    scale: float
-    tiles: int
-    skipped: int
-    seconds: float
-    device: str
-    precision: str
-    pixels: dict[str, int]
-    objects: dict[str, int] | None
-    finished_before: bool
-    blank_tiles: int
-
-    @property
-    def areas(self) -> dict[str, float] | None:
-        """Area of each class in square millimetres; None where the resolution is unknown."""
-        if self.mpp is None:
-            return None
-        return {name: count * (self.mpp / 1000) ** 2 for name, count in self.pixels.items()}
-
-    def summary(self) -> str:
-        """A few lines for people: files, sizes, speed, and how much there is of each class."""
-        total = sum(self.pixels.values())
-        work = (
-            "finished before by the same slide, model and settings"
-            if self.finished_before
-            else f"in {self.seconds:.1f} s, {total / 1e6 / self.seconds:.2f} Mpx/s"
-        )
-        lines = [
-            f"{self.files.mask}: {self.width} x {self.height} pixels, {self.tiles} tiles"
-            f" ({self.skipped} without tissue skipped) {work} on {self.device} in {self.precision}"
-        ]
-        for name, count in self.pixels.items():
-            area = f", {self.areas[name]:.3f} mm2" if self.areas is not None else ""
-            lines.append(f"  {name}: {100 * count / total:.2f} %{area}")
-        if self.blank_tiles:
-            lines.append(f"{self.slide}: damaged tiles taken for glass: {self.blank_tiles}")
-        if self.files.overlay is not None:
-            lines.append(f"{self.files.overlay}: overlay")
-        if self.files.probabilities is not None:
-            lines.append(f"{self.files.probabilities}: probabilities")
-        if self.objects is not None:
-            counts = ", ".join(f"{count} {name}" for name, count in self.objects.items())
-            lines.append(f"{self.files.geojson}: objects: {counts}")
-        return "\n".join(lines)
 
 
 def segment(
@@ -175,24 +112,33 @@ def segment_slide(
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         if done is None or not before:
             done = make_mask(source, files, predictor, options, request, overwrite, progress)
-        objects = write_beside(source, files, options, keep=before)
-        return SegmentResult(
-            slide=path,
-            files=files,
-            width=source.width,
-            height=source.height,
-            mpp=source.mpp,
-            scale=done["scale"],
-            tiles=done["tiles"],
-            skipped=done["skipped"],
-            seconds=time.perf_counter() - begin,
-            device=done["job"]["device"],
-            precision=done["job"]["precision"],
-            pixels=dict(zip(done["classes"], done["pixels"], strict=True)),
-            objects=objects,
-            finished_before=before,
-            blank_tiles=source.blank_tiles,
-        )
+        result = result_of(path, source, files, done, finished_before=before)
+        result = replace(result, seconds=time.perf_counter() - begin)
+        objects = write_beside(source, result, options, done["job"], keep=before)
+        return replace(result, objects=objects, seconds=time.perf_counter() - begin)
+
+
+def result_of(
+    path: Path, source: Slide, files: OutputFiles, done: dict[str, Any], *, finished_before: bool
+) -> SegmentResult:
+    """The result that a mask tells of itself, without the time and the objects."""
+    return SegmentResult(
+        slide=path,
+        files=files,
+        width=source.width,
+        height=source.height,
+        mpp=source.mpp,
+        scale=done["scale"],
+        tiles=done["tiles"],
+        skipped=done["skipped"],
+        seconds=0.0,
+        device=done["job"]["device"],
+        precision=done["job"]["precision"],
+        pixels=dict(zip(done["classes"], done["pixels"], strict=True)),
+        objects=None,
+        finished_before=finished_before,
+        blank_tiles=source.blank_tiles,
+    )
 
 
 def finished(files: OutputFiles) -> dict[str, Any] | None:
@@ -343,20 +289,3 @@ def _write(
                 pixels += band[0].size
             speed = pixels / 1e6 / (time.perf_counter() - begin)
             bar.set_postfix_str(f"{speed:.1f} Mpx/s", refresh=False)
-
-
-def write_beside(
-    source: Slide | None, files: OutputFiles, options: Options, *, keep: bool
-) -> dict[str, int] | None:
-    """Write what is wanted beside a mask; return the number of objects of each class.
-
-    Files that are there are kept with ``keep``, else replaced. Only an overlay needs the slide.
-    """
-    if files.overlay is not None and source and not (keep and files.overlay.exists()):
-        with MaskReader(files.mask) as reader:
-            write_overlay(source, files.mask, files.overlay, reader.palette)
-    if files.geojson is not None and not (keep and files.geojson.exists()):
-        return write_objects(
-            files.mask, geojson=files.geojson, min_area=options.min_area, overwrite=True
-        ).counts
-    return None

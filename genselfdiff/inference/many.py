@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genselfdiff.errors import GsdError, InputError, OutputError, one_line
-from genselfdiff.inference.engine import SegmentResult, segment_slide
+from genselfdiff.inference.engine import segment_slide
 from genselfdiff.inference.estimate import Estimate, estimate_slide
 from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.options import Options
@@ -18,7 +18,9 @@ from genselfdiff.inference.output_files import (
     refuse_inputs,
 )
 from genselfdiff.inference.predictor import Predictor
+from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.shards import PartResult, Piece, Shard, segment_part, share_out
+from genselfdiff.inference.summary import Summary
 from genselfdiff.slides import find_slides, is_own_mask, open_slide
 
 
@@ -111,6 +113,8 @@ def segment_all(
 ) -> Iterator[Outcome]:
     """Segment each slide of ``plan`` into its mask; a slide that fails is told and passed over.
 
+    A folder of masks has a ``summary.csv``, see ``Summary``.
+
     Args:
         plan: see ``plan_outputs``.
         model, device, precision, tta: as for ``segment``; the model is loaded once.
@@ -132,6 +136,7 @@ def segment_all(
             plan.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(f"{plan.folder}: cannot be made: {one_line(error)}") from error
+    summary = Summary(plan.folder) if plan.folder is not None and not dry_run else None
     shares: list[list[Piece]] = [[Piece(1, 0.0, 1.0)] for _ in plan.pairs]
     if shard is not None:
         shares = share_out([_pixels(slide) for slide, _ in plan.pairs], shard.count)
@@ -160,6 +165,8 @@ def segment_all(
             )
             failure.__cause__ = error
             outcome = Outcome(slide, error=failure)
+        if summary is not None and not isinstance(outcome.result, PartResult | Estimate):
+            summary.add(slide, outcome.result, outcome.error)
         yield outcome
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genselfdiff.errors import InputError
+from genselfdiff.slides.instances import seed_distance_in_pixels
 from genselfdiff.slides.mask_objects import check_min_area
 from genselfdiff.slides.resolution import check_mpp
 
@@ -25,8 +26,14 @@ class Options:
             size, that is not 0 where tissue is; False: predict everything.
         on_error: what becomes of stored tiles that are damaged: see ``open_slide``.
         overlay: a .png of the slide with the classes laid over it; True: beside the mask.
+        overlay_width: of the overlay in pixels; None: its longer side is 2048.
         geojson: also write the mask's objects beside it as .geojson; see ``write_objects``.
-        min_area: of objects and holes in the GeoJSON, in um2, or in pixels without mpp.
+        table: a .csv or .parquet with a row for each object; True: beside the mask, a .csv.
+        instances: objects that only touch count as several; without ``geojson``, their table is
+            written in any case.
+        seed_distance: see ``write_objects``.
+        min_area: of objects and their holes, in um2, or in pixels without mpp.
+        report: also write a page about the slide beside the mask as .html.
         probabilities: also write the probability of each class beside the mask, 0 to 255.
 
     Raises:
@@ -41,8 +48,13 @@ class Options:
     tissue: bool | str | Path = True
     on_error: str = "fail"
     overlay: str | Path | bool | None = None
+    overlay_width: int | None = None
     geojson: bool = False
+    table: str | Path | bool | None = None
+    instances: bool = False
+    seed_distance: float | None = None
     min_area: float = 0.0
+    report: bool = False
     probabilities: bool = False
 
     def __post_init__(self) -> None:
@@ -51,3 +63,6 @@ class Options:
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"batch size {self.batch_size} must be at least 1")
         check_min_area(self.min_area)
+        seed_distance_in_pixels(self.seed_distance, None)
+        if self.overlay_width is not None and self.overlay_width < 1:
+            raise InputError(f"{self.overlay_width} pixels is no width of an overlay")

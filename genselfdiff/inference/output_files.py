@@ -8,6 +8,7 @@ from typing import NamedTuple
 from genselfdiff.errors import OutputError
 from genselfdiff.files import refuse_existing
 from genselfdiff.inference.options import Options
+from genselfdiff.slides.object_table import TABLE_SUFFIXES, check_table
 
 MASK_SUFFIXES = (".tif", ".tiff")
 OVERLAY_SUFFIXES = (".png",)
@@ -20,6 +21,8 @@ class OutputFiles(NamedTuple):
     overlay: Path | None = None
     geojson: Path | None = None
     probabilities: Path | None = None
+    table: Path | None = None
+    report: Path | None = None
 
     @classmethod
     def of(cls, mask: Path, options: Options) -> "OutputFiles":
@@ -27,11 +30,16 @@ class OutputFiles(NamedTuple):
         overlay = options.overlay
         if overlay is True:
             overlay = mask.with_name(f"{mask.stem}_overlay.png")
+        table = options.table or (options.instances and not options.geojson)
+        if table is True:
+            table = mask.with_name(f"{mask.stem}_objects.csv")
         return cls(
             mask,
             Path(overlay) if overlay else None,
             mask.with_suffix(".geojson") if options.geojson else None,
             mask.with_name(f"{mask.stem}_probabilities.tif") if options.probabilities else None,
+            Path(table) if table else None,
+            mask.with_suffix(".html") if options.report else None,
         )
 
     def all(self) -> list[Path]:
@@ -43,6 +51,9 @@ class OutputFiles(NamedTuple):
         _check_target(self.mask, MASK_SUFFIXES)
         if self.overlay is not None:
             _check_target(self.overlay, OVERLAY_SUFFIXES)
+        if self.table is not None:
+            _check_target(self.table, TABLE_SUFFIXES)
+            check_table(self.table)
 
     def refuse_existing(self, *, but_probabilities: bool) -> None:
         """Raise OutputError if one of them exists; the probabilities may on request."""
@@ -52,7 +63,8 @@ class OutputFiles(NamedTuple):
 
 def every_file(mask: Path) -> list[Path]:
     """All files that could lie beside ``mask``."""
-    return OutputFiles.of(mask, Options(overlay=True, geojson=True, probabilities=True)).all()
+    every = Options(overlay=True, geojson=True, probabilities=True, table=True, report=True)
+    return OutputFiles.of(mask, every).all()
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

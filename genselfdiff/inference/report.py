@@ -16,7 +16,7 @@ from PIL import Image
 
 import genselfdiff
 from genselfdiff.files import refuse_existing, write_text
-from genselfdiff.inference.engine import SegmentResult
+from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.size_histogram import diameter, histogram_svg, middle
 from genselfdiff.slides import Slide
 from genselfdiff.slides.overlay import draw_overlay
@@ -61,7 +61,7 @@ def write_report(
         title=escape(result.slide.name),
         lead=escape(_lead(result)),
         thumbnail=_jpeg(slide.thumbnail(_PICTURE)),
-        overlay=_jpeg(draw_overlay(slide, result.output, palette, _PICTURE)),
+        overlay=_jpeg(draw_overlay(slide, result.files.mask, palette, _PICTURE)),
         classes=_classes(result, sizes, colours),
         histograms="\n".join(_histograms(result, sizes or {}, colours)),
         run=_definitions(_run(result, settings or {})),
@@ -129,9 +129,11 @@ def _histograms(
 def _run(result: SegmentResult, settings: Mapping[str, object]) -> dict[str, str]:
     speed = sum(result.pixels.values()) / 1e6 / max(result.seconds, 1e-9)
     told = {
-        "Mask": result.output.name,  # pages are passed on: no folders
+        "Mask": result.files.mask.name,  # pages are passed on: no folders
         "Tiles": f"{result.tiles:,} predicted, {result.skipped:,} without tissue skipped",
-        "Time": f"{_duration(result.seconds)}, {speed:.3g} Mpx/s",
+        "Time": "made by an earlier run"
+        if result.finished_before
+        else f"{_duration(result.seconds)}, {speed:.3g} Mpx/s",
         "Device": f"{result.device} in {result.precision}",
     }
     return told | {name: str(value) for name, value in settings.items()}

@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, begun_otherwise
+from genselfdiff.inference.beside import write_beside
 from genselfdiff.inference.engine import (
     choose,
     describe,
     finished,
     predict,
-    write_beside,
+    result_of,
 )
 from genselfdiff.inference.job import MACHINE, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
@@ -199,11 +200,13 @@ def merge_parts(mask: Path) -> OutputFiles:
         files.refuse_existing(but_probabilities=True)
         parts = [_part_files(folder, int(index), options) for index in shared["parts"]]
         _join(files, parts, list(shared["parts"].values()), shared["told"])
-    if files.overlay is None:
-        write_beside(None, files, options, keep=True)
-    else:
-        with open_slide(shared["slide"], mpp=options.mpp, on_error=options.on_error) as source:
-            write_beside(source, files, options, keep=True)
+    done = finished(files)
+    assert done is not None
+    if any((files.overlay, files.geojson, files.table, files.report)):
+        slide = Path(shared["slide"])
+        with open_slide(slide, mpp=options.mpp, on_error=options.on_error) as source:
+            result = result_of(slide, source, files, done, finished_before=True)
+            write_beside(source, result, options, done["job"], keep=True)
     shutil.rmtree(folder)
     return files
 
@@ -227,7 +230,10 @@ def _missing(folder: Path, shared: dict[str, Any]) -> list[str]:
 
 def _beside(options: Options) -> dict[str, Any]:
     """The options that decide what is written beside a mask, as JSON has them."""
-    names = ("mpp", "on_error", "overlay", "geojson", "min_area", "probabilities")
+    names = (
+        *("mpp", "on_error", "overlay", "overlay_width", "geojson", "table", "instances"),
+        *("seed_distance", "min_area", "report", "probabilities"),
+    )
     values = {name: getattr(options, name) for name in names}
     return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 

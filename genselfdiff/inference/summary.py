@@ -10,7 +10,7 @@ from pathlib import Path
 
 from genselfdiff.errors import InputError, OutputError, one_line
 from genselfdiff.files import write_text
-from genselfdiff.inference.engine import SegmentResult
+from genselfdiff.inference.segment_result import SegmentResult
 
 SUMMARY_NAME = "summary.csv"
 
@@ -92,7 +92,7 @@ def _row(slide: Path, result: SegmentResult | None, error: Exception | None) -> 
     if result is None:
         return row
     row |= {
-        "mask": result.output.name,
+        "mask": result.files.mask.name,
         "width": str(result.width),
         "height": str(result.height),
         "mpp": "" if result.mpp is None else f"{result.mpp:.6g}",

@@ -1,5 +1,6 @@
 """``gsd segment`` and ``gsd evaluate`` as a user types them."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -111,9 +112,43 @@ def test_geojson_of_several_slides(work):
     write_slide("other.tif")
     done = gsd("slide.tif", "other.tif", "-o", "masks/", "--model", "model.ts", "--geojson")
     assert done.exit_code == 0, done.output
-    assert sorted(path.name for path in Path("masks").iterdir()) == [
+    assert sorted(path.name for path in Path("masks").glob("*_mask*")) == [
         f"{name}_mask{end}" for name in ("other", "slide") for end in (".geojson", ".tif")
     ]
+
+
+def test_instances_table_report_and_summary(work):
+    write_slide("other.tif", mpp=None)
+    options = ("--model", "model.ts", "--instances", "--geojson", "--table", "--report")
+    sizes = ("--overlay-width", "75", "--seed-distance", "3")
+    done = gsd("slide.tif", "other.tif", "-o", "masks/", *options, *sizes)
+    assert done.exit_code == 1  # the other has no resolution
+    assert sorted(path.name for path in Path("masks").iterdir()) == [
+        *(f"slide_mask{end}" for end in (".geojson", ".html", ".tif")),
+        *("slide_mask_objects.csv", "slide_mask_overlay.png", "summary.csv"),
+    ]
+    with Image.open("masks/slide_mask_overlay.png") as overlay:
+        assert overlay.size == (75, 60)
+    rows = list(
+        csv.DictReader(
+            Path("masks/slide_mask_objects.csv").read_text(encoding="utf-8").splitlines()
+        )
+    )
+    assert [(row["class"], row["area_um2"]) for row in rows] == [("nucleus", "750.0")]
+    page = Path("masks/slide_mask.html").read_text(encoding="utf-8")
+    assert "slide.tif" in page and "16.67 %" in page and "<svg" in page
+    slide, other = csv.DictReader(
+        Path("masks/summary.csv").read_text(encoding="utf-8").splitlines()
+    )
+    assert (slide["slide"], slide["nucleus objects"], slide["error"]) == ("slide.tif", "1", "")
+    assert (other["slide"], other["mask"], "--mpp" in other["error"]) == ("other.tif", "", True)
+    done = gsd("slide.tif", "-o", "alone.tif", "--model", "model.ts", "--instances")
+    assert "alone_objects.csv: objects: 1 nucleus" in done.stdout
+    again = ["objects", "alone.tif", "--instances", "--table"]
+    done = CliRunner().invoke(main, [*again, "again.csv", "-o", "again.geojson"])
+    assert done.stdout == "again.geojson, again.csv: 1 nucleus\n"
+    assert Path("again.csv").read_bytes() == Path("alone_objects.csv").read_bytes()
+    assert CliRunner().invoke(main, ["objects", "alone.tif"]).exit_code == 2
 
 
 def test_overlay_does_not_swallow_a_slide(work):
@@ -122,7 +157,7 @@ def test_overlay_does_not_swallow_a_slide(work):
     options = ("-o", "masks/", "--model", "model.ts", "--overwrite")
     done = gsd("slide.tif", *options, "--overlay", "other.png")
     assert done.exit_code == 0, done.output
-    assert sorted(path.name for path in Path("masks").iterdir()) == [
+    assert sorted(path.name for path in Path("masks").glob("*_mask*")) == [
         f"{name}_mask{end}" for name in ("other", "slide") for end in (".tif", "_overlay.png")
     ]
     done = gsd("other.png", "-o", "mask.tif", *options[2:], "--overlay-to", "other.png")
@@ -162,7 +197,7 @@ def test_several_slides_of_which_one_is_bad(work):
     options = ("-o", "masks", "--model", "model.ts")
     done = gsd("slide.tif", "broken.tif", "other.tif", *options)
     assert done.exit_code == 1
-    assert sorted(path.name for path in Path("masks").iterdir()) == [
+    assert sorted(path.name for path in Path("masks").glob("*_mask*")) == [
         "other_mask.tif",
         "slide_mask.tif",
     ]

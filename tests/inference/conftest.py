@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from genselfdiff.inference.engine import SegmentResult
 from genselfdiff.inference.model_file import ModelInfo, save_model
+from genselfdiff.inference.output_files import OutputFiles
+from genselfdiff.inference.segment_result import SegmentResult
 
 
 class ConvNet(nn.Module):
@@ -121,8 +122,15 @@ def make_result() -> Callable[..., SegmentResult]:
 
     def make(**changes: object) -> SegmentResult:
         values: dict[str, object] = {
-            **{"slide": Path("a.svs"), "output": Path("a_mask.tif"), "overlay": None},
-            **{"geojson": None, "width": 4000, "height": 3000, "mpp": 0.5, "scale": 1.0},
+            **{"slide": Path("a.svs"), "files": OutputFiles(Path("a_mask.tif"))},
+            **{
+                "finished_before": False,
+                "blank_tiles": 0,
+                "width": 4000,
+                "height": 3000,
+                "mpp": 0.5,
+                "scale": 1.0,
+            },
             **{"tiles": 70, "skipped": 30, "seconds": 12.34, "device": "cpu"},
             **{"precision": "float32", "pixels": {"background": 9_000_000, "nucleus": 3_000_000}},
             "objects": {"nucleus": 1200},

@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,11 @@ def test_a_bad_slide_does_not_stop_the_others(tmp_path, picture, write_slide, da
     assert {str(o.error).split(":")[0] for o in outcomes[2:4]} == {str(s) for s in slides[2:4]}
     assert outcomes[4].result is not None
     masks = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert masks == ["a_mask.tif", "b_mask.tif", "d_mask.tif"]
+    assert masks == ["a_mask.tif", "b_mask.tif", "d_mask.tif", "summary.csv"]
+    with (tmp_path / "out" / "summary.csv").open(encoding="utf-8") as text:
+        rows = list(csv.DictReader(text))
+    assert [row["slide"] for row in rows] == [str(slide) for slide in slides]
+    assert [bool(row["error"]) for row in rows] == [False, False, True, True, False]
 
 
 def test_a_fault_does_not_stop_the_others(

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from genselfdiff.errors import OutputError
-from genselfdiff.inference.engine import SegmentResult
+from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.report import write_report
+from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.size_histogram import bars_of, diameter, histogram_svg, middle
 from genselfdiff.slides import MaskWriter, open_slide
 
@@ -57,7 +58,10 @@ def report(
         writer.write_rows(labels)
 
     def make(changes: dict[str, object], **options: object) -> tuple[str, Page]:
-        files = {"slide": tmp_path / EVIL.replace("/", ":"), "output": tmp_path / "mask.tif"}
+        files = {
+            "slide": tmp_path / EVIL.replace("/", ":"),
+            "files": OutputFiles(tmp_path / "mask.tif"),
+        }
         result = make_result(**(files | changes))
         with open_slide(tmp_path / "slide.png") as slide:
             write_report(tmp_path / "r.html", result, slide, PALETTE, overwrite=True, **options)

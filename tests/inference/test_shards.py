@@ -101,9 +101,23 @@ def test_a_list_is_cut_between_slides_where_it_can(tmp_path, picture, write_slid
     assert done == [3, 3]
     assert find_shared([tmp_path / "b"]) == [tmp_path / "b" / "2_mask.tif"]
     merge_parts(tmp_path / "b" / "2_mask.tif")
-    for path in (tmp_path / "a").iterdir():
+    for path in (tmp_path / "a").glob("*_mask.tif"):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
     assert [outcome.result.missing for outcome in run(plan, model, 1, 2)[2:]] == [0]
+
+
+def test_what_lies_beside_a_mask_is_made_when_it_is_merged(tmp_path, picture, write_slide, model):
+    slide = write_slide(picture(300, 200))
+    wanted = {"geojson": True, "table": True, "instances": True, "report": True, "overlay": True}
+    one = plan_outputs([slide], tmp_path / "one.tif")
+    list(segment_all(one, model, precision="float32", device="cpu", **wanted))
+    plan = plan_outputs([slide], tmp_path / "m.tif")
+    for index in (1, 2):
+        run(plan, model, index, 2, **wanted)
+    merge_parts(tmp_path / "m.tif")
+    for end in (".geojson", "_objects.csv", "_overlay.png"):
+        assert (tmp_path / f"m{end}").read_bytes() == (tmp_path / f"one{end}").read_bytes()
+    assert "made by an earlier run" in (tmp_path / "m.html").read_text(encoding="utf-8")
 
 
 def test_shards_obey_the_first(tmp_path, picture, write_slide, model, monkeypatch):

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from genselfdiff.errors import GsdError, InputError, OutputError
-from genselfdiff.inference.engine import SegmentResult
+from genselfdiff.inference.output_files import OutputFiles
+from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.summary import Summary
 
 
 @pytest.fixture
 def result(tmp_path: Path, make_result: Callable[..., SegmentResult]) -> SegmentResult:
-    return make_result(slide=tmp_path / "a.tif", output=tmp_path / "a_mask.tif")
+    return make_result(slide=tmp_path / "a.tif", files=OutputFiles(tmp_path / "a_mask.tif"))
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
