@@ -105,6 +105,8 @@ class ResumableFile:
                 self.stream.truncate(end)
                 self.stream.seek(end)
             except BaseException:
+                if not os.fstat(self.stream.fileno()).st_size:
+                    self.partial.unlink(missing_ok=True)
                 self.stream.close()
                 raise
         return self

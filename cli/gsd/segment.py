@@ -105,6 +105,9 @@ Examples:
     is_flag=True,
     help="Also write the probability of each class, 0 to 255, beside the mask.",
 )
+@click.option(
+    "--ome", is_flag=True, help="Write masks as OME-TIFF; so does a name that ends in .ome.tif."
+)
 @click.option("--tile-size", type=int, help="Side of the tiles in pixels; default: the model's.")
 @click.option(
     "--overlap",
@@ -182,6 +185,7 @@ def segment(
     min_area: float,
     report_page: bool,
     probabilities: bool,
+    ome: bool,
     tile_size: int | None,
     overlap: float,
     region: tuple[int, int, int, int] | None,
@@ -204,7 +208,7 @@ def segment(
     interrupted goes on when the same command is given again; finished masks are not made again.
     """
     keep_freed_memory()
-    plan = plan_outputs(slides, output)
+    plan = plan_outputs(slides, output, ome=ome)
     if overlay_to and len(plan.pairs) > 1:
         raise click.UsageError("--overlay-to names one file: with several slides use --overlay")
     if tissue_mask and len(plan.pairs) > 1:

@@ -22,6 +22,7 @@ from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.shards import PartResult, Piece, Shard, segment_part, share_out
 from genselfdiff.inference.summary import Summary
 from genselfdiff.slides import find_slides, is_own_mask, open_slide
+from genselfdiff.slides.ome_description import OME_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,14 @@ class Plan:
     folder: Path | None = None
 
 
-def plan_outputs(slides: Sequence[str | Path], output: str | Path) -> Plan:
+def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool = False) -> Plan:
     """Pair every slide with its mask.
 
     A single slide goes to the file ``output``, unless that is a folder or ends in a slash. Several
-    slides, or a folder of them, go into the folder ``output`` as ``<name>_mask.tif``. A file named
-    twice counts once. What an earlier run has left is no slide: of a folder, the files in an
-    ``output`` within it, masks of ours and those that this run writes are left out.
+    slides, or a folder of them, go into the folder ``output`` as ``<name>_mask.tif``, with ``ome``
+    as ``<name>_mask.ome.tif``. A file named twice counts once. What an earlier run has left is no
+    slide: of a folder, the files in an ``output`` within it, masks of ours and those that this run
+    writes are left out.
 
     Raises:
         InputError: a folder holds no slide, or two slides have the same name.
@@ -72,16 +74,17 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path) -> Plan:
             f"{slides[0]}: no slides but masks of gsd and what is in {output}: name other slides"
         )
 
+    suffixes = OME_SUFFIXES if ome else MASK_SUFFIXES
     is_named_mask = output.suffix.lower() in MASK_SUFFIXES
     if len(paths) == 1 and not to_folder and not any(Path(slide).is_dir() for slide in slides):
-        if not is_named_mask:
+        if not output.name.lower().endswith(suffixes):
             raise OutputError(
-                f"{output}: must end in {' or '.join(MASK_SUFFIXES)}, or in / to be a folder"
+                f"{output}: must end in {' or '.join(suffixes)}, or in / to be a folder"
             )
         return Plan(((next(iter(paths.values())), output),))
     if not to_folder and (is_named_mask or output.exists()):
         raise OutputError(f"{output}: is the name of a file: for several slides name a folder")
-    masks = {path: output / f"{path.stem}_mask.tif" for path in paths.values()}
+    masks = {path: output / f"{path.stem}_mask{suffixes[0]}" for path in paths.values()}
     written = {_real(file) for mask in masks.values() for file in every_file(mask)}
     written -= {_real(slide) for slide in slides}
     taken: dict[Path, Path] = {}

@@ -27,19 +27,19 @@ class OutputFiles(NamedTuple):
     @classmethod
     def of(cls, mask: Path, options: Options) -> "OutputFiles":
         """Name the files that go with ``mask``."""
-        overlay = options.overlay
+        overlay, stem = options.overlay, mask.stem.removesuffix(".ome")
         if overlay is True:
-            overlay = mask.with_name(f"{mask.stem}_overlay.png")
+            overlay = mask.with_name(f"{stem}_overlay.png")
         table = options.table or (options.instances and not options.geojson)
         if table is True:
-            table = mask.with_name(f"{mask.stem}_objects.csv")
+            table = mask.with_name(f"{stem}_objects.csv")
         return cls(
             mask,
             Path(overlay) if overlay else None,
-            mask.with_suffix(".geojson") if options.geojson else None,
-            mask.with_name(f"{mask.stem}_probabilities.tif") if options.probabilities else None,
+            mask.with_name(f"{stem}.geojson") if options.geojson else None,
+            mask.with_name(f"{stem}_probabilities.tif") if options.probabilities else None,
             Path(table) if table else None,
-            mask.with_suffix(".html") if options.report else None,
+            mask.with_name(f"{stem}.html") if options.report else None,
         )
 
     def all(self) -> list[Path]:

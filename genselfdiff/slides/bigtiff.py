@@ -8,9 +8,17 @@ from typing import BinaryIO
 
 import numpy as np
 
+_SUB_IFDS = 330
 _HEADER = struct.Struct("<2sHHHQ")
 _ENTRY = struct.Struct("<HHQ8s")
-_TYPES = {"ascii": (2, 1), "short": (3, 2), "long": (4, 4), "rational": (5, 8), "long8": (16, 8)}
+_TYPES = {
+    "ascii": (2, 1),
+    "short": (3, 2),
+    "long": (4, 4),
+    "rational": (5, 8),
+    "long8": (16, 8),
+    "ifd8": (18, 8),
+}
 """Number in the file and bytes per value of each type."""
 
 
@@ -69,15 +77,28 @@ class BigTiffFile:
         """Append an encoded tile and return its offset."""
         return self._append(data)
 
-    def finish(self, pages: Sequence[Sequence[Tag]]) -> None:
-        """Write the directories of ``pages`` and complete the header."""
+    def finish(self, pages: Sequence[Sequence[Tag]], *, within: bool = False) -> None:
+        """Write the directories of ``pages`` and complete the header.
+
+        The first names the next, and so on; ``within``: the first holds all others as SubIFDs.
+        """
+        first, *others = pages
         following = 0
-        for tags in reversed(pages):  # each names the place of the one after it
-            entries = b"".join(self._entry(tag) for tag in sorted(tags, key=lambda tag: tag.code))
-            directory = struct.pack("<Q", len(tags)) + entries + struct.pack("<Q", following)
-            following = self._append(directory)
+        places: list[int] = []
+        for tags in reversed(others):  # each names the place of the one after it
+            following = self._directory(tags, 0 if within else following)
+            places.insert(0, following)
+        if within and others:
+            held = Tag(_SUB_IFDS, "ifd8", np.asarray(places, "<u8").tobytes())
+            following = self._directory([*first, held], 0)
+        else:
+            following = self._directory(first, following)
         self._file.seek(0)
         self._file.write(_HEADER.pack(b"II", 43, 8, 0, following))
+
+    def _directory(self, tags: Sequence[Tag], following: int) -> int:
+        entries = b"".join(self._entry(tag) for tag in sorted(tags, key=lambda tag: tag.code))
+        return self._append(struct.pack("<Q", len(tags)) + entries + struct.pack("<Q", following))
 
     def _entry(self, tag: Tag) -> bytes:
         number, size = _TYPES[tag.kind]

@@ -1,16 +1,15 @@
 """Reading a mask back, band by band, with what it says about its classes."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.slides.ome_description import told_in
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, is_absurd
 
 Uint8 = NDArray[np.uint8]
@@ -53,7 +52,7 @@ class MaskReader:
             self._page = page
             self.width, self.height = page.imagewidth, page.imagelength
             self._check(page)
-            self.description = _description(page.description)
+            self.description = told_in(page.description)
             names, mpp = self.description.get("classes"), self.description.get("mpp")
             self.class_names = [str(name) for name in names] if isinstance(names, list) else []
             self.mpp = float(mpp) if isinstance(mpp, int | float) and 0 < mpp < 1e9 else None
@@ -153,15 +152,6 @@ class MaskReader:
 
 _UNIFORM_BYTES = 4096
 """Tiles of one class take less; others need not be compared."""
-
-
-def _description(text: str) -> dict[str, Any]:
-    """What ``MaskWriter`` tells in an ImageDescription; other programs write others."""
-    try:
-        told = json.loads(text)
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}
 
 
 def _palette(page: TiffPage) -> list[Colour]:

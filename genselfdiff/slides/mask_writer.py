@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from genselfdiff.slides.bigtiff import Tag, number_tag, text_tag
+from genselfdiff.slides.ome_description import is_ome, ome_description
 from genselfdiff.slides.pyramid_writer import SOFTWARE, PyramidWriter
 from genselfdiff.slides.tiff_file import is_tiff
 
@@ -24,7 +25,7 @@ class MaskWriter(PyramidWriter):
     A pixel of a smaller page is the most frequent class of the four below it, of equally frequent
     ones the higher: classes are never blended, and thin objects stay visible. The ImageDescription
     of the first page is JSON: ``{"classes": [...], "mpp": ..., "pixels": [...], ...}``, the number
-    of pixels of each class in the window, and ``description``.
+    of pixels of each class in the window, and ``description``; in an OME-TIFF it is an annotation.
 
     Args:
         path, width, height, mpp, tile, window, purpose, restart: see ``PyramidWriter``.
@@ -93,8 +94,15 @@ class MaskWriter(PyramidWriter):
         if level == 0:
             pixels = [self.counts[label] for label in range(len(self._palette))]
             description = {"classes": list(self._class_names), "mpp": self.mpp, "pixels": pixels}
-            tags.append(text_tag(270, json.dumps(description | self._description, sort_keys=True)))
+            description |= self._description
+            tags.append(text_tag(270, self._text(description)))
         return tags
+
+    def _text(self, description: dict[str, Any]) -> str:
+        if is_ome(self.path):
+            name = self.path.name
+            return ome_description(name, self.width, self.height, description)
+        return json.dumps(description, sort_keys=True)
 
 
 def is_own_mask(path: Path) -> bool:

@@ -23,6 +23,7 @@ from genselfdiff.slides.bigtiff import (
     ratio_tag,
     text_tag,
 )
+from genselfdiff.slides.ome_description import is_ome
 from genselfdiff.slides.scaled_view import check_window
 
 Uint8 = NDArray[np.uint8]
@@ -48,7 +49,8 @@ _DEFLATE, _CENTIMETRE, _NO_UNIT, _REDUCED = 8, 3, 1, 1
 class PyramidWriter:
     """Writes planes of bytes as a tiled, deflate-compressed BigTIFF with its pyramid.
 
-    The pyramid is a chain of pages, each half the size of the one before until one tile holds it.
+    The pyramid is a chain of pages, each half the size of the one before until one tile holds it;
+    in an OME-TIFF, which the suffix ``.ome.tif`` asks for, the smaller are SubIFDs of the first.
     All pages are built while rows come in; two rows of tiles are held in memory, never the image.
     Tiles are compressed in threads and stored in the order in which they are filled, so that the
     file does not depend on how the rows are cut, nor on how often the run was interrupted.
@@ -100,7 +102,7 @@ class PyramidWriter:
         x, y, columns, rows = window or (0, 0, width, height)
         check_window(x, y, columns, rows, width, height)
         self.path = Path(path)
-        self.mpp = mpp
+        self.width, self.height, self.mpp = width, height, mpp
         self.planes = planes
         self.rows_written = 0
         self.counts: Counter[int] = Counter()
@@ -297,7 +299,8 @@ class PyramidWriter:
             outside = page.tiles[..., 1] == 0
             if outside.any():
                 page.tiles[outside] = self._shared(0)
-        self._tiff.finish([self._tags(level) for level in range(len(self._pages))])
+        tags = [self._tags(level) for level in range(len(self._pages))]
+        self._tiff.finish(tags, within=is_ome(self.path))
         self._file.complete()
 
     def _tags(self, level: int) -> list[Tag]:

@@ -1,0 +1,55 @@
+"""The OME-XML that a mask carries as an OME-TIFF, and what we tell of a mask in it."""
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+OME_SUFFIXES = (".ome.tif", ".ome.tiff")
+
+_SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+_OURS = "genselfdiff/mask"
+"""Namespace of the annotation that holds our own description."""
+
+
+def is_ome(path: Path) -> bool:
+    """Whether a file of that name is an OME-TIFF."""
+    return path.name.lower().endswith(OME_SUFFIXES)
+
+
+def ome_description(name: str, width: int, height: int, told: dict[str, Any]) -> str:
+    """OME-XML in ASCII of a plane of class indices.
+
+    Args:
+        name: of the image.
+        width, height: in pixels.
+        told: what the description of another mask would be, with "mpp".
+    """
+    root = ElementTree.Element("OME", xmlns=_SCHEMA)
+    image = ElementTree.SubElement(root, "Image", ID="Image:0", Name=name)
+    mpp = told["mpp"]
+    layout = {"ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": "uint8"}
+    size = {"SizeX": str(width), "SizeY": str(height), "SizeC": "1", "SizeZ": "1", "SizeT": "1"}
+    scale = {} if mpp is None else {"PhysicalSizeX": repr(mpp), "PhysicalSizeY": repr(mpp)}
+    pixels = ElementTree.SubElement(image, "Pixels", layout | size | scale)
+    ElementTree.SubElement(pixels, "Channel", ID="Channel:0:0", Name="class", SamplesPerPixel="1")
+    ElementTree.SubElement(pixels, "TiffData", IFD="0", PlaneCount="1")
+    ElementTree.SubElement(image, "AnnotationRef", ID="Annotation:0")
+    annotations = ElementTree.SubElement(root, "StructuredAnnotations")
+    comment = ElementTree.SubElement(
+        annotations, "CommentAnnotation", ID="Annotation:0", Namespace=_OURS
+    )
+    ElementTree.SubElement(comment, "Value").text = json.dumps(told, sort_keys=True)
+    return '<?xml version="1.0" encoding="UTF-8"?>' + ElementTree.tostring(root).decode("ascii")
+
+
+def told_in(description: str) -> dict[str, Any]:
+    """What a mask tells of itself in its ImageDescription, as JSON or in OME-XML; else nothing."""
+    try:
+        if description.startswith("<?xml"):
+            path = f".//{{{_SCHEMA}}}CommentAnnotation[@Namespace='{_OURS}']/{{{_SCHEMA}}}Value"
+            description = ElementTree.fromstring(description).findtext(path) or ""
+        told = json.loads(description)
+    except (ValueError, ElementTree.ParseError):
+        return {}
+    return told if isinstance(told, dict) else {}
