@@ -1,5 +1,6 @@
 """``gsd segment``: slides to masks."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -25,6 +26,15 @@ def _region(
             f"{given!r} is not four whole numbers such as 5000,4000,2048,1024"
         ) from None
     return x, y, width, height
+
+
+def _bytes(ctx: click.Context, parameter: click.Parameter, given: str | None) -> int | None:
+    if given is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", given.strip(), re.IGNORECASE)
+    if match is None:
+        raise click.BadParameter(f"{given!r} is not a size such as 2G, 800M or 1.5G")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 def _shard(ctx: click.Context, parameter: click.Parameter, given: str | None) -> Shard | None:
@@ -126,6 +136,12 @@ Examples:
     "--batch-size", type=click.IntRange(1), help="Tiles predicted at once; default: by device."
 )
 @click.option(
+    "--max-memory",
+    callback=_bytes,
+    metavar="SIZE",
+    help="Memory to keep within, such as 2G or 800M, at the cost of fewer workers.",
+)
+@click.option(
     "--device",
     help="cpu, cuda, cuda:N, several GPUs as cuda:0,cuda:1, or mps; default: the best there is.",
 )
@@ -190,6 +206,7 @@ def segment(
     overlap: float,
     region: tuple[int, int, int, int] | None,
     batch_size: int | None,
+    max_memory: int | None,
     device: str | None,
     precision: str,
     tta: str,
@@ -236,6 +253,7 @@ def segment(
         overlap=overlap,
         region=region,
         batch_size=batch_size,
+        max_memory=max_memory,
         precision=precision,
         tta=int(tta),
         tissue=tissue_mask or not no_tissue,

@@ -21,6 +21,7 @@ from genselfdiff.files import unfinished
 from genselfdiff.inference.beside import write_beside
 from genselfdiff.inference.job import MACHINE, Job, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
+from genselfdiff.inference.memory import READ_AHEAD, keep_within
 from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles, refuse_inputs
@@ -37,8 +38,6 @@ from genselfdiff.slides import (
 
 logger = logging.getLogger("genselfdiff")
 
-READ_AHEAD = 4
-"""Batches that wait between the reader and the model."""
 BATCH_SIZES = {"cpu": 1, "cuda": 8, "mps": 4}
 
 
@@ -168,10 +167,12 @@ def make_mask(
         files.refuse_existing(but_probabilities=goes_on)
     layout = lay_out(source, predictor.model.info, options, progress)
     if begun is not None and goes_on:
+        if options.max_memory is not None:
+            keep_within(options.max_memory, source, layout, predictor, begun["batch size"])
         predictor.obey(begun["precision"], begun["threads"])
         job = begun | {key: request[key] for key in MACHINE}
     else:
-        job = choose(request, predictor, layout)
+        job = choose(request, source, predictor, layout, options.max_memory)
     told = describe(layout, job)
     predict(source, layout, predictor, files, told, job, restart=overwrite, progress=progress)
     done = finished(files)
@@ -179,14 +180,18 @@ def make_mask(
     return done
 
 
-def choose(request: Job, predictor: Predictor, layout: Layout) -> Job:
-    """Choose what ``request`` leaves open, for this slide."""
+def choose(
+    request: Job, source: Slide, predictor: Predictor, layout: Layout, max_memory: int | None
+) -> Job:
+    """Choose what ``request`` leaves open, for this slide and within ``max_memory`` bytes."""
+    batch_size = request["batch size"] or BATCH_SIZES[predictor.model.device.type]
+    if max_memory is not None:
+        keep_within(max_memory, source, layout, predictor, batch_size)
     predictor.choose_precision(layout.grid.sample(layout.view, COMPARED_TILES))
-    device = predictor.model.device.type
     return request | {
         "precision": predictor.precision,
         "threads": predictor.threads,
-        "batch size": request["batch size"] or BATCH_SIZES[device],
+        "batch size": batch_size,
     }
 
 

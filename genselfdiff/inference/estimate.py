@@ -1,7 +1,5 @@
 """What segmenting a slide would take, from a few of its tiles; nothing is written."""
 
-import resource
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from genselfdiff.inference.engine import READ_AHEAD, choose
+from genselfdiff.inference.engine import choose
 from genselfdiff.inference.job import requested
-from genselfdiff.inference.layout import Layout, lay_out
+from genselfdiff.inference.layout import lay_out
+from genselfdiff.inference.memory import memory_bound, peak_bytes
 from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.options import Options
-from genselfdiff.inference.predictor import MAX_WORKERS, Predictor
+from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.resample import BAND, RowResizer, labels_of
 from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.slides import ScaledView, open_slide
 
 MEASURED_TILES = 16
 """Read and predicted to tell the time: two for each worker at most."""
-
-_MASK_TILE = 512
-"""Rows and columns of the tiles that ``MaskWriter`` gathers."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +88,13 @@ def estimate_slide(path: Path, predictor: Predictor, options: Options) -> Estima
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         layout = lay_out(source, predictor.model.info, options)
         view, grid, (_, _, columns, rows) = layout.view, layout.grid, layout.window
-        job = choose(requested(path, predictor, options), predictor, layout)
+        request = requested(path, predictor, options)
+        job = choose(request, source, predictor, layout, options.max_memory)
         classes = len(predictor.model.info.classes)
         per_tile = _seconds_per_tile(predictor, grid, view)
         seconds = grid.tiles * per_tile + rows * _seconds_per_row(classes, columns)
-        memory = _peak_so_far() + source.memory_bound()
-        memory += _held_bytes(layout, classes, job["batch size"])
+        # The measured tiles have shown what libraries, model and activations hold.
+        memory = peak_bytes() + memory_bound(source, layout, classes, job["batch size"])
         level = source.levels[view.level]
         return Estimate(
             slide=path,
@@ -138,20 +135,3 @@ def _seconds_per_row(classes: int, width: int) -> float:
     begin = time.perf_counter()
     rows = sum(len(labels_of(band)) for band in resizer.push(noise))
     return (time.perf_counter() - begin) / rows
-
-
-def _peak_so_far() -> int:
-    """Bytes that this process has held: libraries, model, and the tiles that were measured."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _held_bytes(layout: Layout, classes: int, batch_size: int) -> int:
-    """Of what the engine holds beside the model: see ``segment``."""
-    grid, columns = layout.grid, layout.window[2]
-    tile = grid.rows.tile * grid.columns.tile
-    width = len(layout.resizer.columns) + 2 * grid.columns.tile
-    blended = 3 * 4 * classes * grid.rows.tile * width  # canvas, rows moved up, rows with the last
-    level0 = (2 * 4 * classes * BAND + 3 * 2 * _MASK_TILE) * (columns + 2 * _MASK_TILE)
-    waiting = 3 * (READ_AHEAD + 2) + (3 + 4 * classes) * (2 * MAX_WORKERS + 2)
-    return blended + level0 + waiting * batch_size * tile

@@ -22,6 +22,8 @@ class Options:
         region: (x, y, width, height) in level-0 pixels of what is predicted; there the mask is that
             of the whole slide, elsewhere class 0. None: the whole slide.
         batch_size: tiles predicted at once; None: what suits the device.
+        max_memory: bytes of this process that a slide may take, at the cost of fewer workers; what
+            is written beside the mask is not counted. None: as many workers as processors.
         tissue: leave tiles without tissue to class 0; a file: an image of the whole slide, of any
             size, that is not 0 where tissue is; False: predict everything.
         on_error: what becomes of stored tiles that are damaged: see ``open_slide``.
@@ -45,6 +47,7 @@ class Options:
     overlap: float = 0.25
     region: Region | None = None
     batch_size: int | None = None
+    max_memory: int | None = None
     tissue: bool | str | Path = True
     on_error: str = "fail"
     overlay: str | Path | bool | None = None

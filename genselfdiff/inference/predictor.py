@@ -61,6 +61,7 @@ class Predictor:
         wanted: the precision asked for.
         precision: the one in use.
         tta: as given.
+        max_workers: how many predict at once, at most.
 
     Raises:
         InputError: no such precision, or ``tta`` is none of ``VIEWS``.
@@ -76,6 +77,7 @@ class Predictor:
         self.wanted = precision
         self.precision = "float32"
         self.tta = tta
+        self.max_workers = MAX_WORKERS
         self._threads: int | None = None
         models = [model, *(load_model(model.path, device) for device in model.further)]
         modules = [with_memory_format(each.module, torch.channels_last) for each in models]
@@ -242,13 +244,13 @@ class Predictor:
         """Workers, and threads of each: on a CPU one thread each is fastest."""
         threads = torch.get_num_threads()
         if self.model.device.type == "cuda":
-            return WORKERS_PER_GPU * len(self._devices), threads
+            return min(WORKERS_PER_GPU * len(self._devices), self.max_workers), threads
         if self.model.device.type != "cpu":
             return 1, threads
         if self._threads is not None:
-            return min(max(threads // self._threads, 1), MAX_WORKERS), self._threads
+            return min(max(threads // self._threads, 1), self.max_workers), self._threads
         # Above the bound, the number that leaves the fewest of the processors without work.
-        workers = range(1, min(threads, MAX_WORKERS) + 1)
+        workers = range(1, min(threads, self.max_workers) + 1)
         return max((n * (threads // n), n, threads // n) for n in workers)[1:]
 
 

@@ -32,6 +32,7 @@ from genselfdiff.inference.engine import (
 )
 from genselfdiff.inference.job import MACHINE, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
+from genselfdiff.inference.memory import keep_within
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.predictor import Predictor
@@ -142,12 +143,16 @@ def segment_part(
                     "shards": shard.count,
                     "parts": _parts(layout, pieces),
                     "options": _beside(options),
-                    "told": describe(layout, choose(request, predictor, layout)),
+                    "told": describe(
+                        layout, choose(request, source, predictor, layout, options.max_memory)
+                    ),
                 },
             )
         shared = _read_job(folder)
         job = shared["told"]["job"]
         _check_same(folder, shared, request, options, shard)
+        if options.max_memory is not None:
+            keep_within(options.max_memory, source, layout, predictor, job["batch size"])
         predictor.obey(job["precision"], job["threads"])
         part = _part_files(folder, shard.index, options)
         rows = shared["parts"].get(str(shard.index))

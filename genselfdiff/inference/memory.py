@@ -1,0 +1,90 @@
+"""How much memory segmenting a slide takes, told beforehand and kept within a limit."""
+
+import re
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from genselfdiff.errors import InputError
+from genselfdiff.inference.layout import Layout
+from genselfdiff.inference.predictor import MAX_WORKERS, Predictor
+from genselfdiff.inference.resample import BAND
+from genselfdiff.slides import Slide
+
+READ_AHEAD = 4
+"""Batches that wait between the reader and the model."""
+
+_MASK_TILE = 512
+"""Rows and columns of the tiles that ``MaskWriter`` gathers."""
+
+_STATUS = Path("/proc/self/status")
+
+
+def memory_bound(
+    source: Slide, layout: Layout, classes: int, batch_size: int, workers: int = MAX_WORKERS
+) -> int:
+    """Bytes that segmenting a slide holds at most beside libraries, model and activations."""
+    grid, columns = layout.grid, layout.window[2]
+    tile = grid.rows.tile * grid.columns.tile
+    width = len(layout.resizer.columns) + 2 * grid.columns.tile
+    blended = 3 * 4 * classes * grid.rows.tile * width  # canvas, rows moved up, rows with the last
+    level0 = (2 * 4 * classes * BAND + 3 * 2 * _MASK_TILE) * (columns + 2 * _MASK_TILE)
+    waiting = 3 * (READ_AHEAD + 2) + (3 + 4 * classes) * (2 * workers + 2)
+    return source.memory_bound() + blended + level0 + waiting * batch_size * tile
+
+
+def keep_within(
+    limit: int, source: Slide, layout: Layout, predictor: Predictor, batch_size: int
+) -> None:
+    """Let as many workers predict as ``limit``, bytes of this process, has room for.
+
+    Their activations are measured with one batch, beginning from what the process holds now.
+
+    Raises:
+        InputError: one worker alone needs more.
+    """
+    classes = len(predictor.model.info.classes)
+    held = resident_bytes()
+    forget_peak()
+    for read in list(layout.grid.batches(layout.view, batch_size))[:1]:
+        for _ in range(3):  # TorchScript prepares itself in the first calls
+            predictor(read())
+    activations = max(peak_bytes() - held, 0)
+
+    def needed(workers: int) -> int:
+        rest = memory_bound(source, layout, classes, batch_size, workers)
+        # The allocator keeps what this thread has used, in pieces that may not fit the others.
+        return held + (workers + 1) * activations + rest
+
+    if needed(1) > limit:
+        raise InputError(
+            f"{source.path}: needs {needed(1) / 2**30:.2f} GiB of memory with one worker, more than"
+            f" the {limit / 2**30:.2f} GiB of --max-memory: raise that, or use a smaller"
+            " --batch-size, --tile-size or --region"
+        )
+    predictor.max_workers = max(n for n in range(1, MAX_WORKERS + 1) if needed(n) <= limit)
+
+
+def peak_bytes() -> int:
+    """The most this process has held, since ``forget_peak`` where the system can forget it."""
+    if _STATUS.exists():
+        return _status("VmHWM")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def resident_bytes() -> int:
+    """What this process holds now; where the system does not tell, the most it has held."""
+    return _status("VmRSS") if _STATUS.exists() else peak_bytes()
+
+
+def forget_peak() -> None:
+    """Let ``peak_bytes`` begin anew."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(name: str) -> int:
+    found = re.search(rf"^{name}:\s*(\d+) kB", _STATUS.read_text(), re.M)
+    return int(found[1]) * 1024 if found else 0
