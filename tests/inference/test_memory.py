@@ -35,7 +35,7 @@ class Greedy(torch.nn.Module):
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
 def test_the_limit_is_kept(tmp_path, picture, write_slide, info):
     save_model(Greedy(), info(tile_size=256), tmp_path / "model.ts")
-    write_slide(picture(1500, 1500))
+    write_slide(picture(700, 700))
 
     def peak(*options: str) -> float:
         arguments = ["segment", "slide.tif", "-o", "m.tif", "--model", "model.ts", "--no-tissue"]
