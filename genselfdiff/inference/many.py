@@ -21,7 +21,7 @@ from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.shards import PartResult, Piece, Shard, segment_part, share_out
 from genselfdiff.inference.summary import Summary
-from genselfdiff.slides import find_slides, is_own_mask, open_slide
+from genselfdiff.slides import find_slides, is_folder_of_slides, is_own_mask, open_slide
 from genselfdiff.slides.ome_description import OME_SUFFIXES
 
 
@@ -65,8 +65,9 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool 
     paths: dict[Path, Path] = {}
     for slide in map(Path, slides):
         within = _real(slide) in own.parents
-        for path in find_slides([slide]) if slide.is_dir() else [slide]:
-            left = slide.is_dir() and is_own_mask(path)
+        is_folder = is_folder_of_slides(slide)
+        for path in find_slides([slide]) if is_folder else [slide]:
+            left = is_folder and is_own_mask(path)
             if not left and not (within and own in _real(path).parents):
                 paths.setdefault(_real(path), path)
     if not paths:
@@ -76,7 +77,11 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool 
 
     suffixes = OME_SUFFIXES if ome else MASK_SUFFIXES
     is_named_mask = output.suffix.lower() in MASK_SUFFIXES
-    if len(paths) == 1 and not to_folder and not any(Path(slide).is_dir() for slide in slides):
+    if (
+        len(paths) == 1
+        and not to_folder
+        and not any(is_folder_of_slides(Path(slide)) for slide in slides)
+    ):
         if not output.name.lower().endswith(suffixes):
             raise OutputError(
                 f"{output}: must end in {' or '.join(suffixes)}, or in / to be a folder"

@@ -2,7 +2,7 @@
 
 import logging
 
-from genselfdiff.slides.discovery import IMAGE_SUFFIXES, find_slides
+from genselfdiff.slides.discovery import IMAGE_SUFFIXES, find_slides, is_folder_of_slides
 from genselfdiff.slides.grid import tile_starts
 from genselfdiff.slides.mask_objects import write_objects
 from genselfdiff.slides.mask_reader import MaskReader
@@ -26,6 +26,7 @@ __all__ = [
     "Slide",
     "TissueMap",
     "find_slides",
+    "is_folder_of_slides",
     "is_own_mask",
     "open_slide",
     "read_image",

@@ -25,7 +25,7 @@ def find_slides(paths: Iterable[str | Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in map(Path, paths):
-        if path.is_dir() and not is_zarr(path):
+        if is_folder_of_slides(path):
             images = _images_below(path)
             if not images:
                 endings = " ".join(sorted({*IMAGE_SUFFIXES, ZARR_SUFFIX}))
@@ -38,6 +38,11 @@ def find_slides(paths: Iterable[str | Path]) -> list[Path]:
     if not found:
         raise InputError("no slide or image given; name at least one file or folder")
     return list(found)
+
+
+def is_folder_of_slides(path: Path) -> bool:
+    """Whether ``path`` is a folder to search, not one that is a slide itself."""
+    return path.is_dir() and not is_zarr(path)
 
 
 def _images_below(folder: Path) -> list[Path]:

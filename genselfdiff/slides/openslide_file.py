@@ -31,8 +31,10 @@ _PIECE = 512
 """Side in pixels of what is asked of OpenSlide at once."""
 
 _TRIAL = """
-import sys
+import resource, sys
 from openslide import OpenSlide
+_, hard = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, hard))
 slide = OpenSlide(sys.argv[1])
 width, height = slide.dimensions
 for level in range(slide.level_count):

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 
 from genselfdiff.inference.engine import segment
+from genselfdiff.inference.many import plan_outputs
 
 
 def test_an_ome_zarr_is_segmented_as_the_tiff_is(
@@ -32,3 +33,12 @@ def test_an_ome_zarr_is_segmented_as_the_tiff_is(
     found = tifffile.imread(tmp_path / "mask.tif")
     np.testing.assert_array_equal(found, tifffile.imread(expected))
     assert 0.1 < found.mean() < 0.9
+
+
+def test_a_zarr_folder_is_planned_as_one_slide(tmp_path: Path) -> None:
+    slide = tmp_path / "a.ome.zarr"
+    slide.mkdir()
+    (slide / "0").mkdir()
+    assert plan_outputs([slide], tmp_path / "mask.tif").pairs == ((slide, tmp_path / "mask.tif"),)
+    pairs = plan_outputs([tmp_path], tmp_path / "masks").pairs
+    assert pairs == ((slide, tmp_path / "masks" / "a.ome_mask.tif"),)
