@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from genselfdiff.inference.engine import segment
 from genselfdiff.inference.many import plan_outputs
+
+Writer = Callable[[Path, np.ndarray], None]
 
 
 def test_an_ome_zarr_is_segmented_as_the_tiff_is(
@@ -42,3 +45,38 @@ def test_a_zarr_folder_is_planned_as_one_slide(tmp_path: Path) -> None:
     assert plan_outputs([slide], tmp_path / "mask.tif").pairs == ((slide, tmp_path / "mask.tif"),)
     pairs = plan_outputs([tmp_path], tmp_path / "masks").pairs
     assert pairs == ((slide, tmp_path / "masks" / "a.ome_mask.tif"),)
+
+
+def _as_tiff(**options: object) -> Writer:
+    def write(path: Path, pixels: np.ndarray) -> None:
+        tifffile.imwrite(path, pixels, photometric="rgb", metadata=None, **options)
+
+    return write
+
+
+def _as_planes(path: Path, pixels: np.ndarray) -> None:
+    planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", tile=(128, 128))
+
+
+FORMATS: dict[str, Writer] = {
+    "tiles.svs": _as_tiff(tile=(240, 240), compression="lzw"),
+    "strips.tif": _as_tiff(rowsperstrip=7, compression="zstd"),
+    "big.btf": _as_tiff(bigtiff=True, byteorder=">"),
+    "webp.tif": _as_tiff(tile=(64, 64), compression="webp", compressionargs={"lossless": True}),
+    "planes.tif": _as_planes,
+    "a.png": lambda path, pixels: Image.fromarray(pixels).save(path),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("size", [(333, 251), (64, 1), (1, 131), (129, 65)])
+def test_every_pixel_to_the_right_and_bottom_edge_is_predicted(
+    darkness_model: Path, tmp_path: Path, name: str, size: tuple[int, int]
+) -> None:
+    """Sizes that are no multiple of anything; the model tells dark from light pixel by pixel."""
+    dark = np.random.default_rng(0).random(size) < 0.5
+    pixels = np.where(dark[..., None], np.uint8([90, 40, 130]), np.uint8([225, 200, 220]))
+    FORMATS[name](tmp_path / name, pixels)
+    segment(tmp_path / name, tmp_path / "mask.tif", darkness_model, mpp=0.5, tissue=False)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "mask.tif"), dark)
