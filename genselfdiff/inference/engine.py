@@ -32,11 +32,16 @@ from genselfdiff.slides import (
     MaskReader,
     MaskWriter,
     ProbabilityWriter,
+    PyramidWriter,
     Slide,
+    as_bytes,
     open_slide,
 )
 
 logger = logging.getLogger("genselfdiff")
+
+Uint8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
 
 BATCH_SIZES = {"cpu": 1, "cuda": 8, "mps": 4}
 
@@ -239,10 +244,10 @@ def predict(
                     **shape,
                 )
             )
-            sinks: list[_Sink] = [(mask, lambda band: mask.write_rows(labels_of(band)))]
+            sinks: list[_Sink] = [(mask, lambda block: labels_of(block)[None])]
             if files.probabilities is not None and (restart or not files.probabilities.exists()):
                 writer = ProbabilityWriter(files.probabilities, class_names=info.classes, **shape)
-                sinks.append((stack.enter_context(writer), writer.write_rows))
+                sinks.append((stack.enter_context(writer), as_bytes))
             _write(sinks, source.path.name, layout, predictor, purpose["batch size"], progress)
     except BaseException:
         if unfinished(files.mask) is not None:
@@ -250,8 +255,36 @@ def predict(
         raise
 
 
-_Sink = tuple[MaskWriter | ProbabilityWriter, Callable[[NDArray[np.float32]], None]]
-"""A file, and what adds (classes, rows, width) probabilities to it."""
+_Sink = tuple[PyramidWriter, Callable[[Float32], Uint8]]
+"""A file, and what of it (classes, rows, width) probabilities make: (planes, rows, width)."""
+
+
+class _Band:
+    """The rows of a file that become final with a row of tiles."""
+
+    def __init__(
+        self, writer: PyramidWriter, width: int, encode: Callable[[Float32], Uint8]
+    ) -> None:
+        self._writer, self._width, self._encode = writer, width, encode
+        self._rows: Uint8 | None = None
+        self._filled = 0
+        self.height = 0
+
+    def add(self, block: Float32) -> None:
+        """Take the next columns."""
+        planes = self._encode(block)
+        if self._rows is None:
+            self.height = planes.shape[1]
+            self._rows = np.empty((len(planes), self.height, self._width), np.uint8)
+        self._rows[:, :, self._filled :][:, :, : planes.shape[2]] = planes
+        self._filled += planes.shape[2]
+
+    def write(self, row: int) -> None:
+        """Write what the file lacks of these rows, which begin with ``row``."""
+        # One file may have got further than the other before the run was killed.
+        ahead = max(self._writer.rows_written - row, 0)
+        if self._rows is not None and ahead < self.height:
+            self._writer.push(self._rows[:, ahead:])
 
 
 def _write(
@@ -283,14 +316,14 @@ def _write(
         read_ahead(rest.grid.batches(rest.view, batch_size), READ_AHEAD) as batches,
         predictor.predict_ahead(batches) as predicted,
     ):
-        for finished_rows in rest.grid.blend(predicted, len(predictor.model.info.classes), bar):
-            for band in rest.resizer.push(finished_rows):
-                for writer, write in sinks:
-                    # One of them may have got further than the other before the run was killed.
-                    ahead = max(writer.rows_written - row, 0)
-                    if ahead < band.shape[1]:
-                        write(band[:, ahead:])
-                row += band.shape[1]
-                pixels += band[0].size
+        for blocks in rest.grid.blend(predicted, len(predictor.model.info.classes), bar):
+            bands = [_Band(writer, layout.window[2], encode) for writer, encode in sinks]
+            for block in rest.resizer.push(blocks):
+                for band in bands:
+                    band.add(block)
+            for band in bands:
+                band.write(row)
+            row += bands[0].height
+            pixels += bands[0].height * layout.window[2]
             speed = pixels / 1e6 / (time.perf_counter() - begin)
             bar.set_postfix_str(f"{speed:.1f} Mpx/s", refresh=False)

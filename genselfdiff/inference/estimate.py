@@ -133,5 +133,5 @@ def _seconds_per_row(classes: int, width: int) -> float:
     resizer = RowResizer((BAND, max(1, width // 2)), (2 * BAND, width), 2.0)
     noise = np.random.default_rng(0).random((classes, BAND, max(1, width // 2)), np.float32)
     begin = time.perf_counter()
-    rows = sum(len(labels_of(band)) for band in resizer.push(noise))
+    rows = sum(len(labels_of(band)) for band in resizer.push([noise]))
     return (time.perf_counter() - begin) / rows

@@ -1,5 +1,6 @@
 """How much memory segmenting a slide takes, told beforehand and kept within a limit."""
 
+import math
 import re
 import resource
 import sys
@@ -9,7 +10,6 @@ from pathlib import Path
 from genselfdiff.errors import InputError
 from genselfdiff.inference.layout import Layout
 from genselfdiff.inference.predictor import MAX_WORKERS, Predictor
-from genselfdiff.inference.resample import BAND
 from genselfdiff.slides import Slide
 
 READ_AHEAD = 4
@@ -28,8 +28,12 @@ def memory_bound(
     grid, columns = layout.grid, layout.window[2]
     tile = grid.rows.tile * grid.columns.tile
     width = len(layout.resizer.columns) + 2 * grid.columns.tile
-    blended = 3 * 4 * classes * grid.rows.tile * width  # canvas, rows moved up, rows with the last
-    level0 = (2 * 4 * classes * BAND + 3 * 2 * _MASK_TILE) * (columns + 2 * _MASK_TILE)
+    deepest = max((grid.rows.tile - grid.rows.step(i) for i in grid.rows.needed[:-1]), default=0)
+    # Rows that the next row of tiles reaches into; a block of tiles before and after it is resized.
+    blended = 4 * classes * (deepest * width + 8 * math.ceil(layout.scale + 1) ** 2 * tile)
+    # The labels of a row of tiles, and the rows of tiles that the mask's pyramid waits to fill.
+    labels = math.ceil(grid.rows.tile * layout.scale)
+    level0 = (2 * labels + 3 * 2 * _MASK_TILE) * (columns + 2 * _MASK_TILE)
     waiting = 3 * (READ_AHEAD + 2) + (3 + 4 * classes) * (2 * workers + 2)
     return source.memory_bound() + blended + level0 + waiting * batch_size * tile
 

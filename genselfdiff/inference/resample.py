@@ -1,6 +1,6 @@
-"""Probability maps brought from the model's resolution to the slide's, a few rows at a time."""
+"""Probability maps brought from the model's resolution to the slide's, block by block."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +9,15 @@ Uint8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 
 BAND = 32
-"""Rows handed out at once: few enough to stay in the processor's cache on ordinary slides."""
+"""Rows interpolated at once: few enough to stay in the processor's cache."""
 
 
 class RowResizer:
     """Bilinear interpolation of a (C, h, w) map to (C, H, W) while its rows arrive from the top.
 
     Pixel centres as in ``torch.nn.functional.interpolate(..., align_corners=False)``: target pixel
-    i lies at (i + 0.5) / scale - 0.5 in the source, held inside the map. Every target row is
-    computed by itself from two source rows, so the result does not depend on how they arrive.
+    i lies at (i + 0.5) / scale - 0.5 in the source, held inside the map. Every target pixel is
+    computed by itself from four source pixels, so the result does not depend on how they arrive.
 
     Args:
         source: (h, w).
@@ -39,58 +39,76 @@ class RowResizer:
         x, y, width, height = window or (0, 0, target[1], target[0])
         self._same = source == target and scale == 1
         self._top, self._bottom, self._down = _neighbours(source[0], range(y, y + height), scale)
-        left, right, self._across = _neighbours(source[1], range(x, x + width), scale)
+        self._left, self._right, self._across = _neighbours(source[1], range(x, x + width), scale)
         self.rows, self.columns = range(source[0]), range(source[1])
         if window is not None:
             self.rows = range(int(self._top[0]), int(self._bottom[-1]) + 1)
-            self.columns = range(int(left[0]), int(right[-1]) + 1)
-        self._left, self._right = left - self.columns.start, right - self.columns.start
+            self.columns = range(int(self._left[0]), int(self._right[-1]) + 1)
         self._received = self.rows.start
         self._written = 0
         self._last: Float32 | None = None
 
-    def push(self, rows: Float32) -> Iterator[Float32]:
-        """Take the next of ``rows``, (C, n, columns); yield the (C, m, width) that follow."""
-        if self._same:
-            for begin in range(0, rows.shape[1], BAND):
-                yield rows[:, begin : begin + BAND]
-            return
-        if not rows.shape[1]:  # the first tiles may only count for rows of the next ones
-            return
-        first = self._received
-        if self._last is not None:
-            rows = np.concatenate((self._last, rows), axis=1)
-            first -= 1
-        self._received = first + rows.shape[1]
-        ready = int(np.searchsorted(self._bottom, self._received))
-        wide: dict[int, Float32] = {}
-        for begin in range(self._written, ready, BAND):
-            end = min(begin + BAND, ready)
-            band = np.empty((rows.shape[0], end - begin, len(self._across)), np.float32)
-            for i in range(begin, end):
-                top, bottom = int(self._top[i]), int(self._bottom[i])
-                wide = {
-                    y: wide[y] if y in wide else self._widen(rows[:, y - first])
-                    for y in (top, bottom)
-                }
-                np.multiply(wide[top], 1 - self._down[i], out=band[:, i - begin])
-                band[:, i - begin] += wide[bottom] * self._down[i]
-            yield band
-        self._written = ready
-        self._last = rows[:, -1:].copy()
+    def push(self, blocks: Iterable[Float32]) -> Iterator[Float32]:
+        """Take the next n rows as blocks from left to right; yield the m rows that follow, so too.
 
-    def _widen(self, row: Float32) -> Float32:
-        wide: Float32 = row.take(self._left, axis=1)
-        wide *= 1 - self._across
-        wide += row.take(self._right, axis=1) * self._across
-        return wide
+        Args:
+            blocks: (C, n, w), all of the source's columns together.
+
+        Yields:
+            (C, m, W), all of the window's columns together; nothing where no row follows.
+        """
+        received, row, x, done = self._received, self._received, self.columns.start, 0
+        corner: Float32 | None = None
+        for block in blocks:
+            if self._same or not block.size:
+                if block.size:
+                    yield block
+                continue
+            if self._last is None:
+                self._last = np.empty((len(block), len(self.columns)), np.float32)
+            known = self._last[:, x - self.columns.start :][:, : block.shape[2]]
+            rows = block
+            if received > self.rows.start:
+                row = received - 1
+                rows = np.concatenate((known[:, None], block), axis=1)
+            known[:] = block[:, -1]
+            self._received = received + block.shape[1]
+            begin = x
+            if corner is not None:
+                begin = x - 1
+                rows = np.concatenate((corner, rows), axis=2)
+            x += block.shape[2]
+            corner = rows[:, :, -1:].copy()
+            down = slice(self._written, int(np.searchsorted(self._bottom, self._received)))
+            across = slice(done, int(np.searchsorted(self._right, x)))
+            if down.start < down.stop and across.start < across.stop:
+                yield self._interpolate(rows, row, begin, down, across)
+            done = across.stop
+        self._written = int(np.searchsorted(self._bottom, self._received))
+
+    def _interpolate(
+        self, source: Float32, row: int, column: int, down: slice, across: slice
+    ) -> Float32:
+        """The target pixels ``down`` x ``across``; ``source`` begins at (row, column)."""
+        share = self._across[across]
+        wide = source.take(self._left[across] - column, axis=2)
+        wide *= 1 - share
+        wide += source.take(self._right[across] - column, axis=2) * share
+        top, bottom = self._top[down] - row, self._bottom[down] - row
+        share = self._down[down, None]
+        mixed = np.empty((len(source), len(top), wide.shape[2]), np.float32)
+        for i in range(0, len(top), BAND):
+            part = mixed[:, i : i + BAND]
+            np.multiply(wide[:, top[i : i + BAND]], 1 - share[i : i + BAND], out=part)
+            part += wide[:, bottom[i : i + BAND]] * share[i : i + BAND]
+        return mixed
 
 
 def resize(probabilities: Float32, height: int, width: int, scale: float) -> Float32:
     """(C, h, w) to (C, height, width) float32 as ``RowResizer`` does it."""
     _, source_height, source_width = probabilities.shape
     resizer = RowResizer((source_height, source_width), (height, width), scale)
-    return np.concatenate(list(resizer.push(probabilities)), axis=1)
+    return next(resizer.push([probabilities]))
 
 
 def labels_of(probabilities: Float32) -> Uint8:

@@ -110,8 +110,10 @@ class TileGrid:
 
     def blend(
         self, predicted: Iterator[torch.Tensor], classes: int, bar: "tqdm[NoReturn]"
-    ) -> Iterator[NDArray[np.float32]]:
-        """Finished rows (C, n, width) of what is shown; tiles that are not wanted are class 0.
+    ) -> Iterator[Iterator[NDArray[np.float32]]]:
+        """For each row of tiles, what is shown and final with it: (C, n, w), from left to right.
+
+        Tiles that are not wanted are class 0. Each row is to be taken whole before the next.
 
         Args:
             predicted: (batch_size, C, tile, tile) of each of ``batches``.
@@ -119,13 +121,17 @@ class TileGrid:
             bar: counts the tiles.
         """
         blender = RowBlender(self.rows, self.columns, classes)
-        for indices in self.wanted:
-            present = set(indices)
-            tiles = _first(len(indices), predicted)
+
+        def row(wanted: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+            present = set(wanted)
+            tiles = _first(len(wanted), predicted)
             for column in self.columns.needed:
-                blender.add(column, next(tiles) if column in present else None)
+                block = blender.add(column, next(tiles) if column in present else None)
                 bar.update(column in present)
-            yield blender.finish_row()
+                yield block
+
+        for indices in self.wanted:
+            yield row(indices)
 
 
 def _first(count: int, batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:

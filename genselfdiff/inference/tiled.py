@@ -1,9 +1,10 @@
 """Overlapping tiles and their blending, for images in memory and for slides of any height.
 
-Along each axis tiles start at multiples of 8, so that a network that halves its input three times
-sees the same grid in every tile. Where tiles overlap, they are cross-faded in the middle half of
-the overlap; the outer quarters, where a tile knows least of its surroundings, do not count. The
-windows are divided by their sum beforehand, axis by axis, so blending is one multiply-add.
+Along each axis tiles are spread evenly and start at multiples of 8, so that a network that halves
+its input three times sees the same grid in every tile. Where tiles overlap, they are cross-faded in
+the middle half of the overlap; the outer quarters, where a tile knows least of its surroundings, do
+not count. The windows are divided by their sum beforehand, axis by axis, so blending is one
+multiply-add.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError
 from genselfdiff.inference.model_file import SIZE_MULTIPLE, mirrored_indices
-from genselfdiff.slides import tile_starts
 
 Uint8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -48,6 +48,10 @@ class TileAxis:
             if window[max(shown.start - start, 0) : max(shown.stop - start, 0)].any()
         ]
         return replace(self, shown=shown, needed=range(counts[0], counts[-1] + 1))
+
+    def step(self, index: int) -> int:
+        """Pixels from the tile ``index`` to the next."""
+        return self.starts[index + 1] - self.starts[index]
 
     def finished(self, index: int) -> range:
         """Pixels shown that are final with tile ``index``, and were not with the one before."""
@@ -88,10 +92,11 @@ def tile_axis(length: int, tile_size: int, overlap: float) -> TileAxis:
     padded = _round_up(length)
     tile = min(tile_size, padded)
     stride = tile - round(tile * overlap / SIZE_MULTIPLE) * SIZE_MULTIPLE
-    starts = tile_starts(padded, tile, stride)
-    # The last tile is moved back to end with the image: real surroundings instead of mirrored ones.
-    moved = tuple(min(start, padded - tile) for start in starts)
-    return TileAxis(length, tile, moved, range(length), range(len(starts)))
+    last = padded - tile
+    steps = -(-last // stride)
+    # Spread evenly: a last tile that is only moved back would overlap the one before by a lot.
+    starts = [i * last // steps // SIZE_MULTIPLE * SIZE_MULTIPLE for i in range(1, steps + 1)]
+    return TileAxis(length, tile, (0, *starts), range(length), range(steps + 1))
 
 
 def mirror_to(pixels: Uint8, height: int, width: int) -> Uint8:
@@ -109,9 +114,10 @@ def to_batch(tiles: Sequence[Uint8]) -> torch.Tensor:
 
 
 class RowBlender:
-    """Blends tiles, one row of the grid after another; holds one row of tiles, never the image.
+    """Blends tiles, from left to right and one row of the grid after another.
 
-    For each row that is needed: ``add`` every needed column once, then ``finish_row``.
+    What is finished leaves at once, so that of the image only those rows are held in which tiles of
+    the row above reach into the next.
 
     Args:
         rows, columns: the grid.
@@ -122,45 +128,56 @@ class RowBlender:
         self._rows = rows
         self._columns = columns
         self._row = rows.needed.start
-        self._done = 0
         self._vertical = torch.from_numpy(rows.windows())
         self._horizontal = torch.from_numpy(columns.windows())
         self._left = columns.starts[columns.needed.start]
         width = columns.starts[columns.needed.stop - 1] + columns.tile - self._left
-        self._canvas = torch.zeros(classes, rows.tile, width)
+        deepest = max((rows.tile - rows.step(i) for i in rows.needed[:-1]), default=0)
+        self._canvas = torch.zeros(classes, rows.tile, columns.tile)
+        self._carried = torch.zeros(classes, deepest, width)
+        self._carried_rows = 0
 
-    def add(self, column: int, probabilities: torch.Tensor | None) -> None:
-        """Add a tile of the current row: (C, tile, tile) float32 on the CPU; None: class 0."""
-        self._drop_finished()
-        start, tile = self._columns.starts[column] - self._left, self._columns.tile
+    def add(self, column: int, probabilities: torch.Tensor | None) -> Float32:
+        """Add the next needed tile of the current row.
+
+        Args:
+            column: its place in the row.
+            probabilities: (C, tile, tile) float32 on the CPU; None: class 0.
+
+        Returns:
+            (C, n, w) of what is shown and final now, the next columns of the next n rows; valid
+            until the next call.
+        """
+        columns, tile, canvas = self._columns, self._columns.tile, self._canvas
+        start = columns.starts[column] - self._left
+        kept = tile - columns.step(column - 1) if column > columns.needed.start else 0
+        canvas[:, :, :kept] = canvas[:, :, tile - kept :].clone()
+        canvas[:, :, kept:] = 0
+        carried = self._carried[:, : self._carried_rows, start + kept : start + tile]
+        canvas[:, : self._carried_rows, kept:] = carried
         window = torch.outer(self._vertical[self._row], self._horizontal[column])
-        part = self._canvas[:, :, start : start + tile]
         if probabilities is None:
-            part[0] += window
+            canvas[0] += window
         else:
-            part.addcmul_(probabilities, window)
+            canvas.addcmul_(probabilities, window)
 
-    def finish_row(self) -> Float32:
-        """(C, n, columns shown) probabilities of the next n rows; valid until the next ``add``."""
-        self._drop_finished()
+        is_last = column == columns.needed[-1]
+        done = tile if is_last else columns.step(column)
         top, rows = self._rows.starts[self._row], self._rows.finished(self._row)
-        columns = self._columns.shown
-        self._row += 1
-        if self._row < self._rows.needed.stop:
-            self._done = self._rows.starts[self._row] - top
-        finished: Float32 = self._canvas[
-            :,
-            rows.start - top : rows.stop - top,
-            columns.start - self._left : columns.stop - self._left,
+        below = self._rows.tile
+        if self._row != self._rows.needed[-1]:
+            below = self._rows.step(self._row)
+            further = self._rows.tile - below
+            self._carried[:, :further, start : start + done] = canvas[:, below:, :done]
+        if is_last:
+            self._row += 1
+            self._carried_rows = self._rows.tile - below
+        shown = columns.finished(column)
+        left = columns.starts[column]
+        finished: Float32 = canvas[
+            :, rows.start - top : rows.stop - top, shown.start - left : shown.stop - left
         ].numpy()
         return finished
-
-    def _drop_finished(self) -> None:
-        if self._done:
-            kept = self._rows.tile - self._done
-            self._canvas[:, :kept] = self._canvas[:, self._done :].clone()
-            self._canvas[:, kept:] = 0
-            self._done = 0
 
 
 def predict_image(
@@ -195,6 +212,7 @@ def predict_image(
     blender: RowBlender | None = None
     bands: list[Float32] = []
     for y in rows.starts:
+        blocks: list[Float32] = []
         for first in range(0, len(columns.starts), batch_size):
             starts = columns.starts[first : first + batch_size]
             tiles = [padded[y : y + rows.tile, x : x + columns.tile] for x in starts]
@@ -203,9 +221,8 @@ def predict_image(
             if blender is None:
                 blender = RowBlender(rows, columns, probabilities.shape[1])
             for i, tile in enumerate(probabilities):
-                blender.add(first + i, tile)
-        if blender is not None:
-            bands.append(blender.finish_row().copy())
+                blocks.append(blender.add(first + i, tile).copy())
+        bands.append(np.concatenate(blocks, axis=2))
     return np.concatenate(bands, axis=1)
 
 

@@ -3,12 +3,12 @@
 import logging
 
 from genselfdiff.slides.discovery import IMAGE_SUFFIXES, find_slides, is_folder_of_slides
-from genselfdiff.slides.grid import tile_starts
 from genselfdiff.slides.mask_objects import write_objects
 from genselfdiff.slides.mask_reader import MaskReader
 from genselfdiff.slides.mask_writer import MaskWriter, is_own_mask
 from genselfdiff.slides.overlay import write_overlay
-from genselfdiff.slides.probability_writer import ProbabilityWriter
+from genselfdiff.slides.probability_writer import ProbabilityWriter, as_bytes
+from genselfdiff.slides.pyramid_writer import PyramidWriter
 from genselfdiff.slides.reader import Level, Slide, open_slide, read_image
 from genselfdiff.slides.scaled_view import ScaledView
 from genselfdiff.slides.tissue import TissueMap, tissue_mask
@@ -22,15 +22,16 @@ __all__ = [
     "MaskReader",
     "MaskWriter",
     "ProbabilityWriter",
+    "PyramidWriter",
     "ScaledView",
     "Slide",
     "TissueMap",
+    "as_bytes",
     "find_slides",
     "is_folder_of_slides",
     "is_own_mask",
     "open_slide",
     "read_image",
-    "tile_starts",
     "tissue_mask",
     "write_objects",
     "write_overlay",

@@ -16,6 +16,11 @@ Uint8 = NDArray[np.uint8]
 _GREY, _EXTRA_SAMPLES = 1, 338
 
 
+def as_bytes(probabilities: NDArray[np.float32]) -> Uint8:
+    """0..1 to 0..255, rounded."""
+    return np.rint(probabilities * np.float32(255)).astype(np.uint8)
+
+
 class ProbabilityWriter(PyramidWriter):
     """Writes probabilities as one plane a class, 0 to 255, see ``PyramidWriter``.
 
@@ -34,7 +39,7 @@ class ProbabilityWriter(PyramidWriter):
 
     def write_rows(self, probabilities: NDArray[np.float32]) -> None:
         """Write the next (classes, rows, width) of the window, 0 to 1."""
-        self.push(np.rint(probabilities * np.float32(255)).astype(np.uint8))
+        self.push(as_bytes(probabilities))
 
     def halve(self, rows: Uint8) -> Uint8:  # noqa: D102
         height, width = rows.shape[1:]

@@ -15,6 +15,7 @@ import genselfdiff
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.inference import engine
 from genselfdiff.inference.model_file import load_model, save_model
+from genselfdiff.inference.resample import labels_of
 from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.slides import open_slide, tiff_level
 
@@ -337,12 +338,12 @@ def test_nothing_is_left_when_it_breaks_off(
     files = set(tmp_path.iterdir())
     calls = 0
 
-    def interrupted(*_: object) -> np.ndarray:
+    def interrupted(probabilities: np.ndarray) -> np.ndarray:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise KeyboardInterrupt
-        return np.zeros((32, 400), np.uint8)
+        return labels_of(probabilities)
 
     monkeypatch.setattr(engine, "labels_of", interrupted)
     with pytest.raises(KeyboardInterrupt):

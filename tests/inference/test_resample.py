@@ -14,6 +14,18 @@ SIZES = [
 ]
 
 
+def pushed(resizer: RowResizer, p: np.ndarray, rows: list[int], columns: list[int]) -> np.ndarray:
+    """What comes out when ``p`` comes in blocks that end at these rows and columns."""
+    bands = []
+    for part in np.split(p, rows, axis=1):
+        # A block is only valid until the next is asked for.
+        blocks = (block.copy() for block in np.split(part, columns, axis=2))
+        out = list(resizer.push(blocks))
+        if out:
+            bands.append(np.concatenate(out, axis=2))
+    return np.concatenate(bands, axis=1)
+
+
 def probabilities(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).random(shape, np.float32)
 
@@ -27,11 +39,13 @@ def test_equals_interpolate(source, target, scale):
 
 @pytest.mark.parametrize(("source", "target", "scale"), [*SIZES, ((50, 70), (50, 70), 1.0)])
 @pytest.mark.parametrize("step", [1, 3, 33])
-def test_bands_do_not_change_anything(source, target, scale, step):
+@pytest.mark.parametrize("columns", [[], [1], [5, 5, 17, 18]])
+def test_blocks_do_not_change_anything(source, target, scale, step, columns):
     p = probabilities(2, *source)
     resizer = RowResizer(source, target, scale)
-    bands = [b for y in range(0, source[0], step) for b in resizer.push(p[:, y : y + step])]
-    np.testing.assert_array_equal(np.concatenate(bands, axis=1), resize(p, *target, scale))
+    columns = [min(column, source[1]) for column in columns]
+    blocks = pushed(resizer, p, list(range(step, source[0], step)), columns)
+    np.testing.assert_array_equal(blocks, resize(p, *target, scale))
 
 
 @pytest.mark.parametrize(("source", "target", "scale"), [*SIZES, ((50, 70), (50, 70), 1.0)])
@@ -41,9 +55,9 @@ def test_a_window_is_part_of_the_whole(source, target, scale):
     resizer = RowResizer(source, target, scale, (x, y, width, height))
     needed = p[:, resizer.rows.start : resizer.rows.stop]
     needed = needed[..., resizer.columns.start : resizer.columns.stop]
-    bands = [b for i in range(needed.shape[1]) for b in resizer.push(needed[:, i : i + 1])]
+    blocks = pushed(resizer, needed, list(range(1, needed.shape[1])), [needed.shape[2] // 2])
     expected = resize(p, *target, scale)[:, y : y + height, x : x + width]
-    np.testing.assert_array_equal(np.concatenate(bands, axis=1), expected)
+    np.testing.assert_array_equal(blocks, expected)
 
 
 def test_awkward_sizes_are_filled():
@@ -64,6 +78,4 @@ def test_an_empty_piece_changes_nothing():
     p = np.random.default_rng(0).random((2, 20, 9), dtype=np.float32)
     expected = resize(p, 35, 9, 1.75)
     resizer = RowResizer((20, 9), (35, 9), 1.75)
-    pieces = [p[:, :0], p[:, :7], p[:, 7:7], p[:, 7:]]
-    resized = [band for piece in pieces for band in resizer.push(piece)]
-    np.testing.assert_array_equal(np.concatenate(resized, axis=1), expected)
+    np.testing.assert_array_equal(pushed(resizer, p, [0, 7, 7], [0, 4, 4]), expected)

@@ -101,21 +101,45 @@ def test_part_of_a_grid_is_blended_as_in_the_whole():
         blender = RowBlender(rows, columns, 2)
         bands = []
         for i in rows.needed:
-            for j in columns.needed:
-                blender.add(j, tiles[i, j])
-            bands.append(blender.finish_row().copy())
+            blocks = [blender.add(j, tiles[i, j]).copy() for j in columns.needed]
+            bands.append(np.concatenate(blocks, axis=2))
         return np.concatenate(bands, axis=1)
 
     np.testing.assert_array_equal(blend(*parts), blend(*grid)[:, 50:71, 100:290])
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.4, 0.5])
+@pytest.mark.parametrize("size", [(64, 64), (72, 200), (203, 130), (130, 333)])
+def test_blending_is_the_weighted_sum(size, overlap):
+    rows, columns = (tile_axis(length, 64, overlap) for length in size)
+    tiles = torch.rand(len(rows.starts), len(columns.starts), 3, rows.tile, columns.tile)
+    expected = np.zeros((3, rows.padded, columns.padded))
+    blender = RowBlender(rows, columns, 3)
+    bands = []
+    for i, (y, down) in enumerate(zip(rows.starts, rows.windows(), strict=True)):
+        blocks = []
+        for j, (x, across) in enumerate(zip(columns.starts, columns.windows(), strict=True)):
+            weighted = tiles[i, j].double().numpy() * np.outer(down, across)
+            expected[:, y : y + rows.tile, x : x + columns.tile] += weighted
+            blocks.append(blender.add(j, tiles[i, j]).copy())
+        bands.append(np.concatenate(blocks, axis=2))
+    blended = np.concatenate(bands, axis=1)
+    np.testing.assert_allclose(blended, expected[:, : size[0], : size[1]], atol=1e-5)
+
+
+def test_neighbours_share_what_was_asked_for_and_little_more():
+    for overlap in (0.0, 0.25, 0.5):
+        axis = tile_axis(10_000, 512, overlap)
+        shared = [axis.tile - axis.step(i) for i in axis.needed[:-1]]
+        assert 512 * overlap <= min(shared) <= max(shared) <= 512 * overlap + 32
 
 
 def test_skipped_tiles_fade_into_background():
     rows, columns = tile_axis(64, 64, 0.25), tile_axis(112, 64, 0.25)
     blender = RowBlender(rows, columns, 2)
     tile = torch.stack((torch.zeros(64, 64), torch.ones(64, 64)))
-    blender.add(0, tile)
-    blender.add(1, None)
-    y = blender.finish_row()
+    blocks = [blender.add(0, tile).copy(), blender.add(1, None)]
+    y = np.concatenate(blocks, axis=2)
     np.testing.assert_allclose(y.sum(0), 1, atol=1e-6)
     np.testing.assert_allclose(y[1, :, :50], 1, atol=1e-5)
     np.testing.assert_allclose(y[0, :, 62:], 1, atol=1e-5)
