@@ -4,8 +4,10 @@ import math
 import re
 import resource
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 
 from genselfdiff.errors import InputError
 from genselfdiff.inference.layout import Layout
@@ -49,12 +51,12 @@ def keep_within(
         InputError: one worker alone needs more.
     """
     classes = len(predictor.model.info.classes)
-    held = resident_bytes()
-    forget_peak()
+    held = _resident_bytes()
+    activations = 0
     for read in list(layout.grid.batches(layout.view, batch_size))[:1]:
+        batch = read()
         for _ in range(3):  # TorchScript prepares itself in the first calls
-            predictor(read())
-    activations = max(peak_bytes() - held, 0)
+            activations = max(activations, _most_held(partial(predictor, batch)) - held)
 
     def needed(workers: int) -> int:
         rest = memory_bound(source, layout, classes, batch_size, workers)
@@ -71,22 +73,36 @@ def keep_within(
 
 
 def peak_bytes() -> int:
-    """The most this process has held, since ``forget_peak`` where the system can forget it."""
-    if _STATUS.exists():
+    """The most this process has held so far."""
+    if _STATUS.exists():  # what the system counts elsewhere can begin with the parent's peak
         return _status("VmHWM")
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def resident_bytes() -> int:
+def _resident_bytes() -> int:
     """What this process holds now; where the system does not tell, the most it has held."""
     return _status("VmRSS") if _STATUS.exists() else peak_bytes()
 
 
-def forget_peak() -> None:
-    """Let ``peak_bytes`` begin anew."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+def _most_held(task: Callable[[], object]) -> int:
+    """The most this process holds while it does ``task``."""
+    # Looked at again and again: not every system lets a process reset its peak.
+    most, done = _resident_bytes(), Event()
+
+    def look() -> None:
+        nonlocal most
+        while not done.wait(0.0005):
+            most = max(most, _resident_bytes())
+
+    watcher = Thread(target=look)
+    watcher.start()
+    try:
+        task()
+    finally:
+        done.set()
+        watcher.join()
+    return max(most, _resident_bytes())
 
 
 def _status(name: str) -> int:

@@ -60,13 +60,13 @@ def test_the_memory_is_a_bound(tmp_path, picture, write_slide, darkness_model):
     image = np.tile(picture(240, 240), (10, 25, 1))
     write_slide(image)
     program = f"""
-import resource
 from genselfdiff.inference.engine import segment
 from genselfdiff.inference.estimate import estimate
+from genselfdiff.inference.memory import peak_bytes
 options = dict(device="cpu", mpp=0.25)
 told = estimate("slide.tif", {str(darkness_model)!r}, **options).memory
 segment("slide.tif", "mask.tif", {str(darkness_model)!r}, **options)
-print(told, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(told, peak_bytes())
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
