@@ -12,7 +12,7 @@ from tifffile import TiffFile, TiffPage
 from genselfdiff.slides.bigtiff import Tag, number_tag, text_tag
 from genselfdiff.slides.ome_description import is_ome, ome_description
 from genselfdiff.slides.pyramid_writer import SOFTWARE, PyramidWriter
-from genselfdiff.slides.tiff_file import is_tiff
+from genselfdiff.slides.tiff_directories import is_tiff
 
 Uint8 = NDArray[np.uint8]
 

@@ -17,6 +17,7 @@ from genselfdiff.slides.damage import Damage, Unreadable
 from genselfdiff.slides.pixel_format import over_white
 from genselfdiff.slides.resolution import PixelSize, believed
 from genselfdiff.slides.stored_image import StoredImage, StoredLevel
+from genselfdiff.slides.tiff_directories import check_directories, is_tiff
 
 Uint8 = NDArray[np.uint8]
 
@@ -54,6 +55,7 @@ def open_with_openslide(path: Path, damage: Damage) -> StoredImage:
         InputError: OpenSlide is not installed, or cannot open the file.
     """
     slide = _Handle(path)
+    _check_tiff(path)
     _try_in_another_process(path)
     properties = slide.open().properties
     x, y, width, height = _bounds(properties, slide.open().dimensions)
@@ -154,6 +156,20 @@ class _OpenSlideLevel(StoredLevel):
             min(_PIECE, self.width - x),
             min(_PIECE, self.height - y),
         )
+
+
+def _check_tiff(path: Path) -> None:
+    """Refuse a TIFF that claims what its size forbids: OpenSlide would ask for that much memory.
+
+    An .ndpi can be larger than its directories can say, in a way of its own.
+    """
+    with path.open("rb", buffering=0) as file:
+        if path.suffix.lower() == ".ndpi" or not is_tiff(file.read(16)):
+            return
+        try:
+            check_directories(file, pieces=True)
+        except ValueError as error:
+            raise InputError(f"{path}: is no readable slide ({error}); is it whole?") from error
 
 
 def _try_in_another_process(path: Path) -> None:

@@ -16,7 +16,8 @@ from genselfdiff.slides.picture_file import is_picture, open_picture
 from genselfdiff.slides.resolution import MAX_ENLARGEMENT, check_mpp
 from genselfdiff.slides.scaled_view import ScaledView, check_window
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredImage, StoredLevel
-from genselfdiff.slides.tiff_file import is_tiff, open_tiff
+from genselfdiff.slides.tiff_directories import is_tiff
+from genselfdiff.slides.tiff_file import open_tiff
 from genselfdiff.slides.zarr_folder import is_zarr, open_zarr
 
 Uint8 = NDArray[np.uint8]

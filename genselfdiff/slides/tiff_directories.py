@@ -6,34 +6,48 @@ it busy for minutes, and memory for as many values as an entry claims is asked f
 
 import os
 from io import FileIO
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 _MOST_DIRECTORIES = 10_000
 _MOST_ENTRIES = 200_000
 """In all directories together; a page of a slide has about 30."""
 
 _SUBIFDS = 330
+_BYTE_COUNTS, _COUNT_TYPES = (279, 325), {3: "u2", 4: "u4", 16: "u8"}
 _TYPE_SIZES = np.array([0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8], np.float64)
 """Bytes of a value of each type; 0: there is no such type, and entries of it are passed over."""
 
 
-def check_directories(file: FileIO) -> None:
+def is_tiff(header: bytes) -> bool:
+    """Tell by the first bytes whether a file is a TIFF or BigTIFF."""
+    return header[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def check_directories(file: FileIO, pieces: bool = False) -> None:
     """Check that all directories of a TIFF, and what they point to, lie in the file, each once.
+
+    Args:
+        file: an open TIFF.
+        pieces: whether no tile or strip may be larger than the file either.
 
     Raises:
         ValueError: they do not, or there are more than any slide has.
         OSError: the file cannot be read.
     """
-    _Walk(file).follow()
+    _Walk(file, pieces).follow()
 
 
 class _Walk:
-    def __init__(self, file: FileIO) -> None:
+    def __init__(self, file: FileIO, pieces: bool) -> None:
+        self._pieces = pieces
         self._file = file.fileno()
         self._size = os.fstat(self._file).st_size
         header = os.pread(self._file, 16, 0)
-        order = "<" if header[:2] == b"II" else ">"
+        order: Literal["<", ">"] = "<" if header[:2] == b"II" else ">"
+        self._order: Literal["<", ">"] = order
         self._is_big = 43 in (header[2], header[3])
         word = 8 if self._is_big else 4
         self._word = np.dtype(f"{order}u{word}")
@@ -72,12 +86,26 @@ class _Walk:
         if (ends > self._size).any():
             code = table["code"][ends > self._size][0]
             raise ValueError(f"the values of its tag {code} lie beyond its end")
+        if self._pieces:
+            self._check_pieces(table)
         below = [
             place
             for entry in table[table["code"] == _SUBIFDS]
             for place in self._places(int(entry["count"]), int(entry["value"]))
         ]
         return self._number(first + len(data), self._word), below
+
+    def _check_pieces(self, table: NDArray[np.void]) -> None:
+        for entry in table[np.isin(table["code"], _BYTE_COUNTS)]:
+            kind = _COUNT_TYPES.get(int(entry["type"]))
+            if kind is None:
+                continue
+            number = np.dtype(kind).newbyteorder(self._order)
+            count, value = int(entry["count"]), entry["value"]
+            inline = count * number.itemsize <= self._word.itemsize
+            data = value.tobytes() if inline else self._bytes(int(value), count * number.itemsize)
+            if (np.frombuffer(data, number) > self._size).any():
+                raise ValueError("stored pieces of it are larger than all of it")
 
     def _places(self, count: int, value: int) -> list[int]:
         if count <= 1:

@@ -16,11 +16,6 @@ from genselfdiff.slides.tiff_pages import slide_pages
 _ICC = 34675
 
 
-def is_tiff(header: bytes) -> bool:
-    """Tell by the first bytes whether a file is a TIFF or BigTIFF."""
-    return header[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
 def open_tiff(path: Path, damage: Damage, *, as_mask: bool = False) -> StoredImage:
     """Open a TIFF, OME-TIFF or SVS file.
 

@@ -16,6 +16,7 @@ from genselfdiff.slides.pixel_format import (
     rgb_converter,
 )
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredLevel, is_absurd
+from genselfdiff.slides.tiff_codecs import piece_decoder
 from genselfdiff.slides.tiff_pages import LevelPage
 
 Uint8 = NDArray[np.uint8]
@@ -131,9 +132,8 @@ class _Segments(_TiffLevel):
         self._per_plane = self._across * -(-page.imagelength // rows)
         self._planes = page.samplesperpixel if page.planarconfig == 2 else 1
         self._check_listed(self._per_plane * self._planes)
-        self._decode = page.decode
-        self._tables = page.jpegtables
         self._compression = int(page.compression)
+        self._decode = piece_decoder(page)
         is_zero = as_mask or page.colormap is not None
         self._blank = self._to_rgb(np.zeros((1, 1, 1), np.uint8)) if is_zero else np.uint8(255)
 
@@ -156,8 +156,7 @@ class _Segments(_TiffLevel):
             if is_absurd(self.piece_width, self.piece_height, count):
                 raise ValueError(f"{count} bytes cannot hold that many pixels")
             data = self._read_at(int(self._offsets[index]), count)
-            segment = self._decode(data, index, jpegtables=self._tables)[0]
-            pixels = aperio_to_rgb(self._compression, data, np.asarray(segment)[0])
+            pixels = aperio_to_rgb(self._compression, data, self._decode(data, index))
             self._check_covers(index, pixels)
         except MemoryError:
             raise

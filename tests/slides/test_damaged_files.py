@@ -1,5 +1,6 @@
 """Whatever is given, the answer is an InputError of one line, soon, without much memory."""
 
+import contextlib
 import io
 import os
 import struct
@@ -9,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -286,3 +288,49 @@ def test_random_damage(
                 slide.read_level(slide.width // 2, slide.height // 2, 1, 1)
         except InputError as error:
             assert "\n" not in str(error)
+
+
+def test_codecs_that_damage_can_crash_are_not_used(
+    tiff: Callable[..., Path], picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For JPEG, imagecodecs falls back on a decoder that writes beyond its memory."""
+
+    def crash(*_: object, **__: object) -> None:
+        os.abort()
+
+    for name in ("lzw_decode", "ljpeg_decode", "jpegsof3_decode", "ccittfax4_decode"):
+        monkeypatch.setattr(imagecodecs, name, crash)
+    lzw = tiff(picture, tile=(64, 64), compression="lzw", predictor=True)
+    np.testing.assert_array_equal(read_image(lzw), picture)
+    jpeg = tiff(picture, "jpeg.tif", tile=(64, 64), compression="jpeg")
+    with tifffile.TiffFile(jpeg) as opened:
+        offset, count = opened.pages[0].dataoffsets[0], opened.pages[0].databytecounts[0]
+    whole = jpeg.read_bytes()
+    frame = whole.index(b"\xff\xc0", offset, offset + count)
+    for at, value in [(frame + 1, 0xC3), (frame + 4, 12), (frame + 4, 16), (frame + 9, 2)]:
+        data = bytearray(whole)
+        data[at] = value
+        jpeg.write_bytes(data)
+        with contextlib.suppress(InputError):  # libjpeg makes something of some of them
+            read_image(jpeg)
+    fax = tiff_bytes(64, 64, bytes(300), compression=4, rows_per_strip=64, offsets=200, counts=99)
+    jpeg.write_bytes(fax)
+    refused(jpeg, "compression 4 is not read; deflate, LZW")
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000"])
+def test_a_tile_that_claims_to_be_larger(
+    tiff: Callable[..., Path], picture: np.ndarray, compression: str
+) -> None:
+    path = tiff(picture, tile=(64, 64), compression=compression)
+    with tifffile.TiffFile(path) as opened:
+        offset = opened.pages[0].dataoffsets[0]
+    data = bytearray(path.read_bytes())
+    if compression == "jpeg":
+        at = data.index(b"\xff\xc0", offset) + 5
+        data[at : at + 4] = b"\xff\xdc" * 2
+    else:
+        at = data.index(b"\xff\x4f\xff\x51", offset) + 8
+        data[at : at + 8] = b"\x7f\xff\xff\xff" * 2
+    path.write_bytes(data)
+    refused(path, "says of itself that it is .* pixels")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from genselfdiff.errors import InputError
@@ -96,11 +97,18 @@ class FakeScan:
 BOUNDS = dict(zip(("x", "y", "width", "height"), ("800", "400", "1600", "1200"), strict=True))
 
 
-def test_the_bounds_of_the_scan_are_the_slide(monkeypatch: pytest.MonkeyPatch) -> None:
+def empty(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+def test_the_bounds_of_the_scan_are_the_slide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     properties = {f"openslide.bounds-{name}": value for name, value in BOUNDS.items()}
     properties |= {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.252"}
     monkeypatch.setattr(openslide, "OpenSlide", lambda _: FakeScan(properties))
-    with through_openslide(Path("a.mrxs")) as slide:
+    with through_openslide(empty(tmp_path / "a.mrxs")) as slide:
         sizes = [(level.width, level.height, level.downsample) for level in slide.levels]
         assert sizes == [(1600, 1200, 1.0), (400, 300, 4.0)]
         assert slide.mpp == pytest.approx(0.251, rel=1e-3)
@@ -111,13 +119,13 @@ def test_the_bounds_of_the_scan_are_the_slide(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("damage", [{"x": "no"}, {"width": "9000"}, {}])
 def test_bounds_that_cannot_be_are_ignored(
-    monkeypatch: pytest.MonkeyPatch, damage: dict[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: dict[str, str]
 ) -> None:
     properties = {f"openslide.bounds-{k}": v for k, v in (BOUNDS | damage).items()}
     if not damage:
         properties = {}
     monkeypatch.setattr(openslide, "OpenSlide", lambda _: FakeScan(properties))
-    with through_openslide(Path("a.mrxs")) as slide:
+    with through_openslide(empty(tmp_path / "a.mrxs")) as slide:
         assert (slide.width, slide.height, slide.mpp) == (4000, 3000, None)
         # Where nothing was scanned there is glass.
         assert slide.read_level(0, 0, 1, 1)[0, 0].tolist() == [255, 255, 255]
@@ -150,3 +158,16 @@ def test_a_file_that_crashes_openslide_is_refused(
     monkeypatch.setattr(openslide_file, "_TRIAL_SECONDS", 0.5)
     with pytest.raises(InputError, match="or does not end"):
         through_openslide(EXAMPLE)
+
+
+def test_a_tile_larger_than_its_file_is_refused_before_openslide_sees_it(
+    pyramid: Callable[..., Path],
+) -> None:
+    path = pyramid("a.svslide", compression="zlib")
+    with tifffile.TiffFile(path) as opened:
+        place = opened.pages[1].tags["TileByteCounts"].valueoffset
+    data = bytearray(path.read_bytes())
+    data[place + 8 : place + 12] = b"\xff\xff\xff\x7f"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="stored pieces of it are larger than all of it"):
+        open_slide(path)

@@ -1,0 +1,148 @@
+"""Decoding a tile or strip of a TIFF with codecs that survive damaged data.
+
+Damage is an exception here, never the end of the process. Of imagecodecs, the LZW decoder and the
+one for lossless JPEG, which stands in where libjpeg refuses, write beyond their memory when a
+stream is damaged (seen in 2026.3.6). libtiff decodes LZW instead, and libjpeg alone JPEG; codecs
+of schemes in which no slide is stored are not let near data at all.
+"""
+
+import io
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL.TiffImagePlugin import TiffImageFile
+from tifffile import TiffPage
+
+Decoder = Callable[[bytes, int], NDArray[Any]]
+"""From the stored bytes and the number of a piece to (h, w, samples)."""
+
+_UNCOMPRESSED, _LZW = 1, 5
+_JPEG, _JPEG_2000 = (7, 33007, 34892), (33003, 33005, 34712)
+_OTHERS = (8, 32773, 32946, 34925, 34926, 34927, 50000, 50001)
+"""Deflate, PackBits, LZMA, zstd and WebP, the last ones under old and new numbers."""
+
+_RGB, _YCBCR = 2, 6
+_SPARE_PIXELS = 2**20
+"""That a compressed tile may have beyond twice those of its page's tiles."""
+
+
+def piece_decoder(page: TiffPage) -> Decoder:
+    """Make the decoder of a page's tiles or strips; it raises what its codec raises.
+
+    All that is needed is taken from ``page`` now: its TiffFile may be closed afterwards.
+
+    Raises:
+        ValueError: the page is compressed as no slide is.
+    """
+    if page.compression in _JPEG:
+        return _jpeg_decoder(page)
+    if page.compression == _LZW:
+        return _lzw_decoder(page)
+    if page.compression not in (_UNCOMPRESSED, *_JPEG_2000, *_OTHERS):
+        raise ValueError(
+            f"its compression {int(page.compression)} is not read; deflate, LZW, JPEG, JPEG 2000,"
+            " zstd and WebP are"
+        )
+    decode, limit = page.decode, _most_pixels(page)
+    is_jpeg_2000 = page.compression in _JPEG_2000
+
+    def decoded(data: bytes, index: int) -> NDArray[Any]:
+        if is_jpeg_2000:
+            _check_size(_jpeg_2000_size(data), limit)
+        return np.asarray(decode(data, index)[0])[0]
+
+    return decoded
+
+
+def _jpeg_decoder(page: TiffPage) -> Decoder:
+    tables, limit = page.jpegtables, _most_pixels(page)
+    stored = wanted = None
+    if not page.extrasamples and page.photometric in (_RGB, _YCBCR):
+        wanted = _RGB
+        # Aperio's JPEGs hold RGB without saying so; those in JFIF do say what they hold.
+        if page.photometric == _RGB and not page.is_jfif:
+            stored = _RGB
+    if page.planarconfig != 1:
+        wanted = 1  # each plane by itself is grey
+
+    def decoded(data: bytes, index: int) -> NDArray[Any]:
+        _check_size(_jpeg_size(data), limit)
+        pixels = imagecodecs.jpeg8_decode(
+            data, tables=tables, colorspace=stored, outcolorspace=wanted
+        )
+        if pixels.dtype != np.uint8:
+            raise ValueError(f"its JPEG is of {pixels.dtype}")
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+
+    return decoded
+
+
+def _lzw_decoder(page: TiffPage) -> Decoder:
+    if page.fillorder != 1:
+        raise ValueError("its LZW codes are stored in reverse, which is not read")
+    across = page.tilewidth if page.is_tiled else page.imagewidth
+    down = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+    samples = page.samplesperpixel if page.planarconfig == 1 else 1
+    row_bytes = -(-across * samples * page.bitspersample // 8)
+    strips = -(-page.imagelength // down)
+    last = down if page.is_tiled else page.imagelength - (strips - 1) * down
+    # What tifffile does after decompressing is left to it.
+    page.compression = _UNCOMPRESSED
+    finish = page.decode
+
+    def decoded(data: bytes, index: int) -> NDArray[Any]:
+        rows = last if index % strips == strips - 1 else down
+        raw = _libtiff(data, row_bytes, rows)
+        return np.asarray(finish(raw, index)[0])[0]
+
+    return decoded
+
+
+def _libtiff(data: bytes, row_bytes: int, rows: int) -> bytearray:
+    """Decompress LZW by making it the only strip of a grey picture."""
+    entries = [(256, row_bytes), (257, rows), (258, 8), (259, _LZW), (262, 1), (273, 0)]
+    entries += [(277, 1), (278, rows), (279, len(data))]
+    start = 8 + 2 + 12 * len(entries) + 4
+    directory = b"".join(
+        struct.pack("<HHII", code, 4, 1, start if code == 273 else value) for code, value in entries
+    )
+    header = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    with TiffImageFile(io.BytesIO(header + directory + bytes(4) + data)) as picture:
+        return bytearray(picture.tobytes())
+
+
+def _most_pixels(page: TiffPage) -> int:
+    across = page.tilewidth if page.is_tiled else page.imagewidth
+    down = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+    return int(2 * across * down + _SPARE_PIXELS)
+
+
+def _check_size(size: tuple[int, int], limit: int) -> None:
+    """Raise ValueError before a codec makes room for pixels that nobody expects."""
+    if size[0] * size[1] > limit:
+        raise ValueError(f"it says of itself that it is {size[0]} x {size[1]} pixels")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the frame header of a JPEG; ValueError if it has none."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        # Bytes of 255 may fill up before a marker, which otherwise tells its segment's length.
+        at += 1 if marker == 0xFF else 2 + struct.unpack_from(">H", data, at + 2)[0]
+    raise ValueError("its JPEG has no frame")
+
+
+def _jpeg_2000_size(data: bytes) -> tuple[int, int]:
+    at = data.find(b"\xff\x4f\xff\x51")
+    if at < 0 or at + 24 > len(data):
+        raise ValueError("its JPEG 2000 has no header")
+    right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
+    return max(right - left, 0), max(bottom - top, 0)
