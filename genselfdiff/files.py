@@ -93,6 +93,7 @@ class ResumableFile:
         self._purpose = purpose if purpose is None else json.loads(json.dumps(purpose))
         self._restart = restart
         self._completed = False
+        self._is_begun = False
         self.records: list[dict[str, Any]] = []
         self.stream: BinaryIO
 
@@ -120,14 +121,14 @@ class ResumableFile:
             return
         with _failing_as(self.target, self.partial, self._journal):
             self.stream.flush()
-            os.fdatasync(self.stream.fileno())
+            os.fsync(self.stream.fileno())
             entry = entry | {"end": self.stream.tell()}
-            lines = [] if self.records else [_line({"purpose": self._purpose})]
+            lines = [] if self._is_begun else [_line({"purpose": self._purpose})]
             with open(self._journal, "ab") as journal:
                 journal.write(b"".join([*lines, _line(entry)]))
                 journal.flush()
-                os.fdatasync(journal.fileno())
-            self.records.append(entry)
+                os.fsync(journal.fileno())
+            self._is_begun = True
 
     def complete(self) -> None:
         """Sync the file and give it its name; the block must write no more."""
@@ -144,7 +145,7 @@ class ResumableFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self.records and not self._completed:
+        if not self._is_begun and not self._completed:
             self._journal.unlink(missing_ok=True)
             self.partial.unlink(missing_ok=True)
         with suppress(OSError):  # closing tries once more to write what did not fit
@@ -172,16 +173,18 @@ class ResumableFile:
             stream.close()  # completed or removed by the run that held it
 
     def _read_records(self) -> None:
-        begun, records = _read_journal(self._journal)
+        size = os.fstat(self.stream.fileno()).st_size
+        # Without data a journal tells nothing: it was left where the file was given its name.
+        begun, records = _read_journal(self._journal) if size else (None, [])
         if begun is not None and begun != self._purpose and not self._restart:
             raise OutputError(
                 f"{self.target}: {begun_otherwise(begun, self._purpose)}: repeat that command to"
                 " go on with it, or use --overwrite to start anew"
             )
-        size = os.fstat(self.stream.fileno()).st_size
         if begun is not None and begun == self._purpose:
             # After a power failure the journal can be ahead of the data.
             self.records = [entry for entry in records if entry["end"] <= size]
+            self._is_begun = bool(self.records)
         lines = [_line({"purpose": begun}), *map(_line, self.records)] if self.records else []
         with suppress(FileNotFoundError), open(self._journal, "r+b") as journal:
             journal.truncate(sum(map(len, lines)))
@@ -189,7 +192,8 @@ class ResumableFile:
 
 def unfinished(target: str | Path) -> dict[str, Any] | None:
     """Return the purpose of a ``ResumableFile`` that was begun and not completed."""
-    return _read_journal(_working_files(Path(target))[1])[0]
+    partial, journal = _working_files(Path(target))
+    return _read_journal(journal)[0] if partial.exists() and partial.stat().st_size else None
 
 
 def begun_otherwise(begun: dict[str, Any], wanted: dict[str, Any] | None) -> str:

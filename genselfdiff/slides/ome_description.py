@@ -1,6 +1,7 @@
 """The OME-XML that a mask carries as an OME-TIFF, and what we tell of a mask in it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,6 +11,8 @@ OME_SUFFIXES = (".ome.tif", ".ome.tiff")
 _SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _OURS = "genselfdiff/mask"
 """Namespace of the annotation that holds our own description."""
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that file names can have: control characters, and bytes that are not UTF-8."""
 
 
 def is_ome(path: Path) -> bool:
@@ -26,7 +29,7 @@ def ome_description(name: str, width: int, height: int, told: dict[str, Any]) ->
         told: what the description of another mask would be, with "mpp".
     """
     root = ElementTree.Element("OME", xmlns=_SCHEMA)
-    image = ElementTree.SubElement(root, "Image", ID="Image:0", Name=name)
+    image = ElementTree.SubElement(root, "Image", ID="Image:0", Name=_NOT_IN_XML.sub("?", name))
     mpp = told["mpp"]
     layout = {"ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": "uint8"}
     size = {"SizeX": str(width), "SizeY": str(height), "SizeC": "1", "SizeZ": "1", "SizeT": "1"}

@@ -126,6 +126,7 @@ class PyramidWriter:
             self._tiff = BigTiffFile(self._file.stream, records[-1]["end"] if records else 0)
             if records:
                 self._restore(records)
+                records.clear()  # of a wide slide with many classes they are a gigabyte
             self._recorded_at = time.monotonic()
             self._stack = stack.pop_all()
         return self

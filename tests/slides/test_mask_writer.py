@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import tifffile
 from PIL import Image
 
 from genselfdiff.errors import OutputError
-from genselfdiff.slides import MaskWriter, open_slide
+from genselfdiff.slides import MaskReader, MaskWriter, open_slide
 from genselfdiff.slides.mask_writer import halve_labels
 
 PALETTE = [(255, 255, 255), (200, 30, 30), (30, 30, 200), (0, 160, 0)]
@@ -299,3 +300,14 @@ def test_what_is_written_before_the_end_opens_nowhere(tmp_path: Path) -> None:
         writer._file.stream.flush()
         assert partial.read_bytes()[:16] == b"II\x2b\0\x08\0\0\0" + bytes(8)
     assert [path.name for path in tmp_path.iterdir()] == ["m.tif"]
+
+
+@pytest.mark.parametrize("name", ["a\x01b", os.fsdecode(b"a\xffb"), "ü & <"])
+def test_ome_tiffs_of_any_name_tell_what_they_are(tmp_path, name):
+    name += ".ome.tif"
+    shape = {"width": 9, "height": 9, "mpp": None, "palette": [(0, 0, 0)], "class_names": ["é"]}
+    with MaskWriter(tmp_path / name, description={"job": {"slide": name}}, **shape) as writer:
+        writer.write_rows(np.zeros((9, 9), np.uint8))
+    with MaskReader(tmp_path / name) as reader:
+        assert reader.description["job"] == {"slide": name}
+        assert reader.class_names == ["é"]

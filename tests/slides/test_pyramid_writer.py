@@ -1,6 +1,8 @@
 """Files that several runs write together, and the pyramid of probabilities."""
 
+import os
 import random
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import tifffile
 
 from genselfdiff.errors import OutputError
-from genselfdiff.files import unfinished
+from genselfdiff.files import ResumableFile, unfinished
 from genselfdiff.slides import MaskWriter, ProbabilityWriter, pyramid_writer
 
 PALETTE = [(255, 255, 255), (200, 30, 30), (30, 30, 200)]
@@ -126,6 +128,40 @@ def test_two_runs_do_not_write_the_same_file(tmp_path):
             MaskWriter(tmp_path / "m.tif", **shape).__enter__()
         writer.write_rows(np.ones((9, 9), np.uint8))
     assert tifffile.imread(tmp_path / "m.tif").all()
+
+
+def test_a_journal_whose_file_is_complete_binds_nobody(tmp_path):
+    """A kill between giving the file its name and removing the journal leaves the journal."""
+    data, path = probabilities(300, 200), tmp_path / "m.tif"
+    with pytest.raises(Killed):
+        write("mask", path, data, 200, purpose=PURPOSE)
+    (tmp_path / ".m.tif.partial").unlink()
+    assert unfinished(path) is None
+    write("mask", path, data, purpose=PURPOSE | {"overlap": 0.5})
+    assert [file.name for file in tmp_path.iterdir()] == ["m.tif"]
+
+
+def test_systems_without_fdatasync_record_too(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "fdatasync", raising=False)  # macOS has none
+    with pytest.raises(Killed):
+        write("mask", tmp_path / "m.tif", probabilities(300, 200), 200, purpose=PURPOSE)
+    assert unfinished(tmp_path / "m.tif") == PURPOSE
+
+
+def test_records_are_written_not_held(tmp_path):
+    entry = {"bands": list(range(1000, 3000))}
+    with ResumableFile(tmp_path / "m.tif", PURPOSE) as file:
+        file.stream.write(b"data")
+        file.record(entry)
+        tracemalloc.start()
+        try:
+            for _ in range(20):
+                file.record({"bands": list(range(1000, 3000))})
+            assert tracemalloc.get_traced_memory()[0] < 200_000
+        finally:
+            tracemalloc.stop()
+    with ResumableFile(tmp_path / "m.tif", PURPOSE) as file:
+        assert len(file.records) == 21
 
 
 def test_probabilities_come_back_in_every_page(tmp_path):
