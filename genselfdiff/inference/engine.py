@@ -146,11 +146,25 @@ def result_of(
 
 
 def finished(files: OutputFiles) -> dict[str, Any] | None:
-    """What a mask that is there tells of how it was made; None: it is not, or tells nothing."""
-    if files.probabilities is not None and not files.probabilities.is_file():
-        return None
+    """What a mask that is there tells of how it was made; None: it is not, or tells nothing.
+
+    Neither counts a mask whose probabilities are wanted, but missing or of another job.
+    """
+    told = _told(files.mask)
+    if told is None or files.probabilities is None:
+        return told
+    return told if made_by(files.probabilities, len(told["classes"])) == told["job"] else None
+
+
+def made_by(path: Path | None, planes: int) -> Job | None:
+    """The job that made a file of probabilities; None: it is not there, or does not tell."""
+    told = None if path is None else _told(path, planes)
+    return told and told["job"]
+
+
+def _told(path: Path, planes: int = 1) -> dict[str, Any] | None:
     try:
-        with MaskReader(files.mask) as reader:
+        with MaskReader(path, planes) as reader:
             return reader.description if "job" in reader.description else None
     except InputError:
         return None
@@ -166,10 +180,13 @@ def make_mask(
     progress: bool | None,
 ) -> dict[str, Any]:
     """Predict a slide into its mask, or what a killed run has left to do; return what it tells."""
-    begun = unfinished(files.mask)
+    # A run that ended early may have made the probabilities, and nothing of the mask.
+    beside = made_by(files.probabilities, len(predictor.model.info.classes))
+    begun = unfinished(files.mask) or (None if overwrite else beside)
     goes_on = begun is not None and is_same_work(begun, request)
     if not overwrite:
-        files.refuse_existing(but_probabilities=goes_on)
+        ours = beside is not None and is_same_work(beside, request)
+        files.refuse_existing(but_probabilities=goes_on and ours)
     layout = lay_out(source, predictor.model.info, options, progress)
     if begun is not None and goes_on:
         if options.max_memory is not None:
@@ -224,6 +241,7 @@ def predict(
         purpose, restart: see ``PyramidWriter``.
     """
     info = predictor.model.info
+    is_begun = False
     shape: dict[str, Any] = {
         "width": source.width,
         "height": source.height,
@@ -245,12 +263,16 @@ def predict(
                 )
             )
             sinks: list[_Sink] = [(mask, lambda block: labels_of(block)[None])]
-            if files.probabilities is not None and (restart or not files.probabilities.exists()):
-                writer = ProbabilityWriter(files.probabilities, class_names=info.classes, **shape)
+            there = None if restart else made_by(files.probabilities, len(info.classes))
+            if files.probabilities is not None and there != told["job"]:
+                writer = ProbabilityWriter(
+                    files.probabilities, class_names=info.classes, job=told["job"], **shape
+                )
                 sinks.append((stack.enter_context(writer), as_bytes))
+            is_begun = True
             _write(sinks, source.path.name, layout, predictor, purpose["batch size"], progress)
     except BaseException:
-        if unfinished(files.mask) is not None:
+        if is_begun and unfinished(files.mask) is not None:
             logger.info("%s: what is finished is kept: the same command goes on", files.mask)
         raise
 

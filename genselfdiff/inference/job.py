@@ -1,6 +1,5 @@
 """What decides the pixels of a mask: told in the mask, and obeyed by all runs that work on it."""
 
-import functools
 import hashlib
 import os
 from pathlib import Path
@@ -29,11 +28,12 @@ def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
     info = predictor.model.info
     tissue = options.tissue
     if not isinstance(tissue, bool):
-        tissue = f"{Path(tissue).name} {_content(Path(tissue))}"
+        # All of it: edited by hand, it often keeps its size, its beginning and its end.
+        tissue = f"{Path(tissue).name} {_content(Path(tissue), ends=None)}"
     return {
         "slide": f"{slide.name} {_content(slide)}",
         "mpp": options.mpp,
-        "model": f"{predictor.model.path.name} {_model_digest(predictor.model.path)}",
+        "model": f"{predictor.model.path.name} {predictor.model.digest}",
         "tile size": options.tile_size or info.tile_size,
         "overlap": options.overlap,
         "region": list(options.region) if options.region else None,
@@ -56,30 +56,23 @@ def is_same_work(job: Job, request: Job) -> bool:
     )
 
 
-def _content(path: Path) -> str:
-    """Tell a file from others without reading all of it; of a folder its files' names and sizes."""
+def _content(path: Path, ends: int | None = _ENDS) -> str:
+    """Tell a file from others by its ``ends``, or all of it; a folder by files' names and sizes."""
     digest = hashlib.sha256()
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
+        # The size of a folder within is the file system's affair.
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
             digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
     elif path.is_file():
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            digest.update(str(size).encode() + stream.read(_ENDS))
-            stream.seek(max(size - _ENDS, 0))
-            digest.update(stream.read())
+            digest.update(str(size).encode())
+            if ends is not None:
+                digest.update(stream.read(ends))
+                stream.seek(max(size - ends, 0))
+            while part := stream.read(2**20):
+                digest.update(part)
     return digest.hexdigest()[:16]
-
-
-def _model_digest(path: Path) -> str:
-    status = path.stat()
-    return _sha256(path, status.st_mtime_ns, status.st_size)[:16]
-
-
-@functools.lru_cache(maxsize=8)
-def _sha256(path: Path, modified: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _kernels() -> str:

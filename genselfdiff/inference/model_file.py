@@ -5,6 +5,7 @@ package or its native library is loaded too; the ``gsd.json`` extra file of eith
 of ``ModelInfo``.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -207,13 +208,15 @@ class Segmenter(nn.Module):
 class LoadedModel:
     """A model file, ready to predict.
 
-    ``module`` is on ``device``; ``further`` are GPUs that a ``Predictor`` uses beside it.
+    ``module`` is on ``device``; ``further`` are GPUs that a ``Predictor`` uses beside it;
+    ``digest`` tells the file from others, as it was when it was read.
     """
 
     path: Path
     info: ModelInfo
     device: torch.device
     module: torch.jit.ScriptModule
+    digest: str
     further: tuple[torch.device, ...] = ()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -290,6 +293,8 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Lo
     path = Path(path)
     info = read_info(path)
     chosen, *further = choose_devices(device)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -306,7 +311,7 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Lo
         if f"gsd::{operation.name}" in needed:
             operation.check_scripted(chosen)
     module.eval()
-    return LoadedModel(path, info, chosen, module, tuple(further))
+    return LoadedModel(path, info, chosen, module, digest, tuple(further))
 
 
 def find_model(

@@ -106,6 +106,7 @@ class Predictor:
         They are predicted in both precisions, until enough was seen of every class. bfloat16 is
         chosen if each class that was seen agrees, float32 without any foreground. These results
         serve for nothing else, so that a mask is in one precision and depends on its slide only.
+        What ``obey`` was told of another slide is forgotten.
 
         Args:
             tiles: uint8 (N, 3, h, w); at most ``COMPARED_TILES`` make sense.
@@ -113,10 +114,10 @@ class Predictor:
         Raises:
             InputError, ModelError: as for a call.
         """
-        if self._chooses:
-            self.precision = "float32"
-            if self._agrees(tiles):
-                self.precision = "bfloat16"
+        self._threads = None
+        self.precision = "float32" if self.wanted == "auto" else self.wanted
+        if self._chooses and self._agrees(tiles):
+            self.precision = "bfloat16"
 
     @property
     def threads(self) -> int:
@@ -124,7 +125,7 @@ class Predictor:
         return self._parallelism()[1]
 
     def obey(self, precision: str, threads: int) -> None:
-        """Compute as another run did that chose ``precision`` and ``threads`` a worker."""
+        """Compute as another run did that chose ``precision`` and ``threads`` for this slide."""
         self._prepare(precision)
         self.precision, self._threads = precision, threads
 

@@ -25,17 +25,25 @@ class ProbabilityWriter(PyramidWriter):
     """Writes probabilities as one plane a class, 0 to 255, see ``PyramidWriter``.
 
     A pixel of a smaller page is the mean of the four below it. The ImageDescription of the first
-    page is JSON: ``{"classes": [...], "mpp": ...}``.
+    page is JSON: ``{"classes": [...], "mpp": ..., "job": ...}``.
 
     Args:
         path, width, height, mpp, window, purpose, restart: see ``PyramidWriter``.
         class_names: the name of each class.
+        job: what has made them, as JSON can hold it.
     """
 
-    def __init__(self, path: str | Path, *, class_names: Sequence[str], **layout: Any) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        class_names: Sequence[str],
+        job: dict[str, Any] | None = None,
+        **layout: Any,
+    ) -> None:
         # Smaller tiles than a mask's: there is a band of them for each class.
         super().__init__(path, planes=len(class_names), tile=256, **layout)
-        self._class_names = class_names
+        self._description = {"classes": list(class_names)} | ({} if job is None else {"job": job})
 
     def write_rows(self, probabilities: NDArray[np.float32]) -> None:
         """Write the next (classes, rows, width) of the window, 0 to 1."""
@@ -53,7 +61,6 @@ class ProbabilityWriter(PyramidWriter):
         if self.planes > 1:
             tags.append(number_tag(_EXTRA_SAMPLES, "short", *[0] * (self.planes - 1)))
         if level == 0:
-            tags.append(
-                text_tag(270, json.dumps({"classes": list(self._class_names), "mpp": self.mpp}))
-            )
+            description = self._description | {"mpp": self.mpp}
+            tags.append(text_tag(270, json.dumps(description, sort_keys=True)))
         return tags
