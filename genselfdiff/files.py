@@ -61,6 +61,47 @@ def write_text(target: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_once(target: Path, text: str) -> bool:
+    """Write ``text`` as UTF-8 unless another process has written ``target``; tell if it was us.
+
+    Where the file system has hard links it appears whole; elsewhere a reader may come too early.
+
+    Raises:
+        OutputError: the folder is missing or not writable, or the disk is full.
+    """
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+    try:
+        with _failing_as(target, temporary, target):
+            with temporary.open("x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            except OSError:
+                return _write_exclusively(target, text)
+            return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_exclusively(target: Path, text: str) -> bool:
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                target.unlink()
+                raise
+    except FileExistsError:
+        return False
+    return True
+
+
 class ResumableFile:
     """A file that appears whole or not at all, and that a later run goes on with.
 
@@ -177,6 +218,11 @@ class ResumableFile:
         # Without data a journal tells nothing: it was left where the file was given its name.
         begun, records = _read_journal(self._journal) if size else (None, [])
         if begun is not None and begun != self._purpose and not self._restart:
+            if self._purpose is None:
+                raise OutputError(
+                    f"{self.target}: another command has begun it and was stopped: repeat that"
+                    f" command to go on with it, or delete {self.partial}"
+                )
             raise OutputError(
                 f"{self.target}: {begun_otherwise(begun, self._purpose)}: repeat that command to"
                 " go on with it, or use --overwrite to start anew"
@@ -196,9 +242,8 @@ def unfinished(target: str | Path) -> dict[str, Any] | None:
     return _read_journal(journal)[0] if partial.exists() and partial.stat().st_size else None
 
 
-def begun_otherwise(begun: dict[str, Any], wanted: dict[str, Any] | None) -> str:
+def begun_otherwise(begun: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Say in what two purposes differ."""
-    wanted = wanted or {}
     differences = [
         f"{key} {begun.get(key)} instead of {wanted.get(key)}"
         for key in sorted(begun.keys() | wanted.keys())

@@ -1,11 +1,13 @@
 """``gsd merge``: the parts of masks to masks."""
 
+import sys
 from pathlib import Path
 
 import click
 
+from genselfdiff.errors import GsdError
 from genselfdiff.inference.shards import find_shared, merge_parts
-from gsd.options import verbosity
+from gsd.options import report, verbosity
 
 
 @click.command(
@@ -25,6 +27,18 @@ def merge(masks: tuple[Path, ...]) -> None:
     MASK is the mask to make, or a folder in which all are made whose parts lie there. They are the
     files that one process would have made. The parts are removed.
     """
-    for mask in find_shared(masks):
-        for path in merge_parts(mask).all():
-            click.echo(str(path))
+    shared = find_shared(masks)
+    failed: list[Path] = []
+    for mask in shared:
+        try:
+            for path in merge_parts(mask).all():
+                click.echo(str(path))
+        except GsdError as error:
+            if len(shared) == 1:
+                raise
+            failed.append(mask)
+            report(error)
+    if failed:
+        names = ", ".join(map(str, failed))
+        click.echo(f"{len(failed)} of {len(shared)} masks are not merged: {names}", err=True)
+        sys.exit(1)

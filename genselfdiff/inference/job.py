@@ -31,7 +31,7 @@ def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
         # All of it: edited by hand, it often keeps its size, its beginning and its end.
         tissue = f"{Path(tissue).name} {_content(Path(tissue), ends=None)}"
     return {
-        "slide": f"{slide.name} {_content(slide)}",
+        "slide": content_of(slide),
         "mpp": options.mpp,
         "model": f"{predictor.model.path.name} {predictor.model.digest}",
         "tile size": options.tile_size or info.tile_size,
@@ -47,6 +47,11 @@ def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
         "torch": torch.__version__,
         "kernels": _kernels(),
     }
+
+
+def content_of(slide: Path) -> str:
+    """Name of a slide, and what tells it from others of that name."""
+    return f"{slide.name} {_content(slide)}"
 
 
 def is_same_work(job: Job, request: Job) -> bool:

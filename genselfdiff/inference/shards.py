@@ -9,7 +9,7 @@ mask from each; ``merge_parts`` makes the mask of them, with the bytes one proce
 import json
 import logging
 import os
-import shutil
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,17 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genselfdiff.errors import InputError, OutputError
-from genselfdiff.files import atomic_file, begun_otherwise
+from genselfdiff.errors import InputError, OutputError, one_line
+from genselfdiff.files import ResumableFile, begun_otherwise, unfinished, write_once
 from genselfdiff.inference.beside import write_beside
 from genselfdiff.inference.engine import (
     choose,
     describe,
     finished,
+    made_by,
     predict,
     result_of,
 )
-from genselfdiff.inference.job import MACHINE, is_same_work, requested
+from genselfdiff.inference.job import MACHINE, content_of, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
 from genselfdiff.inference.memory import keep_within
 from genselfdiff.inference.options import Options
@@ -43,8 +44,11 @@ logger = logging.getLogger("genselfdiff")
 Uint8 = NDArray[np.uint8]
 
 FOLDER_SUFFIX = ".shards"
+JOB_NAME = "job.json"
 _CUT_AT = 512
 """Rows of a mask between which a slide is cut: the tiles of its file are not."""
+_PATIENCE = 20
+"""Tenths of a second for another shard to write the job."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class PartResult:
-    """What one shard has left of a slide that several share: a part of its mask."""
+    """What one shard has left of a slide that several share: a part of its mask.
+
+    Where the mask is finished already, ``part`` is the mask.
+    """
 
     mask: Path
     part: Path
@@ -74,6 +81,8 @@ class PartResult:
 
     def summary(self) -> str:
         """A line for people."""
+        if self.part == self.mask:
+            return f"{self.mask}: finished before by the same slide, model and settings"
         if not self.missing:
             return f"{self.part}: done, as all parts: gsd merge {self.mask}"
         return f"{self.part}: done; {self.missing} more parts before gsd merge {self.mask}"
@@ -126,7 +135,13 @@ def segment_part(
     done = finished(files)
     if done is not None and is_same_work(done["job"], request):
         return PartResult(output, output, 0)
-    files.refuse_existing(but_probabilities=False)
+    merged = made_by(files.probabilities, len(predictor.model.info.classes))
+    files.refuse_existing(but_probabilities=merged is not None and is_same_work(merged, request))
+    if unfinished(output) is not None:
+        raise OutputError(
+            f"{output}: a run without --shard has begun it: repeat that command, or delete"
+            f" {ResumableFile(output).partial} to share it out"
+        )
     folder = _folder(output)
     try:
         folder.mkdir(exist_ok=True)
@@ -134,35 +149,34 @@ def segment_part(
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         layout = lay_out(source, predictor.model.info, options, progress)
-        job_file = folder / "job.json"
-        if not job_file.exists():
-            _write_once(
-                job_file,
-                {
-                    "slide": str(path.resolve()),
-                    "shards": shard.count,
-                    "parts": _parts(layout, pieces),
-                    "options": _beside(options),
-                    "told": describe(
-                        layout, choose(request, source, predictor, layout, options.max_memory)
-                    ),
-                },
-            )
+        if not (folder / JOB_NAME).exists():
+            content = {
+                "slide": str(path.absolute()),
+                "classes": len(predictor.model.info.classes),
+                "shards": shard.count,
+                "parts": _parts(layout, pieces),
+                "options": _beside(options, output),
+                "told": describe(
+                    layout, choose(request, source, predictor, layout, options.max_memory)
+                ),
+            }
+            if not write_once(folder / JOB_NAME, json.dumps(content, indent=1)):
+                logger.debug("%s: another shard was first", folder)
         shared = _read_job(folder)
         job = shared["told"]["job"]
-        _check_same(folder, shared, request, options, shard)
+        _check_same(folder, shared, request, _beside(options, output), shard)
         if options.max_memory is not None:
             keep_within(options.max_memory, source, layout, predictor, job["batch size"])
         predictor.obey(job["precision"], job["threads"])
         part = _part_files(folder, shard.index, options)
-        rows = shared["parts"].get(str(shard.index))
-        if rows is not None and finished(part) is None:
+        if str(shard.index) in _missing(folder, shared, options):
+            rows = shared["parts"][str(shard.index)]
             mine = layout.rows(*rows)
             told = describe(mine, job | {"rows": rows})
             predict(
                 source, mine, predictor, part, told, told["job"], restart=False, progress=progress
             )
-    return PartResult(output, part.mask, len(_missing(folder, shared)))
+    return PartResult(output, part.mask, len(_missing(folder, shared, options)))
 
 
 def find_shared(paths: Sequence[Path]) -> list[Path]:
@@ -174,7 +188,7 @@ def find_shared(paths: Sequence[Path]) -> list[Path]:
     masks: list[Path] = []
     for path in paths:
         if path.is_dir() and not path.name.endswith(FOLDER_SUFFIX):
-            found = sorted(path.glob(f"*{FOLDER_SUFFIX}/job.json"))
+            found = sorted(path.glob(f"*{FOLDER_SUFFIX}/{JOB_NAME}"))
             masks += [_mask_of(job.parent) for job in found]
         else:
             masks.append(_mask_of(path) if path.name.endswith(FOLDER_SUFFIX) else path)
@@ -194,25 +208,32 @@ def merge_parts(mask: Path) -> OutputFiles:
     if not folder.is_dir():
         raise InputError(f"{mask}: no parts of it in {folder}: gsd segment --shard leaves them")
     shared = _read_job(folder)
-    missing = _missing(folder, shared)
-    if missing:
-        names = ", ".join(f"{index}/{shared['shards']}" for index in missing)
-        raise InputError(f"{mask}: not finished yet: run gsd segment with --shard {names}")
-    options = Options(**shared["options"])
+    told = shared["told"]
+    options = _options(shared, mask)
     files = OutputFiles.of(mask, options)
     done = finished(files)
-    if done is None or done["job"] != shared["told"]["job"]:
-        files.refuse_existing(but_probabilities=True)
+    if done is None or done["job"] != told["job"]:
+        missing = _missing(folder, shared, options)
+        if missing:
+            names = ", ".join(f"{index}/{shared['shards']}" for index in missing)
+            raise InputError(f"{mask}: not finished yet: run gsd segment with --shard {names}")
+        made = made_by(files.probabilities, shared["classes"])
+        files.refuse_existing(but_probabilities=made == told["job"])
         parts = [_part_files(folder, int(index), options) for index in shared["parts"]]
-        _join(files, parts, list(shared["parts"].values()), shared["told"])
+        _join(files, parts, list(shared["parts"].values()), told)
     done = finished(files)
     assert done is not None
     if any((files.overlay, files.geojson, files.table, files.report)):
         slide = Path(shared["slide"])
+        if not slide.exists() or content_of(slide) != told["job"]["slide"]:
+            raise InputError(
+                f"{slide}: is not there, or another slide by now, but what is beside {mask} is"
+                f" drawn from it: put it back and repeat gsd merge {mask}"
+            )
         with open_slide(slide, mpp=options.mpp, on_error=options.on_error) as source:
             result = result_of(slide, source, files, done, finished_before=True)
             write_beside(source, result, options, done["job"], keep=True)
-    shutil.rmtree(folder)
+    _remove(folder)
     return files
 
 
@@ -229,18 +250,53 @@ def _part_files(folder: Path, index: int, options: Options) -> OutputFiles:
     return OutputFiles.of(folder / f"part-{index}.tif", only)
 
 
-def _missing(folder: Path, shared: dict[str, Any]) -> list[str]:
-    return [index for index in shared["parts"] if not (folder / f"part-{index}.tif").exists()]
+def _missing(folder: Path, shared: dict[str, Any], options: Options) -> list[str]:
+    """The shards whose parts are not there, or of another job that was in this folder."""
+
+    def is_there(index: str) -> bool:
+        done = finished(_part_files(folder, int(index), options))
+        return done is not None and done["job"] == job | {"rows": shared["parts"][index]}
+
+    job = shared["told"]["job"]
+    return [index for index in shared["parts"] if not is_there(index)]
 
 
-def _beside(options: Options) -> dict[str, Any]:
-    """The options that decide what is written beside a mask, as JSON has them."""
-    names = (
-        *("mpp", "on_error", "overlay", "overlay_width", "geojson", "table", "instances"),
-        *("seed_distance", "min_area", "report", "probabilities"),
-    )
-    values = {name: getattr(options, name) for name in names}
-    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+def _remove(folder: Path) -> None:
+    """Remove what was merged, the job last: a merge that is stopped here can be repeated."""
+    try:
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == JOB_NAME):
+            path.unlink(missing_ok=True)
+        folder.rmdir()
+    except FileNotFoundError:
+        logger.debug("%s: another merge was first", folder)
+    except OSError as error:
+        logger.warning("%s: is merged, but cannot be removed: %s", folder, one_line(error))
+
+
+_BESIDE = (
+    *("mpp", "on_error", "overlay", "overlay_width", "geojson", "table", "instances"),
+    *("seed_distance", "min_area", "report", "probabilities"),
+)
+"""The options that decide what is written beside a mask."""
+
+
+def _beside(options: Options, mask: Path) -> dict[str, Any]:
+    """These options as JSON has them, and files as they are seen from the mask's folder."""
+
+    def told(value: Any) -> Any:
+        if isinstance(value, str | Path):
+            return os.path.relpath(value, mask.parent)
+        return value
+
+    values = {name: getattr(options, name) for name in _BESIDE}
+    return values | {name: told(values[name]) for name in ("overlay", "table")}
+
+
+def _options(shared: dict[str, Any], mask: Path) -> Options:
+    """What ``_beside`` has told."""
+    values = shared["options"]
+    files = {name: values[name] for name in ("overlay", "table") if isinstance(values[name], str)}
+    return Options(**values | {name: mask.parent / file for name, file in files.items()})
 
 
 def _parts(layout: Layout, pieces: Sequence[Piece]) -> dict[str, list[int]]:
@@ -260,46 +316,56 @@ def _parts(layout: Layout, pieces: Sequence[Piece]) -> dict[str, list[int]]:
     return {index: span for index, span in rows.items() if span[0] < span[1]}
 
 
-def _write_once(path: Path, content: dict[str, Any]) -> None:
-    """Write a file unless another process has written it meanwhile."""
-    with atomic_file(path.with_name(f".{path.name}.{os.getpid()}")) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            logger.debug("%s: another shard was first", path)
-
-
 def _read_job(folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    path = folder / JOB_NAME
+    for waited in range(_PATIENCE):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            break
+        except (OSError, ValueError) as error:
+            # On file systems without hard links another shard may be writing it just now.
+            if isinstance(error, ValueError) and waited + 1 < _PATIENCE:
+                time.sleep(0.1)
+                continue
+            raise InputError(
+                f"{path}: cannot be read: {one_line(error)}; delete {folder} to start anew"
+            ) from error
+    keys = {"slide", "classes", "shards", "parts", "options", "told"}
+    if not isinstance(content, dict) or content.keys() != keys:
         raise InputError(
-            f"{folder / 'job.json'}: cannot be read: {error}; delete {folder} to start anew"
-        ) from error
-    if not isinstance(content, dict) or "told" not in content:
-        raise InputError(f"{folder / 'job.json'}: is no job of gsd segment --shard")
+            f"{path}: is no job of this version's gsd segment --shard; delete {folder} to start"
+            " anew"
+        )
+    if content["options"].keys() != set(_BESIDE):
+        raise InputError(
+            f"{path}: is of another version of genselfdiff: use that, or delete {folder} to start"
+            " anew"
+        )
     return content
 
 
 def _check_same(
-    folder: Path, shared: dict[str, Any], request: dict[str, Any], options: Options, shard: Shard
+    folder: Path,
+    shared: dict[str, Any],
+    request: dict[str, Any],
+    beside: dict[str, Any],
+    shard: Shard,
 ) -> None:
     """Raise OutputError where this shard has another command than the one that began."""
     job = shared["told"]["job"]
-    asked = {key: job[key] if value is None else value for key, value in request.items()}
+    asked = {key: job.get(key) if value is None else value for key, value in request.items()}
     for key in MACHINE:
-        if asked[key] != job[key]:
+        if asked[key] != job.get(key):
             logger.warning(
                 "%s: %s %s here, %s where it was begun: a few pixels can differ",
                 folder,
                 key,
                 asked[key],
-                job[key],
+                job.get(key),
             )
-        asked[key] = job[key]
+        asked[key] = job.get(key)
     begun = job | {"shards": shared["shards"]} | shared["options"]
-    wanted = asked | {"shards": shard.count} | json.loads(json.dumps(_beside(options)))
+    wanted = asked | {"shards": shard.count} | beside
     if begun != wanted:
         raise OutputError(
             f"{folder}: {begun_otherwise(begun, wanted)}: give all shards the same command, or"
@@ -335,8 +401,11 @@ def _join(
                 for band in reader.stacks(y + first, y + last):
                     yield band[:, :, x : x + width]
 
-    if files.probabilities is not None and not files.probabilities.exists():
-        with ProbabilityWriter(files.probabilities, class_names=names, **shape) as probabilities:
+    made = made_by(files.probabilities, len(names))
+    if files.probabilities is not None and made != told["job"]:
+        with ProbabilityWriter(
+            files.probabilities, class_names=names, job=told["job"], **shape
+        ) as probabilities:
             for band in bands([part.probabilities for part in parts], len(names)):
                 probabilities.push(band)
     with MaskWriter(

@@ -1,6 +1,8 @@
 """Several processes on one slide, or on a list of them."""
 
+import errno
 import itertools
+import os
 import random
 import shutil
 
@@ -10,6 +12,7 @@ import torch
 
 import genselfdiff
 from genselfdiff.errors import InputError, OutputError
+from genselfdiff.files import write_once
 from genselfdiff.inference import engine, shards
 from genselfdiff.inference.many import plan_outputs, segment_all
 from genselfdiff.inference.model_file import save_model
@@ -151,6 +154,134 @@ def test_another_machine_is_told(tmp_path, picture, write_slide, model, monkeypa
     run(plan, model, 2, 2)
     assert "torch 2.99 here" in caplog.text
     merge_parts(tmp_path / "m.tif")
+
+
+@pytest.fixture
+def half(tmp_path, picture, write_slide, model):
+    """A slide of which the first of two parts is there, with an overlay to come."""
+    slide = write_slide(picture(300, 200))
+    plan = plan_outputs([slide], tmp_path / "m.tif")
+    run(plan, model, 1, 2, overlay=True)
+    return plan
+
+
+def test_the_folder_holds_the_job_and_the_parts_only(tmp_path, half):
+    names = {path.name for path in (tmp_path / "m.tif.shards").iterdir()}
+    assert names == {"job.json", "part-1.tif"}
+
+
+def test_without_hard_links(tmp_path, picture, write_slide, model, monkeypatch):
+    def refuse(source, target):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert write_once(tmp_path / "a", "1")
+    assert not write_once(tmp_path / "a", "2")
+    assert (tmp_path / "a").read_text() == "1"
+    plan = plan_outputs([write_slide(picture(300, 200))], tmp_path / "m.tif")
+    for index in (1, 2):
+        run(plan, model, index, 2)
+    merge_parts(tmp_path / "m.tif")
+
+
+def test_a_merge_that_was_stopped_while_it_tidied_up(tmp_path, half, model, monkeypatch):
+    run(half, model, 2, 2, overlay=True)
+    right = shards.Path.unlink
+
+    def stop(self, missing_ok=False):
+        right(self, missing_ok)
+        if self.parent.suffix == ".shards":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.Path, "unlink", stop)
+        with pytest.raises(KeyboardInterrupt):
+            merge_parts(tmp_path / "m.tif")
+    merge_parts(tmp_path / "m.tif")
+    assert not (tmp_path / "m.tif.shards").exists()
+    (outcome,) = run(half, model, 1, 2, overlay=True)
+    assert "gsd merge" not in outcome.result.summary()
+
+
+def test_two_merges_at_once(tmp_path, half, model, monkeypatch):
+    run(half, model, 2, 2, overlay=True)
+    monkeypatch.setattr(shards, "write_beside", lambda *_, **__: merge_again())
+
+    def merge_again():
+        monkeypatch.undo()
+        merge_parts(tmp_path / "m.tif")
+
+    merge_parts(tmp_path / "m.tif")
+    assert (tmp_path / "m_overlay.png").exists()
+    assert not (tmp_path / "m.tif.shards").exists()
+
+
+def test_parts_of_another_job_do_not_count(tmp_path, half, model):
+    run(half, model, 2, 2, overlay=True)
+    (tmp_path / "m.tif.shards" / "job.json").unlink()
+    run(half, model, 1, 2, overlay=True, tta=2)
+    with pytest.raises(InputError, match=r"not finished yet: run gsd segment with --shard 2/2"):
+        merge_parts(tmp_path / "m.tif")
+    run(half, model, 2, 2, overlay=True, tta=2)
+    merge_parts(tmp_path / "m.tif")
+
+
+def test_a_mask_that_one_process_has_begun_is_not_shared_out(
+    tmp_path, picture, write_slide, model, monkeypatch
+):
+    plan = plan_outputs([write_slide(picture(600, 80))], tmp_path / "m.tif")
+
+    def stop(band):
+        if (tmp_path / ".m.tif.journal").exists():
+            raise KeyboardInterrupt
+        return right(band)
+
+    right = engine.labels_of
+    with monkeypatch.context() as patch:
+        patch.setattr("genselfdiff.slides.pyramid_writer.RECORD_SECONDS", 0.0)
+        patch.setattr(engine, "labels_of", stop)
+        with pytest.raises(KeyboardInterrupt):
+            list(segment_all(plan, model, device="cpu", precision="float32"))
+    with pytest.raises(OutputError, match=r"a run without --shard has begun it: .* delete .*part"):
+        run(plan, model, 1, 2)
+    (tmp_path / ".m.tif.partial").unlink()
+    for index in (1, 2):
+        run(plan, model, index, 2)
+    merge_parts(tmp_path / "m.tif")
+
+
+def test_merged_from_another_folder(tmp_path, picture, write_slide, model, monkeypatch):
+    slide = write_slide(picture(300, 200))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    plan = plan_outputs([slide], "m.tif")
+    for index in (1, 2):
+        run(plan, model, index, 2, overlay="drawn.png")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    merge_parts(tmp_path / "work" / "m.tif")
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"m.tif", "drawn.png"}
+
+
+def test_merged_without_its_slide(tmp_path, half, model):
+    run(half, model, 2, 2, overlay=True)
+    slide = half.pairs[0][0]
+    slide.rename(tmp_path / "moved.tif")
+    with pytest.raises(InputError, match=r"slide\.tif: is not there.*repeat gsd merge"):
+        merge_parts(tmp_path / "m.tif")
+    (tmp_path / "moved.tif").rename(slide)
+    merge_parts(tmp_path / "m.tif")
+    assert (tmp_path / "m_overlay.png").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"told": {"job": {}}}', '{"told": 3}'])
+def test_jobs_that_are_none(tmp_path, half, model, content, monkeypatch):
+    monkeypatch.setattr(shards, "_PATIENCE", 1)
+    (tmp_path / "m.tif.shards" / "job.json").write_text(content)
+    with pytest.raises(InputError, match=r"job\.json: .* delete .*m\.tif\.shards to start anew"):
+        merge_parts(tmp_path / "m.tif")
+    with pytest.raises(InputError, match=r"job\.json: "):
+        run(half, model, 2, 2, overlay=True)
 
 
 def test_nothing_to_merge(tmp_path):
