@@ -19,6 +19,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from genselfdiff.errors import InputError
+from genselfdiff.slides.outline_steps import steps_of, sum_up
 from genselfdiff.slides.outlines import Outline, OutlineTracer
 
 Int = NDArray[np.int64]
@@ -177,23 +178,13 @@ def _lay_out(objects: Sequence[Outline], gap: int) -> _Layout:
 
 def _paint(objects: Sequence[Outline], sheet: _Layout) -> Sheet:
     """Fill the objects on their sheet: pixels have the object's number, from 1, others 0."""
-    rings = [ring for o in objects for ring in o.rings]
-    ring = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    ring, x, y, step = steps_of([ring for o in objects for ring in o.rings])
     owner = np.repeat(np.arange(len(objects)), [len(o.rings) for o in objects])[ring]
-    corners = np.concatenate(rings)
-    x = corners[:, 0] + (sheet.x - sheet.left)[owner]
-    y = corners[:, 1] + (sheet.y - sheet.top)[owner]
-    # Upward sides have the object on their right, downward ones on their left.
-    side = np.flatnonzero((ring[1:] == ring[:-1]) & (x[1:] == x[:-1]) & (y[1:] != y[:-1]))
-    begin, end = np.minimum(y[side], y[side + 1]), np.maximum(y[side], y[side + 1])
-    step = np.where(y[side + 1] < y[side], owner[side] + 1, -owner[side] - 1)
-    lengths = end - begin
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     filled = np.zeros(sheet.shape, np.int32)
-    filled[np.repeat(begin, lengths) + within, np.repeat(x[side], lengths)] = np.repeat(
-        step, lengths
-    )
-    return np.cumsum(filled, axis=1, out=filled)
+    place = y + (sheet.y - sheet.top)[owner], x + (sheet.x - sheet.left)[owner]
+    np.add.at(filled, place, (step * (owner + 1)).astype(np.int32))
+    sum_up(filled, np.zeros(sheet.shape[1], np.int32))
+    return filled
 
 
 def _distance_to_edge(inside: NDArray[np.bool_]) -> Float:

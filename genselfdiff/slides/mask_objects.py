@@ -1,6 +1,7 @@
-"""From a finished mask to its objects: polygons, tables and instances, in one pass over its rows.
+"""From a finished mask to its objects: polygons, tables, instances and images of their numbers.
 
-mask -> bands of rows -> outlines of objects -> taken apart, where asked for -> measures -> files.
+mask -> bands of rows -> outlines of objects -> taken apart, where asked for -> measures -> files,
+in one pass over its rows.
 """
 
 import logging
@@ -18,6 +19,7 @@ from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, refuse_existing
 from genselfdiff.slides.geojson import SUFFIXES, GeoJsonWriter
 from genselfdiff.slides.instances import InstanceSplitter, seed_distance_in_pixels
+from genselfdiff.slides.label_image import LABEL_SUFFIXES, LabelImage
 from genselfdiff.slides.mask_reader import MaskReader
 from genselfdiff.slides.object_measures import measure
 from genselfdiff.slides.object_table import ObjectTable, check_table
@@ -60,13 +62,14 @@ def write_objects(
     *,
     geojson: str | Path | None = None,
     table: str | Path | None = None,
+    labels: str | Path | None = None,
     instances: bool = False,
     seed_distance: float | None = None,
     min_area: float = 0.0,
     mpp: float | None = None,
     overwrite: bool = False,
 ) -> ObjectCounts:
-    """Find the objects of a mask; write them as polygons, as a table, as both, or only count them.
+    """Find the objects of a mask; write them as polygons, a table, an image, or only count them.
 
     An object is what hangs together of a class other than 0 by the sides of pixels. Its polygon
     follows the pixels' edges, with holes, and has the pixels' area. Objects are numbered from 1 by
@@ -77,6 +80,8 @@ def write_objects(
         mask: the mask, see ``MaskReader``.
         geojson: a .geojson or .json to write, see ``GeoJsonWriter``.
         table: a .csv or .parquet to write, see ``ObjectTable``.
+        labels: a .tif to write, of the mask's size, whose pixels have the number of their object,
+            see ``LabelWriter``.
         instances: take objects apart that only touch, see ``InstanceSplitter``; they become
             detections instead of annotations.
         seed_distance: least distance of the middles of two objects that touch, in um, or in pixels
@@ -99,19 +104,22 @@ def write_objects(
         check_mpp(mpp)
     geojson = None if geojson is None else Path(geojson)
     table = None if table is None else Path(table)
-    _check_targets(Path(mask), geojson, table, overwrite)
+    labels = None if labels is None else Path(labels)
+    _check_targets(Path(mask), geojson, table, labels, overwrite)
     with MaskReader(mask) as reader, ExitStack() as stack:
         mpp = reader.mpp if mpp is None else mpp
         pixels = min_area if mpp is None else min_area / mpp**2
         distance = seed_distance_in_pixels(seed_distance, mpp)
         splitter = InstanceSplitter(distance, pixels) if instances else None
-        features = rows = None
+        features = rows = image = None
         if geojson is not None:
             path = stack.enter_context(atomic_file(geojson))
             features = stack.enter_context(GeoJsonWriter(path, reader, mpp, instances))
         if table is not None:
             path = stack.enter_context(atomic_file(table))
             rows = stack.enter_context(ObjectTable(path, mpp))
+        if labels is not None:
+            image = stack.enter_context(LabelImage(labels, reader.width, reader.height, mpp))
         sizes = {name: Counter[int]() for name in reader.class_names[1:]}
         known = 0
         for objects in _batches(_objects(reader, pixels, splitter)):
@@ -125,6 +133,8 @@ def write_objects(
                 features.write(ids, objects, measures)
             if rows is not None:
                 rows.write(ids, names, measures)
+            if image is not None:
+                image.write(ids, objects)
     whole = 0 if splitter is None else splitter.whole
     if whole:
         logger.warning("%s: %d objects were too large to be taken apart", mask, whole)
@@ -137,12 +147,15 @@ def check_min_area(min_area: float) -> None:
         raise InputError(f"smallest area {min_area:g} must be 0 or more")
 
 
-def _check_targets(mask: Path, geojson: Path | None, table: Path | None, overwrite: bool) -> None:
-    if geojson is not None and geojson.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"{geojson}: must end in {' or '.join(SUFFIXES)}: name it so")
+def _check_targets(
+    mask: Path, geojson: Path | None, table: Path | None, labels: Path | None, overwrite: bool
+) -> None:
+    for target, suffixes in ((geojson, SUFFIXES), (labels, LABEL_SUFFIXES)):
+        if target is not None and target.suffix.lower() not in suffixes:
+            raise OutputError(f"{target}: must end in {' or '.join(suffixes)}: name it so")
     if table is not None:
         check_table(table)
-    for target in (geojson, table):
+    for target in (geojson, table, labels):
         if target is not None:
             refuse_existing(target, overwrite)
             if target.exists() and mask.exists() and target.samefile(mask):

@@ -10,6 +10,7 @@ from tifffile import TiffFile, TiffPage
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides.ome_description import told_in
+from genselfdiff.slides.pyramid_writer import STORED_MPP
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, is_absurd
 
 Uint8 = NDArray[np.uint8]
@@ -55,7 +56,8 @@ class MaskReader:
             self.description = told_in(page.description)
             names, mpp = self.description.get("classes"), self.description.get("mpp")
             self.class_names = [str(name) for name in names] if isinstance(names, list) else []
-            self.mpp = float(mpp) if isinstance(mpp, int | float) and 0 < mpp < 1e9 else None
+            low, high = STORED_MPP
+            self.mpp = float(mpp) if isinstance(mpp, int | float) and low <= mpp <= high else None
             self.palette = _palette(page)
         except InputError:
             self.close()

@@ -20,22 +20,32 @@ def is_ome(path: Path) -> bool:
     return path.name.lower().endswith(OME_SUFFIXES)
 
 
-def ome_description(name: str, width: int, height: int, told: dict[str, Any]) -> str:
-    """OME-XML in ASCII of a plane of class indices.
+def ome_description(
+    name: str,
+    width: int,
+    height: int,
+    told: dict[str, Any],
+    *,
+    pixel: str = "uint8",
+    channel: str = "class",
+) -> str:
+    """OME-XML in ASCII of a plane of class indices, or of other numbers.
 
     Args:
         name: of the image.
         width, height: in pixels.
         told: what the description of another mask would be, with "mpp".
+        pixel: type of a pixel.
+        channel: what the numbers are.
     """
     root = ElementTree.Element("OME", xmlns=_SCHEMA)
     image = ElementTree.SubElement(root, "Image", ID="Image:0", Name=_NOT_IN_XML.sub("?", name))
     mpp = told["mpp"]
-    layout = {"ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": "uint8"}
+    layout = {"ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": pixel}
     size = {"SizeX": str(width), "SizeY": str(height), "SizeC": "1", "SizeZ": "1", "SizeT": "1"}
     scale = {} if mpp is None else {"PhysicalSizeX": repr(mpp), "PhysicalSizeY": repr(mpp)}
     pixels = ElementTree.SubElement(image, "Pixels", layout | size | scale)
-    ElementTree.SubElement(pixels, "Channel", ID="Channel:0:0", Name="class", SamplesPerPixel="1")
+    ElementTree.SubElement(pixels, "Channel", ID="Channel:0:0", Name=channel, SamplesPerPixel="1")
     ElementTree.SubElement(pixels, "TiffData", IFD="0", PlaneCount="1")
     ElementTree.SubElement(image, "AnnotationRef", ID="Annotation:0")
     annotations = ElementTree.SubElement(root, "StructuredAnnotations")

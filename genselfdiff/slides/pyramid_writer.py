@@ -1,4 +1,4 @@
-"""Writing planes of bytes of any height as a pyramidal BigTIFF, row by row, over several runs."""
+"""Writing planes of any height as a pyramidal BigTIFF, row by row, over several runs."""
 
 import os
 import time
@@ -26,10 +26,14 @@ from genselfdiff.slides.bigtiff import (
 from genselfdiff.slides.ome_description import is_ome
 from genselfdiff.slides.scaled_view import check_window
 
-Uint8 = NDArray[np.uint8]
+Pixels = NDArray[Any]
+"""Of the writer's ``dtype``."""
 
 RECORD_SECONDS = 5.0
 """A killed run loses no more than what was written in this time."""
+
+STORED_MPP = (1e-4, 1e6)
+"""Range of um/px that a file can tell."""
 
 SOFTWARE = "genselfdiff"
 """The Software tag, by which our files are known."""
@@ -47,7 +51,7 @@ _DEFLATE, _CENTIMETRE, _NO_UNIT, _REDUCED = 8, 3, 1, 1
 
 
 class PyramidWriter:
-    """Writes planes of bytes as a tiled, deflate-compressed BigTIFF with its pyramid.
+    """Writes planes of whole numbers as a tiled, deflate-compressed BigTIFF with its pyramid.
 
     The pyramid is a chain of pages, each half the size of the one before until one tile holds it;
     in an OME-TIFF, which the suffix ``.ome.tif`` asks for, the smaller are SubIFDs of the first.
@@ -70,6 +74,7 @@ class PyramidWriter:
         purpose, restart: see ``ResumableFile``.
 
     Attributes:
+        dtype: of a pixel in each plane, an unsigned one; the same for all files of a class.
         rows_written: rows of the window that need not be written any more; after ``__enter__``
             those of earlier runs.
         counts: pixels of each value in the window, of all planes, as far as their tiles are stored.
@@ -79,6 +84,8 @@ class PyramidWriter:
             ``ResumableFile``.
         ValueError: arguments out of range; or the block ended before all rows were written.
     """
+
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
 
     def __init__(
         self,
@@ -97,7 +104,7 @@ class PyramidWriter:
             raise ValueError(f"a mask of {width} x {height} pixels holds nothing")
         if tile < 16 or tile % 16:
             raise ValueError(f"tile side {tile} is not a positive multiple of 16")
-        if mpp is not None and not 1e-4 <= mpp <= 1e6:
+        if mpp is not None and not STORED_MPP[0] <= mpp <= STORED_MPP[1]:
             raise ValueError(f"{mpp} micrometres per pixel is no resolution of a mask")
         x, y, columns, rows = window or (0, 0, width, height)
         check_window(x, y, columns, rows, width, height)
@@ -108,7 +115,7 @@ class PyramidWriter:
         self.counts: Counter[int] = Counter()
         self._width, self._height, self._top = columns, rows, y
         self._tile = tile
-        self._pages = _pyramid(width, height, tile, planes, (x, y, columns))
+        self._pages = _pyramid(width, height, tile, planes, (x, y, columns), self.dtype)
         self._uniform: dict[int, tuple[int, int]] = {}
         self._pending: deque[_Pending] = deque()
         self._filled: list[tuple[int, int]] = []
@@ -143,34 +150,34 @@ class PyramidWriter:
                 return
             raise error
 
-    def halve(self, rows: Uint8) -> Uint8:
+    def halve(self, rows: Pixels) -> Pixels:
         """(planes, h, w) at half the size, rounded up."""
         raise NotImplementedError
 
-    def count(self, rows: Uint8) -> None:
+    def count(self, rows: Pixels) -> None:
         """Add (planes, n, width) rows of the window that are being stored to ``counts``."""
 
     def page_tags(self, level: int) -> list[Tag]:
         """Tags of a page beside those of its size, tiles and resolution."""
         raise NotImplementedError
 
-    def push(self, rows: Uint8) -> None:
+    def push(self, rows: Pixels) -> None:
         """Take the next (planes, n, width) of the window, beginning at its top.
 
         Raises:
             ValueError: wrong shape or type, or more rows than the window has.
         """
-        if rows.shape[::2] != (self.planes, self._width) or rows.dtype != np.uint8:
+        if rows.shape[::2] != (self.planes, self._width) or rows.dtype != self.dtype:
             raise ValueError(
                 f"{self.path}: rows of shape {rows.shape} and type {rows.dtype} do not fit"
-                f" {self.planes} planes of uint8 {self._width} pixels wide"
+                f" {self.planes} planes of {self.dtype} {self._width} pixels wide"
             )
         if self.rows_written + rows.shape[1] > self._height:
             raise ValueError(f"{self.path}: more rows than the {self._height} of the mask")
         self.rows_written += rows.shape[1]
         self._push(0, rows)
 
-    def _push(self, level: int, rows: Uint8) -> None:
+    def _push(self, level: int, rows: Pixels) -> None:
         page = self._pages[level]
         while rows.shape[1]:
             taken = rows[:, : self._tile - page.filled]
@@ -202,17 +209,17 @@ class PyramidWriter:
         if level + 1 < len(self._pages):
             self._push_halves(level + 1, band)
 
-    def _push_halves(self, level: int, band: Uint8) -> None:
+    def _push_halves(self, level: int, band: Pixels) -> None:
         for y in range(0, band.shape[1], _ROWS_AT_ONCE):
             self._push(level, self.halve(band[:, y : y + _ROWS_AT_ONCE]))
 
-    def _store_tile(self, place: "_Place", pixels: Uint8) -> None:
+    def _store_tile(self, place: "_Place", pixels: Pixels) -> None:
         """Compress a tile, cut off at the image's edge; see ``_write_next``."""
         first = int(pixels[0, 0])
         if (pixels == first).all():
             self._pending.append(_Pending(place, uniform=first))
         else:
-            tile = np.zeros((self._tile, self._tile), np.uint8)
+            tile = np.zeros((self._tile, self._tile), self.dtype)
             tile[: pixels.shape[0], : pixels.shape[1]] = pixels
             self._pending.append(_Pending(place, encoded=self._pool.submit(_compress, tile)))
         while len(self._pending) > _WAITING_TILES:
@@ -234,7 +241,7 @@ class PyramidWriter:
         """
         if value not in self._uniform:
             self._uniform[value] = self._append(
-                _compress(np.full(2 * (self._tile,), value, np.uint8))
+                _compress(np.full(2 * (self._tile,), value, self.dtype))
             )
         return self._uniform[value]
 
@@ -273,14 +280,14 @@ class PyramidWriter:
             if above.next_row % 2 and above.next_row > above.first_row:
                 self._push_halves(level + 1, self._read_band(level, above.next_row - 1))
 
-    def _read_band(self, level: int, row: int) -> Uint8:
+    def _read_band(self, level: int, row: int) -> Pixels:
         page = self._pages[level]
         columns = page.stored(row)
-        band = np.zeros((self.planes, self._tile, columns.shape[1] * self._tile), np.uint8)
+        band = np.zeros((self.planes, self._tile, columns.shape[1] * self._tile), self.dtype)
         for plane, tiles in enumerate(columns):
             for i, (offset, size) in enumerate(tiles):
                 data = os.pread(self._file.stream.fileno(), int(size), int(offset))
-                tile = np.frombuffer(imagecodecs.deflate_decode(data, raw=False), np.uint8)
+                tile = np.frombuffer(imagecodecs.deflate_decode(data, raw=False), self.dtype)
                 x = i * self._tile
                 band[plane, :, x : x + self._tile] = tile.reshape(self._tile, self._tile)
         return band[:, :, : page.band.shape[2]]
@@ -312,7 +319,7 @@ class PyramidWriter:
             number_tag(254, "long", _REDUCED if level else 0),
             number_tag(256, "long", page.width),
             number_tag(257, "long", page.height),
-            number_tag(258, "short", *[8] * self.planes),
+            number_tag(258, "short", *[8 * self.dtype.itemsize] * self.planes),
             number_tag(259, "short", _DEFLATE),
             number_tag(277, "short", self.planes),
             ratio_tag(282, pixels_per_cm),
@@ -358,7 +365,7 @@ class _Page:
 
     width: int
     height: int
-    band: Uint8
+    band: Pixels
     first_column: int
     indent: int
     first_row: int
@@ -373,7 +380,12 @@ class _Page:
 
 
 def _pyramid(
-    width: int, height: int, tile: int, planes: int, window: tuple[int, int, int]
+    width: int,
+    height: int,
+    tile: int,
+    planes: int,
+    window: tuple[int, int, int],
+    dtype: np.dtype[Any],
 ) -> list[_Page]:
     """Lay out the levels of an image of which ``window`` (x, y, width) is written."""
     x, y, columns = window
@@ -385,7 +397,7 @@ def _pyramid(
             _Page(
                 width,
                 height,
-                band=np.zeros((planes, tile, right - left), np.uint8),
+                band=np.zeros((planes, tile, right - left), dtype),
                 first_column=left // tile,
                 indent=x - left,
                 first_row=y // tile,
@@ -400,5 +412,5 @@ def _pyramid(
     return pages
 
 
-def _compress(tile: Uint8) -> bytes:
+def _compress(tile: Pixels) -> bytes:
     return bytes(imagecodecs.deflate_encode(tile.tobytes(), level=_DEFLATE_LEVEL, raw=False))

@@ -1,0 +1,54 @@
+"""Filling outlines: pixels are sums, over columns and rows, of steps at the outlines' corners.
+
+An outline goes up at the left side of its pixels and down at their right side. So a step of 1 where
+a vertical side ends and of -1 where it begins, summed up from the top and from the left, is 1
+inside and 0 outside, holes included; and a step costs the same however long the side is.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int = NDArray[np.int64]
+
+
+class Steps(NamedTuple):
+    """Steps of rings, all (n,) int64; several can lie at one place.
+
+    Attributes:
+        ring: place of the ring among those given.
+        x, y: corner; can be the right or lower edge of the mask.
+        step: 1 or -1.
+    """
+
+    ring: Int
+    x: Int
+    y: Int
+    step: Int
+
+
+def steps_of(rings: Sequence[Int]) -> Steps:
+    """The steps of one or more rings of outlines, see ``Outline``."""
+    lengths = [len(ring) for ring in rings]
+    ring = np.repeat(np.arange(len(rings)), lengths)
+    x, y = np.concatenate(rings).T
+    vertical = x[1:] == x[:-1]
+    vertical[np.cumsum(lengths[:-1], dtype=np.int64) - 1] = False  # from a ring to the next
+    begin = np.flatnonzero(vertical)
+    corner = np.concatenate((begin, begin + 1))
+    return Steps(ring[corner], x[corner], y[corner], np.repeat((-1, 1), len(begin)))
+
+
+def sum_up(rows: NDArray[np.integer], above: NDArray[np.integer]) -> None:
+    """Turn steps into pixels, in place.
+
+    Args:
+        rows: (n, width) sums of the steps at each place.
+        above: (width,) sum of each column down to these rows, of the same type; kept up for the
+            rows below.
+    """
+    for row in rows:
+        above += row
+        np.cumsum(above, out=row)
