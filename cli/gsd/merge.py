@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from genselfdiff.errors import GsdError
-from genselfdiff.inference.shards import find_shared, merge_parts
+from genselfdiff.inference.merging import find_shared, merge_parts
 from gsd.options import report, verbosity
 
 

@@ -1,4 +1,4 @@
-"""``gsd objects``: a mask to polygons and tables."""
+"""``gsd objects``: a mask to polygons, tables and images of its objects."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ Examples:
   gsd objects mask.tif -o objects.geojson
   gsd objects mask.tif -o nuclei.geojson --min-area 10
   gsd objects mask.tif -o nuclei.geojson --instances --table nuclei.csv
-  gsd objects mask.tif --instances --table nuclei.parquet
+  gsd objects mask.tif --instances --table nuclei.parquet --labels nuclei.tif
 """
 )
 @click.argument("mask", type=click.Path(path_type=Path))
@@ -29,6 +29,11 @@ Examples:
     type=click.Path(path_type=Path),
     help="Table to write, a .csv or .parquet; a row for each object: place, size, form.",
 )
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="Image to write, a .tif of the mask's size; pixels have the id of their object, or 0.",
+)
 @instances
 @min_area
 @click.option(
@@ -42,25 +47,28 @@ def objects(
     mask: Path,
     output: Path | None,
     table: Path | None,
+    labels: Path | None,
     instances: bool,
     seed_distance: float | None,
     min_area: float,
     mpp: float | None,
     overwrite: bool,
 ) -> None:
-    """Write the objects of MASK, a mask of 'gsd segment', as GeoJSON, as a table, or both.
+    """Write the objects of MASK, a mask of 'gsd segment', as GeoJSON, a table or an image.
 
     Every object of a class but the first becomes an annotation: a polygon with holes along the
     edges of its pixels, with class, colour, area and perimeter. Drop the file onto the slide in
     QuPath to see them. Pixels of a class that only touch at a corner are two objects. With
     --instances, objects that touch are taken apart where they are thinnest.
     """
-    if output is None and table is None:
-        raise click.UsageError("nothing to write: name a file with --output or --table")
+    outputs = [path for path in (output, table, labels) if path is not None]
+    if not outputs:
+        raise click.UsageError("nothing to write: name a file with --output, --table or --labels")
     found = write_objects(
         mask,
         geojson=output,
         table=table,
+        labels=labels,
         instances=instances,
         seed_distance=seed_distance,
         min_area=min_area,
@@ -68,5 +76,4 @@ def objects(
         overwrite=overwrite,
     )
     told = ", ".join(f"{count} {name}" for name, count in found.counts.items())
-    files = ", ".join(str(path) for path in (output, table) if path is not None)
-    click.echo(f"{files}: {told or 'no objects'}")
+    click.echo(f"{', '.join(map(str, outputs))}: {told or 'no objects'}")

@@ -53,7 +53,7 @@ def _shard(ctx: click.Context, parameter: click.Parameter, given: str | None) ->
     epilog="""\b
 Examples:
   gsd segment slide.svs -o mask.tif --model model.ts --overlay --geojson
-  gsd segment slide.svs -o mask.tif --instances --geojson --table --report
+  gsd segment slide.svs -o mask.tif --instances --geojson --table --labels --report
   gsd segment scan.tif -o mask.tif --mpp 0.25      (a file without resolution)
   gsd segment slide.svs -o part.tif --region 5000,4000,2048,1024
   gsd segment a.svs b.svs more/ -o masks/          (model from GSD_MODEL)
@@ -101,6 +101,11 @@ Examples:
     "--table",
     is_flag=True,
     help="Also write a row for each object, beside the mask as ..._objects.csv: place, size, form.",
+)
+@click.option(
+    "--labels",
+    is_flag=True,
+    help="Also write an image of the objects' ids, beside the mask as ..._instances.tif.",
 )
 @instances
 @min_area
@@ -196,6 +201,7 @@ def segment(
     overlay_width: int | None,
     geojson: bool,
     table: bool,
+    labels: bool,
     instances: bool,
     seed_distance: float | None,
     min_area: float,
@@ -244,6 +250,7 @@ def segment(
         overlay_width=overlay_width,
         geojson=geojson,
         table=table,
+        labels=labels,
         instances=instances,
         seed_distance=seed_distance,
         report=report_page,

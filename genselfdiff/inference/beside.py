@@ -37,18 +37,19 @@ def write_beside(
     def due(path: Path | None) -> Path | None:
         return None if path is None or (keep and path.exists()) else path
 
-    overlay, geojson, table, report = map(
-        due, (files.overlay, files.geojson, files.table, files.report)
+    overlay, geojson, table, labels, report = map(
+        due, (files.overlay, files.geojson, files.table, files.labels, files.report)
     )
     if overlay is not None:
         with MaskReader(files.mask) as reader:
             write_overlay(slide, files.mask, overlay, reader.palette, options.overlay_width)
-    if geojson is None and table is None and report is None:
+    if not any((geojson, table, labels, report)):
         return None
     found = write_objects(
         files.mask,
         geojson=geojson,
         table=table,
+        labels=labels,
         instances=options.instances,
         seed_distance=options.seed_distance,
         min_area=options.min_area,

@@ -116,22 +116,25 @@ def segment_slide(
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         if done is None or not before:
             done = make_mask(source, files, predictor, options, request, overwrite, progress)
-        result = result_of(path, source, files, done, finished_before=before)
-        result = replace(result, seconds=time.perf_counter() - begin)
+        result = result_of(path, files, done, finished_before=before)
+        seconds = time.perf_counter() - begin
+        result = replace(result, blank_tiles=source.blank_tiles, seconds=seconds)
         objects = write_beside(source, result, options, done["job"], keep=before)
         return replace(result, objects=objects, seconds=time.perf_counter() - begin)
 
 
 def result_of(
-    path: Path, source: Slide, files: OutputFiles, done: dict[str, Any], *, finished_before: bool
+    path: Path, files: OutputFiles, done: dict[str, Any], *, finished_before: bool
 ) -> SegmentResult:
-    """The result that a mask tells of itself, without the time and the objects."""
+    """The result that a mask tells of itself, without time, objects and damaged tiles."""
+    with MaskReader(files.mask) as reader:
+        width, height, mpp = reader.width, reader.height, reader.mpp
     return SegmentResult(
         slide=path,
         files=files,
-        width=source.width,
-        height=source.height,
-        mpp=source.mpp,
+        width=width,
+        height=height,
+        mpp=mpp,
         scale=done["scale"],
         tiles=done["tiles"],
         skipped=done["skipped"],
@@ -141,7 +144,7 @@ def result_of(
         pixels=dict(zip(done["classes"], done["pixels"], strict=True)),
         objects=None,
         finished_before=finished_before,
-        blank_tiles=source.blank_tiles,
+        blank_tiles=0,
     )
 
 

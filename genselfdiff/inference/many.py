@@ -157,7 +157,14 @@ def segment_all(
                 result = estimate_slide(slide, predictor, chosen)
             elif shard is not None and len(pieces) > 1:
                 result = segment_part(
-                    slide, mask, predictor, chosen, shard, pieces, progress=progress
+                    slide,
+                    mask,
+                    predictor,
+                    chosen,
+                    shard,
+                    pieces,
+                    listed=plan.folder is not None,
+                    progress=progress,
                 )
             else:
                 result = segment_slide(

@@ -31,8 +31,9 @@ class Options:
         overlay_width: of the overlay in pixels; None: its longer side is 2048.
         geojson: also write the mask's objects beside it as .geojson; see ``write_objects``.
         table: a .csv or .parquet with a row for each object; True: beside the mask, a .csv.
-        instances: objects that only touch count as several; without ``geojson``, their table is
-            written in any case.
+        labels: also write an image of the objects' numbers beside the mask as .tif.
+        instances: objects that only touch count as several; without ``geojson`` or ``labels``,
+            their table is written in any case.
         seed_distance: see ``write_objects``.
         min_area: of objects and their holes, in um2, or in pixels without mpp.
         report: also write a page about the slide beside the mask as .html.
@@ -54,6 +55,7 @@ class Options:
     overlay_width: int | None = None
     geojson: bool = False
     table: str | Path | bool | None = None
+    labels: bool = False
     instances: bool = False
     seed_distance: float | None = None
     min_area: float = 0.0

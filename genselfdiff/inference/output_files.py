@@ -23,6 +23,7 @@ class OutputFiles(NamedTuple):
     probabilities: Path | None = None
     table: Path | None = None
     report: Path | None = None
+    labels: Path | None = None
 
     @classmethod
     def of(cls, mask: Path, options: Options) -> "OutputFiles":
@@ -30,7 +31,8 @@ class OutputFiles(NamedTuple):
         overlay, stem = options.overlay, mask.stem.removesuffix(".ome")
         if overlay is True:
             overlay = mask.with_name(f"{stem}_overlay.png")
-        table = options.table or (options.instances and not options.geojson)
+        unseen = options.instances and not (options.geojson or options.labels)
+        table = options.table or unseen
         if table is True:
             table = mask.with_name(f"{stem}_objects.csv")
         return cls(
@@ -40,6 +42,7 @@ class OutputFiles(NamedTuple):
             mask.with_name(f"{stem}_probabilities.tif") if options.probabilities else None,
             Path(table) if table else None,
             mask.with_name(f"{stem}.html") if options.report else None,
+            mask.with_name(f"{stem}_instances.tif") if options.labels else None,
         )
 
     def all(self) -> list[Path]:
@@ -63,7 +66,9 @@ class OutputFiles(NamedTuple):
 
 def every_file(mask: Path) -> list[Path]:
     """All files that could lie beside ``mask``."""
-    every = Options(overlay=True, geojson=True, probabilities=True, table=True, report=True)
+    every = Options(
+        overlay=True, geojson=True, probabilities=True, table=True, report=True, labels=True
+    )
     return OutputFiles.of(mask, every).all()
 
 

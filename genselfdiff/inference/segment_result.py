@@ -65,8 +65,8 @@ class SegmentResult:
             lines.append(f"{self.files.probabilities}: probabilities")
         if self.objects is not None:
             counts = ", ".join(f"{count} {name}" for name, count in self.objects.items())
-            beside = [path for path in (self.files.geojson, self.files.table) if path is not None]
-            told = ", ".join(map(str, beside or [self.files.mask]))
+            beside = (self.files.geojson, self.files.table, self.files.labels)
+            told = ", ".join(str(path) for path in beside if path is not None) or self.files.mask
             lines.append(f"{told}: objects: {counts}")
         if self.files.report is not None:
             lines.append(f"{self.files.report}: report")

@@ -119,13 +119,14 @@ def test_geojson_of_several_slides(work):
 
 def test_instances_table_report_and_summary(work):
     write_slide("other.tif", mpp=None)
-    options = ("--model", "model.ts", "--instances", "--geojson", "--table", "--report")
+    options = ("--model", "model.ts", "--instances", "--geojson", "--table", "--labels", "--report")
     sizes = ("--overlay-width", "75", "--seed-distance", "3")
     done = gsd("slide.tif", "other.tif", "-o", "masks/", *options, *sizes)
     assert done.exit_code == 1  # the other has no resolution
     assert sorted(path.name for path in Path("masks").iterdir()) == [
         *(f"slide_mask{end}" for end in (".geojson", ".html", ".tif")),
-        *("slide_mask_objects.csv", "slide_mask_overlay.png", "summary.csv"),
+        *("slide_mask_instances.tif", "slide_mask_objects.csv", "slide_mask_overlay.png"),
+        "summary.csv",
     ]
     with Image.open("masks/slide_mask_overlay.png") as overlay:
         assert overlay.size == (75, 60)
@@ -148,6 +149,16 @@ def test_instances_table_report_and_summary(work):
     done = CliRunner().invoke(main, [*again, "again.csv", "-o", "again.geojson"])
     assert done.stdout == "again.geojson, again.csv: 1 nucleus\n"
     assert Path("again.csv").read_bytes() == Path("alone_objects.csv").read_bytes()
+    done = CliRunner().invoke(main, [*again[:3], "--labels", "again.tif"])
+    assert done.stdout == "again.tif: 1 nucleus\n"
+    labels = Path("masks/slide_mask_instances.tif").read_bytes()
+    assert Path("again.tif").read_bytes() == labels
+    done = gsd("slide.tif", "-o", "l.tif", "--model", "model.ts", "--instances", "--labels")
+    assert "l_instances.tif: objects: 1 nucleus" in done.stdout
+    assert not Path("l_objects.csv").exists()
+    assert Path("l_instances.tif").read_bytes() == labels
+    done = gsd("slide.tif", "-o", "l.tif", "--model", "model.ts", "--overwrite", "--labels")
+    assert "l_instances.tif: objects: 1 nucleus" in done.stdout
     assert CliRunner().invoke(main, ["objects", "alone.tif"]).exit_code == 2
 
 

@@ -1,10 +1,12 @@
 """Several processes on one slide, or on a list of them."""
 
+import csv
 import errno
 import itertools
 import os
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +15,11 @@ import torch
 import genselfdiff
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import write_once
-from genselfdiff.inference import engine, shards
+from genselfdiff.inference import engine, merging, shard_folder, shards
 from genselfdiff.inference.many import plan_outputs, segment_all
+from genselfdiff.inference.merging import find_shared, merge_parts
 from genselfdiff.inference.model_file import save_model
-from genselfdiff.inference.shards import Shard, find_shared, merge_parts, share_out
+from genselfdiff.inference.shards import Shard, share_out
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +40,14 @@ def run(plan, model, index, count, **options):
         if outcome.error is not None:
             raise outcome.error
     return outcomes
+
+
+def summary_of(folder):
+    """The rows of a folder's table by slide, without the time."""
+    with (folder / "summary.csv").open(encoding="utf-8", newline="") as text:
+        rows = {row["slide"]: row for row in csv.DictReader(text)}
+    assert all(float(row.pop("seconds")) >= 0 for row in rows.values())
+    return rows
 
 
 def test_shares_are_equal_and_complete():
@@ -106,19 +117,38 @@ def test_a_list_is_cut_between_slides_where_it_can(tmp_path, picture, write_slid
     merge_parts(tmp_path / "b" / "2_mask.tif")
     for path in (tmp_path / "a").glob("*_mask.tif"):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    alone, together = summary_of(tmp_path / "a"), summary_of(tmp_path / "b")
+    assert len(alone) == 5
+    assert together == alone
     assert [outcome.result.missing for outcome in run(plan, model, 1, 2)[2:]] == [0]
+
+
+def test_a_summary_of_somebody_else_keeps_the_parts(tmp_path, picture, write_slide, model):
+    slide = write_slide(picture(300, 200))
+    plan = plan_outputs([slide], f"{tmp_path}/masks/")
+    for index in (1, 2):
+        run(plan, model, index, 2)
+    (mask,) = find_shared([tmp_path / "masks"])
+    summary = tmp_path / "masks" / "summary.csv"
+    summary.write_text("name\na\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"summary\.csv: is no summary that gsd has written"):
+        merge_parts(mask)
+    summary.unlink()
+    merge_parts(mask)
+    assert list(summary_of(tmp_path / "masks")) == [str(slide)]
 
 
 def test_what_lies_beside_a_mask_is_made_when_it_is_merged(tmp_path, picture, write_slide, model):
     slide = write_slide(picture(300, 200))
-    wanted = {"geojson": True, "table": True, "instances": True, "report": True, "overlay": True}
+    wanted = dict.fromkeys(("geojson", "table", "labels", "instances", "report", "overlay"), True)
     one = plan_outputs([slide], tmp_path / "one.tif")
     list(segment_all(one, model, precision="float32", device="cpu", **wanted))
     plan = plan_outputs([slide], tmp_path / "m.tif")
     for index in (1, 2):
         run(plan, model, index, 2, **wanted)
     merge_parts(tmp_path / "m.tif")
-    for end in (".geojson", "_objects.csv", "_overlay.png"):
+    assert not (tmp_path / "summary.csv").exists()
+    for end in (".geojson", "_objects.csv", "_instances.tif", "_overlay.png"):
         assert (tmp_path / f"m{end}").read_bytes() == (tmp_path / f"one{end}").read_bytes()
     assert "made by an earlier run" in (tmp_path / "m.html").read_text(encoding="utf-8")
 
@@ -186,7 +216,7 @@ def test_without_hard_links(tmp_path, picture, write_slide, model, monkeypatch):
 
 def test_a_merge_that_was_stopped_while_it_tidied_up(tmp_path, half, model, monkeypatch):
     run(half, model, 2, 2, overlay=True)
-    right = shards.Path.unlink
+    right = Path.unlink
 
     def stop(self, missing_ok=False):
         right(self, missing_ok)
@@ -194,7 +224,7 @@ def test_a_merge_that_was_stopped_while_it_tidied_up(tmp_path, half, model, monk
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards.Path, "unlink", stop)
+        patch.setattr(Path, "unlink", stop)
         with pytest.raises(KeyboardInterrupt):
             merge_parts(tmp_path / "m.tif")
     merge_parts(tmp_path / "m.tif")
@@ -205,7 +235,7 @@ def test_a_merge_that_was_stopped_while_it_tidied_up(tmp_path, half, model, monk
 
 def test_two_merges_at_once(tmp_path, half, model, monkeypatch):
     run(half, model, 2, 2, overlay=True)
-    monkeypatch.setattr(shards, "write_beside", lambda *_, **__: merge_again())
+    monkeypatch.setattr(merging, "write_beside", lambda *_, **__: merge_again())
 
     def merge_again():
         monkeypatch.undo()
@@ -276,7 +306,7 @@ def test_merged_without_its_slide(tmp_path, half, model):
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"told": {"job": {}}}', '{"told": 3}'])
 def test_jobs_that_are_none(tmp_path, half, model, content, monkeypatch):
-    monkeypatch.setattr(shards, "_PATIENCE", 1)
+    monkeypatch.setattr(shard_folder, "_PATIENCE", 1)
     (tmp_path / "m.tif.shards" / "job.json").write_text(content)
     with pytest.raises(InputError, match=r"job\.json: .* delete .*m\.tif\.shards to start anew"):
         merge_parts(tmp_path / "m.tif")

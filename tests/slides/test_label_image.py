@@ -171,12 +171,14 @@ def test_a_mask_without_objects(tmp_path: Path) -> None:
 
 
 def test_memory_follows_the_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One object spans all, with many others in its holes: the image would take 50 MiB."""
+    """One object spans all, with many holes: image and steps would each take 25 MiB."""
     monkeypatch.setattr(pyramid_writer, "_WAITING_TILES", 2)
-    height, width, lines = 2**16, 200, 64
+    monkeypatch.setattr(label_image, "_STEPS_HELD", 2**16)
+    height, width, lines = 2**15, 200, 64
     pattern = np.ones((lines, width), np.uint8)
     pattern[8:24, 8:24] = 2
     pattern[40:50, 100:140] = 0
+    pattern[52:60:2, 110:190:2] = 0
     tracer = OutlineTracer(width)
     outlines = [o for _ in range(height // lines) for o in tracer.push(pattern)]
     outlines += tracer.finish()
