@@ -75,7 +75,8 @@ def tissue_tile(seed: int) -> NDArray[np.uint8]:
     return colour.clip(0, 255).astype(np.uint8)
 
 
-def write_slide(path: Path, side: int) -> None:
+def write_slide(path: Path, side: int, compression: str = "jpeg") -> None:
+    """H&E-like tissue everywhere, ``side`` pixels wide and high; jpeg or deflate."""
     tiles = [tissue_tile(seed) for seed in range(KINDS)]
     random = np.random.default_rng(0)
     count = (-(-side // TILE)) ** 2
@@ -91,11 +92,32 @@ def write_slide(path: Path, side: int) -> None:
         dtype=np.uint8,
         tile=(TILE, TILE),
         photometric="rgb",
-        compression="jpeg",
+        compression=compression,
+        predictor=compression == "deflate",
         bigtiff=True,
         resolution=(20_000, 20_000),
         resolutionunit="CENTIMETER",
     )
+
+
+def write_model(
+    path: Path, architecture: str, tile_size: int, mpp: float = 0.5, *, portable: bool = False
+) -> None:
+    """A model with fresh weights: "convolutions", or the name of an architecture."""
+    torch.manual_seed(0)
+    network = (
+        Convolutions()
+        if architecture == "convolutions"
+        else create_model(architecture, out_channels=2)
+    )
+    info = ModelInfo(
+        classes=("background", "nucleus"),
+        colors=((0, 0, 0), (255, 0, 0)),
+        mpp=mpp,
+        tile_size=tile_size,
+        input_scaling="minus_one_one",
+    )
+    save_model(network, info, path, portable=portable)
 
 
 def main() -> None:
@@ -112,20 +134,7 @@ def main() -> None:
         model, mask = folder / "model.ts", folder / "mask.tif"
         if not slide.exists():
             write_slide(slide, options.side)
-        torch.manual_seed(0)
-        network = (
-            Convolutions()
-            if options.architecture == "convolutions"
-            else create_model(options.architecture, out_channels=2)
-        )
-        info = ModelInfo(
-            classes=("background", "nucleus"),
-            colors=((0, 0, 0), (255, 0, 0)),
-            mpp=options.model_mpp,
-            tile_size=options.tile_size,
-            input_scaling="minus_one_one",
-        )
-        save_model(network, info, model)
+        write_model(model, options.architecture, options.tile_size, options.model_mpp)
         command = ["segment", str(slide), "-o", str(mask), "--model", str(model), "--overwrite"]
         print(f"{slide.stat().st_size / 1e6:.0f} MB slide: gsd {' '.join(command)}", flush=True)
         begin = time.perf_counter()

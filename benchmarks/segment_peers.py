@@ -1,0 +1,128 @@
+"""``gsd segment`` beside MONAI's SlidingWindowInferer and TIAToolbox's SemanticSegmentor.
+
+    python benchmarks/segment_peers.py PEERS_PYTHON [--architecture paper --sides 1024 --tile 256]
+
+PEERS_PYTHON is the Python of a virtual environment that has both of them, and a torch of the same
+version; never the project's, they pin old packages. All programs get the same slide, TorchScript
+file, tile and overlap, and write a mask file. The peers run at the better of two batch sizes.
+Runs of the programs alternate, each in a process of its own; printed are medians.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from segment_memory import write_model, write_slide
+
+PROGRAM = Path(__file__).with_name("segment_program.py")
+PEERS = ("monai", "tiatoolbox")
+BATCHES = (1, 4)
+Run = dict[str, float]
+
+
+def once(python: str, program: str, slide: Path, model: Path, out: Path, **options: Any) -> Run:
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    command = [python, str(PROGRAM), program, str(slide), str(model), str(out / program), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+    result: Run = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def measure(
+    peers_python: str,
+    slide: Path,
+    portable: Path,
+    ours: dict[str, tuple[Path, str]],
+    out: Path,
+    rounds: int,
+    shape: dict[str, Any],
+) -> dict[str, Run]:
+    """Medians of each program; ``ours`` has model and precision of each way to run gsd."""
+    batch = {}
+    for peer in PEERS:  # the first runs, of which one fills the disk cache, choose the batch size
+        seconds = {
+            size: once(peers_python, peer, slide, portable, out, batch=size, **shape)["seconds"]
+            for size in BATCHES
+        }
+        batch[peer] = min(BATCHES, key=lambda size: seconds[size])
+    runs: dict[str, list[Run]] = {}
+    for _ in range(rounds):
+        for name, (model, precision) in ours.items():
+            run = once(sys.executable, "gsd", slide, model, out, precision=precision, **shape)
+            runs.setdefault(name, []).append(run)
+        for peer in PEERS:
+            run = once(peers_python, peer, slide, portable, out, batch=batch[peer], **shape)
+            runs.setdefault(f"{peer}, batch {batch[peer]}", []).append(run)
+    return {
+        name: {key: statistics.median(run[key] for run in each) for key in each[0]}
+        for name, each in runs.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("peers_python")
+    parser.add_argument("--architecture", default="convolutions")
+    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192])
+    parser.add_argument("--compressions", nargs="+", default=["jpeg", "deflate"])
+    parser.add_argument("--tile", type=int, default=512)
+    parser.add_argument("--overlap", type=float, default=0.25)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    shape = {"tile": options.tile, "overlap": options.overlap, "threads": options.threads}
+    print("| slide | program | seconds | CPU s | Mpx/s | gsd faster | in CPU s | peak MB | gsd's |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        portable, fused = folder / "portable.ts", folder / "fused.ts"
+        write_model(portable, options.architecture, options.tile, portable=True)
+        ours = {"gsd": (portable, "float32")}
+        if options.architecture != "convolutions":
+            write_model(fused, options.architecture, options.tile)
+            ours["gsd, fused"] = (fused, "float32")
+            ours["gsd, fused, bfloat16"] = (fused, "bfloat16")
+        for compression in options.compressions:
+            for side in options.sides:
+                slide = folder / f"{compression}_{side}.tif"
+                write_slide(slide, side, compression)
+                runs = measure(
+                    options.peers_python, slide, portable, ours, folder, options.rounds, shape
+                )
+                print_rows(f"{side} {compression}", side**2 / 1e6, runs, ours)
+                slide.unlink()
+    print(f"\nload {os.getloadavg()[0]:.1f} at the end, torch {torch.__version__}")
+
+
+def print_rows(
+    slide: str, megapixels: float, runs: dict[str, Run], ours: dict[str, tuple[Path, str]]
+) -> None:
+    """Of each program; of the peers how they compare with each way to run gsd."""
+    for name, run in runs.items():
+
+        def ratios(key: str, run: Run = run, *, inverse: bool = False) -> str:
+            there = [run[key] / runs[own][key] for own in ours]
+            return " / ".join(f"{1 / x if inverse else x:.2f}" for x in there)
+
+        compared = ["", "", ""]
+        if name not in ours:
+            compared = [ratios("seconds"), ratios("cpu"), ratios("peak", inverse=True)]
+        print(
+            f"| {slide} | {name} | {run['seconds']:.2f} | {run['cpu']:.2f} |"
+            f" {megapixels / run['seconds']:.2f} | {compared[0]} | {compared[1]} |"
+            f" {run['peak']:.0f} | {compared[2]} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
