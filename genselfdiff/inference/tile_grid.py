@@ -82,6 +82,8 @@ class TileGrid:
         way a network computes may depend on the shape of what it is given.
         """
         for row, indices in zip(self.rows.needed, self.wanted, strict=True):
+            # The row before may still be being read.
+            view.forget_above(self.rows.starts[max(row - 1, 0)])
             for first in range(0, len(indices), batch_size):
                 columns = indices[first : first + batch_size]
                 yield partial(self._read_batch, view, row, columns, batch_size)

@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from skimage.segmentation import watershed
 
 from genselfdiff.errors import InputError
 from genselfdiff.slides.outline_steps import steps_of, sum_up
@@ -90,6 +88,10 @@ class InstanceSplitter:
 
     def _split(self, objects: Sequence[Outline]) -> dict[int, list[Outline]]:
         """The pieces of each of the objects that have several."""
+        # Imported here: 30 MB that no other part of segmenting a slide needs.
+        from scipy import ndimage
+        from skimage.segmentation import watershed
+
         sheet = _lay_out(objects, self._gap)
         owner = _paint(objects, sheet)
         inside = owner > 0
@@ -189,6 +191,8 @@ def _paint(objects: Sequence[Outline], sheet: _Layout) -> Sheet:
 
 def _distance_to_edge(inside: NDArray[np.bool_]) -> Float:
     """From the middle of each pixel to that of the nearest one outside, in pixels."""
+    from scipy import ndimage
+
     nearest = ndimage.distance_transform_edt(inside, return_distances=False, return_indices=True)
     y, x = nearest
     y -= np.arange(inside.shape[0], dtype=y.dtype)[:, None]

@@ -41,7 +41,7 @@ SOFTWARE = "genselfdiff"
 _ROWS_AT_ONCE = 16
 """Rows that are halved and counted at once: few enough to stay in the processor's cache."""
 
-_WAITING_TILES = 64
+_WAITING_TILES = 16
 """Compressed or being compressed, until the ones before them are written."""
 
 _DEFLATE_LEVEL = 4

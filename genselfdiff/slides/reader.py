@@ -161,6 +161,10 @@ class Slide:
         """
         self._stored.levels[level].hold_rows(width, height)
 
+    def forget_above(self, y: int, level: int) -> None:
+        """Drop from memory what is stored above row ``y`` of ``level``: it is not read again."""
+        self._stored.levels[level].forget_above(y)
+
     def memory_bound(self) -> int:
         """Bytes of decoded pixels that reading the slide holds at most, as it is read now."""
         return self._stored.memory_bound()

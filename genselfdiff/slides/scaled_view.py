@@ -146,6 +146,10 @@ class ScaledView:
         across, down = (math.ceil(side * self._step) + 2 for side in (width, height))
         self._slide.hold_rows(across, down, self.level)
 
+    def forget_above(self, y: int) -> None:
+        """Drop from memory what is only seen above row ``y``: that is not read again."""
+        self._slide.forget_above(math.floor(y * self._step) - 1, self.level)
+
 
 def check_window(x: int, y: int, width: int, height: int, limit_x: int, limit_y: int) -> None:
     """Raise ValueError unless the window holds pixels and lies in ``limit_x`` x ``limit_y``."""

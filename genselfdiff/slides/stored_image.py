@@ -28,8 +28,11 @@ _HARMLESS_PIXELS = 2**26
 _SIZE_TOLERANCE = 2
 """Pixels by which a level's size may differ from the slide's over its downsampling."""
 
-_CACHE = PieceCache(256 * 2**20, 2**30)
-"""Shared by all open slides, so that many open slides need no more memory than one."""
+_CACHE = PieceCache(64 * 2**20, 2**30)
+"""Shared by all open slides, so that many open slides need no more memory than one.
+
+Without a reservation it need only serve windows near each other.
+"""
 
 # A thread of the parent may hold the cache's locks at the fork; in the child nobody frees them.
 os.register_at_fork(after_in_child=_CACHE.reset)
@@ -111,6 +114,14 @@ class StoredLevel(ABC):
         rows = min(rows, -(-self.height // self.piece_height))
         columns = min(columns, -(-self.width // self.piece_width))
         _CACHE.reserve(self, 3 * rows * self.piece_height * columns * self.piece_width)
+
+    def forget_above(self, y: int) -> None:
+        """Drop from memory the pieces that lie above row ``y``."""
+        _CACHE.drop(
+            lambda key: (
+                isinstance(key, tuple) and key[0] is self and (key[2] + 1) * self.piece_height <= y
+            )
+        )
 
     def _decoded(self, column: int, row: int) -> Uint8:
         try:

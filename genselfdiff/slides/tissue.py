@@ -1,6 +1,7 @@
 """Telling tissue from glass on a small picture of the slide."""
 
 import math
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -140,12 +141,7 @@ class TissueMap:
             self.mask = tissue_mask(slide.thumbnail(max_side, progress))
         else:
             self.mask = _tissue_in(slide.thumbnail_view(max_side), window, progress)
-        height, width = self.mask.shape
         self._width, self._height = slide.width, slide.height
-        # _sums[j, i] is the tissue above row j and left of column i.
-        self._sums = np.zeros((height + 1, width + 1), np.int32)
-        self.mask.cumsum(axis=0, out=self._sums[1:, 1:])
-        self._sums.cumsum(axis=1, out=self._sums)
 
     def any(self, x: int, y: int, width: int, height: int) -> bool:
         """Whether a rectangle touches a pixel of the thumbnail that is tissue.
@@ -175,6 +171,14 @@ class TissueMap:
             + self._sum(top, left)
         )
         return float(np.clip(tissue / ((right - left) * (bottom - top)), 0, 1))
+
+    @cached_property
+    def _sums(self) -> NDArray[np.int32]:
+        """At [j, i] the tissue above row j and left of column i."""
+        height, width = self.mask.shape
+        sums = np.zeros((height + 1, width + 1), np.int32)
+        self.mask.cumsum(axis=0, out=sums[1:, 1:])
+        return sums.cumsum(axis=1, out=sums)
 
     def _sum(self, row: float, column: float) -> float:
         """Tissue above ``row`` and left of ``column``, in parts of pixels as well."""

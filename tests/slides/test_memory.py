@@ -116,3 +116,16 @@ def test_a_long_overview_shows_a_bar(
     with open_slide(path) as slide:
         slide.thumbnail(300, progress=True)
     assert capfd.readouterr().err == "", "a bar that flashes up helps nobody"
+
+
+def test_what_lies_above_is_forgotten(
+    tiff: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiff(np.zeros((600, 600, 3), np.uint8), tile=(64, 64), compression="zlib")
+    with open_slide(path, mpp=0.25) as slide:
+        decoded = count_decoding(slide, monkeypatch)
+        view = slide.at_mpp(0.5)
+        view.read(0, 0, 300, 300)
+        view.forget_above(100)  # row 200 of the slide: three rows of tiles end above it
+        view.read(0, 0, 300, 300)
+        assert {row for (_, row), times in decoded.items() if times == 2} == {0, 1, 2}
