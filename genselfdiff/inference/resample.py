@@ -116,7 +116,8 @@ def labels_of(probabilities: Float32) -> Uint8:
     labels = np.zeros(probabilities.shape[1:], np.uint8)
     best = probabilities[0]
     for index, plane in enumerate(probabilities[1:], start=1):
-        np.copyto(labels, np.uint8(index), where=plane > best)
+        # What np.copyto does with "where", several times as fast on bytes.
+        labels ^= (labels ^ np.uint8(index)) & np.negative((plane > best).view(np.uint8))
         if index + 1 < len(probabilities):
             best = np.maximum(best, plane)
     return labels

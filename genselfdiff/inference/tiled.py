@@ -151,15 +151,18 @@ class RowBlender:
         columns, tile, canvas = self._columns, self._columns.tile, self._canvas
         start = columns.starts[column] - self._left
         kept = tile - columns.step(column - 1) if column > columns.needed.start else 0
-        canvas[:, :, :kept] = canvas[:, :, tile - kept :].clone()
-        canvas[:, :, kept:] = 0
-        carried = self._carried[:, : self._carried_rows, start + kept : start + tile]
-        canvas[:, : self._carried_rows, kept:] = carried
+        held = canvas.numpy()  # NumPy copies within an array well, even where both parts overlap
+        held[:, :, :kept] = held[:, :, tile - kept :]
         window = torch.outer(self._vertical[self._row], self._horizontal[column])
         if probabilities is None:
-            canvas[0] += window
+            canvas[:, :, kept:] = 0
+            canvas[0, :, kept:] = window[:, kept:]
+            canvas[0, :, :kept] += window[:, :kept]
         else:
-            canvas.addcmul_(probabilities, window)
+            torch.mul(probabilities[:, :, kept:], window[:, kept:], out=canvas[:, :, kept:])
+            canvas[:, :, :kept].addcmul_(probabilities[:, :, :kept], window[:, :kept])
+        above = self._carried_rows
+        canvas[:, :above, kept:] += self._carried[:, :above, start + kept : start + tile]
 
         is_last = column == columns.needed[-1]
         done = tile if is_last else columns.step(column)
@@ -174,9 +177,9 @@ class RowBlender:
             self._carried_rows = self._rows.tile - below
         shown = columns.finished(column)
         left = columns.starts[column]
-        finished: Float32 = canvas[
+        finished: Float32 = held[
             :, rows.start - top : rows.stop - top, shown.start - left : shown.stop - left
-        ].numpy()
+        ]
         return finished
 
 
