@@ -4,8 +4,9 @@
 
 PEERS_PYTHON is the Python of a virtual environment that has both of them, and a torch of the same
 version; never the project's, they pin old packages. All programs get the same slide, TorchScript
-file, tile and overlap, and write a mask file. The peers run at the better of two batch sizes.
-Runs of the programs alternate, each in a process of its own; printed are medians.
+file, tile and overlap, and write a mask file. gsd runs as its command does, choosing the precision
+by itself, and in float32 as the peers do; the peers at two batch sizes. Runs of the programs
+alternate, each in a process of its own; printed are medians.
 """
 
 import argparse
@@ -47,21 +48,17 @@ def measure(
     shape: dict[str, Any],
 ) -> dict[str, Run]:
     """Medians of each program; ``ours`` has model and precision of each way to run gsd."""
-    batch = {}
-    for peer in PEERS:  # the first runs, of which one fills the disk cache, choose the batch size
-        seconds = {
-            size: once(peers_python, peer, slide, portable, out, batch=size, **shape)["seconds"]
-            for size in BATCHES
-        }
-        batch[peer] = min(BATCHES, key=lambda size: seconds[size])
     runs: dict[str, list[Run]] = {}
+
+    def add(name: str, *arguments: Any, **further: Any) -> None:
+        runs.setdefault(name, []).append(once(*arguments, out, **further, **shape))
+
     for _ in range(rounds):
         for name, (model, precision) in ours.items():
-            run = once(sys.executable, "gsd", slide, model, out, precision=precision, **shape)
-            runs.setdefault(name, []).append(run)
+            add(name, sys.executable, "gsd", slide, model, precision=precision)
         for peer in PEERS:
-            run = once(peers_python, peer, slide, portable, out, batch=batch[peer], **shape)
-            runs.setdefault(f"{peer}, batch {batch[peer]}", []).append(run)
+            for size in BATCHES:
+                add(f"{peer}, batch {size}", peers_python, peer, slide, portable, batch=size)
     return {
         name: {key: statistics.median(run[key] for run in each) for key in each[0]}
         for name, each in runs.items()
@@ -86,10 +83,10 @@ def main() -> None:
         folder = Path(temporary)
         portable, fused = folder / "portable.ts", folder / "fused.ts"
         write_model(portable, options.architecture, options.tile, portable=True)
-        ours = {"gsd": (portable, "float32")}
+        ours = {"gsd": (portable, "auto"), "gsd, float32": (portable, "float32")}
         if options.architecture != "convolutions":
             write_model(fused, options.architecture, options.tile)
-            ours["gsd, fused"] = (fused, "float32")
+            ours["gsd, fused, float32"] = (fused, "float32")
             ours["gsd, fused, bfloat16"] = (fused, "bfloat16")
         for compression in options.compressions:
             for side in options.sides:
