@@ -1,5 +1,6 @@
 """What is written beside a finished mask: overlay, objects, report."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ from genselfdiff.inference.options import Options
 from genselfdiff.inference.report import write_report
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.slides import MaskReader, Slide, write_objects, write_overlay
+
+logger = logging.getLogger("genselfdiff")
 
 _UNTOLD = ("slide", "mpp", "device", "precision")
 """Settings of a job that a report tells elsewhere."""
@@ -35,7 +38,10 @@ def write_beside(
     files = result.files
 
     def due(path: Path | None) -> Path | None:
-        return None if path is None or (keep and path.exists()) else path
+        if path is None or not (keep and path.exists()):
+            return path
+        logger.info("%s: is kept as it is; delete it to have it made again", path)
+        return None
 
     overlay, geojson, table, labels, report = map(
         due, (files.overlay, files.geojson, files.table, files.labels, files.report)

@@ -21,7 +21,7 @@ from genselfdiff.files import unfinished
 from genselfdiff.inference.beside import write_beside
 from genselfdiff.inference.job import MACHINE, Job, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
-from genselfdiff.inference.memory import READ_AHEAD, keep_within
+from genselfdiff.inference.memory import READ_AHEAD, keep_within_limit
 from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles, refuse_inputs
@@ -192,12 +192,11 @@ def make_mask(
         files.refuse_existing(but_probabilities=goes_on and ours)
     layout = lay_out(source, predictor.model.info, options, progress)
     if begun is not None and goes_on:
-        if options.max_memory is not None:
-            keep_within(options.max_memory, source, layout, predictor, begun["batch size"])
+        keep_within_limit(options, source, layout, predictor, begun["batch size"])
         predictor.obey(begun["precision"], begun["threads"])
         job = begun | {key: request[key] for key in MACHINE}
     else:
-        job = choose(request, source, predictor, layout, options.max_memory)
+        job = choose(request, source, predictor, layout, options)
     told = describe(layout, job)
     predict(source, layout, predictor, files, told, job, restart=overwrite, progress=progress)
     done = finished(files)
@@ -206,12 +205,11 @@ def make_mask(
 
 
 def choose(
-    request: Job, source: Slide, predictor: Predictor, layout: Layout, max_memory: int | None
+    request: Job, source: Slide, predictor: Predictor, layout: Layout, options: Options
 ) -> Job:
-    """Choose what ``request`` leaves open, for this slide and within ``max_memory`` bytes."""
+    """Choose what ``request`` leaves open, for this slide and within ``max_memory``."""
     batch_size = request["batch size"] or BATCH_SIZES[predictor.model.device.type]
-    if max_memory is not None:
-        keep_within(max_memory, source, layout, predictor, batch_size)
+    keep_within_limit(options, source, layout, predictor, batch_size)
     predictor.choose_precision(layout.grid.sample(layout.view, COMPARED_TILES))
     return request | {
         "precision": predictor.precision,

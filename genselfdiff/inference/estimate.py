@@ -89,12 +89,12 @@ def estimate_slide(path: Path, predictor: Predictor, options: Options) -> Estima
         layout = lay_out(source, predictor.model.info, options)
         view, grid, (_, _, columns, rows) = layout.view, layout.grid, layout.window
         request = requested(path, predictor, options)
-        job = choose(request, source, predictor, layout, options.max_memory)
+        job = choose(request, source, predictor, layout, options)
         classes = len(predictor.model.info.classes)
         per_tile = _seconds_per_tile(predictor, grid, view)
         seconds = grid.tiles * per_tile + rows * _seconds_per_row(classes, columns)
         # The measured tiles have shown what libraries, model and activations hold.
-        memory = peak_bytes() + memory_bound(source, layout, classes, job["batch size"])
+        rest = memory_bound(source, layout, classes, options, job["batch size"])
         level = source.levels[view.level]
         return Estimate(
             slide=path,
@@ -106,7 +106,7 @@ def estimate_slide(path: Path, predictor: Predictor, options: Options) -> Estima
             scale=view.scale,
             tiles=grid.tiles,
             skipped=grid.skipped,
-            memory=memory,
+            memory=peak_bytes() + rest,
             seconds=seconds,
             device=job["device"],
             precision=job["precision"],

@@ -11,20 +11,26 @@ from threading import Event, Thread
 
 from genselfdiff.errors import InputError
 from genselfdiff.inference.layout import Layout
+from genselfdiff.inference.options import Options
 from genselfdiff.inference.predictor import MAX_WORKERS, Predictor
 from genselfdiff.slides import Slide
 
 READ_AHEAD = 4
 """Batches that wait between the reader and the model."""
 
-_MASK_TILE = 512
-"""Rows and columns of the tiles that ``MaskWriter`` gathers."""
+_MASK_TILE, _PROBABILITY_TILE = 512, 256
+"""Rows and columns of the tiles that ``MaskWriter`` and ``ProbabilityWriter`` gather."""
 
 _STATUS = Path("/proc/self/status")
 
 
 def memory_bound(
-    source: Slide, layout: Layout, classes: int, batch_size: int, workers: int = MAX_WORKERS
+    source: Slide,
+    layout: Layout,
+    classes: int,
+    options: Options,
+    batch_size: int,
+    workers: int = MAX_WORKERS,
 ) -> int:
     """Bytes that segmenting a slide holds at most beside libraries, model and activations."""
     grid, columns = layout.grid, layout.window[2]
@@ -33,23 +39,29 @@ def memory_bound(
     deepest = max((grid.rows.tile - grid.rows.step(i) for i in grid.rows.needed[:-1]), default=0)
     # Rows that the next row of tiles reaches into; a block of tiles before and after it is resized.
     blended = 4 * classes * (deepest * width + 8 * math.ceil(layout.scale + 1) ** 2 * tile)
-    # The labels of a row of tiles, and the rows of tiles that the mask's pyramid waits to fill.
-    labels = math.ceil(grid.rows.tile * layout.scale)
-    level0 = (2 * labels + 3 * 2 * _MASK_TILE) * (columns + 2 * _MASK_TILE)
+    # Of each plane of the files what a row of tiles gives, and what their pyramids wait to fill.
+    given = 2 * math.ceil(grid.rows.tile * layout.scale)
+    gathered = given + 3 * 2 * _MASK_TILE
+    if options.probabilities:
+        gathered += classes * (given + 3 * 2 * _PROBABILITY_TILE)
+    level0 = gathered * (columns + 2 * _MASK_TILE)
     waiting = 3 * (READ_AHEAD + 2) + (3 + 4 * classes) * (2 * workers + 2)
     return source.memory_bound() + blended + level0 + waiting * batch_size * tile
 
 
-def keep_within(
-    limit: int, source: Slide, layout: Layout, predictor: Predictor, batch_size: int
+def keep_within_limit(
+    options: Options, source: Slide, layout: Layout, predictor: Predictor, batch_size: int
 ) -> None:
-    """Let as many workers predict as ``limit``, bytes of this process, has room for.
+    """Let as many workers predict as ``max_memory``, where it is given, has room for.
 
     Their activations are measured with one batch, beginning from what the process holds now.
 
     Raises:
         InputError: one worker alone needs more.
     """
+    limit = options.max_memory
+    if limit is None:
+        return
     classes = len(predictor.model.info.classes)
     held = _resident_bytes()
     activations = 0
@@ -59,7 +71,7 @@ def keep_within(
             activations = max(activations, _most_held(partial(predictor, batch)) - held)
 
     def needed(workers: int) -> int:
-        rest = memory_bound(source, layout, classes, batch_size, workers)
+        rest = memory_bound(source, layout, classes, options, batch_size, workers)
         # The allocator keeps what this thread has used, in pieces that may not fit the others.
         return held + (workers + 1) * activations + rest
 

@@ -19,7 +19,7 @@ from genselfdiff.files import ResumableFile, begun_otherwise, unfinished, write_
 from genselfdiff.inference.engine import choose, describe, finished, made_by, predict
 from genselfdiff.inference.job import MACHINE, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
-from genselfdiff.inference.memory import keep_within
+from genselfdiff.inference.memory import keep_within_limit
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.predictor import Predictor
@@ -152,17 +152,14 @@ def segment_part(
                 "shards": shard.count,
                 "parts": _parts(layout, pieces),
                 "options": options_to_json(options, output),
-                "told": describe(
-                    layout, choose(request, source, predictor, layout, options.max_memory)
-                ),
+                "told": describe(layout, choose(request, source, predictor, layout, options)),
             }
             if not write_once(folder / JOB_NAME, json.dumps(content, indent=1)):
                 logger.debug("%s: another shard was first", folder)
         shared = read_job(folder)
         job = shared["told"]["job"]
         _check_same(folder, shared, request, options_to_json(options, output), shard)
-        if options.max_memory is not None:
-            keep_within(options.max_memory, source, layout, predictor, job["batch size"])
+        keep_within_limit(options, source, layout, predictor, job["batch size"])
         predictor.obey(job["precision"], job["threads"])
         part = part_files(folder, shard.index, options)
         if str(shard.index) in missing_parts(folder, shared, options):

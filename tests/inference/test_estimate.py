@@ -56,14 +56,15 @@ def test_without_tissue(write_slide, darkness_model):
         estimate(blank, darkness_model, device="cpu", region=(0, 0, 999, 1))
 
 
-def test_the_memory_is_a_bound(tmp_path, picture, write_slide, darkness_model):
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_the_memory_is_a_bound(tmp_path, picture, write_slide, darkness_model, probabilities):
     image = np.tile(picture(240, 240), (10, 25, 1))
     write_slide(image)
     program = f"""
 from genselfdiff.inference.engine import segment
 from genselfdiff.inference.estimate import estimate
 from genselfdiff.inference.memory import peak_bytes
-options = dict(device="cpu", mpp=0.25)
+options = dict(device="cpu", mpp=0.25, probabilities={probabilities})
 told = estimate("slide.tif", {str(darkness_model)!r}, **options).memory
 segment("slide.tif", "mask.tif", {str(darkness_model)!r}, **options)
 print(told, peak_bytes())

@@ -116,6 +116,19 @@ def test_a_failed_overwrite_keeps_the_old_files(tmp_path, slide, darkness_model,
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
 
 
+def test_what_lies_beside_a_finished_mask_is_kept_and_told(tmp_path, slide, darkness_model, caplog):
+    mask = tmp_path / "m.tif"
+    run(slide, mask, darkness_model, geojson=True)
+    old = (tmp_path / "m.geojson").read_bytes()
+    with caplog.at_level("INFO", "genselfdiff"):
+        run(slide, mask, darkness_model, geojson=True, min_area=1e9)
+        assert "m.geojson: is kept as it is; delete it to have it made again" in caplog.text
+        assert (tmp_path / "m.geojson").read_bytes() == old
+        (tmp_path / "m.geojson").unlink()
+        run(slide, mask, darkness_model, geojson=True, min_area=1e9)
+    assert (tmp_path / "m.geojson").read_bytes() != old
+
+
 def test_what_is_obeyed_for_a_slide_is_not_for_the_next(
     tmp_path, tall, picture, write_slide, darkness_model, monkeypatch
 ):
