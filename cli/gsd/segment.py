@@ -230,7 +230,8 @@ def segment(
     with the size and resolution of the slide and a colour for each class. What was
     interrupted goes on when the same command is given again; finished masks are not made again.
     """
-    keep_freed_memory()
+    if max_memory is None:  # what is kept is in pieces that may not fit the next tile
+        keep_freed_memory()
     plan = plan_outputs(slides, output, ome=ome)
     if overlay_to and len(plan.pairs) > 1:
         raise click.UsageError("--overlay-to names one file: with several slides use --overlay")

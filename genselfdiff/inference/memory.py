@@ -4,10 +4,7 @@ import math
 import re
 import resource
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 
 from genselfdiff.errors import InputError
 from genselfdiff.inference.layout import Layout
@@ -64,15 +61,15 @@ def keep_within_limit(
         return
     classes = len(predictor.model.info.classes)
     held = _resident_bytes()
-    activations = 0
     for read in list(layout.grid.batches(layout.view, batch_size))[:1]:
         batch = read()
         for _ in range(3):  # TorchScript prepares itself in the first calls
-            activations = max(activations, _most_held(partial(predictor, batch)) - held)
+            predictor(batch)
+    activations = max(peak_bytes() - held, 0)  # too much if loading the model took more
 
     def needed(workers: int) -> int:
         rest = memory_bound(source, layout, classes, options, batch_size, workers)
-        # The allocator keeps what this thread has used, in pieces that may not fit the others.
+        # The allocator may keep what this thread has used, in pieces that do not fit the others.
         return held + (workers + 1) * activations + rest
 
     if needed(1) > limit:
@@ -95,26 +92,6 @@ def peak_bytes() -> int:
 def _resident_bytes() -> int:
     """What this process holds now; where the system does not tell, the most it has held."""
     return _status("VmRSS") if _STATUS.exists() else peak_bytes()
-
-
-def _most_held(task: Callable[[], object]) -> int:
-    """The most this process holds while it does ``task``."""
-    # Looked at again and again: not every system lets a process reset its peak.
-    most, done = _resident_bytes(), Event()
-
-    def look() -> None:
-        nonlocal most
-        while not done.wait(0.0005):
-            most = max(most, _resident_bytes())
-
-    watcher = Thread(target=look)
-    watcher.start()
-    try:
-        task()
-    finally:
-        done.set()
-        watcher.join()
-    return max(most, _resident_bytes())
 
 
 def _status(name: str) -> int:
