@@ -57,8 +57,8 @@ def find_pairs(images_dir: str | Path, masks_dir: str | Path) -> list[Pair]:
         InputError: a folder is missing or empty, two files share a stem, or an image has no mask
             or a mask no image.
     """
-    images = _by_stem(Path(images_dir), tuple(IMAGE_SUFFIXES), "image")
-    masks = _by_stem(Path(masks_dir), MASK_SUFFIXES, "mask")
+    images = by_stem(Path(images_dir), tuple(IMAGE_SUFFIXES), "image")
+    masks = by_stem(Path(masks_dir), MASK_SUFFIXES, "mask")
     without_mask = sorted(images.keys() - masks.keys())
     without_image = sorted(masks.keys() - images.keys())
     problems = []
@@ -281,7 +281,12 @@ class LabelledCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         )
 
 
-def _by_stem(folder: Path, suffixes: Sequence[str], kind: str) -> dict[str, Path]:
+def by_stem(folder: Path, suffixes: Sequence[str], kind: str) -> dict[str, Path]:
+    """The files of ``kind`` in a folder, by their names without suffix.
+
+    Raises:
+        InputError: the folder is missing or empty, or two files have the same name.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder: give the folder of the {kind}s")
     found: dict[str, Path] = {}

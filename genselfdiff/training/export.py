@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 import genselfdiff
+from genselfdiff.data.class_colors import class_color
 from genselfdiff.errors import InputError
 from genselfdiff.files import refuse_existing
 from genselfdiff.inference.model_file import ModelInfo, save_model
@@ -12,19 +13,6 @@ from genselfdiff.models import load_initial_weights
 from genselfdiff.training.config import FinetuneConfig
 from genselfdiff.training.finetuning import segmenter_network
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
-
-BACKGROUND_COLOR = (255, 255, 255)
-CLASS_COLORS = (
-    (0, 200, 70),
-    (255, 225, 25),
-    (0, 130, 200),
-    (245, 130, 48),
-    (145, 30, 180),
-    (70, 240, 240),
-    (240, 50, 230),
-    (230, 25, 75),
-)
-"""Green first, the complement of the stains; they repeat after the eighth class."""
 
 
 def export_run(
@@ -59,7 +47,7 @@ def export_run(
     load_initial_weights(network, checkpoint.weights, origin=folder.best, head=True)
     info = ModelInfo(
         classes=config.classes,
-        colors=tuple(_color(index) for index in range(len(config.classes))),
+        colors=tuple(class_color(index) for index in range(len(config.classes))),
         mpp=config.mpp,
         tile_size=config.tile_size,
         input_scaling=config.input_scaling,
@@ -76,7 +64,3 @@ def export_run(
     )
     save_model(network, info, output, portable=portable)
     return info
-
-
-def _color(index: int) -> tuple[int, int, int]:
-    return CLASS_COLORS[(index - 1) % len(CLASS_COLORS)] if index else BACKGROUND_COLOR

@@ -1,0 +1,219 @@
+"""``gsd data``: labels of other programs and data sets to folders that training takes."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from genselfdiff.data.checking import check_folders
+from genselfdiff.data.importers import Import
+from genselfdiff.data.importers.glas import read_glas
+from genselfdiff.data.importers.labelbox import read_labelbox
+from genselfdiff.data.importers.mask_folder import read_mask_folder
+from genselfdiff.data.importers.monuseg import read_monuseg
+from genselfdiff.data.importers.qupath import FIELD_CLASS, read_qupath
+from genselfdiff.data.labelled_folder import write_fields
+from genselfdiff.files import refuse_existing
+from gsd.options import progress, verbosity
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+
+@click.group()
+def data() -> None:
+    """Bring labels into the form that 'gsd train finetune' and 'gsd evaluate' take."""
+
+
+@data.group("import")
+def import_() -> None:
+    """Turn labels of other programs and data sets into a folder of images and masks.
+
+    It gets images/, masks/ with the index of a class in each pixel, instances/ with numbers of
+    objects where they are known, classes.csv and fields.csv.
+    """
+
+
+@data.command(
+    epilog="""\b
+Examples:
+  gsd data check fields/ --sheet fields.png
+  gsd data check --images img/ --masks msk/
+"""
+)
+@click.argument("folder", required=False, type=FILE)
+@click.option("--images", type=FILE, help="Folder of the images; default: FOLDER/images.")
+@click.option("--masks", type=FILE, help="Folder of the masks; default: FOLDER/masks.")
+@click.option("--sheet", type=FILE, help="A .png to draw: all images with their masks laid over.")
+@click.option("--overwrite", is_flag=True, help="Replace the sheet if it exists.")
+@verbosity
+def check(
+    folder: Path | None,
+    images: Path | None,
+    masks: Path | None,
+    sheet: Path | None,
+    overwrite: bool,
+) -> None:
+    """Look through labelled images: sizes, classes, and what is wrong with them.
+
+    FOLDER holds images/ and masks/, as 'gsd data import' leaves them. Files without a partner, that
+    cannot be read, do not fit or are there twice are told, and the exit status is 1.
+    """
+    if folder is None and (images is None or masks is None):
+        raise click.UsageError("name a folder, or --images and --masks")
+    base = folder or Path()
+    if sheet is not None:
+        refuse_existing(sheet, overwrite)
+    found = check_folders(
+        images or base / "images", masks or base / "masks", sheet=sheet, progress=progress()
+    )
+    click.echo(found.summary())
+    if found.problems:
+        sys.exit(1)
+
+
+def _output(command: Command) -> Command:
+    """Add --output, --overwrite, -v and -q."""
+    output = click.option("-o", "--output", required=True, type=FILE, help="Folder to write.")
+    overwrite = click.option(
+        "--overwrite", is_flag=True, help="Write into a folder that is not empty."
+    )
+    return output(overwrite(verbosity(command)))
+
+
+def _classes(command: Command) -> Command:
+    option = click.option(
+        "--classes",
+        help="Classes to take, comma-separated, in the order of their indices from 1; default: all"
+        " there are, by the alphabet.",
+    )
+    return option(command)
+
+
+def _names(classes: str | None) -> Sequence[str] | None:
+    return None if classes is None else [name.strip() for name in classes.split(",")]
+
+
+def _write(found: Import, output: Path, overwrite: bool) -> None:
+    written = write_fields(
+        output,
+        found.class_names,
+        found.fields,
+        total=found.count,
+        overwrite=overwrite,
+        progress=progress(),
+    )
+    click.echo(written.summary())
+
+
+@import_.command(
+    epilog="""\b
+Examples:
+  gsd data import monuseg MoNuSeg/ -o nuclei/
+  gsd data import monuseg MoNuSeg/Annotations --images 'MoNuSeg/Tissue Images' -o nuclei/
+"""
+)
+@click.argument("folder", type=FILE)
+@click.option("--images", type=FILE, help="Folder of the images; default: FOLDER.")
+@_output
+def monuseg(folder: Path, images: Path | None, output: Path, overwrite: bool) -> None:
+    """Nuclei of MoNuSeg, and what else was outlined with Aperio ImageScope.
+
+    FOLDER holds, in any folders below it, an XML file for each image that has its name. Images
+    without one are left out.
+    """
+    _write(read_monuseg(folder, images), output, overwrite)
+
+
+@import_.command(
+    epilog="""\b
+Examples:
+  gsd data import glas Warwick_QU_Dataset/ -o glands/
+"""
+)
+@click.argument("folder", type=FILE)
+@_output
+def glas(folder: Path, output: Path, overwrite: bool) -> None:
+    """Glands of GlaS: FOLDER holds NAME.bmp and NAME_anno.bmp."""
+    _write(read_glas(folder), output, overwrite)
+
+
+@import_.command(
+    epilog="""\b
+Examples:
+  gsd data import labelbox export.json --images pictures/ -o fields/
+  gsd data import labelbox export.json --images pictures/ --classes tumor,stroma -o fields/
+"""
+)
+@click.argument("export", type=FILE)
+@click.option("--images", required=True, type=FILE, help="Folder of the images.")
+@_classes
+@_output
+def labelbox(
+    export: Path, images: Path, classes: str | None, output: Path, overwrite: bool
+) -> None:
+    """Polygons in EXPORT, a JSON file of Labelbox."""
+    _write(read_labelbox(export, images, _names(classes)), output, overwrite)
+
+
+@import_.command(
+    epilog="""\b
+Examples:
+  gsd data import folder --images img/ --masks msk/ 0=background 255=gland -o fields/
+  gsd data import folder --images img/ --masks msk/ '#000000=background' '#ff0000=tumor' \\
+      '#ffffff=ignore' -o fields/
+"""
+)
+@click.argument("meanings", nargs=-1, required=True, metavar="VALUE=CLASS...")
+@click.option("--images", required=True, type=FILE, help="Folder of the images.")
+@click.option("--masks", required=True, type=FILE, help="Folder of masks of the same names.")
+@_output
+def folder(
+    meanings: tuple[str, ...], images: Path, masks: Path, output: Path, overwrite: bool
+) -> None:
+    """Masks whose values, or colours, mean classes.
+
+    VALUE is a number, or for masks of colours #rrggbb. Classes are numbered as they are named;
+    'background' is 0, and 'ignore' is for pixels that nobody has labelled.
+    """
+    _write(read_mask_folder(images, masks, meanings), output, overwrite)
+
+
+@import_.command(
+    epilog="""\b
+Examples:
+  gsd data import qupath slides/ --annotations geojson/ --mpp 0.5 -o fields/
+  gsd data import qupath slide.svs --annotations slide.geojson --classes tumor,stroma -o fields/
+"""
+)
+@click.argument("slides", type=FILE)
+@click.option(
+    "--annotations", required=True, type=FILE, help="GeoJSON of the slide, or a folder of them."
+)
+@click.option("--mpp", type=float, help="Resolution of the fields in um/px; default: the slides'.")
+@click.option(
+    "--fields",
+    default=FIELD_CLASS,
+    show_default=True,
+    help="Class of the rectangles in which all is annotated; without any, the whole slide.",
+)
+@_classes
+@_output
+def qupath(
+    slides: Path,
+    annotations: Path,
+    mpp: float | None,
+    fields: str,
+    classes: str | None,
+    output: Path,
+    overwrite: bool,
+) -> None:
+    """Annotations that QuPath exported as GeoJSON, over SLIDES: a slide, or a folder of them.
+
+    Draw rectangles of the class Region* around what you annotate completely: each becomes an image.
+    In QuPath: File, Export objects as GeoJSON.
+    """
+    found = read_qupath(slides, annotations, mpp=mpp, field_class=fields, classes=_names(classes))
+    _write(found, output, overwrite)

@@ -1,0 +1,150 @@
+"""Looking through labelled images before they are trained on."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from genselfdiff.data.class_colors import class_color
+from genselfdiff.data.pairs import MASK_SUFFIXES, by_stem, read_mask
+from genselfdiff.errors import InputError
+from genselfdiff.files import atomic_file
+from genselfdiff.slides import IMAGE_SUFFIXES, read_image
+from genselfdiff.slides.overlay import lay_over
+
+SHEET_WIDTH = 1600
+_SIDE, _GAP = 312, 8
+"""Of a picture on the sheet, and between two of them."""
+
+_SHOWN = 255
+"""Values from here on are drawn in one colour: they are numbers of instances, or left out."""
+
+
+@dataclass
+class FolderCheck:
+    """What is in folders of images and masks.
+
+    Attributes:
+        pairs: how many images have a mask of their size.
+        sizes: how many of them have each (width, height).
+        pixels: of each value of the masks.
+        images_with: how many masks hold each value.
+        problems: a line for each.
+    """
+
+    pairs: int = 0
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    pixels: Counter[int] = field(default_factory=Counter)
+    images_with: Counter[int] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def summary(self, most: int = 32) -> str:
+        """Lines for people; of more than ``most`` values of masks the number is told."""
+        sizes = ", ".join(f"{count} of {w} x {h}" for (w, h), count in self.sizes.most_common(5))
+        more = f" and {len(self.sizes) - 5} other sizes" if len(self.sizes) > 5 else ""
+        lines = [f"{self.pairs} labelled images" + (f": {sizes}{more}" if sizes else "")]
+        total = max(self.pixels.total(), 1)
+        if len(self.pixels) > most:
+            lines.append(
+                f"  {len(self.pixels)} values in the masks: numbers of instances? (--foreground)"
+            )
+        else:
+            lines += [
+                f"  value {value}: {100 * count / total:.2f} % of the pixels, in"
+                f" {self.images_with[value]} images"
+                for value, count in sorted(self.pixels.items())
+            ]
+        problems = f"{len(self.problems)} problems" if self.problems else "no problems"
+        return "\n".join([*lines, *(f"  {problem}" for problem in self.problems), problems])
+
+
+def check_folders(
+    images: Path, masks: Path, *, sheet: Path | None = None, progress: bool | None = None
+) -> FolderCheck:
+    """Read all images and masks; nothing but a missing folder ends it.
+
+    Problems are files without a partner, that cannot be read or differ in size, pictures that are
+    there several times, and masks that hold nothing.
+
+    Args:
+        images, masks: folders with files of the same names, suffix aside.
+        sheet: a .png to write, see ``contact_sheet``.
+        progress: show a bar; None: on a terminal only.
+
+    Raises:
+        InputError: a folder is missing or empty, or holds two files of one name.
+        OutputError: the sheet cannot be written.
+    """
+    image_files = by_stem(images, tuple(IMAGE_SUFFIXES), "image")
+    mask_files = by_stem(masks, MASK_SUFFIXES, "mask")
+    found = FolderCheck()
+    for stem in sorted(image_files.keys() ^ mask_files.keys()):
+        lonely, what = (
+            (image_files[stem], "mask") if stem in image_files else (mask_files[stem], "image")
+        )
+        found.problems.append(f"{lonely}: has no {what}")
+    same: dict[str, list[Path]] = defaultdict(list)
+    pictures: list[NDArray[np.uint8]] = []
+    stems = sorted(image_files.keys() & mask_files.keys())
+    for stem in tqdm(stems, desc="check", disable=None if progress is None else not progress):
+        try:
+            image, mask = read_image(image_files[stem]), read_mask(mask_files[stem])
+        except InputError as error:
+            found.problems.append(str(error))
+            continue
+        same[hashlib.sha256(image.tobytes()).hexdigest()].append(image_files[stem])
+        height, width = image.shape[:2]
+        if mask.shape != (height, width):
+            found.problems.append(
+                f"{mask_files[stem]}: {mask.shape[1]} x {mask.shape[0]} pixels, but"
+                f" {image_files[stem]} has {width} x {height}"
+            )
+            continue
+        values, counts = np.unique(mask, return_counts=True)
+        found.pairs += 1
+        found.sizes[width, height] += 1
+        found.pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        found.images_with.update(values.tolist())
+        if not values.any():
+            found.problems.append(f"{mask_files[stem]}: holds nothing but 0")
+        if sheet is not None:
+            pictures.append(_thumbnail(image, mask))
+    for paths in same.values():
+        if len(paths) > 1:
+            found.problems.append(f"{', '.join(map(str, paths))}: the same picture")
+    if sheet is not None and pictures:
+        with atomic_file(sheet) as temporary:
+            Image.fromarray(contact_sheet(pictures)).save(temporary, format="PNG")
+    return found
+
+
+def contact_sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Lay out square (side, side, 3) pictures row by row, (h, w, 3), as wide as SHEET_WIDTH."""
+    side = pictures[0].shape[0] + _GAP
+    columns = min(SHEET_WIDTH // side, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * side, columns * side, 3), 255, np.uint8)
+    for number, picture in enumerate(pictures):
+        top, left = (number // columns) * side, (number % columns) * side
+        sheet[top : top + side - _GAP, left : left + side - _GAP] = picture
+    return sheet
+
+
+def _thumbnail(image: NDArray[np.uint8], mask: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """The image with its mask laid over, within a white square."""
+    height, width = mask.shape
+    scale = min(_SIDE / max(height, width), 1.0)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX, reducing_gap=2))
+    labels = np.minimum(mask, _SHOWN).astype(np.uint8)
+    labels = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+    palette = [class_color(index) for index in range(_SHOWN + 1)]
+    square = np.full((_SIDE, _SIDE, 3), 255, np.uint8)
+    square[: size[1], : size[0]] = lay_over(small, labels, palette)
+    return square

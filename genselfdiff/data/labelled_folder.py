@@ -1,0 +1,197 @@
+"""A folder of labelled images as ``gsd train finetune`` and ``gsd evaluate`` take it.
+
+``images/`` and ``masks/`` hold files of the same names, masks with indices of classes; in
+``instances/`` are numbers of objects where they are known. ``classes.csv`` names the classes, and
+``fields.csv`` tells of each image its resolution, its objects and where it is from.
+"""
+
+import csv
+import io
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from genselfdiff.errors import InputError, OutputError
+from genselfdiff.files import atomic_file, write_text
+
+MAX_CLASSES = 32
+"""That are trained, background included."""
+
+IGNORED = 255
+"""In a mask: nobody has said what this pixel is."""
+
+
+@dataclass(frozen=True)
+class LabelledField:
+    """A labelled image.
+
+    Attributes:
+        name: that its files get, without suffix.
+        image: the file to copy, or its (H, W, 3) uint8 pixels.
+        classes: (H, W) uint8 indices of classes.
+        instances: (H, W) numbers of objects, 0 where none is; None: not known.
+        mpp: micrometres per pixel, or None.
+        source: the file with the labels.
+    """
+
+    name: str
+    image: Path | NDArray[np.uint8]
+    classes: NDArray[np.uint8]
+    instances: NDArray[np.int32] | None
+    mpp: float | None
+    source: Path
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    ``fields`` is the number of images, ``pixels`` their pixels by class and ``ignored`` those of
+    none, ``objects`` how many there are where that is known, ``mpps`` the resolutions that are.
+    """
+
+    folder: Path
+    fields: int
+    pixels: dict[str, int]
+    ignored: int
+    objects: int
+    mpps: tuple[float, ...]
+
+    def summary(self) -> str:
+        """Lines for people, with the command that comes next."""
+        total = max(sum(self.pixels.values()) + self.ignored, 1)
+        objects = f", {self.objects} objects" if self.objects else ""
+        lines = [f"{self.folder}: {self.fields} labelled images{objects}"]
+        lines += [
+            f"  {index} {name}: {100 * count / total:.2f} % of the pixels"
+            for index, (name, count) in enumerate(self.pixels.items())
+        ]
+        if self.ignored:
+            lines.append(
+                f"  {IGNORED} not labelled: {100 * self.ignored / total:.2f} % of the pixels"
+            )
+        names = ",".join(self.pixels)
+        mpp = f"{np.median(self.mpps):.3g}" if self.mpps else "..."
+        ignore = f" --ignore-label {IGNORED}" if self.ignored else ""
+        lines.append(
+            f"next: gsd train finetune --images {self.folder / 'images'} --masks"
+            f" {self.folder / 'masks'} --classes '{names}' --mpp {mpp}{ignore}"
+            " --init ... --out ..."
+        )
+        return "\n".join(lines)
+
+
+def write_fields(
+    folder: Path,
+    class_names: Sequence[str],
+    fields: Iterable[LabelledField],
+    *,
+    total: int | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> Written:
+    """Write labelled images into ``folder``; every file appears whole or not at all.
+
+    Args:
+        folder: made if it is not there.
+        class_names: of index 0, the background, and so on.
+        fields: the images; their names differ.
+        total: how many there are, for the progress bar.
+        overwrite: write into a folder that is not empty, replacing files of the same names.
+        progress: show a bar; None: on a terminal only.
+
+    Raises:
+        InputError: as iterating over ``fields``, or image and mask differ in size.
+        OutputError: the folder is not empty or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not overwrite)):
+        raise OutputError(f"{folder}: is there already: name another folder, or use --overwrite")
+    try:
+        for part in ("images", "masks"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+    pixels = np.zeros(256, np.int64)
+    rows: list[tuple[str, str, str, str]] = []
+    objects, mpps = 0, []
+    bar = tqdm(
+        fields, total=total, desc=folder.name, disable=None if progress is None else not progress
+    )
+    for field in bar:
+        _write_image(folder / "images", field)
+        _write_mask(folder / "masks" / f"{field.name}.png", field.classes)
+        count = ""
+        if field.instances is not None:
+            (folder / "instances").mkdir(exist_ok=True)
+            _write_mask(folder / "instances" / f"{field.name}.png", _renumbered(field.instances))
+            found = len(np.unique(field.instances[field.instances > 0]))
+            objects, count = objects + found, str(found)
+        if field.mpp is not None:
+            mpps.append(field.mpp)
+        pixels += np.bincount(field.classes.ravel(), minlength=256)
+        mpp = "" if field.mpp is None else f"{field.mpp:.6g}"
+        rows.append((field.name, mpp, count, str(field.source)))
+    _write_table(folder / "fields.csv", ("name", "mpp", "objects", "source"), rows)
+    named = [(str(index), name) for index, name in enumerate(class_names)]
+    _write_table(folder / "classes.csv", ("value", "class"), named)
+    counted = {name: int(pixels[index]) for index, name in enumerate(class_names)}
+    return Written(folder, len(rows), counted, int(pixels[IGNORED]), objects, tuple(mpps))
+
+
+def require_names(names: Sequence[str]) -> None:
+    """Raise InputError unless these can be the names of classes, background first."""
+    if len(set(names)) != len(names) or not all(name.strip() for name in names):
+        raise InputError(f"classes {', '.join(names)}: each needs a name of its own")
+    if not 2 <= len(names) <= MAX_CLASSES:
+        raise InputError(
+            f"{len(names)} classes: 2 to {MAX_CLASSES} can be trained, with background"
+        )
+
+
+def _write_image(folder: Path, field: LabelledField) -> None:
+    if isinstance(field.image, Path):
+        with atomic_file(folder / f"{field.name}{field.image.suffix.lower()}") as temporary:
+            try:
+                shutil.copyfile(field.image, temporary)
+            except OSError as error:
+                raise InputError(f"{field.image}: cannot be read: {error.strerror}") from error
+        return
+    with atomic_file(folder / f"{field.name}.tif") as temporary:
+        resolution = None if field.mpp is None else (1e4 / field.mpp, 1e4 / field.mpp)
+        tifffile.imwrite(
+            temporary,
+            field.image,
+            photometric="rgb",
+            compression="zlib",
+            predictor=True,
+            resolution=resolution,
+            resolutionunit=None if resolution is None else "CENTIMETER",
+        )
+
+
+def _write_mask(target: Path, mask: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    with atomic_file(target) as temporary:
+        Image.fromarray(mask).save(temporary)
+
+
+def _renumbered(instances: NDArray[np.int32]) -> NDArray[np.uint16]:
+    """Fit for a PNG of 16 bits; numbers that are too high for it are counted anew."""
+    if instances.max(initial=0) >= 2**16:
+        numbers = np.unique(instances, return_inverse=True)[1]
+        return numbers.reshape(instances.shape).astype(np.uint16)
+    return instances.astype(np.uint16)
+
+
+def _write_table(target: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(target, text.getvalue())

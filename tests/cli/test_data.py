@@ -1,0 +1,61 @@
+"""``gsd data``, as it is typed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from gsd.main import main
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A working folder with pictures/a.png."""
+    monkeypatch.chdir(tmp_path)
+    Path("pictures").mkdir()
+    Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save("pictures/a.png")
+
+
+def gsd(*arguments):
+    return CliRunner().invoke(main, ["data", *arguments])
+
+
+@pytest.mark.usefixtures("work")
+def test_labelbox_then_check():
+    square = [{"x": x, "y": y} for x, y in [(3, 3), (9, 3), (9, 9), (3, 9)]]
+    entry = {"External ID": "a.png", "Label": {"tumor": [{"geometry": square}]}}
+    Path("export.json").write_text(json.dumps([entry]))
+    done = gsd("import", "labelbox", "export.json", "--images", "pictures", "-o", "fields", "-q")
+    assert done.exit_code == 0, done.output
+    assert "fields: 1 labelled images, 1 objects\n  0 background: 91.83 %" in done.output
+    assert "next: gsd train finetune --images fields/images" in done.output
+    again = gsd("import", "labelbox", "export.json", "--images", "pictures", "-o", "fields", "-q")
+    assert again.exit_code == 1
+    done = gsd("check", "fields", "--sheet", "sheet.png", "-q")
+    assert done.exit_code == 0, done.output
+    assert "value 1: 8.17 % of the pixels, in 1 images\nno problems" in done.output
+    assert Path("sheet.png").is_file()
+    Path("fields/masks/a.png").rename("fields/masks/b.png")
+    done = gsd("check", "fields", "-q")
+    assert done.exit_code == 1
+    assert "2 problems" in done.output
+
+
+@pytest.mark.usefixtures("work")
+def test_other_kinds_are_asked_for_in_the_same_way():
+    Path("masks").mkdir()
+    Image.new("L", (30, 20), 255).save("masks/a.png")
+    table = ("0=background", "255=gland")
+    done = gsd("import", "folder", "--images", "pictures", "--masks", "masks", *table, "-o", "f")
+    assert "1 gland: 100.00 %" in done.output
+    for kind, told in (("monuseg", "XML file"), ("glas", "annotation")):
+        done = gsd("import", kind, "pictures", "-o", "x")
+        assert done.exit_code == 1
+        assert told in done.output
+    Path("a.geojson").write_text("[]")
+    done = gsd("import", "qupath", "pictures/a.png", "--annotations", "a.geojson", "-o", "x")
+    assert "1 classes: 2 to 32 can be trained" in done.output
+    assert gsd("check").exit_code == 2

@@ -1,0 +1,312 @@
+"""Labels of other programs to folders of labelled images."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from genselfdiff.data import find_pairs, inspect_masks
+from genselfdiff.data.importers.glas import read_glas
+from genselfdiff.data.importers.labelbox import read_labelbox
+from genselfdiff.data.importers.mask_folder import read_mask_folder
+from genselfdiff.data.importers.monuseg import read_monuseg
+from genselfdiff.data.importers.qupath import read_qupath
+from genselfdiff.data.labelled_folder import IGNORED, write_fields
+from genselfdiff.errors import InputError, OutputError
+from genselfdiff.slides import MaskWriter, write_objects
+
+SQUARE = [(2, 1), (6, 1), (6, 4), (2, 4)]
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with the images a.png and b.png of 12 x 9 pixels."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in "ab":
+        pixels = np.random.default_rng(0).integers(0, 255, (9, 12, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder
+
+
+def written(found, tmp_path, **options):
+    return write_fields(tmp_path / "out", found.class_names, found.fields, **options)
+
+
+def mask(tmp_path, name, kind="masks"):
+    return np.asarray(Image.open(tmp_path / "out" / kind / f"{name}.png"))
+
+
+def aperio_xml(*outlines):
+    regions = "".join(
+        "<Region><Vertices>"
+        + "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in outline)
+        + "</Vertices></Region>"
+        for outline in outlines
+    )
+    return f'<Annotations MicronsPerPixel="0.252"><Annotation><Regions>{regions}'.encode() + (
+        b"</Regions></Annotation></Annotations>"
+    )
+
+
+def test_monuseg(images, tmp_path, caplog):
+    (images / "a.xml").write_bytes(aperio_xml(SQUARE, [(4, 0), (11, 0), (11, 2)], [(1, 1), (2, 2)]))
+    result = written(read_monuseg(images), tmp_path)
+    assert "1 outlines of fewer than 3 vertices" in caplog.text
+    assert (result.fields, result.objects, result.mpps) == (1, 2, (0.252,))
+    np.testing.assert_array_equal(mask(tmp_path, "a"), mask(tmp_path, "a", "instances") > 0)
+    np.testing.assert_array_equal(mask(tmp_path, "a", "instances")[2:4, 2:6], 1)
+    assert mask(tmp_path, "a", "instances")[0, 8] == 2
+    assert (tmp_path / "out/images/a.png").read_bytes() == (images / "a.png").read_bytes()
+    with (tmp_path / "out/fields.csv").open() as text:
+        (row,) = csv.DictReader(text)
+    assert row == {"name": "a", "mpp": "0.252", "objects": "2", "source": str(images / "a.xml")}
+    assert (tmp_path / "out/classes.csv").read_text() == "value,class\n0,background\n1,nucleus\n"
+    pairs = find_pairs(tmp_path / "out/images", tmp_path / "out/masks")
+    assert inspect_masks(pairs).num_classes == 2
+    assert "--classes 'background,nucleus' --mpp 0.252" in result.summary()
+
+
+@pytest.mark.parametrize(
+    ("xml", "told"),
+    [
+        (b"<Annotations>", "no XML file of ImageScope"),
+        (b"<Annotations/>", "holds no Region"),
+        (b'<!DOCTYPE x [<!ENTITY a "b">]><Annotations/>', "defines entities"),
+        (aperio_xml([(1, 1), ("here", 2), (3, 3)]), "no XML file of ImageScope"),
+        (aperio_xml([(1, 1), ("nan", 2), (3, 3)]), "a vertex without a place"),
+    ],
+)
+def test_what_is_no_xml_of_imagescope(images, tmp_path, xml, told):
+    (images / "a.xml").write_bytes(xml)
+    with pytest.raises(InputError, match=rf"a\.xml: .*{told}"):
+        written(read_monuseg(images), tmp_path)
+
+
+def test_labels_without_their_image(images):
+    (images / "c.xml").write_bytes(aperio_xml(SQUARE))
+    with pytest.raises(InputError, match=r"no image for .*c\.xml"):
+        read_monuseg(images)
+
+
+@pytest.mark.skipif("GSD_TEST_DATA" not in os.environ, reason="set GSD_TEST_DATA to the data")
+def test_the_outlines_of_monuseg_are_its_masks(tmp_path):
+    folder = Path(os.environ["GSD_TEST_DATA"]) / "monuseg2018" / "train"
+    found = read_monuseg(folder / "annotations_xml", folder / "images")
+    written(found, tmp_path)
+    assert found.count == 4
+    for path in (tmp_path / "out/instances").iterdir():
+        ours = np.asarray(Image.open(path)) > 0
+        theirs = np.asarray(Image.open(folder / "instances" / path.name)) > 0
+        assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.9999, path.name
+
+
+def test_glas(tmp_path):
+    glands = np.zeros((9, 12), np.uint8)
+    glands[2:5, 3:7], glands[6:, :4] = 1, 2
+    folder = tmp_path / "glas"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 12, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "train_1.bmp")
+    Image.fromarray(glands).save(folder / "train_1_anno.bmp")
+    result = written(read_glas(folder), tmp_path)
+    assert (result.objects, result.mpps) == (2, (0.62,))
+    np.testing.assert_array_equal(mask(tmp_path, "train_1", "instances"), glands)
+    np.testing.assert_array_equal(mask(tmp_path, "train_1"), glands > 0)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/images/train_1.tif"), pixels)
+
+
+@pytest.mark.parametrize("objects", [False, True])
+def test_labelbox(images, tmp_path, objects):
+    vertices = [{"x": x + 0.5, "y": y + 0.5} for x, y in SQUARE]  # counted from 1
+    by_class = {"tumor ": [{"geometry": vertices}], "stroma": []}
+    as_list = {"objects": [{"value": "tumor", "polygon": vertices}]}
+    entries = [
+        {"External ID": "a.png", "Label": as_list if objects else by_class},
+        {"External ID": "b.png", "Label": "Skip"},
+    ]
+    export = tmp_path / "export.json"
+    export.write_text(json.dumps(entries))
+    result = written(read_labelbox(export, images), tmp_path)
+    assert list(result.pixels) == ["background", "tumor"]
+    expected = np.zeros((9, 12), int)
+    expected[1:4, 2:6] = 1
+    np.testing.assert_array_equal(mask(tmp_path, "a"), expected)
+    assert not (tmp_path / "out/masks/b.png").exists()
+    with pytest.raises(InputError, match="has the classes tumor too"):
+        read_labelbox(export, images, ["stroma"])
+    written(read_labelbox(export, images, ["stroma", "tumor"]), tmp_path, overwrite=True)
+    np.testing.assert_array_equal(mask(tmp_path, "a"), 2 * expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[", "no export of polygons"),
+        ("[3]", "no export of polygons"),
+        ('[{"External ID": "a.png"}]', "lacks 'Label'"),
+        ('[{"External ID": "a.png", "Label": "Skip"}]', "no labelled image"),
+        ('[{"External ID": "a", "Label": {"t": [{"geometry": [{"x": 1}]}]}}]', "lacks 'y'"),
+        ('[{"External ID": "z.png", "Label": {"t": []}}]', "2 to 32|not there"),
+    ],
+)
+def test_what_is_no_export_of_labelbox(images, tmp_path, content, told):
+    export = tmp_path / "export.json"
+    export.write_text(content)
+    with pytest.raises(InputError, match=told):
+        read_labelbox(export, images)
+
+
+@pytest.fixture
+def masks(tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    values = np.zeros((9, 12), np.uint8)
+    values[:3], values[3:5] = 7, 200
+    Image.fromarray(values).save(folder / "a.png")
+    colours = np.zeros((9, 12, 3), np.uint8)
+    colours[:3] = 255, 0, 0
+    colours[3:5] = 0x12, 0x34, 0x56
+    Image.fromarray(colours).save(folder / "b.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "meanings"),
+    [
+        ("a", ["7=gland", "0=background", "200=ignore"]),
+        ("b", ["#ff0000=gland", "#000000=background", "#123456=ignore"]),
+    ],
+)
+def test_masks_with_a_table(images, masks, tmp_path, name, meanings):
+    (masks / f"{'b' if name == 'a' else 'a'}.png").unlink()
+    result = written(read_mask_folder(images, masks, meanings), tmp_path)
+    expected = np.zeros((9, 12), int)
+    expected[:3], expected[3:5] = 1, IGNORED
+    np.testing.assert_array_equal(mask(tmp_path, name), expected)
+    assert (result.pixels, result.ignored) == ({"background": 48, "gland": 36}, 24)
+    assert "--ignore-label 255" in result.summary()
+
+
+@pytest.mark.parametrize(
+    ("meanings", "told"),
+    [
+        (["7=gland", "0=background"], r"a\.png: nobody said what 200 means"),
+        (["7"], "7: give VALUE=CLASS"),
+        (["red=gland"], "give VALUE=CLASS"),
+        (["7=gland", "#000000=background"], "numbers and colours"),
+        (["0=background"], "1 classes"),
+    ],
+)
+def test_tables_that_do_not_fit(images, masks, tmp_path, meanings, told):
+    (masks / "b.png").unlink()
+    with pytest.raises(InputError, match=told):
+        written(read_mask_folder(images, masks, meanings), tmp_path)
+
+
+def test_a_mask_of_another_size(images, masks, tmp_path):
+    (masks / "b.png").unlink()
+    Image.new("RGB", (5, 5)).save(images / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: is not of the size of"):
+        written(read_mask_folder(images, masks, ["7=x", "0=background", "200=y"]), tmp_path)
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+
+
+@pytest.fixture
+def slide(tmp_path, image):
+    """Of 0.5 um."""
+    tifffile.imwrite(
+        tmp_path / "slide.tif",
+        image,
+        photometric="rgb",
+        tile=(64, 64),
+        resolution=(20_000, 20_000),
+        resolutionunit="CENTIMETER",
+    )
+    return tmp_path / "slide.tif"
+
+
+def test_what_qupath_gets_from_us_comes_back(tmp_path, slide):
+    labels = (np.random.default_rng(0).random((30, 40)) * 3).astype(np.uint8)
+    labels = np.kron(labels, np.ones((10, 10), np.uint8))
+    with MaskWriter(
+        tmp_path / "mask.tif",
+        width=400,
+        height=300,
+        mpp=0.5,
+        palette=[(0, 0, 0), (255, 0, 0), (0, 255, 0)],
+        class_names=["background", "stroma", "tumor"],
+    ) as writer:
+        writer.write_rows(labels)
+    write_objects(tmp_path / "mask.tif", geojson=tmp_path / "slide.geojson")
+    result = written(read_qupath(slide, tmp_path / "slide.geojson"), tmp_path)
+    assert list(result.pixels) == ["background", "stroma", "tumor"]
+    np.testing.assert_array_equal(mask(tmp_path, slide.stem), labels)
+
+
+def feature(name, *rings):
+    coordinates = [[*map(list, ring), list(ring[0])] for ring in rings]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": coordinates},
+        "properties": {"objectType": "annotation", "classification": {"name": name}},
+    }
+
+
+def box(left, top, right, bottom):
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def test_fields_that_were_annotated_in_qupath(tmp_path, slide, image):
+    features = [
+        feature("Region*", box(100, 40, 200, 120)),
+        feature("Region*", box(350, 250, 450, 280)),  # over the edge
+        feature("lumen", box(120, 60, 140, 80)),
+        feature("gland", box(90, 50, 180, 100), box(150, 60, 170, 80)),
+        feature("gland", box(0, 0, 20, 20)),  # in no field
+    ]
+    annotations = tmp_path / "slide.geojson"
+    annotations.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    result = written(read_qupath(slide, annotations, classes=["gland", "lumen"]), tmp_path)
+    assert result.fields == 2
+    expected = np.zeros((80, 100), int)
+    expected[10:60, :80], expected[20:40, 50:70], expected[20:40, 20:40] = 1, 0, 2
+    np.testing.assert_array_equal(mask(tmp_path, f"{slide.stem}_1"), expected)
+    assert mask(tmp_path, f"{slide.stem}_2").shape == (30, 50)
+    pixels = tifffile.imread(tmp_path / "out" / "images" / f"{slide.stem}_1.tif")
+    np.testing.assert_array_equal(pixels, image[40:120, 100:200])
+    half = read_qupath(slide, annotations, mpp=1.0, classes=["gland", "lumen"])
+    written(half, tmp_path, overwrite=True)
+    np.testing.assert_array_equal(mask(tmp_path, f"{slide.stem}_1"), expected[::2, ::2])
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[1]", '[{"geometry": {"type": "Polygon"}}]', '{"features": 3}']
+)
+def test_what_is_no_geojson(tmp_path, slide, content):
+    (tmp_path / "a.geojson").write_text(content)
+    with pytest.raises(InputError, match=r"a\.geojson: is no GeoJSON of QuPath"):
+        read_qupath(slide, tmp_path / "a.geojson")
+
+
+def test_a_folder_that_is_not_empty(images, tmp_path):
+    (images / "a.xml").write_bytes(aperio_xml(SQUARE))
+    written(read_monuseg(images), tmp_path)
+    with pytest.raises(OutputError, match="is there already"):
+        written(read_monuseg(images), tmp_path)
+    written(read_monuseg(images), tmp_path, overwrite=True)
+
+
+def test_many_objects_fit_into_16_bits(images, tmp_path):
+    (images / "a.xml").write_bytes(aperio_xml(*[SQUARE] * 70_000, [(7, 5), (9, 5), (9, 8)]))
+    assert written(read_monuseg(images), tmp_path).objects == 2
+    assert np.unique(mask(tmp_path, "a", "instances")).tolist() == [0, 1, 2]
