@@ -1,5 +1,6 @@
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ with contextlib.suppress(ModuleNotFoundError):
 
     triton.knobs.runtime.interpret = True
 del os.environ["TRITON_INTERPRET"]
+
+# A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REFERENCE = Path(__file__).parent / "reference"
 
