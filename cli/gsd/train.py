@@ -1,5 +1,6 @@
 """``gsd train pretrain`` and ``gsd train finetune``."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -149,12 +150,25 @@ def pretrain(data: tuple[Path, ...], out: Path, resume: bool, **options: Any) ->
     run_pretrain(config, out, resume=resume, progress=progress())
 
 
+def _fold(
+    ctx: click.Context, parameter: click.Parameter, given: str | None
+) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", given)
+    if found is None:
+        raise click.BadParameter(f"{given!r} is not K/N, such as 1/5")
+    return int(found[1]), int(found[2])
+
+
 @train.command(
     epilog="""\b
 Examples:
   gsd train finetune --images fields/ --masks masks/ --mpp 0.5 --init run1 --out run2
   gsd train finetune --images tif/ --masks instances/ --foreground --mpp 0.25 \\
       --resample-to 0.5 --val 'TCGA-A7-*' --init run1 --out run2
+  gsd train finetune --images fields/ --masks masks/ --mpp 0.5 --group 'TCGA-..-....' \\
+      --fold 1/5 --init run1 --out fold1
   gsd train finetune --out run2 --resume
 """
 )
@@ -178,6 +192,17 @@ Examples:
     "--val",
     help="Validation images: names, groups or patterns, comma-separated, or a file with one a "
     "line; default: a fifth of the images.",
+)
+@click.option(
+    "--group",
+    help="What says which images are of one patient or slide, and go to one side together: a "
+    "regular expression for the beginning of their names, or a .csv with the columns name, group.",
+)
+@click.option(
+    "--fold",
+    callback=_fold,
+    metavar="K/N",
+    help="Of N parts of the images the K-th validates: N runs, with the same --seed, see them all.",
 )
 @click.option(
     "--mpp",

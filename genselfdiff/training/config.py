@@ -172,6 +172,8 @@ class FinetuneConfig(RunConfig):
         foreground: every non-zero mask value is class 1.
         val: names of the validation images as `split_pairs` takes them; None: a fifth, drawn with
             the seed. The run folder keeps the stems that were chosen.
+        group: what says which images belong together, as `groups_of` takes it; None: none do.
+        fold: (k, n): the k-th of n parts validates; None: as ``val`` says.
         image_mpp: um/px of the labelled images.
         ignore_label: mask value that counts neither in the loss nor in the scores; None: none.
         augmentation: policy of `genselfdiff.data.augment`.
@@ -189,6 +191,8 @@ class FinetuneConfig(RunConfig):
     classes: tuple[str, ...] = ()
     foreground: bool = False
     val: str | tuple[str, ...] | None = None
+    group: str | None = None
+    fold: tuple[int, int] | None = None
     image_mpp: float | None = None
     ignore_label: int | None = None
     augmentation: str = "default"
@@ -197,7 +201,7 @@ class FinetuneConfig(RunConfig):
     stage1: dict[str, Any] | None = None
 
     stage = "finetune"
-    local = (*RunConfig.local, "images", "masks", "val", "init")
+    local = (*RunConfig.local, "images", "masks", "val", "group", "init")
 
     def __post_init__(self) -> None:
         super().__post_init__()

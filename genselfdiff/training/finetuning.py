@@ -172,13 +172,16 @@ def _complete(config: FinetuneConfig, pairs: Sequence[Pair]) -> FinetuneConfig:
             image_mpp,
             config.mpp,
         )
+    _, validation = split_pairs(
+        pairs, config.val, seed=config.seed, group=config.group, fold=config.fold
+    )
     config = replace(
         config,
         classes=config.classes or _class_names(summary.num_classes),
         foreground=summary.foreground,
         image_mpp=image_mpp,
         mpp=config.mpp or image_mpp,
-        val=tuple(pair.stem for pair in split_pairs(pairs, config.val, seed=config.seed)[1]),
+        val=tuple(pair.stem for pair in validation),
     )
     if config.init != NO_INIT and Path(config.init).is_dir():
         config = _with_stage1(config, PretrainConfig.read(RunFolder(config.init).config))

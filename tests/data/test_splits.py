@@ -96,3 +96,64 @@ def test_drawn_split_repeats_and_leaves_images_on_both_sides() -> None:
 def test_one_pair_cannot_be_split() -> None:
     with pytest.raises(InputError, match=r"x\.tif: one labelled image cannot be split"):
         split_pairs(pairs_of(["x"]))
+
+
+def split_stems(stems: list[str], **options: object) -> tuple[list[str], list[str]]:
+    training, validation = split_pairs(pairs_of(stems), **options)  # type: ignore[arg-type]
+    return [pair.stem for pair in training], [pair.stem for pair in validation]
+
+
+PATIENTS = [f"p{patient:02d}-{image}" for patient in range(12) for image in range(patient % 4 + 1)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_drawn_together(seed: int) -> None:
+    training, validation = split_stems(PATIENTS, group=r"p\d+", seed=seed)
+    assert {stem[:3] for stem in training}.isdisjoint(stem[:3] for stem in validation)
+    assert sorted(training + validation) == sorted(PATIENTS)
+    assert 6 <= len(validation) <= 9  # a fifth of 30, and what the last group has more
+
+
+@pytest.mark.parametrize("group", [None, r"(p\d+)-"])
+def test_folds_hold_every_image_once(group: str | None) -> None:
+    folds = [split_stems(PATIENTS, group=group, fold=(k, 4), seed=3)[1] for k in (1, 2, 3, 4)]
+    assert sorted(stem for fold in folds for stem in fold) == sorted(PATIENTS)
+    assert all(7 <= len(fold) <= 8 for fold in folds)
+    if group:
+        patients = [{stem[:3] for stem in fold} for fold in folds]
+        assert sum(map(len, patients)) == 12
+    assert folds != [split_stems(PATIENTS, fold=(k, 4), seed=4)[1] for k in (1, 2, 3, 4)]
+
+
+def test_groups_from_a_table(tmp_path: Path) -> None:
+    table = tmp_path / "patients.csv"
+    table.write_text("group,name\nanna,a1\nanna,a2.tif\nbert,b1\nbert,b2\n")
+    assert split_stems(["a1", "a2", "b1", "b2"], group=str(table), fold=(1, 2)) in (
+        (["a1", "a2"], ["b1", "b2"]),
+        (["b1", "b2"], ["a1", "a2"]),
+    )
+    with pytest.raises(InputError, match="has no row for c1"):
+        split_stems(["a1", "c1"], group=str(table))
+    table.write_text("patient,name\n")
+    with pytest.raises(InputError, match="needs the columns name and group"):
+        split_stems(["a1", "a2"], group=str(table))
+    with pytest.raises(InputError, match="cannot be read"):
+        split_stems(["a1", "a2"], group=str(tmp_path / "none.csv"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"group": r"p\d+", "val": "p01-0"}, "takes some images of p01 and leaves others"),
+        ({"group": r"q\d+"}, "does not match p00-0"),
+        ({"group": "("}, "is no regular expression"),
+        ({"group": "p"}, "all 30 images are of the group p"),
+        ({"fold": (5, 4)}, "--fold 5/4"),
+        ({"fold": (1, 31)}, "to the 30 groups"),
+        ({"fold": (1, 13), "group": r"p\d+"}, "to the 12 groups"),
+        ({"fold": (1, 2), "val": "p01"}, "give one of them"),
+    ],
+)
+def test_splits_that_cannot_be_made(options: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        split_stems(PATIENTS, **options)

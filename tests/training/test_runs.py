@@ -403,3 +403,20 @@ def test_settings_out_of_range_are_refused_by_name(kind, setting, value):
 def test_foreground_has_two_classes():
     with pytest.raises(InputError, match="two classes, but 3"):
         FinetuneConfig(classes=("a", "b", "c"), foreground=True)
+
+
+def test_the_folds_of_a_run_are_kept(tmp_path, fields, monkeypatch, finetune_config):
+    monkeypatch.setattr("genselfdiff.training.finetuning.train", lambda *_, **__: 0.0)
+    stems = {path.stem for path in (fields / "images").iterdir()}
+    patients = {stem.partition("-")[0] for stem in stems}
+    config = dataclasses.replace(finetune_config, val=None, group="patient.", steps=1)
+    held_out = []
+    for k in range(1, len(patients) + 1):
+        fold = dataclasses.replace(config, fold=(k, len(patients)))
+        run = finetune(fold, tmp_path / f"run{k}", progress=False)
+        stored = FinetuneConfig.read(run.config)
+        assert stored.fold == (k, len(patients))
+        assert len({stem.partition("-")[0] for stem in stored.val}) == 1
+        held_out += stored.val
+        finetune(stored, run.path, resume=True)
+    assert sorted(held_out) == sorted(stems)
