@@ -1,4 +1,4 @@
-"""``gsd data``: labels of other programs and data sets to folders that training takes."""
+"""``gsd data``: slides, and labels of other programs and data sets, to what training takes."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from genselfdiff.data.checking import check_folders
+from genselfdiff.data.cutting import CutSettings, cut_tiles
 from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.glas import read_glas
 from genselfdiff.data.importers.labelbox import read_labelbox
@@ -16,6 +17,7 @@ from genselfdiff.data.importers.monuseg import read_monuseg
 from genselfdiff.data.importers.qupath import FIELD_CLASS, read_qupath
 from genselfdiff.data.labelled_folder import write_fields
 from genselfdiff.files import refuse_existing
+from genselfdiff.slides import find_slides
 from gsd.options import progress, verbosity
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -24,7 +26,7 @@ FILE = click.Path(path_type=Path)
 
 @click.group()
 def data() -> None:
-    """Bring labels into the form that 'gsd train finetune' and 'gsd evaluate' take."""
+    """Bring slides and labels into the form that training takes, and look through them."""
 
 
 @data.group("import")
@@ -34,6 +36,52 @@ def import_() -> None:
     It gets images/, masks/ with the index of a class in each pixel, instances/ with numbers of
     objects where they are known, classes.csv and fields.csv.
     """
+
+
+@data.command(
+    epilog="""\b
+Examples:
+  gsd data tiles slides/ --mpp 0.5 -o tiles/
+  gsd data tiles a.svs b.svs --mpp 0.5 --tile-size 512 --limit 200 -o tiles/
+"""
+)
+@click.argument("slides", nargs=-1, required=True, type=FILE)
+@click.option("-o", "--output", required=True, type=FILE, help="Folder to write.")
+@click.option("--mpp", required=True, type=float, help="Resolution of the tiles in um/px.")
+@click.option("--tile-size", type=int, default=256, show_default=True, help="Side in pixels.")
+@click.option(
+    "--tissue",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Least part of a tile that is tissue, 0 to 1.",
+)
+@click.option("--limit", type=int, help="Of tiles of each slide, drawn with --seed; default: all.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--image-mpp", type=float, help="Resolution of slides whose files do not tell it, in um/px."
+)
+@verbosity
+def tiles(
+    slides: tuple[Path, ...],
+    output: Path,
+    mpp: float,
+    tile_size: int,
+    tissue: float,
+    limit: int | None,
+    seed: int,
+    image_mpp: float | None,
+) -> None:
+    """Cut SLIDES, files or folders, into PNG tiles that hold tissue.
+
+    'gsd train pretrain' needs none: it draws tiles from slides itself. Given again after it was
+    stopped, the command goes on.
+    """
+    settings = CutSettings(mpp, tile_size, tissue, limit, seed, image_mpp)
+    counts = cut_tiles(find_slides(slides), output, settings, progress())
+    for path, count in counts.items():
+        click.echo(f"{path}: {count} tiles")
+    click.echo(f"{output}: {sum(counts.values())} tiles of {len(counts)} slides")
 
 
 @data.command(

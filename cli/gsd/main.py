@@ -22,7 +22,7 @@ from gsd.options import report
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 COMMANDS = {
-    "data": ("gsd.data", "Labels of other programs and data sets to folders for training."),
+    "data": ("gsd.data", "Import labels, look through them, cut slides into tiles."),
     "train": ("gsd.train", "Train a network: stage 1 (pretrain) and stage 2 (finetune)."),
     "export": ("gsd.export", "Turn a finished stage-2 run into one model file."),
     "segment": ("gsd.segment", "Segment slides into masks of class indices."),

@@ -1,0 +1,113 @@
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from genselfdiff.data.cutting import CutSettings, cut_tiles
+from genselfdiff.errors import InputError, OutputError
+from genselfdiff.slides import open_slide
+
+
+@pytest.fixture
+def slide(tmp_path):
+    """1200 x 900 pixels of 0.25 um, with tissue in the left half."""
+    random = np.random.default_rng(0)
+    image = np.full((900, 1200, 3), 244, np.uint8)
+    image[:, :600] = np.array((180, 90, 150)) + random.integers(-40, 40, (900, 600, 1))
+    tifffile.imwrite(
+        tmp_path / "slide.tif",
+        image,
+        photometric="rgb",
+        tile=(128, 128),
+        resolution=(40_000, 40_000),
+        resolutionunit="CENTIMETER",
+    )
+    return tmp_path / "slide.tif"
+
+
+def table(folder):
+    with (folder / "tiles.csv").open(encoding="utf-8") as text:
+        return list(csv.DictReader(text))
+
+
+def test_tiles_of_tissue(slide, tmp_path):
+    settings = CutSettings(mpp=0.5, tile_size=64)
+    folder = tmp_path / "tiles"
+    assert cut_tiles([slide], folder, settings) == {slide: 7 * 5}
+    rows = table(folder)
+    assert {int(row["x"]) for row in rows} == {0, 128, 256, 384, 512}
+    assert {int(row["y"]) for row in rows} == set(range(0, 7 * 128, 128))
+    assert all(float(row["tissue"]) >= 0.5 for row in rows)
+    row = next(row for row in rows if (row["x"], row["y"]) == ("256", "128"))
+    assert row["tile"] == "slide/slide_x256_y128.png"
+    assert row["slide"] == str(slide)
+    with open_slide(slide) as source:
+        expected = source.at_mpp(0.5).read(128, 64, 64, 64)
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / row["tile"])), expected)
+    with open_slide(folder / row["tile"]) as tile:
+        assert tile.mpp == pytest.approx(0.5, rel=1e-3)
+
+
+def test_a_call_that_was_stopped_goes_on(slide, tmp_path, monkeypatch):
+    settings, folder = CutSettings(mpp=0.5, tile_size=64), tmp_path / "tiles"
+    save, saved = Image.Image.save, []
+
+    def counted(self, *arguments, **options):
+        if len(saved) == 10:
+            raise KeyboardInterrupt
+        saved.append(arguments)
+        return save(self, *arguments, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Image.Image, "save", counted)
+        cut_tiles([slide], folder, settings)
+    assert len(list((folder / "slide").iterdir())) == 10
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "slide").iterdir()}
+    cut_tiles([slide], folder, settings)
+    assert len(table(folder)) == len(list((folder / "slide").iterdir())) == 35
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    with pytest.raises(OutputError, match="cut otherwise"):
+        cut_tiles([slide], folder, CutSettings(mpp=1.0, tile_size=64))
+
+
+def test_a_limit_draws_the_same_tiles(slide, tmp_path):
+    drawn = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        settings = CutSettings(mpp=0.5, tile_size=64, limit=6, seed=seed)
+        assert cut_tiles([slide], tmp_path / name, settings) == {slide: 6}
+        drawn.append([row["tile"] for row in table(tmp_path / name)])
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_what_cannot_be_cut(slide, tmp_path):
+    settings = CutSettings(mpp=0.5)
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(slide, other / "slide.tif")
+    with pytest.raises(InputError, match="several slides are called slide"):
+        cut_tiles([slide, other / "slide.tif"], tmp_path / "tiles", settings)
+    with pytest.raises(OutputError, match="holds something else"):
+        cut_tiles([slide], other, settings)
+    Image.new("RGB", (300, 300), (180, 90, 150)).save(tmp_path / "plain.png")
+    with pytest.raises(InputError, match=r"plain\.png: does not tell its resolution"):
+        cut_tiles([tmp_path / "plain.png"], tmp_path / "x", settings)
+    known = CutSettings(mpp=0.5, image_mpp=0.5, tissue_fraction=0.0)
+    assert list(cut_tiles([Path(tmp_path / "plain.png")], tmp_path / "y", known).values()) == [1]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"mpp": 0.0}, "mpp"),
+        ({"tile_size": 4}, "at least 8"),
+        ({"tissue_fraction": 1.5}, "from 0 to 1"),
+        ({"limit": 0}, "leaves none"),
+    ],
+)
+def test_settings_out_of_range(options, told):
+    with pytest.raises(InputError, match=told):
+        CutSettings(**({"mpp": 0.5} | options))
