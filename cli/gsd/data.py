@@ -24,12 +24,26 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  gsd data import monuseg MoNuSeg/ -o nuclei/
+  gsd data check nuclei/ --sheet nuclei.png
+  gsd data tiles slides/ --mpp 0.5 -o tiles/
+"""
+)
 def data() -> None:
     """Bring slides and labels into the form that training takes, and look through them."""
 
 
-@data.group("import")
+@data.group(
+    "import",
+    epilog="""\b
+Examples:
+  gsd data import monuseg MoNuSeg/ -o nuclei/
+  gsd data import qupath slides/ --annotations geojson/ --mpp 0.5 -o fields/
+""",
+)
 def import_() -> None:
     """Turn labels of other programs and data sets into a folder of images and masks.
 
