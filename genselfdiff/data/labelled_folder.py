@@ -102,13 +102,13 @@ def write_fields(
     Args:
         folder: made if it is not there.
         class_names: of index 0, the background, and so on.
-        fields: the images; their names differ.
+        fields: the images.
         total: how many there are, for the progress bar.
         overwrite: write into a folder that is not empty, replacing files of the same names.
         progress: show a bar; None: on a terminal only.
 
     Raises:
-        InputError: as iterating over ``fields``, or image and mask differ in size.
+        InputError: as iterating over ``fields``, or two have the same name.
         OutputError: the folder is not empty or cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not overwrite)):
@@ -125,6 +125,8 @@ def write_fields(
         fields, total=total, desc=folder.name, disable=None if progress is None else not progress
     )
     for field in bar:
+        if any(field.name == name for name, *_ in rows):
+            raise InputError(f"{field.source}: two images would be called {field.name}: rename one")
         _write_image(folder / "images", field)
         _write_mask(folder / "masks" / f"{field.name}.png", field.classes)
         count = ""

@@ -310,3 +310,22 @@ def test_many_objects_fit_into_16_bits(images, tmp_path):
     (images / "a.xml").write_bytes(aperio_xml(*[SQUARE] * 70_000, [(7, 5), (9, 5), (9, 8)]))
     assert written(read_monuseg(images), tmp_path).objects == 2
     assert np.unique(mask(tmp_path, "a", "instances")).tolist() == [0, 1, 2]
+
+
+def test_images_that_would_have_one_name(images, tmp_path):
+    (images / "a.png").rename(images / "a.tiff")
+    (images / "b.png").rename(images / "a.jpg")
+    square = [{"x": x, "y": y} for x, y in SQUARE]
+    entries = [
+        {"External ID": name, "Label": {"tumor": [{"geometry": square}]}}
+        for name in ("a.tiff", "a.jpg")
+    ]
+    (tmp_path / "export.json").write_text(json.dumps(entries))
+    with pytest.raises(InputError, match="have the same name"):
+        read_labelbox(tmp_path / "export.json", images)
+    for entry in entries:
+        entry["External ID"] = "a.tiff" if entry is entries[0] else "a"
+    (images / "a.jpg").unlink()
+    (tmp_path / "export.json").write_text(json.dumps(entries))
+    with pytest.raises(InputError, match="two images would be called a: rename one"):
+        written(read_labelbox(tmp_path / "export.json", images), tmp_path)
