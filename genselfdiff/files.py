@@ -1,12 +1,14 @@
 """Output files that appear whole or not at all."""
 
+import csv
 import errno
 import fcntl
+import io
 import json
 import os
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +61,15 @@ def write_text(target: str | Path, text: str) -> None:
     """Write ``text`` to ``target`` as UTF-8, whole or not at all."""
     with atomic_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(target: str | Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table with a line of its columns' names, whole or not at all."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(target, text.getvalue())
 
 
 def write_once(target: Path, text: str) -> bool:

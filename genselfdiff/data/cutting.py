@@ -1,7 +1,5 @@
 """Cutting slides into tiles of tissue, for programs that want files."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,11 +11,12 @@ from tqdm import tqdm
 
 from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.files import atomic_file, write_text
+from genselfdiff.files import atomic_file, write_csv, write_text
 from genselfdiff.slides import ScaledView, Slide, TissueMap, open_slide
 from genselfdiff.slides.resolution import check_mpp
 
 TABLE_NAME, SETTINGS_NAME = "tiles.csv", "tiles.json"
+COLUMNS = ("tile", "slide", "x", "y", "tissue")
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def cut_tiles(
             for tile, (name, x, y) in zip(tiles, names, strict=True):
                 rows.append((f"{path.stem}/{name}", str(path), x, y, f"{tile.tissue:.3f}"))
         counts[path] = len(tiles)
-        _write_table(folder / TABLE_NAME, rows)
+        write_csv(folder / TABLE_NAME, COLUMNS, rows)
     return counts
 
 
@@ -159,11 +158,3 @@ def _write(
             with atomic_file(target / name) as temporary:
                 Image.fromarray(pixels).save(temporary, format="PNG", dpi=dots)
         yield name, x, y
-
-
-def _write_table(target: Path, rows: Sequence[tuple[str, str, int, int, str]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("tile", "slide", "x", "y", "tissue"))
-    writer.writerows(rows)
-    write_text(target, text.getvalue())

@@ -5,8 +5,6 @@
 ``fields.csv`` tells of each image its resolution, its objects and where it is from.
 """
 
-import csv
-import io
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.files import atomic_file, write_text
+from genselfdiff.files import atomic_file, write_csv
 
 MAX_CLASSES = 32
 """That are trained, background included."""
@@ -140,9 +138,9 @@ def write_fields(
         pixels += np.bincount(field.classes.ravel(), minlength=256)
         mpp = "" if field.mpp is None else f"{field.mpp:.6g}"
         rows.append((field.name, mpp, count, str(field.source)))
-    _write_table(folder / "fields.csv", ("name", "mpp", "objects", "source"), rows)
+    write_csv(folder / "fields.csv", ("name", "mpp", "objects", "source"), rows)
     named = [(str(index), name) for index, name in enumerate(class_names)]
-    _write_table(folder / "classes.csv", ("value", "class"), named)
+    write_csv(folder / "classes.csv", ("value", "class"), named)
     counted = {name: int(pixels[index]) for index, name in enumerate(class_names)}
     return Written(folder, len(rows), counted, int(pixels[IGNORED]), objects, tuple(mpps))
 
@@ -189,11 +187,3 @@ def _renumbered(instances: NDArray[np.int32]) -> NDArray[np.uint16]:
         numbers = np.unique(instances, return_inverse=True)[1]
         return numbers.reshape(instances.shape).astype(np.uint16)
     return instances.astype(np.uint16)
-
-
-def _write_table(target: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(target, text.getvalue())

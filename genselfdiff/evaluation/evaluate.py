@@ -3,8 +3,6 @@
 As ``gsd segment --no-tissue`` predicts them: a labelled field is tissue, whatever its colour.
 """
 
-import csv
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from tqdm import tqdm
 from genselfdiff.data import Pair, find_pairs, inspect_masks, load_pair
 from genselfdiff.errors import InputError
 from genselfdiff.evaluation.metrics import Float64, Int64, confusion, dice, iou
-from genselfdiff.files import write_text
+from genselfdiff.files import write_csv, write_text
 from genselfdiff.inference.layout import model_view
 from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor
@@ -95,12 +93,9 @@ class EvaluationReport:
         Raises:
             OutputError: the file cannot be written.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         titles = [f"{kind}_{name}" for kind in ("dice", "iou") for name in self.classes]
-        writer.writerow(["image", *titles])
-        writer.writerows([name, *d.tolist(), *i.tolist()] for name, d, i in self._rows())
-        write_text(path, text.getvalue())
+        rows = ([name, *d.tolist(), *i.tolist()] for name, d, i in self._rows())
+        write_csv(path, ["image", *titles], rows)
 
     def write_json(self, path: str | Path) -> None:
         """Write all scores and confusion matrices (rows the truth, columns the prediction).
