@@ -116,7 +116,7 @@ def main() -> None:
             seconds = time.perf_counter() - begin
             peak = re.search(r"VmHWM:\s*(\d+) kB", told)
             assert peak is not None
-            print(told.splitlines()[0].rpartition("/")[2])
+            print(told.splitlines()[0].partition(": ")[2])
             print(
                 f"{options.width} x {height}: peak RSS {int(peak[1]) / 2**20:.2f} GiB,"
                 f" {seconds:.0f} s, slide {slide.stat().st_size / 1e6:.0f} MB,"

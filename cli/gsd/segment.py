@@ -144,7 +144,7 @@ Examples:
     "--max-memory",
     callback=_bytes,
     metavar="SIZE",
-    help="Memory to keep within, such as 2G or 800M, at the cost of fewer workers.",
+    help="Memory to keep within, such as 2G or 800M, at the cost of speed.",
 )
 @click.option(
     "--device",

@@ -1,7 +1,7 @@
 """Segmenting a slide: from its file to a mask file, in memory that its area does not change.
 
-slide -> view at the model's mpp -> tissue -> rows of tiles -> a reader thread ahead -> batches ->
-model -> blended rows -> the slide's own resolution -> class of each pixel -> mask pyramid.
+slide -> view at the model's mpp -> tissue -> rows of tiles -> reader threads ahead -> batches ->
+model -> blended blocks -> the slide's own resolution -> class of each pixel -> mask pyramid.
 """
 
 import logging

@@ -22,7 +22,7 @@ def as_bytes(probabilities: NDArray[np.float32]) -> Uint8:
 
 
 class ProbabilityWriter(PyramidWriter):
-    """Writes probabilities as one plane a class, 0 to 255, see ``PyramidWriter``.
+    """Writes probabilities, see ``as_bytes``, as one plane a class; see ``PyramidWriter``.
 
     A pixel of a smaller page is the mean of the four below it. The ImageDescription of the first
     page is JSON: ``{"classes": [...], "mpp": ..., "job": ...}``.
@@ -44,10 +44,6 @@ class ProbabilityWriter(PyramidWriter):
         # Smaller tiles than a mask's: there is a band of them for each class.
         super().__init__(path, planes=len(class_names), tile=256, **layout)
         self._description = {"classes": list(class_names)} | ({} if job is None else {"job": job})
-
-    def write_rows(self, probabilities: NDArray[np.float32]) -> None:
-        """Write the next (classes, rows, width) of the window, 0 to 1."""
-        self.push(as_bytes(probabilities))
 
     def halve(self, rows: Uint8) -> Uint8:  # noqa: D102
         height, width = rows.shape[1:]

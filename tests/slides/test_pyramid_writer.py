@@ -11,7 +11,7 @@ import tifffile
 
 from genselfdiff.errors import OutputError
 from genselfdiff.files import ResumableFile, unfinished
-from genselfdiff.slides import MaskWriter, ProbabilityWriter, pyramid_writer
+from genselfdiff.slides import MaskWriter, ProbabilityWriter, as_bytes, pyramid_writer
 
 PALETTE = [(255, 255, 255), (200, 30, 30), (30, 30, 200)]
 NAMES = ["background", "nucleus", "gland"]
@@ -51,7 +51,8 @@ def write(kind: str, path: Path, data: np.ndarray, stop: int | None = None, **op
                 raise Killed
             rows = slice(y + row, y + min(row + rng.randint(1, 70), height))
             part = data[:, rows, x : x + width]
-            writer.write_rows(part.argmax(0).astype(np.uint8) if kind == "mask" else part)
+            is_mask = kind == "mask"
+            writer.push(part.argmax(0)[None].astype(np.uint8) if is_mask else as_bytes(part))
             row = rows.stop - y
 
 

@@ -11,7 +11,7 @@ from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides import IMAGE_SUFFIXES, read_image
 
-PICTURE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".svs")
+_SUFFIXES = IMAGE_SUFFIXES | {".bmp"}
 
 
 def images_below(folder: Path) -> dict[str, Path]:
@@ -24,7 +24,7 @@ def images_below(folder: Path) -> dict[str, Path]:
         raise InputError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in {*PICTURE_SUFFIXES, *IMAGE_SUFFIXES} or not path.is_file():
+        if path.suffix.lower() not in _SUFFIXES or not path.is_file():
             continue
         if path.stem in found:
             raise InputError(
@@ -33,7 +33,7 @@ def images_below(folder: Path) -> dict[str, Path]:
             )
         found[path.stem] = path
     if not found:
-        raise InputError(f"{folder}: no image in it ({' '.join(PICTURE_SUFFIXES)})")
+        raise InputError(f"{folder}: no image in it ({' '.join(sorted(_SUFFIXES))})")
     return found
 
 
