@@ -1,8 +1,8 @@
 """Training data: unlabelled tiles, labelled pairs, splits and augmentation."""
 
+from genselfdiff.data.labelled_crops import LabelledCrops
+from genselfdiff.data.labelled_images import LabelledImages
 from genselfdiff.data.pairs import (
-    LabelledCrops,
-    LabelledImages,
     MaskSummary,
     Pair,
     find_pairs,

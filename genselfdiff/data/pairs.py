@@ -1,4 +1,4 @@
-"""Labelled images: pairing image and mask files, reading masks, and random crops of both."""
+"""Pairs of image and mask: finding them, reading them, and what their masks hold."""
 
 import logging
 from collections.abc import Sequence
@@ -7,13 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import Dataset
 
-from genselfdiff.data.augment import augment as augment_pair
-from genselfdiff.data.augment import require_policy
 from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError
 from genselfdiff.slides import IMAGE_SUFFIXES, read_image
@@ -190,97 +186,6 @@ def read_mask(path: Path) -> NDArray[np.integer]:
     return mask
 
 
-class LabelledImages:
-    """Labelled images held in memory, resampled by ``scale`` (1 leaves them as they are).
-
-    ``scale`` is the images' um/px over the wanted um/px. Images are area-averaged down or
-    interpolated up; labels take the nearest pixel.
-
-    Attributes:
-        stems: the name of each image.
-        images: uint8 (H, W, 3) each.
-        labels: uint8 (H, W) each.
-
-    Raises:
-        InputError: as `load_pair`.
-    """
-
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        *,
-        num_classes: int | None = None,
-        foreground: bool = False,
-        ignore_label: int | None = None,
-        scale: float = 1.0,
-    ) -> None:
-        self.stems = [pair.stem for pair in pairs]
-        self.images: list[NDArray[np.uint8]] = []
-        self.labels: list[NDArray[np.uint8]] = []
-        for pair in pairs:
-            image, labels = load_pair(
-                pair, num_classes=num_classes, foreground=foreground, ignore_label=ignore_label
-            )
-            image, labels = _resample(image, labels, scale)
-            self.images.append(image)
-            self.labels.append(labels)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-class LabelledCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Random crops: item i is (uint8 (3, tile_size, tile_size), int64 (tile_size, tile_size)).
-
-    Every item is a pure function of (``seed``, i). Images are drawn in proportion to their area,
-    positions evenly; an image smaller than the tile is reflected up to it. ``augment`` names a
-    policy of `genselfdiff.data.augment`.
-
-    Raises:
-        InputError: there is no image, or no such policy.
-    """
-
-    def __init__(
-        self,
-        images: LabelledImages,
-        *,
-        tile_size: int,
-        seed: int,
-        length: int,
-        augment: str = "default",
-    ) -> None:
-        if not len(images):
-            raise InputError("no labelled image to cut crops from: give at least one pair")
-        require_policy(augment)
-        self.images = images
-        self.tile_size = tile_size
-        self.seed = seed
-        self.length = length
-        self.augment = augment
-        self._cumulative_area = np.cumsum([labels.size for labels in images.labels])
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if not 0 <= index < self.length:
-            raise IndexError(f"crop {index} of {self.length}")
-        generator = np.random.default_rng((self.seed, index))
-        pixel = generator.integers(self._cumulative_area[-1])
-        chosen = int(np.searchsorted(self._cumulative_area, pixel, side="right"))
-        image, labels = self.images.images[chosen], self.images.labels[chosen]
-        size = self.tile_size
-        top = int(generator.integers(max(1, labels.shape[0] - size + 1)))
-        left = int(generator.integers(max(1, labels.shape[1] - size + 1)))
-        window = (slice(top, top + size), slice(left, left + size))
-        image, labels = _reflected(image[window], size), _reflected(labels[window], size)
-        planes, classes = augment_pair(self.augment, image.transpose(2, 0, 1), labels, generator)
-        return (
-            torch.from_numpy(np.ascontiguousarray(planes)),
-            torch.from_numpy(classes.astype(np.int64)),
-        )
-
-
 def by_stem(folder: Path, suffixes: Sequence[str], kind: str) -> dict[str, Path]:
     """The files of ``kind`` in a folder, by their names without suffix.
 
@@ -331,25 +236,3 @@ def _require_classes(
         f"{path}: {which} {problem}: use --foreground to read every non-zero value as class 1, or "
         "give masks of class numbers, each with a name"
     )
-
-
-def _resample(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], scale: float
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    height, width = (max(1, round(side * scale)) for side in labels.shape)
-    if (height, width) == labels.shape:
-        return image, labels
-    # Pillow's box filter averages over areas; enlarging, it would only repeat pixels.
-    smooth = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
-    return (
-        np.asarray(Image.fromarray(image).resize((width, height), smooth)),
-        np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST)),
-    )
-
-
-def _reflected(array: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """``array`` (H, W, ...) padded at the bottom and right to ``size`` by reflection."""
-    missing = [(0, size - side) for side in array.shape[:2]]
-    if not any(after for _, after in missing):
-        return array
-    return np.pad(array, missing + [(0, 0)] * (array.ndim - 2), mode="reflect")

@@ -1,4 +1,4 @@
-"""A way to write generated images."""
+"""Ways to write generated images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
+from genselfdiff.data import Pair
 
 Save = Callable[..., Path]
 
@@ -23,3 +25,20 @@ def save(tmp_path: Path) -> Save:
         return path
 
     return write
+
+
+def image_of(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """An image whose red channel is the labels and whose other channels are the place."""
+    y, x = np.indices(labels.shape)
+    return np.stack([labels, x % 256, y % 256], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture
+def pair(save: Save) -> Callable[..., Pair]:
+    """Save labels as a mask and `image_of` them as its image."""
+
+    def make(labels: NDArray[np.integer], stem: str = "a") -> Pair:
+        image = save(f"images/{stem}.png", image_of(labels))
+        return Pair(stem, image, save(f"masks/{stem}.png", labels))
+
+    return make
