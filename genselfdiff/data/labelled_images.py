@@ -1,4 +1,4 @@
-"""Labelled images, decoded once and held."""
+"""Labelled images, decoded once and kept on disk."""
 
 from collections.abc import Sequence
 
@@ -7,21 +7,27 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from genselfdiff.data.pairs import Pair, load_pair
+from genselfdiff.data.spool import spooled
 
 
 class LabelledImages:
-    """Labelled images held in memory, resampled by ``scale`` (1 leaves them as they are).
+    """Labelled images, resampled by ``scale`` (1 leaves them as they are).
 
     ``scale`` is the images' um/px over the wanted um/px. Images are area-averaged down or
     interpolated up; labels take the nearest pixel.
 
+    Each image is decoded once, one at a time, into a temporary file that has no name (in the folder
+    TMPDIR, 4 bytes a pixel) and is mapped from there: memory holds what is being read, and more
+    only while nothing else needs it. Worker processes that are forked share it.
+
     Attributes:
         stems: the name of each image.
-        images: uint8 (H, W, 3) each.
-        labels: uint8 (H, W) each.
+        images: uint8 (H, W, 3) each; not to be written to.
+        labels: uint8 (H, W) each; not to be written to.
 
     Raises:
         InputError: as `load_pair`.
+        OutputError: there is no room for the temporary file.
     """
 
     def __init__(
@@ -34,15 +40,15 @@ class LabelledImages:
         scale: float = 1.0,
     ) -> None:
         self.stems = [pair.stem for pair in pairs]
-        self.images: list[NDArray[np.uint8]] = []
-        self.labels: list[NDArray[np.uint8]] = []
-        for pair in pairs:
-            image, labels = load_pair(
+        loaded = (
+            load_pair(
                 pair, num_classes=num_classes, foreground=foreground, ignore_label=ignore_label
             )
-            image, labels = _resample(image, labels, scale)
-            self.images.append(image)
-            self.labels.append(labels)
+            for pair in pairs
+        )
+        arrays = spooled(array for pair in loaded for array in _resample(*pair, scale))
+        self.images: list[NDArray[np.uint8]] = arrays[::2]
+        self.labels: list[NDArray[np.uint8]] = arrays[1::2]
 
     def __len__(self) -> int:
         return len(self.images)

@@ -68,20 +68,6 @@ def test_image_smaller_than_the_tile_is_reflected(pair: Callable[..., Pair]) -> 
         assert image[2, :, 0].tolist() == [0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1]
 
 
-def test_scale_resamples_image_smoothly_and_labels_by_nearest(pair: Callable[..., Pair]) -> None:
-    labels = np.kron(random_labels(10, 15), np.ones((4, 4), np.uint8)) * np.uint8(50)
-    halved = labelled([pair(labels)], scale=0.5)
-    assert halved.images[0].shape == (20, 30, 3)
-    np.testing.assert_array_equal(halved.labels[0], labels[::2, ::2])
-    np.testing.assert_array_equal(halved.images[0][..., 0], labels[::2, ::2])
-    odd = labelled([pair(labels)], scale=0.7)
-    assert odd.images[0].shape == (28, 42, 3)
-    assert set(np.unique(odd.labels[0])) <= {0, 50, 100, 150}
-    assert len(np.unique(odd.images[0][..., 0])) > 4
-    doubled = labelled([pair(labels)], scale=2)
-    np.testing.assert_array_equal(doubled.labels[0][::2, ::2], labels)
-
-
 def test_crops_of_nothing_and_unknown_policies_are_errors(pair: Callable[..., Pair]) -> None:
     with pytest.raises(InputError, match="no labelled image"):
         LabelledCrops(labelled([]), tile_size=8, seed=0, length=1)
