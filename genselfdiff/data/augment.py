@@ -1,18 +1,21 @@
-"""Augmentation of labelled crops: named policies, applied to image and labels together.
+"""Augmentation of labelled crops: policies, each of which is a table of settings.
 
-"paper" is the published recipe; "default" adds quarter turns and jitters the two stains
-themselves, which is how slides of different laboratories differ.
+"paper" is the published recipe; "default" adds turns by any angle and magnification, and jitters
+the two stains themselves, which is how slides of different laboratories differ.
 """
 
-from collections.abc import Callable
+import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genselfdiff.data.warp import Warp
 from genselfdiff.errors import InputError
 
 Image = NDArray[np.uint8]
-Labels = NDArray[np.integer]
+Labels = NDArray[np.uint8]
+Range = tuple[float, float]
 
 # Optical densities of haematoxylin, eosin and DAB in red, green and blue (Ruifrok and Johnston
 # 2001), rows of unit length. The third stain carries what the first two do not explain.
@@ -26,64 +29,160 @@ _DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def augment(
-    policy: str, image: Image, labels: Labels, generator: np.random.Generator
-) -> tuple[Image, Labels]:
-    """Apply the policy ``"none"``, ``"paper"`` or ``"default"`` to one crop.
+@dataclass(frozen=True)
+class Policy:
+    """What is done to a crop, in the order of the attributes; the defaults do nothing.
 
-    Args:
-        policy: name of the policy.
-        image: uint8 (3, H, W), RGB.
-        labels: integers (H, W); moved like the image, values untouched.
-        generator: source of all randomness.
+    Attributes:
+        scale: magnification, evenly drawn from this range on a logarithmic scale.
+        rotation: turn about the middle, evenly drawn from -``rotation``..``rotation`` degrees.
+            Together with ``scale`` one resampling; none where neither is asked for.
+        flips: mirror left to right with probability 0.5, and top to bottom with 0.5.
+        quarter_turns: turn by 0, 90, 180 or 270 degrees, each as often; a crop that is not square
+            by 0 or 180.
+        stain_gain: the density of each stain (haematoxylin, eosin, rest) is multiplied by
+            1/``stain_gain``..``stain_gain``, evenly drawn on a logarithmic scale.
+        stain_shift: to it is added -``stain_shift``..``stain_shift`` (optical density, natural
+            logarithm), evenly drawn, on glass as well.
+        blur: probability of `blur`.
+        brightness_contrast: probability of the next two, in either order.
+        brightness: factor on the values, evenly drawn from this range.
+        contrast: factor on their distance from the mean luminance, evenly drawn from this range.
+    """
 
-    Returns:
-        The changed image and labels, in the types of the arguments; the arguments stay as they are.
+    scale: Range = (1.0, 1.0)
+    rotation: float = 0.0
+    flips: bool = False
+    quarter_turns: bool = False
+    stain_gain: float = 1.0
+    stain_shift: float = 0.0
+    blur: float = 0.0
+    brightness_contrast: float = 0.0
+    brightness: Range = (1.0, 1.0)
+    contrast: Range = (1.0, 1.0)
+
+    def draw_warp(self, generator: np.random.Generator) -> Warp | None:
+        """How a crop is to be resampled, which says how much of the image it needs; or None."""
+        if self.scale == (1.0, 1.0) and not self.rotation:
+            return None
+        low, high = self.scale
+        return Warp(
+            math.exp(generator.uniform(math.log(low), math.log(high))),
+            generator.uniform(-self.rotation, self.rotation),
+        )
+
+    def apply(
+        self, image: Image, labels: Labels, generator: np.random.Generator
+    ) -> tuple[Image, Labels]:
+        """Do all but the warp to one crop.
+
+        Args:
+            image: uint8 (3, H, W), RGB.
+            labels: uint8 (H, W); moved like the image, values untouched.
+            generator: source of all randomness.
+
+        Returns:
+            The changed image and labels, in the types of the arguments; the arguments stay as they
+            are, and the results may be views of them.
+        """
+        if self.flips:
+            image, labels = _flip(image, labels, generator)
+        if self.quarter_turns:
+            turns = int(generator.integers(4))
+            # A quarter turn would change the shape of a crop that is not square.
+            if image.shape[1] == image.shape[2] or turns % 2 == 0:
+                image, labels = np.rot90(image, turns, axes=(1, 2)), np.rot90(labels, turns)
+        if self.stain_gain != 1 or self.stain_shift:
+            gains = np.exp(generator.uniform(-1, 1, 3) * math.log(self.stain_gain))
+            shifts = generator.uniform(-self.stain_shift, self.stain_shift, 3)
+            image = change_stains(image, gains, shifts)
+        if self.blur and generator.random() < self.blur:
+            image = _to_uint8(blur(image))
+        if self.brightness_contrast and generator.random() < self.brightness_contrast:
+            image = self._change_brightness_contrast(image, generator)
+        return image, labels
+
+    def _change_brightness_contrast(self, image: Image, generator: np.random.Generator) -> Image:
+        bright = np.float32(generator.uniform(*self.brightness))
+        distance = np.float32(generator.uniform(*self.contrast))
+        values = image.astype(np.float32)
+        if generator.random() < 0.5:
+            return _to_uint8(_contrast(np.clip(values * bright, 0, 255), distance))
+        return _to_uint8(np.clip(_contrast(values, distance), 0, 255) * bright)
+
+
+POLICIES = {
+    "none": Policy(),
+    "paper": Policy(
+        flips=True,
+        blur=0.3,
+        brightness_contrast=0.3,
+        brightness=(0.5, 1.5),
+        contrast=(0.6, 1.4),
+    ),
+    "default": Policy(
+        scale=(0.8, 1.25),
+        rotation=15.0,
+        flips=True,
+        quarter_turns=True,
+        stain_gain=1.25,
+        stain_shift=0.05,
+        blur=0.1,
+        brightness_contrast=1.0,
+        brightness=(0.9, 1.1),
+        contrast=(0.9, 1.1),
+    ),
+}
+
+
+def require_policy(name: str) -> Policy:
+    """The policy of that name.
 
     Raises:
-        InputError: no such policy.
+        InputError: there is none.
     """
-    require_policy(policy)
-    return POLICIES[policy](image, labels, generator)
+    if name not in POLICIES:
+        raise InputError(f"no augmentation {name!r}: choose one of {', '.join(POLICIES)}")
+    return POLICIES[name]
 
 
-def require_policy(policy: str) -> None:
-    """Raise InputError unless ``policy`` is the name of one."""
-    if policy not in POLICIES:
-        raise InputError(f"no augmentation {policy!r}: choose one of {', '.join(POLICIES)}")
+def change_stains(image: Image, gains: NDArray[np.float64], shifts: NDArray[np.float64]) -> Image:
+    """Unmix an image into stains, multiply and shift their densities, and mix them again.
+
+    This is one 3x3 matrix on the optical densities of the pixels (Ruifrok and Johnston 2001).
+
+    Args:
+        image: uint8 (3, H, W), RGB.
+        gains, shifts: float64 (3,): of haematoxylin, eosin, and what these two leave over.
+
+    Returns:
+        uint8 (3, H, W).
+    """
+    matrix = -(_UNMIX @ np.diag(gains) @ _STAINS).T.astype(np.float32)
+    offset = -(shifts @ _STAINS).astype(np.float32)
+    values = matrix @ _DENSITY[image].reshape(3, -1)
+    values += offset[:, None]
+    np.exp(values, out=values)
+    values *= 256
+    values -= 1
+    return _to_uint8(values).reshape(image.shape)
 
 
-def _none(image: Image, labels: Labels, generator: np.random.Generator) -> tuple[Image, Labels]:
-    return image, labels
+def blur(image: Image) -> NDArray[np.float32]:
+    """Gaussian blur, 3x3, sigma 1.0 along x and 2.0 along y; the border is reflected.
 
+    Args:
+        image: uint8 (3, H, W).
 
-def _paper(image: Image, labels: Labels, generator: np.random.Generator) -> tuple[Image, Labels]:
-    image, labels = _flip(image, labels, generator)
-    if generator.random() < 0.3:
-        image = _to_uint8(blur(image))
-    if generator.random() < 0.3:
-        image = _brightness_contrast(image, generator, (0.5, 1.5), (0.6, 1.4))
-    return image, labels
-
-
-def _default(image: Image, labels: Labels, generator: np.random.Generator) -> tuple[Image, Labels]:
-    image, labels = _flip(image, labels, generator)
-    turns = int(generator.integers(4))
-    # A quarter turn would change the shape of a crop that is not square.
-    if image.shape[1] == image.shape[2] or turns % 2 == 0:
-        image, labels = np.rot90(image, turns, axes=(1, 2)), np.rot90(labels, turns)
-    image = jitter_stains(image, generator)
-    image = _brightness_contrast(image, generator, (0.9, 1.1), (0.9, 1.1))
-    if generator.random() < 0.1:
-        image = _to_uint8(blur(image))
-    return image, labels
-
-
-POLICIES: dict[str, Callable[[Image, Labels, np.random.Generator], tuple[Image, Labels]]] = {
-    "none": _none,
-    "paper": _paper,
-    "default": _default,
-}
+    Returns:
+        float32 (3, H, W), 0 to 255.
+    """
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="reflect").astype(np.float32)
+    side_x, side_y = np.exp(np.float32(-0.5)), np.exp(np.float32(-0.125))
+    along_x = padded[:, :, 1:-1] + side_x * (padded[:, :, :-2] + padded[:, :, 2:])
+    along_y = along_x[:, 1:-1] + side_y * (along_x[:, :-2] + along_x[:, 2:])
+    blurred: NDArray[np.float32] = along_y / ((1 + 2 * side_x) * (1 + 2 * side_y))
+    return blurred
 
 
 def _flip(image: Image, labels: Labels, generator: np.random.Generator) -> tuple[Image, Labels]:
@@ -95,48 +194,9 @@ def _flip(image: Image, labels: Labels, generator: np.random.Generator) -> tuple
     return image[:, rows, columns], labels[rows, columns]
 
 
-def jitter_stains(image: Image, generator: np.random.Generator) -> Image:
-    """Scale each stain's density by 0.8..1.25 and shift it by up to 0.05.
-
-    Unmixing, scaling and mixing are one 3x3 matrix on the optical densities of the pixels.
-    """
-    gains = np.exp(generator.uniform(-1, 1, 3) * np.log(1.25))
-    shifts = generator.uniform(-0.05, 0.05, 3)
-    matrix = (_UNMIX @ np.diag(gains) @ _STAINS).T.astype(np.float32)
-    offset = (shifts @ _STAINS).astype(np.float32)
-    density = _DENSITY[image].reshape(3, -1)
-    changed = np.exp(-(matrix @ density + offset[:, None])) * 256 - 1
-    return _to_uint8(changed).reshape(image.shape)
-
-
-def _brightness_contrast(
-    image: Image,
-    generator: np.random.Generator,
-    brightness: tuple[float, float],
-    contrast: tuple[float, float],
-) -> Image:
-    """Multiply the values, and their distance from the mean luminance, in random order."""
-    bright = np.float32(generator.uniform(*brightness))
-    distance = np.float32(generator.uniform(*contrast))
-    values = image.astype(np.float32)
-    if generator.random() < 0.5:
-        return _to_uint8(_contrast(np.clip(values * bright, 0, 255), distance))
-    return _to_uint8(np.clip(_contrast(values, distance), 0, 255) * bright)
-
-
 def _contrast(values: NDArray[np.float32], factor: np.float32) -> NDArray[np.float32]:
     mean = np.float32(_LUMA @ values.mean(axis=(1, 2)))
     return values * factor + mean * (1 - factor)
-
-
-def blur(image: Image) -> NDArray[np.float32]:
-    """Gaussian blur, 3x3, sigma 1.0 along x and 2.0 along y; the border is reflected."""
-    padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="reflect").astype(np.float32)
-    side_x, side_y = np.exp(np.float32(-0.5)), np.exp(np.float32(-0.125))
-    along_x = padded[:, :, 1:-1] + side_x * (padded[:, :, :-2] + padded[:, :, 2:])
-    along_y = along_x[:, 1:-1] + side_y * (along_x[:, :-2] + along_x[:, 2:])
-    blurred: NDArray[np.float32] = along_y / ((1 + 2 * side_x) * (1 + 2 * side_y))
-    return blurred
 
 
 def _to_uint8(values: NDArray[np.float32]) -> Image:

@@ -5,18 +5,22 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from genselfdiff.data.augment import augment as augment_pair
 from genselfdiff.data.augment import require_policy
 from genselfdiff.data.labelled_images import LabelledImages
 from genselfdiff.errors import InputError
+
+Pixels = NDArray[np.uint8]
 
 
 class LabelledCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Random crops: item i is (uint8 (3, tile_size, tile_size), int64 (tile_size, tile_size)).
 
     Every item is a pure function of (``seed``, i). Images are drawn in proportion to their area,
-    positions evenly; an image smaller than the tile is reflected up to it. ``augment`` names a
-    policy of `genselfdiff.data.augment`.
+    positions evenly. ``augment`` names a policy of `genselfdiff.data.augment`; where it turns or
+    magnifies, a larger or smaller window of the image is read, in which the crop lies wholly.
+
+    An image smaller than its window is reflected: below and on the right, or where it is turned or
+    magnified, on both sides alike, so that the crop shows its middle.
 
     Raises:
         InputError: there is no image, or no such policy.
@@ -33,12 +37,11 @@ class LabelledCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     ) -> None:
         if not len(images):
             raise InputError("no labelled image to cut crops from: give at least one pair")
-        require_policy(augment)
+        self._policy = require_policy(augment)
         self.images = images
         self.tile_size = tile_size
         self.seed = seed
         self.length = length
-        self.augment = augment
         self._cumulative_area = np.cumsum([labels.size for labels in images.labels])
 
     def __len__(self) -> int:
@@ -51,21 +54,35 @@ class LabelledCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         pixel = generator.integers(self._cumulative_area[-1])
         chosen = int(np.searchsorted(self._cumulative_area, pixel, side="right"))
         image, labels = self.images.images[chosen], self.images.labels[chosen]
-        size = self.tile_size
-        top = int(generator.integers(max(1, labels.shape[0] - size + 1)))
-        left = int(generator.integers(max(1, labels.shape[1] - size + 1)))
-        window = (slice(top, top + size), slice(left, left + size))
-        image, labels = _reflected(image[window], size), _reflected(labels[window], size)
-        planes, classes = augment_pair(self.augment, image.transpose(2, 0, 1), labels, generator)
+        warp = self._policy.draw_warp(generator)
+        side = self.tile_size if warp is None else warp.window_side(self.tile_size)
+        top, left = (_start(extent, side, warp is not None, generator) for extent in labels.shape)
+        image, labels = _window(image, top, left, side), _window(labels, top, left, side)
+        if warp is None:
+            planes = image.transpose(2, 0, 1)
+        else:
+            planes, labels = warp.apply(image, labels, self.tile_size)
+        planes, labels = self._policy.apply(planes, labels, generator)
         return (
             torch.from_numpy(np.ascontiguousarray(planes)),
-            torch.from_numpy(classes.astype(np.int64)),
+            torch.from_numpy(labels.astype(np.int64)),
         )
 
 
-def _reflected(array: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """``array`` (H, W, ...) padded at the bottom and right to ``size`` by reflection."""
-    missing = [(0, size - side) for side in array.shape[:2]]
-    if not any(after for _, after in missing):
-        return array
-    return np.pad(array, missing + [(0, 0)] * (array.ndim - 2), mode="reflect")
+def _start(extent: int, side: int, centred: bool, generator: np.random.Generator) -> int:
+    """First row or column of a window; below 0 if the image is smaller and to be ``centred``."""
+    if centred and extent < side:
+        return (extent - side) // 2
+    return int(generator.integers(max(1, extent - side + 1)))
+
+
+def _window(array: Pixels, top: int, left: int, side: int) -> Pixels:
+    """``array`` (H, W, ...) from (top, left) on, ``side`` pixels each way, reflected beyond it."""
+    inside = array[max(0, top) : top + side, max(0, left) : left + side]
+    missing = [
+        (max(0, -start), max(0, start + side - extent))
+        for start, extent in zip((top, left), array.shape[:2], strict=True)
+    ]
+    if not any(before or after for before, after in missing):
+        return inside
+    return np.pad(inside, missing + [(0, 0)] * (array.ndim - 2), mode="reflect")
