@@ -1,41 +1,52 @@
 """Reading windows of images and slides at a chosen resolution, fast enough to train on.
 
-Small images are decoded and resampled once and kept; slides stay open and are read window by
-window. Both are kept per process, because a file handle must not be shared across a fork.
+Small images are decoded and resampled once and kept in memory; slides stay open and are read window
+by window. What can only be decoded in large pieces, as a big PNG, is decoded once into a temporary
+file. All are kept per process, because a file handle must not be shared across a fork.
 """
 
 import os
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from threading import RLock
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
 
+from genselfdiff.data.spool import spooled_image
 from genselfdiff.slides import ScaledView, Slide, open_slide
 
 CACHED_PIXELS = 1 << 24
 """Images of fewer pixels than this at the target resolution are held whole."""
 
-CACHE_BYTES = 1 << 30
-"""Bound on the images that one process holds."""
+CACHE_BYTES = 1 << 29
+"""Bound on the images that the main process holds, and on those of all its workers together."""
+
+PIECE_PIXELS = 1 << 22
+"""An image stored in larger pieces than this is spooled: each tile would decode one at least."""
+
+SPOOLED_PIXELS = 1 << 29
+"""Images of more pixels than this at the target resolution are never spooled: 1.6 GB on disk."""
+
+SPOOL_BYTES = 1 << 32
+"""Bound on what the main process has on disk, and on what all its workers together have."""
 
 OPEN_SLIDES = 16
 """Bound on the slides that one process holds open."""
 
 BAND_PIXELS = 1 << 24
-"""Level-0 pixels that are read at a time while an image is resampled."""
+"""Level-0 pixels that are read at a time while a whole image is resampled."""
 
 
 class WindowReader:
     """Reads uint8 HWC windows of files at a resolution; thread-safe."""
 
-    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
-        self._cache_bytes = cache_bytes
-        self._held_bytes = 0
+    def __init__(self, cache_bytes: int = CACHE_BYTES, spool_bytes: int = SPOOL_BYTES) -> None:
         self._lock = RLock()
-        self._images: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
+        self._held = _Recent(cache_bytes)
+        self._spooled = _Recent(spool_bytes)
         self._slides: OrderedDict[Hashable, Slide] = OrderedDict()
 
     def read(
@@ -53,17 +64,36 @@ class WindowReader:
         file is decoded and resampled once and held as uint8 (for small images only).
 
         Returns:
-            uint8 (height, width, 3); may be a view into the cache, so it must not be written to.
+            uint8 (height, width, 3); may be a view of what is kept, so it must not be written to.
 
         Raises:
             InputError: the file cannot be read.
+            OutputError: there is no room for a temporary file.
         """
         x, y, width, height = window
+        key = (path, source_mpp, mpp)
+
+        def hold() -> NDArray[np.uint8]:
+            with open_slide(path, mpp=source_mpp) as slide:
+                return _whole(slide.at_mpp(mpp))
+
+        def spool() -> NDArray[np.uint8]:
+            with open_slide(path, mpp=source_mpp) as slide:
+                view = slide.at_mpp(mpp)
+                return spooled_image(_bands(view), view.width)
+
         with self._lock:
-            if not cached:
-                view = self._slide(path, source_mpp).at_mpp(mpp)
-                return view.read(x, y, width, height)
-            image = self._image(path, source_mpp, mpp)
+            if cached:
+                image = self._held.get(key, hold)
+            else:
+                slide = self._slide(path, source_mpp)
+                view = slide.at_mpp(mpp)
+                if (
+                    slide.piece_pixels(view.level) <= PIECE_PIXELS
+                    or view.width * view.height > SPOOLED_PIXELS
+                ):
+                    return view.read(x, y, width, height)
+                image = self._spooled.get(key, spool)
             return image[y : y + height, x : x + width]
 
     def forget_slides(self) -> None:
@@ -81,28 +111,42 @@ class WindowReader:
             self._slides.popitem(last=False)[1].close()
         return slide
 
-    def _image(self, path: Path, source_mpp: float, mpp: float) -> NDArray[np.uint8]:
-        key = (path, source_mpp, mpp)
+
+class _Recent:
+    """The images used last, within a number of bytes that all workers of a loader share."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._bytes = 0
+        self._images: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         image = self._images.get(key)
         if image is None:
-            with open_slide(path, mpp=source_mpp) as slide:
-                image = _read_whole(slide.at_mpp(mpp))
-            self._images[key] = image
-            self._held_bytes += image.nbytes
+            image = self._images[key] = make()
+            self._bytes += image.nbytes
         self._images.move_to_end(key)
-        while self._held_bytes > self._cache_bytes and len(self._images) > 1:
-            self._held_bytes -= self._images.popitem(last=False)[1].nbytes
+        worker = get_worker_info()
+        most = self._most if worker is None else self._most // worker.num_workers
+        while self._bytes > most and len(self._images) > 1:
+            self._bytes -= self._images.popitem(last=False)[1].nbytes
         return image
 
 
-def _read_whole(view: ScaledView) -> NDArray[np.uint8]:
-    # In bands: at a coarse resolution a small view can stand for a huge level 0.
+def _whole(view: ScaledView) -> NDArray[np.uint8]:
     image = np.empty((view.height, view.width, 3), np.uint8)
+    top = 0
+    for band in _bands(view):
+        image[top : top + len(band)] = band
+        top += len(band)
+    return image
+
+
+def _bands(view: ScaledView) -> Iterator[NDArray[np.uint8]]:
+    # At a coarse resolution a small view can stand for a huge level 0.
     rows = max(1, int(BAND_PIXELS / (view.width * max(view.scale, 1.0) ** 2)))
     for top in range(0, view.height, rows):
-        height = min(rows, view.height - top)
-        image[top : top + height] = view.read(0, top, view.width, height)
-    return image
+        yield view.read(0, top, view.width, min(rows, view.height - top))
 
 
 shared_reader = WindowReader()

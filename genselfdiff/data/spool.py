@@ -35,10 +35,26 @@ def spooled(arrays: Iterable[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
             shapes.append(array.shape)
         if not shapes:
             return []
-        stored = np.asarray(np.memmap(file, np.uint8, mode="r"))
+        stored = _mapped(file)
     ends = np.cumsum([np.prod(shape) for shape in shapes])
     parts = np.split(stored, ends[:-1])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def spooled_image(bands: Iterable[NDArray[np.uint8]], width: int) -> NDArray[np.uint8]:
+    """An image, uint8 (H, width, 3), kept as by `spooled`, of which ``bands`` are the rows.
+
+    Raises:
+        OutputError: as `spooled`.
+    """
+    with _unnamed_file() as file:
+        for band in bands:
+            _write(file, band)
+        return _mapped(file).reshape(-1, width, 3)
+
+
+def _mapped(file: IO[bytes]) -> NDArray[np.uint8]:
+    return np.asarray(np.memmap(file, np.uint8, mode="r"))
 
 
 def _unnamed_file() -> IO[bytes]:

@@ -149,6 +149,11 @@ class Slide:
         """Rows of pixels of the tiles, strips or picture that a level is stored in."""
         return self._stored.levels[level].piece_height
 
+    def piece_pixels(self, level: int) -> int:
+        """Pixels of such a tile, strip or picture: reading one pixel of it decodes them all."""
+        stored = self._stored.levels[level]
+        return stored.piece_width * stored.piece_height
+
     def hold_rows(self, width: int, height: int, level: int) -> None:
         """Have each stored tile decoded once while overlapping windows are read row by row.
 

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from genselfdiff.data import reading, tiles
 from genselfdiff.data.reading import WindowReader
 from genselfdiff.data.tiles import UnlabelledTiles, open_sources, split_sources
 from genselfdiff.errors import InputError
+from genselfdiff.slides import picture_file
 
 Save = Callable[..., Path]
 Pixels = NDArray[np.uint8]
@@ -176,6 +178,49 @@ def test_reader_decodes_an_image_once_until_its_bound_is_reached(
 
     assert read_alternately(WindowReader(cache_bytes=2 * 30_000)) == 2
     assert read_alternately(WindowReader(cache_bytes=2 * 30_000 - 1)) == 6
+
+
+def test_workers_share_the_bound_of_one_process(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [save(f"{i}.png", tissue_like(100, 100, i)) for i in range(4)]
+    monkeypatch.setattr(reading, "get_worker_info", lambda: SimpleNamespace(num_workers=2))
+    reader = WindowReader(cache_bytes=4 * 30_000)
+    for path in paths:
+        reader.read(path, source_mpp=1.0, mpp=1.0, window=(0, 0, 9, 9), cached=True)
+    decoded: list[Path] = []
+    monkeypatch.setattr(reading, "_whole", lambda view: decoded.append(view) or np.zeros((9, 9, 3)))
+    for path in reversed(paths):
+        reader.read(path, source_mpp=1.0, mpp=1.0, window=(0, 0, 9, 9), cached=True)
+    assert len(decoded) == 2
+
+
+@pytest.mark.parametrize("mpp", [MPP, 0.8])
+def test_what_is_decoded_in_large_pieces_is_decoded_once_for_all_tiles(
+    save: Save, monkeypatch: pytest.MonkeyPatch, mpp: float
+) -> None:
+    paths = [save(f"{i}.png", tissue_like(400, 300, i)) for i in range(2)]
+    monkeypatch.setattr(tiles, "CACHED_PIXELS", 0)
+    streamed = dataset(paths, mpp=mpp)
+    expected = [streamed[index] for index in range(30)]
+    decoded: list[object] = []
+    original = picture_file._Picture.decode
+
+    def decode(picture: picture_file._Picture, column: int, row: int) -> Pixels:
+        decoded.append(picture)
+        return original(picture, column, row)
+
+    monkeypatch.setattr(picture_file._Picture, "decode", decode)
+    monkeypatch.setattr(reading, "PIECE_PIXELS", 400 * 300 - 1)
+    monkeypatch.setattr(reading, "BAND_PIXELS", 400 * 70)
+    for index in range(30):
+        assert torch.equal(streamed[index], expected[index])
+    assert len(decoded) == 2
+    # Those of more pixels than may be spooled go on being read window by window.
+    monkeypatch.setattr(tiles, "shared_reader", WindowReader())
+    monkeypatch.setattr(reading, "SPOOLED_PIXELS", 100)
+    monkeypatch.setattr(reading, "spooled_image", lambda *_: pytest.fail("spooled"))
+    assert torch.equal(streamed[0], expected[0])
 
 
 def test_an_image_smaller_than_the_tile_is_left_out_and_named(
