@@ -160,7 +160,7 @@ def change_stains(image: Image, gains: NDArray[np.float64], shifts: NDArray[np.f
     """
     matrix = -(_UNMIX @ np.diag(gains) @ _STAINS).T.astype(np.float32)
     offset = -(shifts @ _STAINS).astype(np.float32)
-    values = matrix @ _DENSITY[image].reshape(3, -1)
+    values = matrix @ _DENSITY.take(image).reshape(3, -1)
     values += offset[:, None]
     np.exp(values, out=values)
     values *= 256
