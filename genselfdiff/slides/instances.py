@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides.outline_steps import steps_of, sum_up
+from genselfdiff.slides.outline_steps import paint
 from genselfdiff.slides.outlines import Outline, OutlineTracer
 
 Int = NDArray[np.int64]
@@ -93,7 +93,8 @@ class InstanceSplitter:
         from skimage.segmentation import watershed
 
         sheet = _lay_out(objects, self._gap)
-        owner = _paint(objects, sheet)
+        moved = np.stack((sheet.y - sheet.top, sheet.x - sheet.left), axis=1)
+        owner = paint([o.rings for o in objects], sheet.shape, moved)
         inside = owner > 0
         thickness = _distance_to_edge(inside)
         thickness = ndimage.gaussian_filter(thickness, self._sigma, truncate=2, mode="constant")
@@ -176,17 +177,6 @@ def _lay_out(objects: Sequence[Outline], gap: int) -> _Layout:
         right += int(width[i]) + gap
         below = max(below, shelf + int(height[i]) + gap)
     return _Layout((below, room), x, y, boxes[:, 0], boxes[:, 1], width)
-
-
-def _paint(objects: Sequence[Outline], sheet: _Layout) -> Sheet:
-    """Fill the objects on their sheet: pixels have the object's number, from 1, others 0."""
-    ring, x, y, step = steps_of([ring for o in objects for ring in o.rings])
-    owner = np.repeat(np.arange(len(objects)), [len(o.rings) for o in objects])[ring]
-    filled = np.zeros(sheet.shape, np.int32)
-    place = y + (sheet.y - sheet.top)[owner], x + (sheet.x - sheet.left)[owner]
-    np.add.at(filled, place, (step * (owner + 1)).astype(np.int32))
-    sum_up(filled, np.zeros(sheet.shape[1], np.int32))
-    return filled
 
 
 def _distance_to_edge(inside: NDArray[np.bool_]) -> Float:

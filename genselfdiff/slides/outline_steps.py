@@ -41,6 +41,29 @@ def steps_of(rings: Sequence[Int]) -> Steps:
     return Steps(ring[corner], x[corner], y[corner], np.repeat((-1, 1), len(begin)))
 
 
+def paint(
+    objects: Sequence[Sequence[Int]], shape: tuple[int, int], moved: Int | None = None
+) -> NDArray[np.int32]:
+    """Fill objects that do not overlap: pixels have the number of their object, from 1, others 0.
+
+    Args:
+        objects: the rings of each, see ``Outline``.
+        shape: (H, W) of the result; no ring may reach beyond it, nor its last row and column be
+            an object's, because steps lie beside and below the pixels.
+        moved: (n, 2) by how much (y, x) each object is moved; None: by nothing.
+    """
+    painted = np.zeros(shape, np.int32)
+    if not objects:
+        return painted
+    ring, x, y, step = steps_of([ring for rings in objects for ring in rings])
+    owner = np.repeat(np.arange(len(objects)), [len(rings) for rings in objects])[ring]
+    if moved is not None:
+        y, x = y + moved[owner, 0], x + moved[owner, 1]
+    np.add.at(painted, (y, x), (step * (owner + 1)).astype(np.int32))
+    sum_up(painted, np.zeros(shape[1], np.int32))
+    return painted
+
+
 def sum_up(rows: NDArray[np.integer], above: NDArray[np.integer]) -> None:
     """Turn steps into pixels, in place.
 
