@@ -16,7 +16,7 @@ import numpy as np
 
 from genselfdiff.data import find_pairs, load_pair
 from genselfdiff.data.classical import otsu_nuclei
-from genselfdiff.evaluation.metrics import confusion, dice, iou
+from genselfdiff.evaluation.pixel_metrics import confusion, dice, iou
 
 STORED_MPP = 0.25
 MPP = 0.5

@@ -61,7 +61,7 @@ def evaluate(
     """Dice and intersection over union of MODEL on labelled images.
 
     Printed by image, as the mean of the images, and overall (all pixels pooled). A class that is
-    neither in a mask nor predicted counts as 1.
+    neither in a mask nor predicted has no score there, and leaves the mean to the other images.
     """
     keep_freed_memory()
     for path in (csv, json):

@@ -5,6 +5,7 @@ As ``gsd segment --no-tissue`` predicts them: a labelled field is tissue, whatev
 
 import json
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from genselfdiff.data import Pair, find_pairs, inspect_masks, load_pair
 from genselfdiff.errors import InputError
-from genselfdiff.evaluation.metrics import Float64, Int64, confusion, dice, iou
+from genselfdiff.evaluation.pixel_metrics import Float64, Int64, confusion, dice, iou, ratio
 from genselfdiff.files import write_csv, write_text
 from genselfdiff.inference.layout import model_view
 from genselfdiff.inference.model_file import LoadedModel, find_model
@@ -37,12 +38,12 @@ class ImageScore:
 
     @property
     def dice(self) -> Float64:
-        """(C,) Dice; 1.0 for a class that is neither in the mask nor predicted."""
+        """(C,) Dice; NaN for a class that is neither in the mask nor predicted."""
         return dice(self.matrix)
 
     @property
     def iou(self) -> Float64:
-        """(C,) intersection over union; 1.0 for a class neither in the mask nor predicted."""
+        """(C,) intersection over union; NaN for a class neither in the mask nor predicted."""
         return iou(self.matrix)
 
 
@@ -61,15 +62,13 @@ class EvaluationReport:
 
     @property
     def mean_dice(self) -> Float64:
-        """(C,) mean over the images of their Dice."""
-        means: Float64 = np.mean([image.dice for image in self.images], axis=0)
-        return means
+        """(C,) mean over the images where it is defined."""
+        return _mean([image.dice for image in self.images])
 
     @property
     def mean_iou(self) -> Float64:
-        """(C,) mean over the images of their intersection over union."""
-        means: Float64 = np.mean([image.iou for image in self.images], axis=0)
-        return means
+        """(C,) mean over the images where it is defined."""
+        return _mean([image.iou for image in self.images])
 
     def table(self) -> str:
         """Aligned text: a row for each image, the mean, the whole; background is left out."""
@@ -77,7 +76,7 @@ class EvaluationReport:
         rows = [["image", *titles]]
         for name, dices, ious in self._rows():
             scores = np.stack((dices[1:], ious[1:]), axis=1).ravel()
-            rows.append([name, *(f"{score:.4f}" for score in scores)])
+            rows.append([name, *("-" if isnan(score) else f"{score:.4f}" for score in scores)])
         first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             row[0].ljust(first)
@@ -94,7 +93,7 @@ class EvaluationReport:
             OutputError: the file cannot be written.
         """
         titles = [f"{kind}_{name}" for kind in ("dice", "iou") for name in self.classes]
-        rows = ([name, *d.tolist(), *i.tolist()] for name, d, i in self._rows())
+        rows = ([name, *_defined(d), *_defined(i)] for name, d, i in self._rows())
         write_csv(path, ["image", *titles], rows)
 
     def write_json(self, path: str | Path) -> None:
@@ -129,9 +128,18 @@ class EvaluationReport:
 
     def _named(self, dice_scores: Float64, iou_scores: Float64) -> dict[str, Any]:
         return {
-            "dice": dict(zip(self.classes, dice_scores.tolist(), strict=True)),
-            "iou": dict(zip(self.classes, iou_scores.tolist(), strict=True)),
+            "dice": dict(zip(self.classes, _defined(dice_scores), strict=True)),
+            "iou": dict(zip(self.classes, _defined(iou_scores), strict=True)),
         }
+
+
+def _mean(scores: list[Float64]) -> Float64:
+    """(C,) mean of what is defined; NaN where nothing is."""
+    return ratio(np.nansum(scores, axis=0), np.isfinite(scores).sum(axis=0))
+
+
+def _defined(scores: Float64) -> list[float | None]:
+    return [None if isnan(score) else score for score in scores.tolist()]
 
 
 def evaluate_model(

@@ -20,7 +20,7 @@ from genselfdiff.data import (
 )
 from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.evaluation.metrics import confusion, dice
+from genselfdiff.evaluation.pixel_metrics import confusion, dice
 from genselfdiff.inference.device import choose_device
 from genselfdiff.inference.model_file import INPUT_SCALINGS, Segmenter
 from genselfdiff.inference.tiled import predict_image

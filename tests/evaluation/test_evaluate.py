@@ -10,7 +10,7 @@ from torch import nn
 
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.evaluation.evaluate import evaluate_model
-from genselfdiff.evaluation.metrics import confusion, dice, iou
+from genselfdiff.evaluation.pixel_metrics import confusion, dice, iou
 from genselfdiff.inference.model_file import ModelInfo, save_model
 
 
@@ -146,3 +146,19 @@ def test_foreground_fits_two_classes_only(tmp_path, folders):
     images, masks, *_ = folders
     with pytest.raises(InputError, match="3 classes"):
         evaluate_model(tmp_path / "three.ts", images, masks, foreground=True, device="cpu")
+
+
+def test_a_class_that_is_nowhere_has_no_score_and_leaves_the_mean_alone(tmp_path, model, folders):
+    images, masks, *_ = folders
+    Image.new("RGB", (64, 64), (225, 180, 200)).save(images / "empty.png")
+    Image.new("L", (64, 64)).save(masks / "empty.png")
+    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu")
+    scores = {score.name: score.dice[1] for score in report.images}
+    assert np.isnan(scores.pop("empty"))
+    assert report.mean_dice[1] == pytest.approx(np.mean(list(scores.values())))
+    assert report.table().splitlines()[2].split() == ["empty", "-", "-"]
+    report.write_json(tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text())["images"][0]["dice"] == {
+        "background": 1,
+        "nucleus": None,
+    }
