@@ -28,7 +28,7 @@ COMMANDS = {
     "segment": ("gsd.segment", "Segment slides into masks of class indices."),
     "merge": ("gsd.merge", "Make masks of the parts that several processes have left."),
     "objects": ("gsd.objects", "Turn a mask into polygons for QuPath."),
-    "evaluate": ("gsd.evaluate", "Dice and intersection over union on labelled images."),
+    "evaluate": ("gsd.evaluate", "Scores of a model on labelled images: Dice, HD95, AJI, PQ, ..."),
     "sample": ("gsd.sample", "Draw images with a stage-1 network."),
     "info": ("gsd.info", "Versions, processor, native kernels and GPUs."),
 }

@@ -40,10 +40,12 @@ class MaskSummary:
     Attributes:
         num_classes: classes to train on, the background among them.
         foreground: every non-zero value has to be read as class 1.
+        numbered: of these values there are several, as where each object has its number.
     """
 
     num_classes: int
     foreground: bool
+    numbered: bool
 
 
 def find_pairs(images_dir: str | Path, masks_dir: str | Path) -> list[Pair]:
@@ -111,7 +113,8 @@ def inspect_masks(
                 "give masks that hold class numbers"
             )
         num_classes = 2 if foreground else max(labels) + 1
-    return MaskSummary(num_classes, foreground)
+    numbered = foreground and len(values - {0, ignore_label}) > 1
+    return MaskSummary(num_classes, foreground, numbered)
 
 
 def load_pair(

@@ -3,20 +3,19 @@
 As ``gsd segment --no-tissue`` predicts them: a labelled field is tissue, whatever its colour.
 """
 
-import json
-from dataclasses import dataclass
-from math import isnan
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from genselfdiff.data import Pair, find_pairs, inspect_masks, load_pair
+from genselfdiff.data import Pair, find_pairs, inspect_masks, load_pair, read_mask
 from genselfdiff.errors import InputError
-from genselfdiff.evaluation.pixel_metrics import Float64, Int64, confusion, dice, iou, ratio
-from genselfdiff.files import write_csv, write_text
+from genselfdiff.evaluation.scores import EvaluationReport
+from genselfdiff.evaluation.scoring import UNSPLIT, Comparison, ObjectOptions, score_image
 from genselfdiff.inference.layout import model_view
 from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor
@@ -24,122 +23,30 @@ from genselfdiff.inference.resample import labels_of, resize
 from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.inference.tiled import predict_image
 from genselfdiff.slides import open_slide
+from genselfdiff.slides.instances import seed_distance_in_pixels
+from genselfdiff.slides.mask_objects import check_min_area
+
+logger = logging.getLogger("genselfdiff")
 
 OVERLAP = 0.25
 """Fraction of a tile shared with its neighbour, as ``segment`` has it by default."""
 
 
 @dataclass(frozen=True, eq=False)
-class ImageScore:
-    """Scores of one image; ``matrix`` is its (C, C) confusion, rows the truth."""
+class Case:
+    """An evaluated image, to be looked at.
 
-    name: str
-    matrix: Int64
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        truth: (H, W) uint8 classes, or the ignored label.
+        prediction: (H, W) uint8 classes.
+        comparison: its scores and objects.
+    """
 
-    @property
-    def dice(self) -> Float64:
-        """(C,) Dice; NaN for a class that is neither in the mask nor predicted."""
-        return dice(self.matrix)
-
-    @property
-    def iou(self) -> Float64:
-        """(C,) intersection over union; NaN for a class neither in the mask nor predicted."""
-        return iou(self.matrix)
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluationReport:
-    """Scores by image, their mean, and overall: of all pixels of all images taken together."""
-
-    model: Path
-    classes: tuple[str, ...]
-    images: tuple[ImageScore, ...]
-
-    @property
-    def overall(self) -> ImageScore:
-        """Scores of the pixels of all images pooled."""
-        return ImageScore("overall", np.sum([image.matrix for image in self.images], axis=0))
-
-    @property
-    def mean_dice(self) -> Float64:
-        """(C,) mean over the images where it is defined."""
-        return _mean([image.dice for image in self.images])
-
-    @property
-    def mean_iou(self) -> Float64:
-        """(C,) mean over the images where it is defined."""
-        return _mean([image.iou for image in self.images])
-
-    def table(self) -> str:
-        """Aligned text: a row for each image, the mean, the whole; background is left out."""
-        titles = [f"{kind} {name}" for name in self.classes[1:] for kind in ("Dice", "IoU")]
-        rows = [["image", *titles]]
-        for name, dices, ious in self._rows():
-            scores = np.stack((dices[1:], ious[1:]), axis=1).ravel()
-            rows.append([name, *("-" if isnan(score) else f"{score:.4f}" for score in scores)])
-        first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            row[0].ljust(first)
-            + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], others, strict=True))
-            for row in rows
-        ]
-        rule = "-" * len(lines[0])
-        return "\n".join([lines[0], rule, *lines[1:-2], rule, *lines[-2:]])
-
-    def write_csv(self, path: str | Path) -> None:
-        """Write the table with all classes.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        titles = [f"{kind}_{name}" for kind in ("dice", "iou") for name in self.classes]
-        rows = ([name, *_defined(d), *_defined(i)] for name, d, i in self._rows())
-        write_csv(path, ["image", *titles], rows)
-
-    def write_json(self, path: str | Path) -> None:
-        """Write all scores and confusion matrices (rows the truth, columns the prediction).
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        overall = self.overall
-        content = {
-            "model": str(self.model),
-            "classes": list(self.classes),
-            "images": [
-                {"image": s.name, **self._named(s.dice, s.iou), "confusion": s.matrix.tolist()}
-                for s in self.images
-            ],
-            "mean": self._named(self.mean_dice, self.mean_iou),
-            "overall": {
-                **self._named(overall.dice, overall.iou),
-                "confusion": overall.matrix.tolist(),
-            },
-        }
-        write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-    def _rows(self) -> list[tuple[str, Float64, Float64]]:
-        overall = self.overall
-        return [
-            *((score.name, score.dice, score.iou) for score in self.images),
-            ("mean of images", self.mean_dice, self.mean_iou),
-            ("overall", overall.dice, overall.iou),
-        ]
-
-    def _named(self, dice_scores: Float64, iou_scores: Float64) -> dict[str, Any]:
-        return {
-            "dice": dict(zip(self.classes, _defined(dice_scores), strict=True)),
-            "iou": dict(zip(self.classes, _defined(iou_scores), strict=True)),
-        }
-
-
-def _mean(scores: list[Float64]) -> Float64:
-    """(C,) mean of what is defined; NaN where nothing is."""
-    return ratio(np.nansum(scores, axis=0), np.isfinite(scores).sum(axis=0))
-
-
-def _defined(scores: Float64) -> list[float | None]:
-    return [None if isnan(score) else score for score in scores.tolist()]
+    image: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+    comparison: Comparison
 
 
 def evaluate_model(
@@ -150,9 +57,12 @@ def evaluate_model(
     mpp: float | None = None,
     foreground: bool = False,
     ignore_label: int | None = None,
+    truth_objects: str | Path | None = None,
+    objects: ObjectOptions = UNSPLIT,
     device: str | None = None,
     precision: str = "auto",
     progress: bool | None = None,
+    watch: Callable[[Case], None] | None = None,
 ) -> EvaluationReport:
     """Predict every labelled image whole at the model's resolution and compare at the image's own.
 
@@ -162,16 +72,23 @@ def evaluate_model(
         masks_dir: folder of integer masks with the images' file names, suffix aside.
         mpp: micrometres per pixel of the images, where their files do not tell or are wrong.
         foreground: read every non-zero mask value as class 1; 0/255 masks are recognised without.
+            If there are several such values, they are the numbers of the objects.
         ignore_label: mask value whose pixels are not counted.
+        truth_objects: folder of masks whose values are numbers of objects; None: those of
+            ``foreground`` masks, else what hangs together of a class.
+        objects: how the objects of a prediction are found.
         device: as for ``genselfdiff.segment``.
         precision: as for ``genselfdiff.segment``.
         progress: show a progress bar on stderr; None: only on a terminal.
+        watch: called with every image as it is done.
 
     Raises:
         InputError: folders, images or masks that do not fit each other or the model's classes, or
-            images without mpp where the model has one.
+            images without mpp where the model has one, or an option that is out of range.
         ModelError: not one of our model files.
     """
+    check_min_area(objects.min_area)
+    seed_distance_in_pixels(objects.seed_distance, mpp)
     loaded = find_model(model, device)
     classes = loaded.info.classes
     if foreground and len(classes) != 2:
@@ -179,33 +96,70 @@ def evaluate_model(
             f"{loaded.path}: has {len(classes)} classes: masks read as foreground fit only two"
         )
     pairs = find_pairs(images_dir, masks_dir)
-    foreground = inspect_masks(
-        pairs, foreground, num_classes=len(classes), ignore_label=ignore_label
-    ).foreground
+    found = inspect_masks(pairs, foreground, num_classes=len(classes), ignore_label=ignore_label)
+    numbered = {pair.stem: pair.mask for pair in pairs} if found.numbered else {}
+    if truth_objects is not None:
+        numbered = {pair.stem: pair.mask for pair in find_pairs(images_dir, truth_objects)}
+    source = "numbers" if numbered else "connected"
+    if found.numbered and truth_objects is None:
+        logger.info("the masks hold several values: they are taken for numbers of objects")
     predictor = Predictor(loaded, precision)
     scores = []
     bar = tqdm(pairs, unit="image", disable=None if progress is None else not progress)
     for pair in bar:
         image, labels = load_pair(
-            pair, num_classes=len(classes), foreground=foreground, ignore_label=ignore_label
+            pair, num_classes=len(classes), foreground=found.foreground, ignore_label=ignore_label
         )
-        prediction = _predict(predictor, pair, image, mpp)
-        matrix = confusion(labels, prediction, len(classes), ignore_label)
-        scores.append(ImageScore(pair.stem, matrix))
-    return EvaluationReport(loaded.path, classes, tuple(scores))
+        prediction, known_mpp = _predict(predictor, pair, image, mpp)
+        comparison = score_image(
+            pair.stem,
+            labels,
+            prediction,
+            len(classes),
+            ignore_label=ignore_label,
+            mpp=known_mpp,
+            truth_numbers=_numbers(numbered.get(pair.stem), labels),
+            objects=objects,
+        )
+        scores.append(comparison.scores)
+        if watch is not None:
+            watch(Case(image, labels, prediction, comparison))
+    settings: dict[str, object] = {
+        "foreground": found.foreground,
+        "ignore_label": ignore_label,
+        "true_objects": source,
+        **asdict(objects),
+        "device": loaded.device.type,
+        "precision": precision,
+    }
+    return EvaluationReport(loaded.path, classes, settings, tuple(scores))
+
+
+def _numbers(path: Path | None, labels: NDArray[np.uint8]) -> NDArray[np.integer] | None:
+    """The numbers of the true objects; None where no file holds them."""
+    if path is None:
+        return None
+    numbers = read_mask(path)
+    if numbers.shape != labels.shape:
+        raise InputError(
+            f"{path}: {numbers.shape[1]} x {numbers.shape[0]} pixels, but the image has"
+            f" {labels.shape[1]} x {labels.shape[0]}: give the objects of this image"
+        )
+    return numbers
 
 
 def _predict(
     predictor: Predictor, pair: Pair, image: NDArray[np.uint8], mpp: float | None
-) -> NDArray[np.uint8]:
-    """Labels (H, W) of ``image``, the content of ``pair.image``."""
+) -> tuple[NDArray[np.uint8], float | None]:
+    """Labels (H, W) of ``image``, the content of ``pair.image``, and its um per pixel."""
     info = predictor.model.info
     with open_slide(pair.image, mpp=mpp) as slide:
         view, scale = model_view(slide, info.mpp)
         seen = image if scale == 1 else view.read(0, 0, view.width, view.height)
         rows, columns = range(view.height), range(view.width)
         grid = TileGrid.of(view, info.tile_size, OVERLAP, rows, columns)
+        known_mpp = slide.mpp
         predictor.choose_precision(grid.sample(view, COMPARED_TILES))
     probabilities = predict_image(predictor, seen, tile_size=info.tile_size, overlap=OVERLAP)
     height, width = image.shape[:2]
-    return labels_of(resize(probabilities, height, width, scale))
+    return labels_of(resize(probabilities, height, width, scale)), known_mpp

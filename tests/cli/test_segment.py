@@ -336,8 +336,14 @@ def test_evaluate(work):
     files = ["--csv", "scores.csv", "--json", "scores.json", "--device", "cpu"]
     done = CliRunner().invoke(main, [*arguments, "--mpp", "0.5", *files])
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[-1].split() == ["overall", "1.0000", "1.0000"]
-    assert Path("scores.csv").read_text().startswith("image,dice_background")
+    assert done.stdout.splitlines()[2].split() == [
+        "field",
+        "1.0000",
+        "1.0000",
+        "0.00",
+        *["1.0000"] * 2,
+    ]
+    assert Path("scores.csv").read_text().startswith("image,accuracy,")
     assert Path("scores.json").exists()
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 1

@@ -150,7 +150,7 @@ def test_instance_masks_of_16_bits_become_foreground(pair: Callable[..., Pair]) 
     with pytest.raises(InputError, match=r"a\.png: mask values 256, 700 .*--foreground"):
         inspect_masks([instances])
     summary = inspect_masks([instances], True)
-    assert summary == MaskSummary(num_classes=2, foreground=True)
+    assert summary == MaskSummary(num_classes=2, foreground=True, numbered=True)
     _, loaded = load_pair(instances, num_classes=2, foreground=True)
     assert loaded.dtype == np.uint8
     np.testing.assert_array_equal(loaded, labels > 0)
@@ -188,7 +188,7 @@ def test_masks_of_0_and_255_are_recognised_over_the_whole_set(
     with caplog.at_level(logging.INFO, "genselfdiff"):
         summary = inspect_masks(pairs, num_classes=2)
     assert "255 is read as class 1" in caplog.text
-    assert summary == MaskSummary(num_classes=2, foreground=True)
+    assert summary == MaskSummary(num_classes=2, foreground=True, numbered=False)
     with pytest.raises(InputError, match=r"a\.png: mask values 255 .*beyond the 3 classes"):
         inspect_masks(pairs, num_classes=3)
     mixed = [*pairs, pair(np.ones((10, 10), np.uint8), "c")]

@@ -1,5 +1,3 @@
-import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +6,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from genselfdiff.errors import InputError, ModelError, OutputError
+from genselfdiff.errors import InputError, ModelError
 from genselfdiff.evaluation.evaluate import evaluate_model
-from genselfdiff.evaluation.pixel_metrics import confusion, dice, iou
+from genselfdiff.evaluation.pixel_metrics import confusion, dice
+from genselfdiff.evaluation.scoring import ObjectOptions
 from genselfdiff.inference.model_file import ModelInfo, save_model
 
 
@@ -60,12 +59,12 @@ def test_scores(model, folders):
     matrices = [confusion(truths[name], answers[name], 2) for name in truths]
     for score, matrix in zip(report.images, matrices, strict=True):
         np.testing.assert_array_equal(score.matrix, matrix)
-    assert report.images[0].dice.tolist() == [1, 1]
-    assert report.images[2].dice[1] < 1
-    np.testing.assert_allclose(report.mean_dice, np.mean([dice(m) for m in matrices], axis=0))
-    np.testing.assert_allclose(report.mean_iou, np.mean([iou(m) for m in matrices], axis=0))
-    np.testing.assert_allclose(report.overall.dice, dice(sum(matrices)))
-    np.testing.assert_allclose(report.overall.iou, iou(sum(matrices)))
+        np.testing.assert_array_equal(score.by_class["dice"], dice(matrix))
+        assert score.mpp == 0.5
+    assert report.images[2].by_class["dice"][1] < 1
+    assert report.by_class["dice"][1].overall == dice(sum(matrices))[1]
+    counts = report.images[0].instances[1]
+    assert counts.truth == counts.predicted == counts.matched > 10
 
 
 def test_at_another_resolution_scores_are_of_the_images_own_pixels(model, folders):
@@ -73,36 +72,18 @@ def test_at_another_resolution_scores_are_of_the_images_own_pixels(model, folder
     report = evaluate_model(model, images, masks, mpp=0.25, device="cpu")
     for score in report.images:
         assert score.matrix.sum() == truths[score.name].size
-    assert 0.9 < report.images[0].dice[1] < 1
+    assert 0.9 < report.images[0].by_class["dice"][1] < 1
 
 
-def test_table(model, folders):
-    images, masks, *_ = folders
-    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu")
-    lines = report.table().splitlines()
-    assert lines[0].split() == ["image", "Dice", "nucleus", "IoU", "nucleus"]
-    assert lines[2].split() == ["field0", "1.0000", "1.0000"]
-    assert lines[-2].split()[-2:] == [f"{report.mean_dice[1]:.4f}", f"{report.mean_iou[1]:.4f}"]
-    overall = report.overall
-    assert lines[-1].split() == ["overall", f"{overall.dice[1]:.4f}", f"{overall.iou[1]:.4f}"]
-    assert len({len(line) for line in lines}) == 1
-
-
-def test_files(tmp_path, model, folders):
-    images, masks, *_ = folders
-    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu")
-    report.write_csv(tmp_path / "scores.csv")
-    report.write_json(tmp_path / "scores.json")
-    with (tmp_path / "scores.csv").open() as file:
-        rows = {row["image"]: row for row in csv.DictReader(file)}
-    assert float(rows["field2"]["dice_nucleus"]) == report.images[2].dice[1]
-    assert float(rows["overall"]["iou_background"]) == report.overall.iou[0]
-    content = json.loads((tmp_path / "scores.json").read_text())
-    assert content["classes"] == ["background", "nucleus"]
-    assert content["images"][1]["confusion"] == report.images[1].matrix.tolist()
-    assert content["mean"]["dice"]["nucleus"] == report.mean_dice[1]
-    with pytest.raises(OutputError):
-        report.write_csv(tmp_path / "missing" / "scores.csv")
+def test_every_case_can_be_watched(model, folders):
+    images, masks, truths, answers = folders
+    cases = []
+    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", watch=cases.append)
+    for case, scores in zip(cases, report.images, strict=True):
+        assert case.comparison.scores is scores
+        np.testing.assert_array_equal(case.truth, truths[scores.name])
+        np.testing.assert_array_equal(case.prediction, answers[scores.name])
+        assert case.image.shape == (*case.truth.shape, 3)
 
 
 @pytest.mark.parametrize("foreground", [False, True])
@@ -111,7 +92,7 @@ def test_masks_of_0_and_255(model, folders, foreground):
     for name, truth in truths.items():
         Image.fromarray(255 * truth).save(masks / f"{name}.png")
     report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", foreground=foreground)
-    assert report.images[0].dice.tolist() == [1, 1]
+    assert report.images[0].by_class["dice"].tolist() == [1, 1]
 
 
 def test_instance_numbers_need_foreground(model, folders):
@@ -121,7 +102,7 @@ def test_instance_numbers_need_foreground(model, folders):
     with pytest.raises(InputError, match="--foreground"):
         evaluate_model(model, images, masks, mpp=0.5, device="cpu")
     report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", foreground=True)
-    assert report.images[0].dice.tolist() == [1, 1]
+    assert report.images[0].by_class["dice"].tolist() == [1, 1]
 
 
 def test_what_cannot_be_evaluated(tmp_path, model, folders):
@@ -148,17 +129,34 @@ def test_foreground_fits_two_classes_only(tmp_path, folders):
         evaluate_model(tmp_path / "three.ts", images, masks, foreground=True, device="cpu")
 
 
-def test_a_class_that_is_nowhere_has_no_score_and_leaves_the_mean_alone(tmp_path, model, folders):
+def test_numbers_of_foreground_masks_are_the_true_objects(model, folders, caplog):
+    caplog.set_level("INFO", "genselfdiff")
+    images, masks, truths, _ = folders
+    for name, truth in truths.items():
+        numbers = truth.astype(np.uint16)
+        numbers[:, truth.shape[1] // 2 :] *= 300
+        Image.fromarray(numbers).save(masks / f"{name}.png")
+    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", foreground=True)
+    assert [score.instances[1].truth for score in report.images] == [2, 2, 2]
+    assert report.settings["true_objects"] == "numbers"
+    assert "taken for numbers of objects" in caplog.text
+
+
+def test_true_objects_of_a_folder(tmp_path, model, folders):
+    images, masks, truths, _ = folders
+    objects = tmp_path / "objects"
+    objects.mkdir()
+    for name, truth in truths.items():
+        Image.fromarray(truth.astype(np.uint16) * 700).save(objects / f"{name}.png")
+    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", truth_objects=objects)
+    assert [score.instances[1].truth for score in report.images] == [1, 1, 1]
+    Image.fromarray(np.ones((5, 7), np.uint8)).save(objects / "field1.png")
+    with pytest.raises(InputError, match=r"field1\.png: 7 x 5"):
+        evaluate_model(model, images, masks, mpp=0.5, device="cpu", truth_objects=objects)
+
+
+def test_options_of_objects_are_looked_at_first(model, folders):
     images, masks, *_ = folders
-    Image.new("RGB", (64, 64), (225, 180, 200)).save(images / "empty.png")
-    Image.new("L", (64, 64)).save(masks / "empty.png")
-    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu")
-    scores = {score.name: score.dice[1] for score in report.images}
-    assert np.isnan(scores.pop("empty"))
-    assert report.mean_dice[1] == pytest.approx(np.mean(list(scores.values())))
-    assert report.table().splitlines()[2].split() == ["empty", "-", "-"]
-    report.write_json(tmp_path / "scores.json")
-    assert json.loads((tmp_path / "scores.json").read_text())["images"][0]["dice"] == {
-        "background": 1,
-        "nucleus": None,
-    }
+    for options in (ObjectOptions(min_area=-1), ObjectOptions(True, seed_distance=1e6)):
+        with pytest.raises(InputError, match="must be"):
+            evaluate_model(model, images, masks, mpp=0.5, device="cpu", objects=options)

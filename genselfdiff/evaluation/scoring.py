@@ -1,0 +1,119 @@
+"""Comparing one image's prediction with its truth."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genselfdiff.evaluation.distances import boundary_distances
+from genselfdiff.evaluation.instance_metrics import InstanceCounts, count_instances, find_overlaps
+from genselfdiff.evaluation.pixel_metrics import confusion
+from genselfdiff.evaluation.scores import ImageScores
+from genselfdiff.slides.instances import seed_distance_in_pixels
+from genselfdiff.slides.label_array import NumberedObjects, number_objects
+
+Uint8 = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ObjectOptions:
+    """How the objects of a prediction are found, as by ``gsd objects``.
+
+    Attributes:
+        instances: take objects apart that only touch.
+        seed_distance: with ``instances``, in um, or in pixels without mpp; None: the usual.
+        min_area: in um2, or in pixels without mpp; smaller holes are filled, then smaller objects
+            left out.
+    """
+
+    instances: bool = False
+    seed_distance: float | None = None
+    min_area: float = 0.0
+
+
+UNSPLIT = ObjectOptions()
+"""Objects are what hangs together, of any size."""
+
+
+class Comparison(NamedTuple):
+    """An image's scores, and its true and predicted objects; of these the ignored are left out."""
+
+    scores: ImageScores
+    truth: NumberedObjects
+    prediction: NumberedObjects
+
+
+def score_image(
+    name: str,
+    truth: Uint8,
+    prediction: Uint8,
+    num_classes: int,
+    *,
+    ignore_label: int | None = None,
+    mpp: float | None = None,
+    truth_numbers: NDArray[np.integer] | None = None,
+    objects: ObjectOptions = UNSPLIT,
+) -> Comparison:
+    """Compare a prediction with the truth.
+
+    Ignored pixels are neither truth nor prediction: they are in no count, and objects and masks end
+    there.
+
+    Args:
+        name: of the image.
+        truth: (H, W) classes, or ``ignore_label``.
+        prediction: (H, W) classes.
+        num_classes: C, the background among them.
+        ignore_label: pixels of this truth are not counted.
+        mpp: micrometres per pixel.
+        truth_numbers: (H, W) numbers of the true objects, 0 where none is; None: what hangs
+            together of a class by the sides of pixels. Of an object with several classes, each
+            class is an object.
+        objects: how the prediction's are found.
+
+    Raises:
+        InputError: the shapes differ, a class is out of range, or an option.
+    """
+    matrix = confusion(truth, prediction, num_classes, ignore_label)
+    counted = np.ones(truth.shape, np.bool_) if ignore_label is None else truth != ignore_label
+    found = _predicted_objects(prediction, mpp, objects)
+    found = found._replace(numbers=np.where(counted, found.numbers, 0))
+    true_classes, predicted_classes = np.where(counted, truth, 0), np.where(counted, prediction, 0)
+    true = (
+        number_objects(true_classes)
+        if truth_numbers is None
+        else _renumbered(truth_numbers, true_classes, num_classes)
+    )
+    overlaps = find_overlaps(
+        true.numbers, found.numbers, len(true.classes) - 1, len(found.classes) - 1
+    )
+    # An object that lies in ignored pixels only is none.
+    seen = overlaps.predicted_area > 0
+    distances, instances = [(math.nan, math.nan)], [InstanceCounts()]
+    for c in range(1, num_classes):
+        distances.append(boundary_distances(true_classes == c, predicted_classes == c))
+        of_class = overlaps.chosen(true.classes[1:] == c, (found.classes[1:] == c) & seen)
+        instances.append(count_instances(of_class))
+    height, width = truth.shape
+    scores = ImageScores(name, width, height, mpp, matrix, np.array(distances), instances)
+    return Comparison(scores, true, found)
+
+
+def _predicted_objects(
+    prediction: Uint8, mpp: float | None, options: ObjectOptions
+) -> NumberedObjects:
+    min_area = options.min_area if mpp is None else options.min_area / mpp**2
+    distance = seed_distance_in_pixels(options.seed_distance, mpp) if options.instances else None
+    return number_objects(prediction, seed_distance=distance, min_area=min_area)
+
+
+def _renumbered(numbers: NDArray[np.integer], classes: Uint8, num_classes: int) -> NumberedObjects:
+    """Objects of any numbers as 1, 2, ..., each of one class; none where the class is 0."""
+    inside = (numbers != 0) & (classes != 0)
+    keys = numbers[inside].astype(np.int64) * num_classes + classes[inside]
+    found, place = np.unique(keys, return_inverse=True)
+    renumbered = np.zeros(numbers.shape, np.int32)
+    renumbered[inside] = place + 1
+    return NumberedObjects(renumbered, np.append(0, found % num_classes))
