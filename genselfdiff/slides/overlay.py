@@ -100,7 +100,7 @@ def draw_overlay(
 
 def lay_over(picture: Uint8, labels: Uint8, palette: Sequence[tuple[int, int, int]]) -> Uint8:
     """Tint and outline (h, w) ``labels`` on an (h, w, 3) RGB ``picture``; returns a new one."""
-    edge = _outlines(labels)
+    edge = mark_edges(labels)
     mixed = np.empty_like(picture)
     for y in range(0, len(picture), _ROWS_MIXED):
         rows = slice(y, y + _ROWS_MIXED)
@@ -110,7 +110,7 @@ def lay_over(picture: Uint8, labels: Uint8, palette: Sequence[tuple[int, int, in
     return mixed
 
 
-def _outlines(labels: Uint8) -> NDArray[np.bool_]:
+def mark_edges(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Mark pixels with a neighbour above, below, left or right of another class."""
     edge = np.zeros(labels.shape, np.bool_)
     differs = labels[1:] != labels[:-1]
