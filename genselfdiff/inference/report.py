@@ -1,7 +1,5 @@
 """A page about a segmented slide: pictures, classes, sizes of objects, and how it was made."""
 
-import base64
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,18 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from numpy import uint8
-from numpy.typing import NDArray
-from PIL import Image
-
-import genselfdiff
 from genselfdiff.files import refuse_existing, write_text
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.size_histogram import diameter, histogram_svg, middle
+from genselfdiff.pages import Colour, css_colour, definitions, footer, jpeg_address, style, table
 from genselfdiff.slides import Slide
 from genselfdiff.slides.overlay import draw_overlay
-
-Colour = tuple[int, int, int]
 
 _PICTURE = 1200
 """Longer side of the pictures in pixels: what a wide screen shows of one."""
@@ -60,13 +52,13 @@ def write_report(
     page = template.substitute(
         title=escape(result.slide.name),
         lead=escape(_lead(result)),
-        thumbnail=_jpeg(slide.thumbnail(_PICTURE)),
-        overlay=_jpeg(draw_overlay(slide, result.files.mask, palette, _PICTURE)),
+        thumbnail=jpeg_address(slide.thumbnail(_PICTURE)),
+        overlay=jpeg_address(draw_overlay(slide, result.files.mask, palette, _PICTURE)),
         classes=_classes(result, sizes, colours),
         histograms="\n".join(_histograms(result, sizes or {}, colours)),
-        run=_definitions(_run(result, settings or {})),
-        footer=f"genselfdiff {escape(genselfdiff.__version__)}. Research software: not a medical"
-        " device and not for diagnosis.",
+        run=definitions(_run(result, settings or {})),
+        style=style(),
+        footer=footer(),
     )
     write_text(path, page)
 
@@ -79,13 +71,6 @@ def _lead(result: SegmentResult) -> str:
     return f"{size} of {result.mpp:.4g} \u00b5m: {width:.3g} x {height:.3g} mm"
 
 
-def _jpeg(picture: NDArray[uint8]) -> str:
-    """A picture as the address of itself."""
-    stored = io.BytesIO()
-    Image.fromarray(picture).save(stored, format="JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(stored.getvalue()).decode("ascii")
-
-
 def _classes(
     result: SegmentResult,
     sizes: Mapping[str, Counter[int]] | None,
@@ -96,10 +81,10 @@ def _classes(
     if sizes is not None:
         head += ["Objects", f"Median diameter, {unit}"]
     total = max(1, sum(result.pixels.values()))
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
+    rows = []
     for name, count in result.pixels.items():
         share = 100 * count / total
-        colour = _css(colours.get(name))
+        colour = css_colour(colours.get(name))
         bar = f'<span class="bar"><i style="width:{share:.2f}%;background:{colour}"></i></span>'
         cells = [
             f'<span class="swatch" style="background:{colour}"></span>{escape(name)}',
@@ -110,8 +95,8 @@ def _classes(
             found = sizes.get(name)
             typical = f"{diameter(middle(found), result.mpp):.3g}" if found else ""
             cells += ["" if found is None else f"{found.total():,}", typical]
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return "<table>" + "\n".join(lines) + "</table>"
+        rows.append(cells)
+    return table([escape(cell) for cell in head], rows)
 
 
 def _histograms(
@@ -120,7 +105,7 @@ def _histograms(
     unit = "pixels" if result.mpp is None else "\u00b5m"
     return [
         f"<section><h2>Sizes of {escape(name)}</h2>"
-        f"{histogram_svg(found, result.mpp, _css(colours.get(name)), unit)}</section>"
+        f"{histogram_svg(found, result.mpp, css_colour(colours.get(name)), unit)}</section>"
         for name, found in sizes.items()
         if found
     ]
@@ -145,12 +130,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(math.floor(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _definitions(told: Mapping[str, str]) -> str:
-    rows = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in told.items())
-    return "<dl>" + "\n".join(rows) + "</dl>"
-
-
-def _css(colour: Colour | None) -> str:
-    return "#888888" if colour is None else "#{:02x}{:02x}{:02x}".format(*colour)
