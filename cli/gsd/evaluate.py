@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
+from genselfdiff.evaluation.case_pictures import CasePictures
 from genselfdiff.evaluation.evaluate import evaluate_model
 from genselfdiff.evaluation.evaluation_file import write_evaluation
+from genselfdiff.evaluation.page import write_page
 from genselfdiff.evaluation.scoring import ObjectOptions
 from genselfdiff.evaluation.tables import text_table, write_scores_csv
 from genselfdiff.files import refuse_existing
@@ -19,7 +21,7 @@ from gsd.options import instances, min_area, progress, verbosity
 Examples:
   gsd evaluate model.ts --images test/images --masks test/masks --mpp 0.25
   gsd evaluate model.ts --images img --masks instances --foreground --instances
-  gsd evaluate model.ts --images img --masks masks --csv scores.csv --json scores.json
+  gsd evaluate model.ts --images img --masks masks --json scores.json --html scores.html
 """
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -56,6 +58,11 @@ Examples:
 )
 @click.option("--csv", type=click.Path(path_type=Path), help="Table of all metrics to write.")
 @click.option("--json", type=click.Path(path_type=Path), help="All figures to write.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    help="Page to write: summaries, and the images from worst to best with outlines.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @verbosity
 def evaluate(
@@ -73,6 +80,7 @@ def evaluate(
     precision: str,
     csv: Path | None,
     json: Path | None,
+    html: Path | None,
     overwrite: bool,
 ) -> None:
     """Compare what MODEL makes of labelled images with their labels.
@@ -87,9 +95,10 @@ def evaluate(
     prediction; pixels are compared as predicted.
     """
     keep_freed_memory()
-    for path in (csv, json):
+    for path in (csv, json, html):
         if path is not None:
             refuse_existing(path, overwrite)
+    pictures = CasePictures()
     report = evaluate_model(
         model,
         images,
@@ -102,9 +111,12 @@ def evaluate(
         device=device,
         precision=precision,
         progress=progress(),
+        watch=None if html is None else pictures.add,
     )
     click.echo(text_table(report))
     if csv is not None:
         write_scores_csv(csv, report)
     if json is not None:
         write_evaluation(json, report)
+    if html is not None:
+        write_page(html, report, pictures.addresses)

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from torch import nn
 
+from genselfdiff.evaluation.evaluation_file import read_evaluation
 from genselfdiff.inference.model_file import ModelInfo, save_model
 from gsd.main import main
 
@@ -333,7 +334,7 @@ def test_evaluate(work):
         Path(folder).mkdir()
         Image.fromarray(array).save(f"{folder}/field.png")
     arguments = ["evaluate", "model.ts", "--images", "images", "--masks", "masks"]
-    files = ["--csv", "scores.csv", "--json", "scores.json", "--device", "cpu"]
+    files = ["--csv", "scores.csv", "--json", "scores.json", "--html", "scores.html"]
     done = CliRunner().invoke(main, [*arguments, "--mpp", "0.5", *files])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[2].split() == [
@@ -344,7 +345,11 @@ def test_evaluate(work):
         *["1.0000"] * 2,
     ]
     assert Path("scores.csv").read_text().startswith("image,accuracy,")
-    assert Path("scores.json").exists()
+    assert read_evaluation("scores.json").images[0].name == "field"
+    assert "data:image/jpeg" in Path("scores.html").read_text(encoding="utf-8")
+    again = CliRunner().invoke(main, [*arguments, "--mpp", "0.5", "--html", "scores.html"])
+    assert again.exit_code == 1
+    assert "--overwrite" in again.stderr
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 1
     assert "--mpp" in refused.stderr

@@ -76,6 +76,15 @@ def test_every_pixel_has_the_colour_of_its_outlines():
     assert picture.dtype == np.uint8
 
 
+def test_wider_outlines_grow_inwards():
+    labels = np.zeros((12, 12), np.uint8)
+    labels[1:11, 1:11] = 1
+    image = np.zeros((12, 12, 3), np.uint8)
+    picture = draw_outlines(image, labels, np.zeros_like(labels), width=3)
+    inner = ndimage.binary_erosion(labels, iterations=3)
+    np.testing.assert_array_equal((picture == TRUTH_COLOUR).all(2), (labels > 0) & ~inner)
+
+
 def test_ignored_pixels_are_greyed_and_have_no_outlines():
     image = np.full((6, 6, 3), 200, np.uint8)
     truth = np.zeros((6, 6), np.uint8)
