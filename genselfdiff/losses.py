@@ -1,11 +1,17 @@
 """The losses of both stages as modules over the kernels."""
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from genselfdiff.diffusion.schedule import NoiseSchedule
 from genselfdiff.errors import InputError
-from genselfdiff.kernels import multi_loss, multi_loss_components, p2_loss
+from genselfdiff.kernels import (
+    multi_loss,
+    multi_loss_components,
+    multi_loss_over_processes,
+    p2_loss,
+)
 from genselfdiff.kernels.multi_loss.reference import FORMS
 
 REDUCTIONS = ("mean", "batch_sum")
@@ -44,7 +50,9 @@ class MultiLoss(nn.Module):
     """Structural similarity loss plus focal loss, equal weights (GenSelfDiff-HIS, stage 2).
 
     ``loss(logits, labels)`` takes (N, C, H, W) logits and (N, H, W) integer labels; see
-    `genselfdiff.kernels.multi_loss` for the arguments.
+    `genselfdiff.kernels.multi_loss` for the arguments. Its sums run over the batch of each process
+    alone; with ``sync``, where several processes train together, over all their batches: the loss
+    of one process that had them all (`genselfdiff.kernels.multi_loss_over_processes`).
 
     Raises:
         InputError: no such form.
@@ -56,6 +64,7 @@ class MultiLoss(nn.Module):
         focal_gamma: float = 2.0,
         class_weights: torch.Tensor | None = None,
         ignore_label: int | None = None,
+        sync: bool = False,
     ) -> None:
         super().__init__()
         if form not in FORMS:
@@ -64,6 +73,7 @@ class MultiLoss(nn.Module):
         self.focal_gamma = focal_gamma
         self.class_weights = class_weights
         self.ignore_label = ignore_label
+        self.sync = sync
 
     def components(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Both parts, under "structural_similarity" and "focal", in plain torch."""
@@ -74,6 +84,8 @@ class MultiLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Sum of both parts."""
-        return multi_loss(
+        together = self.sync and dist.is_initialized() and dist.get_world_size() > 1
+        function = multi_loss_over_processes if together else multi_loss
+        return function(
             logits, labels, self.form, self.focal_gamma, self.class_weights, self.ignore_label
         )

@@ -7,7 +7,11 @@ from genselfdiff.kernels.group_norm_silu.op import group_norm_silu
 from genselfdiff.kernels.linear_attention.op import OPERATION as _LINEAR_ATTENTION
 from genselfdiff.kernels.linear_attention.op import linear_attention
 from genselfdiff.kernels.multi_loss.op import OPERATION as _MULTI_LOSS
-from genselfdiff.kernels.multi_loss.op import multi_loss, multi_loss_components
+from genselfdiff.kernels.multi_loss.op import (
+    multi_loss,
+    multi_loss_components,
+    multi_loss_over_processes,
+)
 from genselfdiff.kernels.p2_loss.op import OPERATION as _P2_LOSS
 from genselfdiff.kernels.p2_loss.op import p2_loss
 
@@ -21,5 +25,6 @@ __all__ = [
     "linear_attention",
     "multi_loss",
     "multi_loss_components",
+    "multi_loss_over_processes",
     "p2_loss",
 ]

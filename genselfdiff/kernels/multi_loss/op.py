@@ -8,6 +8,7 @@ the cross entropy enters; both are here.
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from genselfdiff.kernels.autograd import scale_gradient
 from genselfdiff.kernels.backends import Operation
@@ -84,6 +85,46 @@ def multi_loss_components(
     return reference.components(
         logits.to(dtype), labels, class_weights, _is_pixel(form), focal_gamma, ignore_label
     )
+
+
+def multi_loss_over_processes(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    form: str = "scalar",
+    focal_gamma: float = 2.0,
+    class_weights: torch.Tensor | None = None,
+    ignore_label: int | None = None,
+) -> torch.Tensor:
+    """:func:`multi_loss` of the batches of all processes taken together, in plain torch.
+
+    Every process gets the same loss. The gradient in its ``logits`` is that of the loss times the
+    number of processes, so that the mean of the gradients over the processes, as
+    DistributedDataParallel makes it, is the gradient of the loss.
+
+    Arguments and errors are those of ``multi_loss``; torch.distributed must be initialised.
+    """
+    pixel_form = _is_pixel(form)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    own = reference.sums(
+        logits.to(dtype), labels, class_weights, pixel_form, focal_gamma, ignore_label
+    )
+    total = _SumOverProcesses.apply(own)  # type: ignore[no-untyped-call]
+    similarity, focal = reference.combined(total, pixel_form)
+    return similarity + focal
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum over the processes; each then computes the same of it."""
+
+    @staticmethod
+    def forward(ctx: Any, own: torch.Tensor) -> torch.Tensor:
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return grad * dist.get_world_size()
 
 
 def _is_pixel(form: str) -> bool:

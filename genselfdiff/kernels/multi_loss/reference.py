@@ -19,23 +19,49 @@ def components(
     ignore_label: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Both parts; see :func:`genselfdiff.kernels.multi_loss_components`."""
+    return combined(
+        sums(logits, labels, class_weights, pixel_form, focal_gamma, ignore_label), pixel_form
+    )
+
+
+def sums(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    class_weights: torch.Tensor | None,
+    pixel_form: bool,
+    focal_gamma: float,
+    ignore_label: int | None,
+) -> torch.Tensor:
+    """(5,) sums over the batch, whose sums over several batches `combined` takes as well.
+
+    Structural error (in the pixel form times the cross entropy of its pixel and class), number of
+    the errors that count, cross entropy, focal loss, number of valid pixels.
+    """
     check(logits, labels, focal_gamma, class_weights, ignore_label)
     log_p = F.log_softmax(logits.flatten(2), dim=1)
     safe, target, inside, weights = _prepared(log_p, labels, class_weights, ignore_label)
-    pixels = inside.sum().clamp(min=1.0)
     log_p_true = log_p.gather(1, safe)
     cross_entropy = -log_p_true * weights[safe] * inside
-    focal = ((1.0 - log_p_true.exp()) ** focal_gamma * cross_entropy).sum() / pixels
+    focal = (1.0 - log_p_true.exp()) ** focal_gamma * cross_entropy
 
     error = (_standardised(target, inside)[0] - _standardised(log_p.exp(), inside)[0]).abs()
     counted = _counted(error.detach(), inside)
-    count = counted.sum().clamp(min=1.0)
     structural = error * counted * weights[None, :, None]
     if pixel_form:
-        similarity = (structural * target * -log_p * weights[None, :, None]).sum() / count
-    else:
-        similarity = structural.sum() / count * (cross_entropy.sum() / pixels)
-    return similarity, focal
+        structural = structural * target * -log_p * weights[None, :, None]
+    return torch.stack(
+        (structural.sum(), counted.sum(), cross_entropy.sum(), focal.sum(), inside.sum())
+    )
+
+
+def combined(sums: torch.Tensor, pixel_form: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(structural similarity, focal) of the batches that ``sums`` has been made over."""
+    structural, count, cross_entropy, focal, pixels = sums.unbind()
+    count, pixels = count.clamp(min=1.0), pixels.clamp(min=1.0)
+    similarity = structural / count
+    if not pixel_form:
+        similarity = similarity * (cross_entropy / pixels)
+    return similarity, focal / pixels
 
 
 def multi_loss(
