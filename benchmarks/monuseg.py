@@ -93,7 +93,7 @@ def link(data: Path, folder: Path, names: list[str]) -> None:
 
 def run(folder: Path, *arguments: str) -> None:
     """Start the training run in ``folder``, or go on with it."""
-    if (folder / "config.json").exists():
+    if (folder / "config.toml").exists():
         gsd(*arguments[:2], "--out", str(folder), "--resume")
     else:
         gsd(*arguments, "--out", str(folder))

@@ -19,6 +19,9 @@ Example:
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Model file to write."
 )
+@click.option(
+    "--step", type=int, help="Take the checkpoint of this step, of a run with --keep-every."
+)
 @click.option("--licence", default="", help="Terms of use of the weights, kept in the file.")
 @click.option(
     "--portable",
@@ -27,7 +30,9 @@ Example:
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @verbosity
-def export(run: Path, output: Path, licence: str, portable: bool, overwrite: bool) -> None:
+def export(
+    run: Path, output: Path, step: int | None, licence: str, portable: bool, overwrite: bool
+) -> None:
     """Turn the best checkpoint of RUN into one TorchScript file.
 
     It calls gsd's own kernels, so it needs gsd to be installed where it is used, on whatever
@@ -36,6 +41,8 @@ def export(run: Path, output: Path, licence: str, portable: bool, overwrite: boo
     The file takes images of any size as uint8 or floating point in 0..255 and gives class
     probabilities; classes, colours, resolution and provenance are in it as gsd.json.
     """
-    info = export_run(run, output, licence=licence, portable=portable, overwrite=overwrite)
+    info = export_run(
+        run, output, step=step, licence=licence, portable=portable, overwrite=overwrite
+    )
     resolution = f" at {info.mpp:g} um/px" if info.mpp is not None else ""
     click.echo(f"{output}: {', '.join(info.classes)}{resolution}")

@@ -14,7 +14,7 @@ import click
 
 import genselfdiff
 from genselfdiff.errors import GsdError
-from gsd.options import report
+from gsd.options import RANK, report
 
 # Before torch is loaded: a thread of GCC's OpenMP spins while it waits for the others, and where
 # the system has put two of them on one core, each takes the other's time: training was seen to
@@ -109,5 +109,5 @@ From slides to a mask:
 def main() -> None:
     """Turn unlabelled H&E histology into a working segmenter."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("genselfdiff").setLevel(logging.INFO)
+    logging.getLogger("genselfdiff").setLevel(logging.ERROR if RANK else logging.INFO)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of it we say ourselves

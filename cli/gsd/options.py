@@ -1,6 +1,7 @@
 """Options and messages that all commands share."""
 
 import logging
+import os
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,10 +14,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _logger = logging.getLogger("genselfdiff")
 
+RANK = int(os.environ.get("RANK", "0"))
+"""Number of this process among those that torchrun has started; the first speaks for all."""
+
 
 def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
     def callback(ctx: click.Context, parameter: click.Parameter, given: bool) -> None:
-        if given:
+        if given and RANK == 0:
             _logger.setLevel(level)
 
     return callback
@@ -74,11 +78,12 @@ def instances(command: Command) -> Command:
 
 def progress() -> bool | None:
     """What library functions take: False with -q, else None: a bar on terminals only."""
-    return False if _logger.level == logging.WARNING else None
+    return False if _logger.level >= logging.WARNING else None
 
 
 def report(error: GsdError) -> None:
     """Print an error as one line, with -v after its traceback."""
     if _logger.level == logging.DEBUG:
         traceback.print_exception(error)
-    click.echo(f"Error: {one_line(error)}", err=True)
+    of_process = f" (process {RANK})" if RANK else ""
+    click.echo(f"Error{of_process}: {one_line(error)}", err=True)

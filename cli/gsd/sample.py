@@ -1,24 +1,38 @@
 """``gsd sample``: images drawn by a stage-1 network."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from genselfdiff.training.sample import sample_run
+from genselfdiff.training.sample import restore_tiles, sample_run
 from gsd.options import verbosity
 
 
 @click.command(
     epilog="""\b
-Example:
+Examples:
   gsd sample run1 -o grid.png --count 16 --steps 50
+  gsd sample run1 -o restored.png --from slide.svs --t 300
 """
 )
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="PNG file to write."
 )
-@click.option("--count", type=int, default=16, show_default=True, help="Number of images.")
+@click.option(
+    "--from",
+    "image",
+    type=click.Path(path_type=Path),
+    help="Noise tiles of this image or slide and restore them, instead of drawing from noise.",
+)
+@click.option(
+    "--t", type=int, default=300, show_default=True, help="With --from: time step to noise up to."
+)
+@click.option(
+    "--mpp", type=float, help="With --from: um/px of the image, where its file does not tell."
+)
+@click.option("--count", type=int, help="Number of images; default: 16, of restored tiles 4.")
 @click.option("--size", type=int, help="Side in pixels; default: the tile size of the run.")
 @click.option("--steps", type=int, default=50, show_default=True, help="Steps of DDIM.")
 @click.option("--ancestral", is_flag=True, help="Sample through all time steps instead of DDIM.")
@@ -29,24 +43,27 @@ Example:
 def sample(
     run: Path,
     output: Path,
-    count: int,
+    image: Path | None,
+    t: int,
+    mpp: float | None,
+    count: int | None,
     size: int | None,
-    steps: int,
-    ancestral: bool,
-    seed: int,
-    overwrite: bool,
-    device: str | None,
+    **options: Any,
 ) -> None:
-    """Draw images with the stage-1 run RUN, to see what it has learnt."""
-    sample_run(
-        run,
-        output,
-        count=count,
-        size=size,
-        steps=steps,
-        seed=seed,
-        ancestral=ancestral,
-        device=device,
-        overwrite=overwrite,
-    )
-    click.echo(f"{output}: {count} images")
+    """See what the stage-1 run RUN has learnt: images drawn from noise, or restored tiles.
+
+    With --from, each row has a tile as it is, with noise, and restored; its peak signal-to-noise
+    ratio is printed before and after.
+    """
+    if image is None:
+        count = 16 if count is None else count
+        sample_run(run, output, count=count, size=size, **options)
+        click.echo(f"{output}: {count} images")
+        return
+    if size is not None:
+        raise click.UsageError("--size: tiles are restored in the run's own size")
+    count = 4 if count is None else count
+    found = restore_tiles(run, image, output, t=t, mpp=mpp, count=count, **options)
+    for number, pair in enumerate(zip(found.noised, found.restored, strict=True), 1):
+        click.echo("tile {}: {:.1f} dB with noise, {:.1f} dB restored".format(number, *pair))
+    click.echo(f"{output}: {count} tiles of {image.name}")

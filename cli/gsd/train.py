@@ -1,6 +1,5 @@
 """``gsd train pretrain`` and ``gsd train finetune``."""
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +11,21 @@ from click.core import ParameterSource
 from genselfdiff.data.augment import POLICIES
 from genselfdiff.diffusion import SCHEDULES
 from genselfdiff.inference.device import keep_freed_memory
+from genselfdiff.inference.model_file import INPUT_SCALINGS
 from genselfdiff.inference.predictor import PRECISIONS
 from genselfdiff.kernels.multi_loss.reference import FORMS
 from genselfdiff.models import ARCHITECTURES, DEFAULT_ARCHITECTURE
-from genselfdiff.training import FinetuneConfig, PretrainConfig
+from genselfdiff.training import FinetuneConfig, PretrainConfig, rehearse
 from genselfdiff.training import finetune as run_finetune
 from genselfdiff.training import pretrain as run_pretrain
-from genselfdiff.training.config import RunConfig
+from genselfdiff.training.config import DECAYS, FRESH_WEIGHTS, RunConfig
 from genselfdiff.training.run_folder import RunFolder
 from gsd.options import Command, progress, verbosity
+from gsd.settings import Fold, Names, NamesOrPattern, settings_sources
 
-Config = TypeVar("Config", bound=RunConfig)
+Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
+
+RESUMED_WITH = ("device", "workers", "tensorboard", "steps")
 
 
 @click.group()
@@ -33,64 +36,78 @@ def train() -> None:
 
 def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
     """The options of both stages."""
+
+    def setting(name: str, text: str = "", **details: Any) -> Callable[[Command], Command]:
+        """An option whose default is that of the settings."""
+        default = getattr(defaults, name)
+        details.setdefault("type", type(default))
+        option = "--" + name.replace("_", "-")
+        return click.option(option, default=default, show_default=True, help=text, **details)
+
     options = [
-        click.option(
-            "--out", required=True, type=click.Path(path_type=Path), help="Run folder to write."
-        ),
+        click.option("--out", type=click.Path(path_type=Path), help="Run folder to write."),
         click.option(
             "--resume",
             is_flag=True,
-            help="Go on with the run in --out, with its own settings; --device and --workers may "
-            "differ.",
+            help="Go on with the run in --out, with its own settings; --device, --workers, "
+            "--tensorboard and --steps (a longer run) may differ.",
         ),
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Take three real steps, say what the run would take, and write nothing.",
+        ),
+        settings_sources,
         click.option(
             "--architecture",
             type=click.Choice(list(ARCHITECTURES)),
             help="; ".join(f"{k}: {v.description}" for k, v in ARCHITECTURES.items())
-            + f". Default: that of stage 1, else {DEFAULT_ARCHITECTURE}.",
+            + f". Default: that of --init, else {DEFAULT_ARCHITECTURE}.",
         ),
         click.option("--width", type=int, help="Channels of the first level, a multiple of 8."),
-        click.option(
-            "--tile-size",
-            type=int,
-            default=defaults.tile_size,
-            show_default=True,
-            help="Side of the training tiles in pixels, a multiple of 8.",
+        setting(
+            "fresh_weights",
+            "What --init does not give; normal: as in the authors' code.",
+            type=click.Choice(FRESH_WEIGHTS),
         ),
-        click.option("--batch-size", type=int, default=defaults.batch_size, show_default=True),
-        click.option(
-            "--steps",
-            type=int,
-            default=defaults.steps,
-            show_default=True,
-            help="Optimiser steps of the whole run.",
+        setting("tile_size", "Side of the training tiles in pixels, a multiple of 8."),
+        setting("batch_size", "Tiles an optimiser step, those of all processes together."),
+        setting(
+            "accumulate",
+            "Parts in which a batch is computed, one after the other, to save memory; the "
+            "multi-loss of stage 2 then takes its sums over each part alone.",
         ),
-        click.option(
-            "--learning-rate", type=float, default=defaults.learning_rate, show_default=True
+        setting("steps", "Optimiser steps of the whole run."),
+        setting("learning_rate", "At its highest."),
+        setting("warm_up", "Share of the steps over which the learning rate rises."),
+        setting(
+            "decay",
+            "cosine: the learning rate falls to zero afterwards; none: it stays.",
+            type=click.Choice(DECAYS),
         ),
-        click.option("--seed", type=int, default=defaults.seed, show_default=True),
-        click.option(
-            "--validate-every",
-            type=int,
-            default=defaults.validate_every,
-            show_default=True,
-            help="Steps between validations; each leaves a checkpoint.",
+        setting("beta1", "Of Adam."),
+        setting("clip_norm", "Norm that gradients are scaled down to; 0: never."),
+        setting(
+            "ema",
+            "Decay of the moving average of the weights, which is validated and exported; 0: none.",
         ),
-        click.option(
-            "--precision",
+        setting("seed"),
+        setting("log_every", "Steps between lines of metrics.jsonl."),
+        setting("validate_every", "Steps between validations; each leaves a checkpoint."),
+        setting("keep_every", "Steps between checkpoints that stay; 0: the latest and the best."),
+        setting(
+            "precision",
+            "auto: bfloat16 where the processor computes it.",
             type=click.Choice(PRECISIONS),
-            default=defaults.precision,
-            show_default=True,
-            help="auto: bfloat16 where the processor computes it.",
         ),
         click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is."),
-        click.option(
-            "--workers",
+        setting(
+            "workers",
+            "Processes that prepare tiles beside each training process; default: none on a CPU, up "
+            "to 4 for a GPU.",
             type=int,
-            default=defaults.workers,
-            show_default=True,
-            help="Processes that prepare tiles.",
         ),
+        setting("tensorboard", "Write events for TensorBoard too.", is_flag=True, type=bool),
     ]
 
     def decorate(command: Command) -> Command:
@@ -105,8 +122,11 @@ def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
     epilog="""\b
 Examples:
   gsd train pretrain slides/ --mpp 0.5 --out run1
+  gsd train pretrain slides/ --mpp 0.5 --dry-run
   gsd train pretrain tiles/ extra.svs --mpp 0.5 --image-mpp 0.25 --out run1 --steps 5000
+  gsd train pretrain --config study.toml --seed 2 --out run2
   gsd train pretrain --out run1 --resume
+  torchrun --nproc-per-node 4 -m gsd train pretrain slides/ --mpp 0.5 --out run1
 """
 )
 @click.argument("data", nargs=-1, type=click.Path(path_type=Path), metavar="DATA...")
@@ -133,9 +153,31 @@ Examples:
     type=int,
     default=PretrainConfig.sample_every,
     show_default=True,
-    help="Steps between sample pictures; 0: none.",
+    help="Steps between sample pictures, drawn at the next validation; 0: none.",
 )
-def pretrain(data: tuple[Path, ...], out: Path, resume: bool, **options: Any) -> None:
+@click.option(
+    "--init",
+    default=PretrainConfig.init,
+    show_default=True,
+    help="Run folder or checkpoint of stage 1, or a .pth of the authors' code, to start from.",
+)
+@click.option("--timesteps", type=int, default=PretrainConfig.timesteps, show_default=True)
+@click.option(
+    "--p2-k", type=float, default=PretrainConfig.p2_k, show_default=True, help="Of P2 weighting."
+)
+@click.option(
+    "--p2-gamma",
+    type=float,
+    default=PretrainConfig.p2_gamma,
+    show_default=True,
+    help="Of P2 weighting; 0 weights all time steps alike.",
+)
+@click.option(
+    "--validation-tiles", type=int, default=PretrainConfig.validation_tiles, show_default=True
+)
+def pretrain(
+    data: tuple[Path, ...], out: Path | None, resume: bool, dry_run: bool, **options: Any
+) -> None:
     """Stage 1: learn from unlabelled tiles by predicting the noise added to them.
 
     DATA are folders, images (PNG, JPEG, TIFF) and slides (SVS, OME-TIFF, pyramidal TIFF); random
@@ -147,18 +189,7 @@ def pretrain(data: tuple[Path, ...], out: Path, resume: bool, **options: Any) ->
         if not data:
             raise click.UsageError("Missing argument 'DATA...'.")
         config = PretrainConfig(data=tuple(str(path) for path in data), **options)
-    run_pretrain(config, out, resume=resume, progress=progress())
-
-
-def _fold(
-    ctx: click.Context, parameter: click.Parameter, given: str | None
-) -> tuple[int, int] | None:
-    if given is None:
-        return None
-    found = re.fullmatch(r"(\d+)/(\d+)", given)
-    if found is None:
-        raise click.BadParameter(f"{given!r} is not K/N, such as 1/5")
-    return int(found[1]), int(found[2])
+    _run(run_pretrain, config, out, resume, dry_run)
 
 
 @train.command(
@@ -169,7 +200,9 @@ Examples:
       --resample-to 0.5 --val 'TCGA-A7-*' --init run1 --out run2
   gsd train finetune --images fields/ --masks masks/ --mpp 0.5 --group 'TCGA-..-....' \\
       --fold 1/5 --init run1 --out fold1
+  gsd train finetune --config run2/config.toml --seed 2 --out run3
   gsd train finetune --out run2 --resume
+  torchrun --nproc-per-node 4 -m gsd train finetune --sync-loss --config study.toml --out run2
 """
 )
 @common_options(FinetuneConfig())
@@ -181,15 +214,19 @@ Examples:
 )
 @click.option(
     "--init",
-    help="Run folder of stage 1, a .pth of the authors' code, or none to train from scratch.",
+    help="Run folder or checkpoint of an earlier run, a .pth of the authors' code, or none to "
+    "train from scratch.",
 )
-@click.option("--classes", help="Names of the classes, comma-separated, background first.")
+@click.option(
+    "--classes", type=Names(), help="Names of the classes, comma-separated, background first."
+)
 @click.option("--foreground", is_flag=True, help="Read every non-zero mask value as class 1.")
 @click.option(
     "--ignore-label", type=int, help="Mask value that counts neither in the loss nor in the scores."
 )
 @click.option(
     "--val",
+    type=NamesOrPattern(),
     help="Validation images: names, groups or patterns, comma-separated, or a file with one a "
     "line; default: a fifth of the images.",
 )
@@ -200,9 +237,14 @@ Examples:
 )
 @click.option(
     "--fold",
-    callback=_fold,
-    metavar="K/N",
+    type=Fold(),
     help="Of N parts of the images the K-th validates: N runs, with the same --seed, see them all.",
+)
+@click.option(
+    "--train-images",
+    type=int,
+    help="Train on so many of the images only, to learn what more labels bring; the fewer are "
+    "among the more.",
 )
 @click.option(
     "--mpp",
@@ -229,15 +271,27 @@ Examples:
     show_default=True,
     help="scalar: as in the authors' code; pixel: the published equation.",
 )
+@click.option(
+    "--sync-loss",
+    is_flag=True,
+    help="With several processes: the multi-loss takes its sums over all their tiles, as one "
+    "process with the same --batch-size would; else each normalises alone.",
+)
+@click.option(
+    "--input-scaling",
+    type=click.Choice(list(INPUT_SCALINGS)),
+    default=FinetuneConfig.input_scaling,
+    show_default=True,
+    help="minus_one_one: as in stage 1; zero_one: as in the authors' code.",
+)
 def finetune(
-    out: Path,
+    out: Path | None,
     resume: bool,
+    dry_run: bool,
     images: Path | None,
     masks: Path | None,
     init: str | None,
-    classes: str | None,
-    mpp: float | None,
-    resample_to: float | None,
+    classes: tuple[str, ...] | None,
     **options: Any,
 ) -> None:
     """Stage 2: learn classes from a few labelled images."""
@@ -246,29 +300,37 @@ def finetune(
     else:
         if images is None or masks is None or init is None:
             raise click.UsageError("--images, --masks and --init are needed (--init none: scratch)")
-        names = tuple(name.strip() for name in classes.split(",")) if classes else ()
         config = FinetuneConfig(
-            images=str(images),
-            masks=str(masks),
-            init=init,
-            classes=names,
-            image_mpp=mpp,
-            mpp=resample_to,
-            **options,
+            images=str(images), masks=str(masks), init=init, classes=classes or (), **options
         )
-    run_finetune(config, out, resume=resume, progress=progress())
+    _run(run_finetune, config, out, resume, dry_run)
 
 
-def _resumed(kind: type[Config], out: Path) -> Config:
-    """The settings of the run in ``out``; of others only what the result does not depend on."""
+def _run(
+    stage: Callable[..., RunFolder], config: Config, out: Path | None, resume: bool, dry_run: bool
+) -> None:
+    if dry_run:
+        click.echo(rehearse(config).summary())
+        return
+    if out is None:
+        raise click.UsageError("Missing option '--out'.")
+    stage(config, out, resume=resume, progress=progress())
+
+
+def _resumed(kind: type[Config], out: Path | None) -> Config:
+    """The settings of the run in ``out``; of others only what a run may go on with."""
+    if out is None:
+        raise click.UsageError("--resume needs the run's folder: --out")
     ctx = click.get_current_context()
-    given = {
-        name: value
-        for name, value in ctx.params.items()
-        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE and value != ()
+    given: dict[str, Any] = {
+        parameter.name: ctx.params.get(parameter.name)
+        for parameter in ctx.command.params
+        if parameter.name is not None
+        and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+        and ctx.params.get(parameter.name) != ()
     }
-    free = {name: given.pop(name) for name in ("device", "workers") if name in given}
-    for name in given.keys() - {"out", "resume"}:
+    free = {name: given.pop(name) for name in RESUMED_WITH if name in given}
+    for name in given.keys() - {"out", "resume", "dry_run", "verbose", "quiet"}:
         option = "DATA" if name == "data" else "--" + name.replace("_", "-")
         raise click.UsageError(f"--resume takes its settings from {out}: leave out {option}")
     return replace(kind.read(RunFolder(out).config), **free)

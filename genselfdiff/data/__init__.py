@@ -10,7 +10,7 @@ from genselfdiff.data.pairs import (
     load_pair,
     read_mask,
 )
-from genselfdiff.data.splits import split_pairs
+from genselfdiff.data.splits import budgeted, split_pairs
 from genselfdiff.data.tiles import TileSource, UnlabelledTiles, open_sources, split_sources
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Pair",
     "TileSource",
     "UnlabelledTiles",
+    "budgeted",
     "find_pairs",
     "inspect_masks",
     "load_pair",

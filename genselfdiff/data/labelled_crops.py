@@ -51,8 +51,7 @@ class LabelledCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         if not 0 <= index < self.length:
             raise IndexError(f"crop {index} of {self.length}")
         generator = np.random.default_rng((self.seed, index))
-        pixel = generator.integers(self._cumulative_area[-1])
-        chosen = int(np.searchsorted(self._cumulative_area, pixel, side="right"))
+        chosen = self._draw_image(generator)
         image, labels = self.images.images[chosen], self.images.labels[chosen]
         warp = self._policy.draw_warp(generator)
         side = self.tile_size if warp is None else warp.window_side(self.tile_size)
@@ -67,6 +66,14 @@ class LabelledCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             torch.from_numpy(np.ascontiguousarray(planes)),
             torch.from_numpy(labels.astype(np.int64)),
         )
+
+    def stem(self, index: int) -> str:
+        """Name of the image that crop ``index`` is of."""
+        return self.images.stems[self._draw_image(np.random.default_rng((self.seed, index)))]
+
+    def _draw_image(self, generator: np.random.Generator) -> int:
+        pixel = generator.integers(self._cumulative_area[-1])
+        return int(np.searchsorted(self._cumulative_area, pixel, side="right"))
 
 
 def _start(extent: int, side: int, centred: bool, generator: np.random.Generator) -> int:

@@ -68,6 +68,24 @@ def split_pairs(
     )
 
 
+def budgeted(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
+    """``count`` of ``pairs``, drawn with ``seed``; a smaller draw is part of a larger one.
+
+    None takes all.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    if count is None:
+        return list(pairs)
+    if count > len(pairs):
+        raise InputError(
+            f"--train-images {count}: only {len(pairs)} images are left for training: give fewer"
+        )
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    return [pairs[index] for index in sorted(order[:count])]
+
+
 def groups_of(pairs: Sequence[Pair], group: str | None) -> list[str]:
     """The patient, slide or organ of each image: what must not be on both sides of a split.
 

@@ -2,8 +2,7 @@
 
 from genselfdiff.training.config import FinetuneConfig, PretrainConfig
 from genselfdiff.training.export import export_run
-from genselfdiff.training.finetuning import finetune
-from genselfdiff.training.pretraining import pretrain
+from genselfdiff.training.runs import finetune, pretrain, rehearse
 from genselfdiff.training.sample import sample_run
 
 __all__ = [
@@ -12,5 +11,6 @@ __all__ = [
     "export_run",
     "finetune",
     "pretrain",
+    "rehearse",
     "sample_run",
 ]

@@ -2,14 +2,17 @@
 
 import json
 import math
+import tomllib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import tomli_w
+
 from genselfdiff.data.augment import POLICIES
 from genselfdiff.diffusion import SCHEDULES
-from genselfdiff.errors import InputError, ModelError
+from genselfdiff.errors import InputError, ModelError, one_line
 from genselfdiff.files import write_text
 from genselfdiff.inference.model_file import INPUT_SCALINGS
 from genselfdiff.inference.predictor import PRECISIONS
@@ -17,55 +20,105 @@ from genselfdiff.kernels.multi_loss.reference import FORMS
 from genselfdiff.models import ARCHITECTURES, DEFAULT_ARCHITECTURE
 from genselfdiff.slides.resolution import check_mpp
 
+NO_INIT = "none"
+
+DECAYS = ("cosine", "none")
+FRESH_WEIGHTS = ("torch", "normal")
+
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What both stages have in common.
+    """What both stages have in common; the names are those of the command line's options.
 
     Attributes:
-        architecture: name given to `create_model`; None: that of stage 1, else "small".
+        init: run folder or checkpoint to start from, or "none".
+        architecture: name given to `create_model`; None: that of ``init``, else "small".
         width: channels of the first level; None: the architecture's own.
-        mpp: um/px that the network sees; None: that of stage 1, else of the labelled images.
+        fresh_weights: of what ``init`` does not give: "torch": its default; "normal": convolutions
+            and gains of norms normal with mean 0 and deviation 0.01 (authors' code).
         tile_size: side of the training tiles in pixels; a multiple of 8.
-        batch_size: tiles a step.
+        batch_size: tiles an optimiser step, those of all processes together.
+        accumulate: parts in which a process computes its share of a batch, one after the other, to
+            save memory.
         steps: optimiser steps of the whole run.
-        learning_rate: at its highest; warmed up linearly, then let down to zero along a cosine.
+        learning_rate: at its highest.
+        warm_up: share of the steps over which the learning rate rises linearly.
+        decay: "cosine": afterwards it falls to zero along half a cosine; "none": it stays.
+        beta1: of Adam; beta2 is 0.999.
+        clip_norm: gradients are scaled down to this norm; 0: never.
+        ema: decay of the moving average of the weights, which is what is validated and kept as
+            best; approached from below, so that a short run is not the average of its beginning;
+            0: no average.
         seed: of weights, tiles, augmentation, time steps and noise.
+        log_every: steps between lines of ``metrics.jsonl``.
         validate_every: steps between validations.
+        keep_every: steps between checkpoints that stay; 0: none do but the latest and the best.
         precision: "auto", "float32" or "bfloat16" (autocast).
         device: "cpu", "cuda", "mps"; None: the best there is.
-        workers: processes that prepare tiles beside the training process.
+        workers: processes that prepare tiles beside each training process; None: none on a CPU,
+            a few for a GPU.
+        tensorboard: write events for TensorBoard too.
 
     Raises:
         InputError: a setting is out of range.
     """
 
+    init: str = NO_INIT
     architecture: str | None = None
     width: int | None = None
-    mpp: float | None = None
+    fresh_weights: str = "torch"
     tile_size: int = 256
     batch_size: int = 8
+    accumulate: int = 1
     steps: int = 2000
     learning_rate: float = 2e-4
+    warm_up: float = 0.05
+    decay: str = "cosine"
+    beta1: float = 0.9
+    clip_norm: float = 1.0
+    ema: float = 0.999
     seed: int = 0
+    log_every: int = 10
     validate_every: int = 200
+    keep_every: int = 0
     precision: str = "auto"
     device: str | None = None
-    workers: int = 0
+    workers: int | None = None
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        self._require_at_least(1, "batch_size", "steps", "validate_every")
-        self._require_at_least(0, "seed", "workers")
+        self._require_at_least(1, "batch_size", "accumulate", "steps")
+        self._require_at_least(1, "log_every", "validate_every")
+        self._require_at_least(0, "seed", "keep_every", "clip_norm")
+        if self.workers is not None:
+            self._require_at_least(0, "workers")
         self._require_one_of(PRECISIONS, "precision")
+        self._require_one_of(DECAYS, "decay")
+        self._require_one_of(FRESH_WEIGHTS, "fresh_weights")
+        self._require_share("warm_up", "beta1", "ema")
         if self.tile_size < 8 or self.tile_size % 8:
             raise InputError(f"tile_size {self.tile_size} must be a positive multiple of 8")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise InputError(f"learning_rate {self.learning_rate:g} must be above 0")
-        self._require_resolution("mpp")
         if self.architecture is not None:
             self._require_one_of(ARCHITECTURES, "architecture")
         if self.width is not None:
             self._require_at_least(8, "width")
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                f"batch_size {self.batch_size} cannot be computed in {self.accumulate} equal parts"
+                " (accumulate)"
+            )
+
+    @property
+    def network_mpp(self) -> float | None:
+        """um/px that the network sees."""
+        raise NotImplementedError
+
+    def _require_share(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 0 and below 1")
 
     def _require_at_least(self, least: int, *names: str) -> None:
         for name in names:
@@ -88,13 +141,16 @@ class RunConfig:
         return replace(self, architecture=name, width=self.width or ARCHITECTURES[name].width)
 
     def shareable(self) -> dict[str, Any]:
-        """The settings as JSON has them, without names of files and of this machine's devices."""
-        settings = {name: value for name, value in asdict(self).items() if name not in self.local}
-        return dict(json.loads(json.dumps(settings)))
+        """What is set, as JSON has it, without names of files and of this machine's devices."""
+        given = {name: value for name, value in self._given().items() if name not in self.local}
+        return dict(json.loads(json.dumps(given)))
+
+    def _given(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def write(self, path: Path) -> None:
-        """Write as JSON."""
-        write_text(path, json.dumps({"stage": type(self).stage, **asdict(self)}, indent=2) + "\n")
+        """Write as TOML, which ``gsd train --config`` takes for another run."""
+        write_text(path, tomli_w.dumps({"stage": type(self).stage, **self._given()}))
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -120,7 +176,7 @@ class RunConfig:
             raise ModelError(f"{path}: damaged: {error}") from error
 
     stage = ""
-    local: ClassVar[tuple[str, ...]] = ("device", "workers")
+    local: ClassVar[tuple[str, ...]] = ("init", "device", "workers", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -129,6 +185,7 @@ class PretrainConfig(RunConfig):
 
     Attributes:
         data: images, slides and folders.
+        mpp: um/px to train at.
         image_mpp: um/px of images that do not carry a resolution.
         schedule: one of `SCHEDULES`.
         timesteps: T.
@@ -141,6 +198,7 @@ class PretrainConfig(RunConfig):
     """
 
     data: tuple[str, ...] = ()
+    mpp: float | None = None
     image_mpp: float | None = None
     schedule: str = "quadratic"
     timesteps: int = 1000
@@ -157,8 +215,14 @@ class PretrainConfig(RunConfig):
         self._require_at_least(1, "timesteps", "validation_tiles")
         self._require_at_least(0, "sample_every")
         self._require_one_of(SCHEDULES, "schedule")
+        self._require_resolution("mpp")
         self._require_resolution("image_mpp")
         self._require_at_least(0, "p2_k", "p2_gamma")
+
+    @property
+    def network_mpp(self) -> float | None:
+        """um/px that the network sees."""
+        return self.mpp
 
 
 @dataclass(frozen=True)
@@ -167,19 +231,22 @@ class FinetuneConfig(RunConfig):
 
     Attributes:
         images, masks: folders.
-        init: run folder of stage 1, an authors' checkpoint, or "none".
         classes: names, background first; empty: counted in the masks.
         foreground: every non-zero mask value is class 1.
         val: names of the validation images as `split_pairs` takes them; None: a fifth, drawn with
             the seed. The run folder keeps the stems that were chosen.
         group: what says which images belong together, as `groups_of` takes it; None: none do.
         fold: (k, n): the k-th of n parts validates; None: as ``val`` says.
-        image_mpp: um/px of the labelled images.
+        train_images: of the images left for training so many, drawn with the seed, the fewer
+            among the more; None: all.
+        mpp: um/px of the labelled images.
+        resample_to: um/px to train at; None: that of ``init``, else of the labelled images.
         ignore_label: mask value that counts neither in the loss nor in the scores; None: none.
         augmentation: policy of `genselfdiff.data.augment`.
         loss_form: "scalar" or "pixel".
+        sync_loss: the multi-loss takes its sums over the batches of all processes.
         input_scaling: "minus_one_one" (as in stage 1) or "zero_one" (as in the authors' code).
-        stage1: settings of the stage-1 run, filled in from ``init``; kept for the exported model.
+        origin: settings of the run ``init``, filled in from it; kept for the exported model.
 
     Raises:
         InputError: a setting is out of range.
@@ -187,32 +254,42 @@ class FinetuneConfig(RunConfig):
 
     images: str = ""
     masks: str = ""
-    init: str = "none"
     classes: tuple[str, ...] = ()
     foreground: bool = False
     val: str | tuple[str, ...] | None = None
     group: str | None = None
     fold: tuple[int, int] | None = None
-    image_mpp: float | None = None
+    train_images: int | None = None
+    mpp: float | None = None
+    resample_to: float | None = None
     ignore_label: int | None = None
     augmentation: str = "default"
     loss_form: str = "scalar"
+    sync_loss: bool = False
     input_scaling: str = "minus_one_one"
-    stage1: dict[str, Any] | None = None
+    origin: dict[str, Any] | None = None
 
     stage = "finetune"
-    local = (*RunConfig.local, "images", "masks", "val", "group", "init")
+    local = (*RunConfig.local, "images", "masks", "val", "group")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_one_of(POLICIES, "augmentation")
         self._require_one_of(FORMS, "loss_form")
         self._require_one_of(INPUT_SCALINGS, "input_scaling")
-        self._require_resolution("image_mpp")
+        self._require_resolution("mpp")
+        self._require_resolution("resample_to")
+        if self.train_images is not None:
+            self._require_at_least(1, "train_images")
         if self.ignore_label is not None and not 0 <= self.ignore_label <= 255:
             raise InputError(f"ignore_label {self.ignore_label} must be between 0 and 255")
         if self.classes:
             self._require_class_names()
+
+    @property
+    def network_mpp(self) -> float | None:
+        """um/px that the network sees."""
+        return self.resample_to
 
     def _require_class_names(self) -> None:
         names = self.classes
@@ -236,13 +313,24 @@ def read_config(path: Path) -> dict[str, Any]:
         ModelError: no such file, or not the settings of a run.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(
             f"{path.parent}: not a run folder of gsd train (no {path.name} in it)"
         ) from error
     except ValueError as error:
-        raise ModelError(f"{path}: damaged, not JSON: restore it or train again") from error
-    if not isinstance(content, dict) or "stage" not in content:
+        raise ModelError(
+            f"{path}: damaged ({one_line(error)}): restore it or train again"
+        ) from error
+    if "stage" not in content:
         raise ModelError(f"{path}: not the settings of a gsd run")
     return {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+
+
+def read_run_config(path: Path) -> PretrainConfig | FinetuneConfig:
+    """The settings of a run of either stage; errors as of `RunConfig.read`."""
+    stages = {kind.stage: kind for kind in (PretrainConfig, FinetuneConfig)}
+    stage = read_config(path)["stage"]
+    if stage not in stages:
+        raise ModelError(f"{path}: unknown stage {stage!r}: made by a newer gsd?")
+    return stages[stage].read(path)

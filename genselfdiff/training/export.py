@@ -11,7 +11,7 @@ from genselfdiff.files import refuse_existing
 from genselfdiff.inference.model_file import ModelInfo, save_model
 from genselfdiff.models import load_initial_weights
 from genselfdiff.training.config import FinetuneConfig
-from genselfdiff.training.finetuning import segmenter_network
+from genselfdiff.training.networks import segmenter_network
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 
 
@@ -19,6 +19,7 @@ def export_run(
     run: str | Path,
     output: str | Path,
     *,
+    step: int | None = None,
     licence: str = "",
     portable: bool = False,
     overwrite: bool = False,
@@ -28,6 +29,7 @@ def export_run(
     Args:
         run: the run folder.
         output: the file to write.
+        step: that of a checkpoint that stays, instead of the best.
         licence: terms of use of the weights.
         portable: plain torch only; see `save_model`.
         overwrite: replace ``output`` if it exists.
@@ -42,21 +44,22 @@ def export_run(
         raise InputError(f"{output}: a folder: give the name of a file, model.ts for example")
     refuse_existing(output, overwrite)
     config = FinetuneConfig.read(folder.config)
-    checkpoint = read_checkpoint(folder.best)
+    weights = folder.weights_of(step)
+    checkpoint = read_checkpoint(weights)
     network = segmenter_network(config)
-    load_initial_weights(network, checkpoint.weights, origin=folder.best, head=True)
+    load_initial_weights(network, checkpoint.weights, origin=weights, head=True)
     info = ModelInfo(
         classes=config.classes,
         colors=tuple(class_color(index) for index in range(len(config.classes))),
-        mpp=config.mpp,
+        mpp=config.resample_to,
         tile_size=config.tile_size,
         input_scaling=config.input_scaling,
         architecture={"name": config.architecture, "width": config.width},
         training={
             "genselfdiff": genselfdiff.__version__,
             "torch": torch.__version__,
-            "step": checkpoint.step,
-            "validation_dice": checkpoint.best,
+            "step": checkpoint.state.step,
+            "validation_dice": checkpoint.state.best,
             "initial_weights": Path(config.init).name,
             "settings": config.shareable(),
         },

@@ -1,21 +1,18 @@
 """Stage 1: the network learns from unlabelled tiles by predicting the noise added to them."""
 
 import logging
-import os
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from genselfdiff.data import TileSource, UnlabelledTiles, open_sources, split_sources
+from genselfdiff.data.naming import name_some
 from genselfdiff.diffusion import NoisePrediction, NoiseSchedule
-from genselfdiff.errors import InputError
-from genselfdiff.inference.device import choose_device
 from genselfdiff.losses import P2Loss
-from genselfdiff.models import create_model
 from genselfdiff.training.config import PretrainConfig
-from genselfdiff.training.loop import train
+from genselfdiff.training.networks import noise_predictor
 from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.sample import draw_samples, save_grid
 
@@ -28,78 +25,67 @@ SAMPLE_COUNT = 4
 SAMPLE_STEPS = 25
 
 
-def pretrain(
-    config: PretrainConfig, out: str | Path, *, resume: bool = False, progress: bool | None = None
-) -> RunFolder:
-    """Train a noise predictor into the run folder ``out``.
+class PretrainTask:
+    """Noise prediction as the loop wants it.
 
-    With ``resume`` the run goes on from its last checkpoint; ``config`` must be the one in its
-    folder (`PretrainConfig.read`).
+    Args:
+        config: complete, see `completing.complete_pretrain`.
+        run: where pictures go.
+
+    Attributes:
+        dataset: the tiles that are trained on.
+        held_out: the tiles that validate.
+        counts: files on either side.
 
     Raises:
-        InputError: the data or a setting cannot be used.
-        OutputError: ``out`` exists, or cannot be written.
-        TrainingError: the loss diverged.
+        InputError: the data cannot be used.
     """
-    if config.mpp is None:
-        raise InputError("the resolution to train at is missing: give --mpp (0.5 suits 20x)")
-    run = RunFolder(out)
-    if not resume:
-        run.require_absent()
-    choose_device(config.device)
-    config = config.with_network()
-    assert config.mpp is not None and config.architecture is not None
-    schedule = NoiseSchedule.create(config.schedule, config.timesteps)
-    torch.manual_seed(config.seed)
-    network = create_model(config.architecture, width=config.width)
-
-    sources = open_sources(config.data, mpp=config.mpp, image_mpp=config.image_mpp)
-    training, validation = split_sources(
-        sources, mpp=config.mpp, tile_size=config.tile_size, seed=config.seed
-    )
-    shared = {source.path for source in training} & {source.path for source in validation}
-    logger.info(
-        "files for training: %d, for validation: %d%s",
-        len(training),
-        len(validation),
-        " (held-out regions of the same ones)" if shared else "",
-    )
-    task = PretrainTask(
-        config,
-        schedule,
-        _tiles(config, training, config.seed, config.steps * config.batch_size),
-        _tiles(config, validation, config.seed + VALIDATION_SEED, config.validation_tiles),
-        run,
-    )
-    if not resume:
-        run.create()
-        replace(config, data=tuple(map(os.path.abspath, config.data))).write(run.config)
-    best = train(task, network, config, run, progress=progress)
-    logger.info("best validation loss %.4f; checkpoints and samples in %s", best, run.path)
-    return run
-
-
-class PretrainTask:
-    """Noise prediction as the loop wants it."""
 
     higher_is_better = False
+    takes_head = True
+    score_name = "validation loss"
 
-    def __init__(
-        self,
-        config: PretrainConfig,
-        schedule: NoiseSchedule,
-        dataset: UnlabelledTiles,
-        held_out: UnlabelledTiles,
-        run: RunFolder,
-    ) -> None:
+    def __init__(self, config: PretrainConfig, run: RunFolder) -> None:
+        assert config.mpp is not None
         self.config = config
-        self.schedule = schedule
-        self.dataset = dataset
-        self.held_out = held_out
         self.run = run
-        loss = P2Loss(schedule, config.p2_k, config.p2_gamma)
-        self.objective = NoisePrediction(schedule, loss, config.seed)
-        self.held_out_objective = NoisePrediction(schedule, loss, config.seed + VALIDATION_SEED)
+        self.schedule = NoiseSchedule.create(config.schedule, config.timesteps)
+        sources = open_sources(config.data, mpp=config.mpp, image_mpp=config.image_mpp)
+        training, validation = split_sources(
+            sources, mpp=config.mpp, tile_size=config.tile_size, seed=config.seed
+        )
+        self.counts = {"training files": len(training), "validation files": len(validation)}
+        shared = {source.path for source in training} & {source.path for source in validation}
+        logger.info(
+            "files for training: %d, for validation: %d%s",
+            len(training),
+            len(validation),
+            " (held-out regions of the same ones)" if shared else "",
+        )
+        self.dataset = _tiles(config, training, config.seed, config.steps * config.batch_size)
+        self.held_out = _tiles(
+            config, validation, config.seed + VALIDATION_SEED, config.validation_tiles
+        )
+        loss = P2Loss(self.schedule, config.p2_k, config.p2_gamma)
+        self.objective = NoisePrediction(self.schedule, loss, config.seed)
+        self.held_out_objective = NoisePrediction(
+            self.schedule, loss, config.seed + VALIDATION_SEED
+        )
+
+    @property
+    def pieces(self) -> int:
+        """Batches that validate."""
+        return -(-len(self.held_out) // self.config.batch_size)
+
+    def create_network(self) -> nn.Module:
+        """The network of the settings, with fresh weights."""
+        return noise_predictor(self.config)
+
+    def describe(self, first: int, count: int) -> str:
+        """The numbers of the tiles and the files that they are of."""
+        places = [self.dataset.place(index) for index in range(first, first + count)]
+        files = list(dict.fromkeys(source.path for source, _, _ in places))
+        return f"tiles {first} to {first + count - 1} of {name_some(files)}"
 
     def loss(self, network: nn.Module, batch: torch.Tensor, first: int) -> torch.Tensor:
         """P2-weighted error of the noise predicted for uint8 tiles (N, 3, T, T)."""
@@ -107,25 +93,34 @@ class PretrainTask:
             network, batch, self.objective.draw_timesteps(first, len(batch)), first
         )
 
-    def validate(self, network: nn.Module) -> dict[str, float]:
-        """Mean loss over fixed tiles, time steps and noise: comparable from one to the next."""
+    def validate(self, network: nn.Module, rank: int, size: int) -> dict[int, tuple[int, float]]:
+        """Count and mean loss of every ``size``-th batch of fixed tiles, time steps and noise.
+
+        Fixed, so that one checkpoint can be compared with the next.
+        """
         device = next(network.parameters()).device
-        count = len(self.held_out)
+        count, batch = len(self.held_out), self.config.batch_size
         times = self.objective.stratified_timesteps(count)
-        total = 0.0
-        for first in range(0, count, self.config.batch_size):
-            last = min(first + self.config.batch_size, count)
+        results = {}
+        for first in range(rank * batch, count, size * batch):
+            last = min(first + batch, count)
             tiles = torch.stack([self.held_out[i] for i in range(first, last)]).to(device)
             loss = self.held_out_objective(network, tiles, times[first:last], first)
-            total += loss.item() * (last - first)
-        return {"score": total / count, "loss": total / count}
+            results[first] = (last - first, loss.item())
+        return results
 
-    def draw(self, network: nn.Module, step: int) -> None:
-        """Draw a few images with DDIM into the folder of samples."""
-        every = self.config.sample_every
-        if not every or (step % every and step != self.config.steps):
-            return
-        network.eval()
+    def summarise(
+        self, results: dict[int, tuple[int, float]]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Mean loss over all tiles; tiles have no names."""
+        loss = sum(count * mean for count, mean in results.values()) / len(self.held_out)
+        return {"score": loss, "loss": loss}, {}
+
+    def draw(self, network: nn.Module, step: int, results: dict[int, Any] | None) -> list[Path]:
+        """Draw a few images with DDIM, at the first validation from each ``sample_every`` on."""
+        every, before = self.config.sample_every, step - self.config.validate_every
+        if not every or (step // every <= before // every and step != self.config.steps):
+            return []
         images = draw_samples(
             network,
             self.schedule,
@@ -134,8 +129,9 @@ class PretrainTask:
             steps=min(SAMPLE_STEPS, self.schedule.timesteps),
             seed=self.config.seed,
         )
-        network.train()
-        save_grid(images, self.run.sample_picture(step))
+        path = self.run.picture(self.run.samples, f"step_{step:07d}")
+        save_grid(images, path)
+        return [path]
 
 
 def _tiles(

@@ -1,9 +1,10 @@
 """A run on disk: settings, checkpoints, metrics and pictures, all in one folder."""
 
+import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,31 @@ from torch import nn
 from genselfdiff.errors import ModelError, OutputError
 from genselfdiff.files import atomic_file, write_text
 
-CHECKPOINT_FORMAT = "1"
+CHECKPOINT_FORMAT = "2"
 WEIGHTS = "network."
+AVERAGE = "average."
 OPTIMISER = "optimiser."
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a checkpoint tells beside tensors, as JSON in the file's header.
+
+    Attributes:
+        step: optimiser steps taken.
+        best: the best validation score so far, or None.
+        losses, norms: of the steps since the last line of the metrics.
+        first_loss: mean loss of the first line of the metrics, or None.
+        made_with: version of torch, numbers of threads and processes: with others, results differ
+            in the last digits.
+    """
+
+    step: int
+    best: float | None = None
+    losses: tuple[float, ...] = ()
+    norms: tuple[float, ...] = ()
+    first_loss: float | None = None
+    made_with: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,34 +48,37 @@ class Checkpoint:
     """What a checkpoint file holds.
 
     Attributes:
-        weights: the network's state dict.
-        optimiser: state of the optimiser by parameter number, empty in ``best``.
-        step: optimiser steps taken.
-        best: the best validation score so far, or None.
+        weights: the network's state dict; the averaged one, where an average is kept, in all but
+            ``latest``.
+        average: averaged parameters by name, in ``latest`` only.
+        optimiser: state of the optimiser by parameter number, in ``latest`` only.
+        state: how far the run was.
     """
 
     weights: dict[str, torch.Tensor]
+    average: dict[str, torch.Tensor]
     optimiser: dict[int, dict[str, torch.Tensor]]
-    step: int
-    best: float | None
+    state: RunState
 
 
 class RunFolder:
     """Paths and files of one run.
 
     ``latest.safetensors`` has all that is needed to go on, ``best.safetensors`` the weights with
-    the best validation score. Both are replaced in one step, so that a killed run leaves a whole
-    one.
+    the best validation score, and ``checkpoints/`` those that were asked to stay. Each is one file,
+    tensors and state together, and is replaced in one step: a killed run leaves a whole one.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.config = self.path / "config.json"
+        self.config = self.path / "config.toml"
         self.latest = self.path / "latest.safetensors"
         self.best = self.path / "best.safetensors"
         self.metrics = self.path / "metrics.jsonl"
         self.curves = self.path / "curves.png"
         self.samples = self.path / "samples"
+        self.fields = self.path / "fields"
+        self.tensorboard = self.path / "tensorboard"
 
     def require_absent(self) -> None:
         """Raise OutputError where the path exists and is not an empty folder."""
@@ -60,46 +86,96 @@ class RunFolder:
             way_out = ", or --resume to go on" if self.config.exists() else ""
             raise OutputError(f"{self.path}: exists already: choose another --out{way_out}")
 
-    def create(self) -> None:
-        """Make the folder.
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make the folder, and keep other processes from training in it during the block.
 
         Raises:
-            OutputError: it cannot be made.
+            OutputError: it cannot be made, or another process is training in it.
         """
         with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / ".lock", "w")  # noqa: SIM115 - open during the block
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(
+                    f"{self.path}: another process is training in it: wait for that, or choose"
+                    " another --out"
+                ) from error
+            except OSError:
+                pass  # a network file system without locks: there the user has to take care
+            for left in self.path.glob(".*.*"):
+                left.unlink()  # what a killed process was writing
+            yield
+            (self.path / ".lock").unlink(missing_ok=True)
 
-    def sample_picture(self, step: int) -> Path:
-        """Where to save the sample images of ``step``; makes their folder.
+    def picture(self, folder: Path, name: str) -> Path:
+        """Where to save a picture in ``samples`` or ``fields``; makes the folder.
 
         Raises:
             OutputError: the folder cannot be made.
         """
-        with _writing(self.samples):
-            self.samples.mkdir(exist_ok=True)
-        return self.samples / f"step_{step:07d}.png"
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
+        return folder / f"{name}.png"
+
+    def weights_of(self, step: int | None) -> Path:
+        """The checkpoint to use: the best, or with ``step`` one that stays.
+
+        Raises:
+            ModelError: it is not there.
+        """
+        path = self.best if step is None else self.kept(step)
+        if not path.is_file():
+            wanted = (
+                "the run has to reach its first validation; go on with --resume"
+                if step is None
+                else "only --keep-every makes such checkpoints"
+            )
+            raise ModelError(f"{path}: not there: {wanted}")
+        return path
+
+    def kept(self, step: int) -> Path:
+        """Where the checkpoint of ``step`` is, if it was asked to stay."""
+        return self.path / "checkpoints" / f"step_{step:07d}.safetensors"
 
     def save_latest(
-        self, network: nn.Module, optimiser: torch.optim.Optimizer, step: int, best: float | None
+        self,
+        network: nn.Module,
+        average: Mapping[str, torch.Tensor],
+        optimiser: torch.optim.Optimizer,
+        state: RunState,
     ) -> None:
         """Write ``latest.safetensors``.
 
         Raises:
             OutputError: it cannot be written.
         """
-        tensors = _weights(network)
-        for number, state in optimiser.state_dict()["state"].items():
-            for name, value in state.items():
-                tensors[f"{OPTIMISER}{number}.{name}"] = value.detach().cpu().contiguous()
-        self._write(self.latest, tensors, step, best)
+        tensors = _named(WEIGHTS, network.state_dict()) | _named(AVERAGE, average)
+        for number, values in optimiser.state_dict()["state"].items():
+            tensors |= _named(f"{OPTIMISER}{number}.", values)
+        _write(self.latest, tensors, state)
 
-    def save_best(self, network: nn.Module, step: int, best: float) -> None:
+    def save_best(self, network: nn.Module, state: RunState) -> None:
         """Write ``best.safetensors``.
 
         Raises:
             OutputError: it cannot be written.
         """
-        self._write(self.best, _weights(network), step, best)
+        _write(self.best, _named(WEIGHTS, network.state_dict()), state)
+
+    def keep(self, network: nn.Module, state: RunState) -> None:
+        """Write a checkpoint that stays.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        target = self.kept(state.step)
+        with _writing(target.parent):
+            target.parent.mkdir(exist_ok=True)
+        _write(target, _named(WEIGHTS, network.state_dict()), state)
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``.
@@ -127,16 +203,6 @@ class RunFolder:
         kept = [record for record in self.read_metrics() if record["step"] <= step]
         write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
 
-    def _write(
-        self, target: Path, tensors: dict[str, torch.Tensor], step: int, best: float | None
-    ) -> None:
-        about = {"format": CHECKPOINT_FORMAT, "step": step, "best": best}
-        with atomic_file(target) as temporary:
-            try:
-                save_file(tensors, temporary, metadata={"gsd": json.dumps(about)})
-            except SafetensorError as error:
-                raise OutputError(f"{target}: cannot be written: {error}") from error
-
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file of `RunFolder`.
@@ -145,25 +211,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ModelError: missing, damaged, or not one of ours.
     """
     if not path.is_file():
-        raise ModelError(
-            f"{path}: not there yet: the run has to reach its first validation; go on with --resume"
-        )
+        raise ModelError(f"{path}: no such file")
     weights: dict[str, torch.Tensor] = {}
+    average: dict[str, torch.Tensor] = {}
     optimiser: dict[int, dict[str, torch.Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["gsd"])
             for key in file.keys():  # noqa: SIM118 - not a dict
+                value = file.get_tensor(key)
                 if key.startswith(WEIGHTS):
-                    weights[key.removeprefix(WEIGHTS)] = file.get_tensor(key)
+                    weights[key.removeprefix(WEIGHTS)] = value
+                elif key.startswith(AVERAGE):
+                    average[key.removeprefix(AVERAGE)] = value
                 else:
                     number, name = key.removeprefix(OPTIMISER).split(".")
-                    optimiser.setdefault(int(number), {})[name] = file.get_tensor(key)
+                    optimiser.setdefault(int(number), {})[name] = value
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise ModelError(f"{path}: damaged, or not a checkpoint of gsd train") from error
-    if about.get("format") != CHECKPOINT_FORMAT:
-        raise ModelError(f"{path}: written by a newer gsd: update genselfdiff to read it")
-    return Checkpoint(weights, optimiser, about["step"], about["best"])
+    if about.pop("format", None) != CHECKPOINT_FORMAT:
+        raise ModelError(f"{path}: written by another version of gsd: use that one to read it")
+    return Checkpoint(weights, average, optimiser, RunState(**about))
 
 
 @contextmanager
@@ -174,8 +242,14 @@ def _writing(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _weights(network: nn.Module) -> dict[str, torch.Tensor]:
-    return {
-        WEIGHTS + key: value.detach().cpu().contiguous()
-        for key, value in network.state_dict().items()
-    }
+def _named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _write(target: Path, tensors: dict[str, torch.Tensor], state: RunState) -> None:
+    about = {"format": CHECKPOINT_FORMAT, **asdict(state)}
+    with atomic_file(target) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"gsd": json.dumps(about)})
+        except SafetensorError as error:
+            raise OutputError(f"{target}: cannot be written: {error}") from error

@@ -1,5 +1,6 @@
-"""Images drawn from a stage-1 network."""
+"""What a stage-1 network has learnt, to be seen: images drawn from noise, and tiles restored."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,15 @@ import torch
 from PIL import Image
 from torch import nn
 
+from genselfdiff.data import UnlabelledTiles, open_sources
 from genselfdiff.diffusion import NoiseSchedule, sample_ancestral, sample_ddim
 from genselfdiff.errors import InputError
 from genselfdiff.files import atomic_file, refuse_existing
 from genselfdiff.inference.device import choose_device
-from genselfdiff.models import DEFAULT_ARCHITECTURE, create_model, load_initial_weights
+from genselfdiff.kernels import add_noise
+from genselfdiff.models import load_initial_weights
 from genselfdiff.training.config import PretrainConfig
+from genselfdiff.training.networks import noise_predictor
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 
 
@@ -38,23 +42,13 @@ def sample_run(
         InputError: a number out of range.
         OutputError: the picture exists and not ``overwrite``, or cannot be written.
     """
-    output = Path(output)
-    if output.suffix.lower() != ".png":
-        raise InputError(f"{output}: give the name of a PNG file")
-    refuse_existing(output, overwrite)
-    folder = RunFolder(run)
-    config = PretrainConfig.read(folder.config)
+    output = _picture(output, overwrite)
+    config, network = _trained(run, device)
     size = config.tile_size if size is None else size
     if count < 1 or size < 8 or size % 8:
         raise InputError(
             f"--count {count} must be at least 1, and --size {size} a positive multiple of 8"
         )
-    if not 1 <= steps <= config.timesteps:
-        raise InputError(f"{steps} steps: between 1 and the {config.timesteps} of the run")
-    network = create_model(config.architecture or DEFAULT_ARCHITECTURE, width=config.width)
-    checkpoint = read_checkpoint(folder.best)
-    load_initial_weights(network, checkpoint.weights, origin=folder.best, head=True)
-    network.to(choose_device(device)).eval()
     schedule = NoiseSchedule.create(config.schedule, config.timesteps)
     images = draw_samples(
         network,
@@ -66,6 +60,99 @@ def sample_run(
         ancestral=ancestral,
     )
     save_grid(images, output)
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """How near tiles come to what they were, as peak signal-to-noise ratio in dB, by tile.
+
+    Attributes:
+        noised: of the tiles with noise.
+        restored: of what the network makes of them.
+    """
+
+    noised: tuple[float, ...]
+    restored: tuple[float, ...]
+
+
+def restore_tiles(
+    run: str | Path,
+    image: str | Path,
+    output: str | Path,
+    *,
+    t: int,
+    mpp: float | None = None,
+    count: int = 4,
+    steps: int = 50,
+    seed: int = 0,
+    ancestral: bool = False,
+    device: str | None = None,
+    overwrite: bool = False,
+) -> Restoration:
+    """Noise tissue tiles of an image or slide up to step ``t`` and let a stage-1 run restore them.
+
+    The picture has a row for each tile: as it is, with noise, restored. What it brings back where
+    noise has covered it is what stage 1 has learnt. ``mpp`` is the um/px of the image where its
+    file does not tell; other arguments are as for `sample_run`.
+
+    Raises:
+        ModelError: not a stage-1 run.
+        InputError: the image cannot be used, or a number is out of range.
+        OutputError: the picture exists and not ``overwrite``, or cannot be written.
+    """
+    output = _picture(output, overwrite)
+    config, network = _trained(run, device)
+    assert config.mpp is not None
+    if count < 1:
+        raise InputError(f"--count {count} must be at least 1")
+    schedule = NoiseSchedule.create(config.schedule, config.timesteps)
+    if not 0 <= t < schedule.timesteps:
+        raise InputError(f"--t {t}: the time steps of the run are 0 to {schedule.timesteps - 1}")
+    dataset = UnlabelledTiles(
+        open_sources([image], mpp=config.mpp, image_mpp=mpp or config.image_mpp),
+        mpp=config.mpp,
+        tile_size=config.tile_size,
+        seed=seed,
+        length=count,
+        flips=False,
+    )
+    tiles = torch.stack([dataset[number] for number in range(count)])
+    times = torch.full((count,), t)
+    noised, _ = add_noise(tiles, times, schedule.alpha_bars, seed=seed)
+    start = noised.to(next(network.parameters()).device, memory_format=torch.channels_last)
+    if ancestral:
+        generator = torch.Generator().manual_seed(seed)
+        restored = sample_ancestral(network, schedule, start, generator, start=t)
+    else:
+        restored = sample_ddim(network, schedule, start, steps, start=t)
+    original = tiles / 127.5 - 1
+    rows = torch.stack((original, noised, restored.cpu()), dim=1)
+    save_grid(rows.flatten(0, 1), output, columns=3)
+    return Restoration(_quality(noised, original), _quality(restored.cpu(), original))
+
+
+def _quality(images: torch.Tensor, originals: torch.Tensor) -> tuple[float, ...]:
+    """Peak signal-to-noise ratio in dB of images in [-1, 1]."""
+    errors = ((images.clamp(-1, 1) - originals) / 2).square().flatten(1).mean(1)
+    return tuple((-10 * errors.clamp(min=1e-12).log10()).tolist())
+
+
+def _picture(output: str | Path, overwrite: bool) -> Path:
+    output = Path(output)
+    if output.suffix.lower() != ".png":
+        raise InputError(f"{output}: give the name of a PNG file")
+    refuse_existing(output, overwrite)
+    return output
+
+
+def _trained(run: str | Path, device: str | None) -> tuple[PretrainConfig, nn.Module]:
+    """Settings and the best network of a stage-1 run."""
+    folder = RunFolder(run)
+    config = PretrainConfig.read(folder.config)
+    network = noise_predictor(config)
+    weights = folder.weights_of(None)
+    load_initial_weights(network, read_checkpoint(weights).weights, origin=weights, head=True)
+    return config, network.to(choose_device(device)).eval()
 
 
 def draw_samples(
@@ -89,15 +176,15 @@ def draw_samples(
     return sample_ddim(network, schedule, noise, steps)
 
 
-def save_grid(images: torch.Tensor, path: Path) -> None:
-    """Save (N, 3, H, W) in [-1, 1] as one picture, as square as can be.
+def save_grid(images: torch.Tensor, path: Path, columns: int | None = None) -> None:
+    """Save (N, 3, H, W) in [-1, 1] as one picture, without ``columns`` as square as can be.
 
     Raises:
         OutputError: it cannot be written.
     """
     pixels = ((images.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
     count, _, height, width = pixels.shape
-    columns = int(np.ceil(np.sqrt(count)))
+    columns = columns or int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)
     canvas = np.full((rows * height, columns * width, 3), 255, np.uint8)
     for index, image in enumerate(pixels):

@@ -95,7 +95,7 @@ def test_journey_ends_in_a_mask_that_is_right(data, model, tmp_path):
     assert dice > 0.8
     with Image.open(overlay) as picture:
         assert picture.mode == "RGB"
-    for name in ("curves.png", "metrics.jsonl", "config.json"):
+    for name in ("curves.png", "metrics.jsonl", "config.toml"):
         assert (data / "run1" / name).exists()
     gsd("sample", data / "run1", "-o", tmp_path / "grid.png", "--count", 2, "--steps", 2)
     scores = gsd(
@@ -226,7 +226,7 @@ def bad_inputs(data, tmp_path):
         ),
         "bad init": (
             [*finetune, "--masks", masks, "--init", images],
-            "not a run folder of gsd train (no config.json in it)",
+            "not a run folder of gsd train (no config.toml in it)",
         ),
         "export of nothing": (
             ["export", tmp_path / "empty", "-o", out],

@@ -1,11 +1,12 @@
 """Which labelled images validate."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from genselfdiff.data.pairs import Pair
-from genselfdiff.data.splits import split_pairs
+from genselfdiff.data.splits import budgeted, split_pairs
 from genselfdiff.errors import InputError
 
 STEMS = ["TCGA-A7-1", "TCGA-A7-2", "TCGA-A77-1", "TCGA-B0-1", "TCGA-B0-2", "x"]
@@ -157,3 +158,17 @@ def test_groups_from_a_table(tmp_path: Path) -> None:
 def test_splits_that_cannot_be_made(options: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
         split_stems(PATIENTS, **options)
+
+
+def test_a_smaller_budget_is_part_of_a_larger() -> None:
+    pairs = pairs_of(list("abcdefgh"))
+    draws = [budgeted(pairs, count, seed=3) for count in range(1, 9)]
+    for count, drawn in enumerate(draws, 1):
+        assert len(drawn) == count
+        assert drawn == [pair for pair in pairs if pair in drawn], "in their order"
+    for fewer, more in pairwise(draws):
+        assert all(pair in more for pair in fewer)
+    assert budgeted(pairs, None, seed=3) == pairs == draws[-1]
+    assert budgeted(pairs, 4, seed=4) != draws[3]
+    with pytest.raises(InputError, match="--train-images 9: only 8 images are left"):
+        budgeted(pairs, 9, seed=3)

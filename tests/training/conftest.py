@@ -63,6 +63,6 @@ def finetune_config(fields):
         validate_every=4,
         images=str(fields / "images"),
         masks=str(fields / "masks"),
-        image_mpp=0.5,
+        mpp=0.5,
         val="patient0",
     )

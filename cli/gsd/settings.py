@@ -1,0 +1,122 @@
+"""Where the settings of a training run come from: defaults, preset, TOML file, command line."""
+
+from collections import ChainMap
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genselfdiff.errors import InputError
+from genselfdiff.training.config_file import read_settings
+from genselfdiff.training.presets import PRESETS
+from gsd.options import Command
+
+
+class Names(click.ParamType):  # type: ignore[type-arg]
+    """Names, comma-separated; a list in a TOML file."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        """A tuple of the names."""
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(str(part).strip() for part in parts)
+
+
+class NamesOrPattern(click.ParamType):  # type: ignore[type-arg]
+    """What `split_pairs` takes: text as it is; a list of whole names in a TOML file."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str | tuple[str, ...]:
+        """The text, or a tuple of names."""
+        return value if isinstance(value, str) else tuple(map(str, value))
+
+
+class Fold(click.ParamType):  # type: ignore[type-arg]
+    """K/N; a list of both in a TOML file."""
+
+    name = "K/N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Both numbers."""
+        parts = value.split("/") if isinstance(value, str) else value
+        try:
+            number, count = (int(part) for part in parts)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is not K/N, such as 1/5", param, ctx)
+        return number, count
+
+
+_LISTS = (Names, NamesOrPattern, Fold)
+
+
+def settings_sources(command: Command) -> Command:
+    """Add --config and --preset, which stand in for options that are not given."""
+    config = click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_take_file,
+        help="TOML file of settings, named as the options here; a table [pretrain] or [finetune] "
+        "holds for that stage. The config.toml of a run repeats it. Options win over it.",
+    )
+    preset = click.option(
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        is_eager=True,
+        expose_value=False,
+        callback=_take_preset,
+        help="paper: the settings of the published run, without all that was added since; "
+        "file and options win over it.",
+    )
+    return config(preset(command))
+
+
+def _sources(ctx: click.Context) -> ChainMap[str, Any]:
+    """Settings of the file, then those of the preset."""
+    if not isinstance(ctx.default_map, ChainMap):
+        ctx.default_map = ChainMap({}, {})
+    return ctx.default_map
+
+
+def _take_preset(ctx: click.Context, parameter: click.Parameter, name: str | None) -> None:
+    if name is not None:
+        _sources(ctx).maps[1].update(PRESETS[name][str(ctx.info_name)])
+
+
+def _take_file(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    settings = read_settings(path, str(ctx.info_name))
+    parameters = {
+        p.name: p for p in ctx.command.params if p.name not in ("config", "out", "resume")
+    }
+    for name, value in settings.items():
+        if name not in parameters:
+            near = get_close_matches(name, [str(other) for other in parameters], 1)
+            meant = f"; is {near[0]} meant?" if near else ""
+            raise InputError(f"{path}: gsd train {ctx.info_name} has no setting {name!r}{meant}")
+        _sources(ctx).maps[0][name] = _checked(ctx, path, parameters[name], value)
+
+
+def _checked(ctx: click.Context, path: Path, parameter: click.Parameter, value: Any) -> Any:
+    """``value`` as click takes it from a command line.
+
+    Raises:
+        InputError: it is no value for this parameter.
+    """
+    takes_lists = parameter.nargs == -1 or isinstance(parameter.type, _LISTS)
+    if isinstance(value, dict) or (isinstance(value, list) and not takes_lists):
+        raise InputError(f"{path}: {parameter.name} is {value!r}: give a single value")
+    if parameter.nargs == -1:
+        value = [value] if isinstance(value, str) else value
+    elif not isinstance(value, list):
+        value = str(value)
+    try:
+        parameter.type_cast_value(ctx, value)
+    except click.BadParameter as error:
+        raise InputError(f"{path}: {parameter.name}: {error.message}") from error
+    return value

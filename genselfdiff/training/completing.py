@@ -1,0 +1,122 @@
+"""What the files and an earlier run decide of a run's settings, filled in and checked."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from genselfdiff.data import Pair, find_pairs, inspect_masks, split_pairs
+from genselfdiff.errors import InputError
+from genselfdiff.slides import open_slide
+from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, agree
+from genselfdiff.training.config import NO_INIT, FinetuneConfig, PretrainConfig
+from genselfdiff.training.initial_weights import (
+    origin_of,
+    require_resolution_of,
+    with_architecture_of,
+)
+
+logger = logging.getLogger("genselfdiff")
+
+
+def complete_pretrain(config: PretrainConfig) -> PretrainConfig:
+    """``config`` with everything filled in that the run it starts from decides, and checked.
+
+    Raises:
+        InputError: no resolution, or one that contradicts ``config.init``.
+        ModelError: ``config.init`` cannot be used.
+    """
+    if config.mpp is None:
+        raise InputError("the resolution to train at is missing: give --mpp (0.5 suits 20x)")
+    origin = origin_of(config)
+    if origin is not None:
+        if not isinstance(origin, PretrainConfig):
+            raise InputError(
+                f"--init {config.init}: a run of stage 2, whose network predicts classes: give"
+                " one of stage 1"
+            )
+        config = with_architecture_of(config, origin)
+        require_resolution_of(config, origin, "--mpp", "pretrain at --mpp {there}")
+    return replace(
+        config,
+        data=tuple(map(os.path.abspath, config.data)),
+        init=config.init if config.init == NO_INIT else os.path.abspath(config.init),
+    ).with_network()
+
+
+def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
+    """``config`` with everything filled in that the files and ``config.init`` decide, and checked.
+
+    Raises:
+        InputError: images, masks or settings cannot be used.
+        ModelError: ``config.init`` cannot be used.
+    """
+    pairs = find_pairs(config.images, config.masks)
+    summary = inspect_masks(
+        pairs,
+        config.foreground,
+        num_classes=len(config.classes) or None,
+        ignore_label=config.ignore_label,
+    )
+    mpp = _images_mpp(pairs, config.mpp)
+    if config.resample_to is not None and mpp > BLURRED_ENLARGEMENT * config.resample_to:
+        logger.warning(
+            "%g um/px is coarser than --resample-to %g: the images will be blurred",
+            mpp,
+            config.resample_to,
+        )
+    _, validation = split_pairs(
+        pairs, config.val, seed=config.seed, group=config.group, fold=config.fold
+    )
+    config = replace(
+        config,
+        classes=config.classes or _class_names(summary.num_classes),
+        foreground=summary.foreground,
+        mpp=mpp,
+        resample_to=config.resample_to or mpp,
+        val=tuple(pair.stem for pair in validation),
+    )
+    origin = origin_of(config)
+    if origin is not None:
+        require_resolution_of(
+            config, origin, config.images, "add --resample-to {there}, or pretrain at {mpp}"
+        )
+        config = replace(
+            with_architecture_of(config, origin),
+            resample_to=origin.network_mpp,
+            origin=origin.shareable(),
+        )
+    return replace(
+        config,
+        images=os.path.abspath(config.images),
+        masks=os.path.abspath(config.masks),
+        init=config.init if config.init == NO_INIT else os.path.abspath(config.init),
+    ).with_network()
+
+
+def _class_names(count: int) -> tuple[str, ...]:
+    if count == 2:
+        return ("background", "foreground")
+    return ("background", *(f"class {index}" for index in range(1, count)))
+
+
+def _images_mpp(pairs: Sequence[Pair], given: float | None) -> float:
+    """The one resolution of all images, from the files or as given."""
+    own: dict[Path, float] = {}
+    for pair in pairs:
+        with open_slide(pair.image) as slide:
+            if slide.mpp is not None:
+                own[pair.image] = slide.mpp
+    if given is None and len(own) < len(pairs):
+        path = next(pair.image for pair in pairs if pair.image not in own)
+        raise InputError(f"{path}: does not tell its resolution: give it with --mpp (um/px)")
+    result = next(iter(own.values())) if given is None else given
+    for path, mpp in own.items():
+        if not agree(mpp, result):
+            wanted = "--mpp says" if given is not None else "other images have"
+            raise InputError(
+                f"{path}: has {mpp:g} um/px, but {wanted} {result:g}: all labelled images must"
+                " have one resolution"
+            )
+    return result

@@ -1,0 +1,32 @@
+"""Settings that a user keeps in a TOML file."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from genselfdiff.errors import InputError, one_line
+from genselfdiff.training.config import FinetuneConfig, PretrainConfig
+
+STAGES = (PretrainConfig.stage, FinetuneConfig.stage)
+
+
+def read_settings(path: Path, stage: str) -> dict[str, Any]:
+    """Settings for ``stage`` by name: of the file itself, then of its table named for the stage.
+
+    Names are those of the command line's options, with - or _. The ``config.toml`` of a run can be
+    read too.
+
+    Raises:
+        InputError: the file cannot be read, or is of a run of the other stage.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as TOML: {one_line(error)}") from error
+    if content.pop("stage", stage) != stage:
+        raise InputError(f"{path}: has the settings of another stage, not of gsd train {stage}")
+    content.pop("origin", None)  # what a run keeps of the run that it started from
+    tables = {name: content.pop(name, {}) for name in STAGES}
+    if not isinstance(tables[stage], dict):
+        raise InputError(f"{path}: {stage} must be a table, [{stage}]")
+    return {name.replace("-", "_"): value for name, value in (content | tables[stage]).items()}

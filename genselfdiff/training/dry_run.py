@@ -1,0 +1,115 @@
+"""What a run would take, from a few real steps; nothing is written."""
+
+import time
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from genselfdiff.inference.memory import peak_bytes
+from genselfdiff.training.config import RunConfig
+from genselfdiff.training.loop import batches
+from genselfdiff.training.step import TrainingStep
+from genselfdiff.training.task import Task
+
+MEASURED_STEPS = 3
+
+CHECKPOINT_COPIES = 4
+"""``latest`` holds the weights, their average, and Adam's two moments."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What `forecast` has found.
+
+    Attributes:
+        config: every setting, those filled in from the files among them.
+        parameters: of the network.
+        device, precision: where and in what the steps are computed.
+        processes: that work together.
+        step_seconds: median of the measured steps, loading included.
+        loading_share: of a step, spent waiting for its tiles.
+        validation_seconds: of one validation, from one piece of it.
+        memory: the most that this process (or its GPU) has held, in bytes.
+        checkpoint: bytes of ``latest.safetensors``.
+    """
+
+    config: RunConfig
+    parameters: int
+    device: str
+    precision: str
+    processes: int
+    step_seconds: float
+    loading_share: float
+    validation_seconds: float
+    memory: int
+    checkpoint: int
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, the drawing of pictures left out."""
+        config = self.config
+        validations = -(-config.steps // config.validate_every)
+        return config.steps * self.step_seconds + validations * self.validation_seconds
+
+    def summary(self) -> str:
+        """Lines for people."""
+        config = self.config
+        several = f" in {self.processes} processes" if self.processes > 1 else ""
+        where = "GPU memory" if self.device.startswith("cuda") else "memory"
+        return "\n".join(
+            (
+                f"network: {config.architecture}, width {config.width},"
+                f" {self.parameters / 1e6:.1f} M parameters,"
+                f" at {config.network_mpp:g} um/px, tiles of {config.tile_size} pixels",
+                f"device: {self.device}, {self.precision}{several}",
+                f"step: {self.step_seconds:.2f} s for {config.batch_size} tiles"
+                f" ({self.loading_share:.0%} of it waiting for them);"
+                f" validation: about {self.validation_seconds:.0f} s",
+                f"run: {config.steps} steps, about {_duration(self.seconds)}",
+                f"{where}: {self.memory / 2**30:.2f} GiB"
+                f"{' in each process' if several else ''};"
+                f" checkpoints of {self.checkpoint / 2**20:.0f} MiB",
+            )
+        )
+
+
+def forecast(task: Task, step: TrainingStep, measured: int = MEASURED_STEPS) -> Forecast:
+    """Take ``measured`` steps after a first and tell what all would take; the network changes."""
+    config = step.config
+    times, loading = [], []
+    step.network.train()
+    tiles = iter(batches(task.dataset, config, step, 0))
+    for number in range(min(measured + 1, config.steps)):
+        begin = time.perf_counter()
+        batch = next(tiles)
+        loaded = time.perf_counter()
+        step(batch, number).tolist()  # waits for the device
+        times.append(time.perf_counter() - begin)
+        loading.append(loaded - begin)
+    # The first step prepares what the others find ready.
+    times, loading = times[1:] or times, loading[1:] or loading
+    step.network.eval()
+    begin = time.perf_counter()
+    with torch.no_grad(), step.autocast:
+        task.validate(step.network, 0, task.pieces)
+    validation = (time.perf_counter() - begin) * -(-task.pieces // step.world.size)
+    parameters = sum(parameter.numel() for parameter in step.network.parameters())
+    on_gpu = step.device.type == "cuda"
+    return Forecast(
+        config=config,
+        parameters=parameters,
+        device=str(step.device),
+        precision="bfloat16" if step.autocast._enabled else "float32",
+        processes=step.world.size,
+        step_seconds=median(times),
+        loading_share=median(loading) / median(times),
+        validation_seconds=validation,
+        memory=torch.cuda.max_memory_allocated(step.device) if on_gpu else peak_bytes(),
+        checkpoint=CHECKPOINT_COPIES * 4 * parameters,
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,157 @@
+"""What a run writes while it trains, and how it goes on from that."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from genselfdiff.models import load_initial_weights
+from genselfdiff.training.curves import draw_curves
+from genselfdiff.training.distributed import World
+from genselfdiff.training.health import LossWatch
+from genselfdiff.training.run_folder import RunFolder, RunState, read_checkpoint
+from genselfdiff.training.step import TrainingStep, learning_rate
+from genselfdiff.training.task import Task
+from genselfdiff.training.tracking import Tracker
+
+logger = logging.getLogger("genselfdiff")
+
+SAVE_SECONDS = 300.0
+"""A killed run loses at most this much work."""
+
+
+class Records:
+    """What the run writes: lines, validations, checkpoints, pictures; by the first process only."""
+
+    def __init__(
+        self, task: Task, step: TrainingStep, run: RunFolder, watch: LossWatch, done: int
+    ) -> None:
+        self.task = task
+        self.step = step
+        self.run = run
+        self.watch = watch
+        self.config = step.config
+        self.world = step.world
+        self.tracker: Tracker | None = None
+        if self.world.is_first:
+            self.tracker = Tracker(run, step=done, tensorboard=self.config.tensorboard)
+            self.tracker.data(task.counts)
+        self.saved = time.monotonic()
+        self.cpu_start = time.process_time()
+        self._restart_clock(done)
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.tracker is not None:
+            self.tracker.close()
+
+    def overdue(self) -> bool:
+        """Whether much would be lost if the run were killed now."""
+        return time.monotonic() - self.saved > SAVE_SECONDS
+
+    def line(self, done: int) -> str:
+        """Write the figures since the last line, and say them shortly."""
+        self.watch.read(done, self.world)
+        loss, norm = self.watch.line(done)
+        seconds = time.monotonic() - self.started
+        speed = (done - self.first_step) * self.config.batch_size / seconds
+        if self.tracker is not None:
+            self.tracker.training(
+                done,
+                {
+                    "loss": loss,
+                    "gradient_norm": norm,
+                    "learning_rate": learning_rate(self.config, done - 1),
+                    "images_per_s": round(speed, 2),
+                    "cpu_s": round(time.process_time() - self.cpu_start, 1),
+                },
+            )
+        return f"loss {loss:.4f}, {speed:.1f} images/s"
+
+    def validate(self, done: int, best: float | None) -> float | None:
+        """Score the averaged weights, keep them if they are the best, and draw."""
+        self.watch.read(done, self.world)
+        network, task = self.step.network, self.task
+        with self._averaged():
+            results = self.world.gather(task.validate(network, self.world.rank, self.world.size))
+            figures, images = task.summarise(results)
+            score = figures["score"]
+            better = math.isfinite(score) and (
+                best is None or (score > best if task.higher_is_better else score < best)
+            )
+            best = score if better else best
+            if self.tracker is not None:
+                told = ", ".join(f"{k} {v:.4f}" for k, v in figures.items() if k != "score")
+                logger.info("step %d: validation %s", done, told)
+                self.tracker.validation(done, figures, images)
+                if better:
+                    self.run.save_best(network, self._state(done, best))
+                for picture in task.draw(network, done, results if better else None):
+                    self.tracker.picture(done, picture)
+                draw_curves(self.run)
+        self._restart_clock(done)
+        return best
+
+    def save(self, done: int, best: float | None) -> None:
+        """Write the checkpoint that the run can go on from."""
+        self.watch.read(done, self.world)
+        if self.tracker is not None:
+            step = self.step
+            self.run.save_latest(
+                step.network, step.average.values, step.optimiser, self._state(done, best)
+            )
+        self.saved = time.monotonic()
+
+    def keep(self, done: int, best: float | None) -> None:
+        """Write a checkpoint that stays."""
+        self.watch.read(done, self.world)
+        if self.tracker is not None:
+            with self._averaged():
+                self.run.keep(self.step.network, self._state(done, best))
+
+    def _state(self, done: int, best: float | None) -> RunState:
+        watch = self.watch
+        here = _made_with(self.world)
+        return RunState(done, best, tuple(watch.losses), tuple(watch.norms), watch.first, here)
+
+    def _restart_clock(self, done: int) -> None:
+        """Leave validation out of the speed, which is that of training alone."""
+        self.started, self.first_step = time.monotonic(), done
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        network = self.step.network
+        network.eval()
+        with self.step.average.in_place(), torch.no_grad(), self.step.autocast:
+            yield
+        network.train()
+
+
+def restore(step: TrainingStep, watch: LossWatch, run: RunFolder) -> tuple[int, float | None]:
+    """Step and best score of ``run``, all of whose state is put in place."""
+    if not run.latest.exists():
+        return 0, None
+    checkpoint = read_checkpoint(run.latest)
+    state = checkpoint.state
+    load_initial_weights(step.network, checkpoint.weights, origin=run.latest, head=True)
+    step.load_optimiser(checkpoint.optimiser)
+    step.average.load(checkpoint.average)
+    watch.losses, watch.norms, watch.first = [*state.losses], [*state.norms], state.first_loss
+    here = _made_with(step.world)
+    if state.made_with != here:
+        logger.info(
+            "%s: made with %s, now %s: results will differ in the last digits",
+            run.latest,
+            state.made_with,
+            here,
+        )
+    return state.step, state.best
+
+
+def _made_with(world: World) -> str:
+    return f"torch {torch.__version__}, {torch.get_num_threads()} threads, {world.size} processes"

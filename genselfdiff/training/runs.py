@@ -1,0 +1,129 @@
+"""Starting, resuming and rehearsing a run of either stage."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from genselfdiff.errors import InputError
+from genselfdiff.training.completing import complete_finetune, complete_pretrain
+from genselfdiff.training.config import FinetuneConfig, PretrainConfig, RunConfig
+from genselfdiff.training.distributed import World, joined_world
+from genselfdiff.training.dry_run import Forecast, forecast
+from genselfdiff.training.finetuning import FinetuneTask
+from genselfdiff.training.initial_weights import start_weights
+from genselfdiff.training.loop import train
+from genselfdiff.training.pretraining import PretrainTask
+from genselfdiff.training.run_folder import RunFolder
+from genselfdiff.training.step import TrainingStep
+from genselfdiff.training.tracking import require_tensorboard
+
+logger = logging.getLogger("genselfdiff")
+
+Config = TypeVar("Config", bound=RunConfig)
+
+_STAGES: dict[type[RunConfig], tuple[Callable[..., Any], Callable[..., Any]]] = {
+    PretrainConfig: (complete_pretrain, PretrainTask),
+    FinetuneConfig: (complete_finetune, FinetuneTask),
+}
+"""By the type of their settings: what completes these, and the task."""
+
+
+def pretrain(
+    config: PretrainConfig, out: str | Path, *, resume: bool = False, progress: bool | None = None
+) -> RunFolder:
+    """Train a noise predictor (stage 1) into the run folder ``out``.
+
+    With ``resume`` the run goes on from its last checkpoint; ``config`` must be the one in its
+    folder (`PretrainConfig.read`); only device, workers, tensorboard and the number of steps may
+    differ. Under torchrun the processes work together on each batch.
+
+    Raises:
+        InputError: the data or a setting cannot be used.
+        ModelError: ``config.init`` cannot be used.
+        OutputError: ``out`` exists, or cannot be written.
+        TrainingError: the loss diverged, or another process of the run has ended.
+    """
+    return _run(config, out, resume, progress)
+
+
+def finetune(
+    config: FinetuneConfig, out: str | Path, *, resume: bool = False, progress: bool | None = None
+) -> RunFolder:
+    """Train a segmenter (stage 2) into the run folder ``out``.
+
+    What ``config`` leaves open is taken from the run ``config.init`` (architecture, width,
+    resolution) and from the files (classes, foreground, split); the folder keeps the result.
+    Everything else as for `pretrain`.
+    """
+    return _run(config, out, resume, progress)
+
+
+def rehearse(config: RunConfig) -> Forecast:
+    """Take a few steps of a run and tell what all of it would take; nothing is written.
+
+    Raises:
+        InputError, ModelError: as by `pretrain` and `finetune`.
+    """
+    with prepared(config) as (task, step):
+        return forecast(task, step)
+
+
+@contextmanager
+def prepared(config: RunConfig) -> Iterator[tuple[Any, TrainingStep]]:
+    """The task of a run, and a network that is ready for its first step; nothing is written.
+
+    Raises:
+        InputError, ModelError: as by `pretrain` and `finetune`.
+    """
+    with joined_world(config.device) as (world, device):
+        yield _start(_completed(config), RunFolder("not written"), device, world, fresh=True)
+
+
+def _run(config: Config, out: str | Path, resume: bool, progress: bool | None) -> RunFolder:
+    run = RunFolder(out)
+    with joined_world(config.device) as (world, device):
+        if not resume:
+            if world.is_first:
+                run.require_absent()
+            config = _completed(config)
+        task, step = _start(config, run, device, world, fresh=not run.latest.exists())
+        with run.opened() if world.is_first else nullcontext():
+            if world.is_first:
+                config.write(run.config)
+            best = train(task, step, run, progress=progress)
+        if world.is_first:
+            logger.info("best %s %.4f; checkpoints in %s", task.score_name, best, run.path)
+    return run
+
+
+def _completed(config: Config) -> Config:
+    return _STAGES[type(config)][0](config)
+
+
+def _start(
+    config: RunConfig, run: RunFolder, device: torch.device, world: World, *, fresh: bool
+) -> tuple[Any, TrainingStep]:
+    """With ``fresh``, initial weights are loaded; else they come from a checkpoint later."""
+    _require_shares(config, world)
+    if config.tensorboard:
+        require_tensorboard()
+    task = _STAGES[type(config)][1](config, run)
+    torch.manual_seed(config.seed)
+    network = task.create_network()
+    if fresh:
+        start_weights(network, config, head=task.takes_head)
+    return task, TrainingStep(task, network, config, device, world)
+
+
+def _require_shares(config: RunConfig, world: World) -> None:
+    """Raise InputError unless every process gets as many tiles, and each of its parts."""
+    if config.batch_size % (world.size * config.accumulate):
+        raise InputError(
+            f"batch_size {config.batch_size} cannot be shared by {world.size} processes in"
+            f" {config.accumulate} equal parts each: it counts the tiles of all of them: give a"
+            f" multiple of {world.size * config.accumulate}"
+        )

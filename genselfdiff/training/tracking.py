@@ -1,0 +1,74 @@
+"""What a run tells while it trains: ``metrics.jsonl`` always, TensorBoard where asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from genselfdiff.errors import InputError
+from genselfdiff.training.run_folder import RunFolder
+
+
+class Tracker:
+    """Writes figures and pictures of the steps after ``step``.
+
+    Raises:
+        InputError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, run: RunFolder, *, step: int, tensorboard: bool) -> None:
+        self._run = run
+        self._events = _event_writer(run.tensorboard, step) if tensorboard else None
+        run.rewind_metrics(step)
+
+    def data(self, counts: dict[str, int]) -> None:
+        """Keep how much there is to train on, once."""
+        if not self._run.read_metrics():
+            self._run.append_metrics({"step": 0, "data": counts})
+
+    def training(self, step: int, figures: dict[str, float]) -> None:
+        """Keep the figures of a line: loss, learning rate and speed."""
+        self._run.append_metrics({"step": step, **figures})
+        self._scalars("training", step, figures)
+
+    def validation(self, step: int, figures: dict[str, float], images: dict[str, float]) -> None:
+        """Keep the figures of a validation, and the score of each image where there are any."""
+        record: dict[str, Any] = {"step": step, "validation": figures}
+        if images:
+            record["images"] = images
+        self._run.append_metrics(record)
+        self._scalars("validation", step, figures)
+
+    def picture(self, step: int, path: Path) -> None:
+        """Show a picture that the run has saved."""
+        if self._events is not None:
+            with Image.open(path) as file:
+                pixels = np.asarray(file.convert("RGB"))
+            self._events.add_image(path.parent.name, pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._events is not None:
+            self._events.close()
+
+    def _scalars(self, group: str, step: int, figures: dict[str, float]) -> None:
+        if self._events is not None:
+            for name, value in figures.items():
+                self._events.add_scalar(f"{group}/{name}", value, step)
+
+
+def require_tensorboard() -> None:
+    """Raise InputError unless TensorBoard is installed."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "--tensorboard needs TensorBoard: pip install 'genselfdiff[tensorboard]'"
+        ) from error
+
+
+def _event_writer(folder: Path, step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,0 +1,169 @@
+"""gsd train as it is typed: where settings come from, rehearsals, and how it ends."""
+
+import os
+import signal
+import tomllib
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from genselfdiff.training.finetuning import FinetuneTask
+from genselfdiff.training.presets import PRESETS
+from gsd.main import main
+
+TINY = ["--architecture", "tiny", "--width", "8", "--tile-size", "32", "--device", "cpu"]
+
+
+def gsd(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Options of stage 2 for four small fields."""
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for i in range(4):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[8 * i : 8 * i + 30, 10:40] = 1
+        image = np.where(mask[..., None] == 1, (90, 60, 140), (225, 160, 190))
+        image = image + rng.normal(0, 8, image.shape)
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(tmp_path / f"images/p{i}.png")
+        Image.fromarray(mask).save(tmp_path / f"masks/p{i}.png")
+    return ["--images", tmp_path / "images", "--masks", tmp_path / "masks", "--init", "none"]
+
+
+def settings_of(run):
+    return tomllib.loads((run / "config.toml").read_text())
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_preset(tmp_path, labelled):
+    (tmp_path / "study.toml").write_text(
+        'preset = "paper"\n'
+        "seed = 5\nbatch-size = 2\nmpp = 0.5\nsteps = 3\n"
+        'classes = ["background", "gland"]\nval = ["p1"]\n'
+        "[pretrain]\nsteps = 100\n"
+        "[finetune]\nsteps = 2\nwidth = 16\n"
+    )
+    gsd(
+        *("train", "finetune", *labelled, "--config", tmp_path / "study.toml"),
+        *(*TINY, "--batch-size", 4, "--out", tmp_path / "run"),
+    )
+    found = settings_of(tmp_path / "run")
+    assert found["seed"] == 5, "of the file"
+    assert found["steps"] == 2, "of the stage's table"
+    assert (found["batch_size"], found["width"]) == (4, 8), "of the command line"
+    assert found["architecture"] == "tiny", "of the command line, not of the preset"
+    for name in ("beta1", "ema", "clip_norm", "augmentation", "input_scaling", "decay"):
+        assert found[name] == PRESETS["paper"]["finetune"][name], "of the preset"
+    assert found["validate_every"] == 200, "the default"
+    assert found["classes"] == ["background", "gland"]
+    assert found["val"] == ["p1"]
+
+
+@pytest.mark.parametrize("data", ['"images"', '["images", "masks/../images/p0.png"]'])
+def test_a_file_can_name_the_data(tmp_path, labelled, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.toml").write_text(
+        f"data = {data}\nmpp = 0.5\nimage_mpp = 0.5\nsteps = 2\nbatch_size = 2\n"
+        "validation_tiles = 2\n"
+    )
+    gsd("train", "pretrain", "--config", "study.toml", *TINY, "--out", "run")
+    found = settings_of(tmp_path / "run")
+    assert found["data"][0] == str(tmp_path / "images")
+    assert len(found["data"]) == 1 + data.count(",")
+    gsd("train", "pretrain", "--config", "run/config.toml", "--steps", 1, "--out", "again")
+    assert settings_of(tmp_path / "again") == found | {"steps": 1}
+
+
+def test_a_run_can_be_repeated_from_its_settings(tmp_path, labelled):
+    common = [*TINY, "--steps", 2, "--batch-size", 2, "--mpp", 0.5, "--fold", "2/3"]
+    gsd("train", "finetune", *labelled, *common, "--out", tmp_path / "run")
+    first = settings_of(tmp_path / "run")
+    gsd(
+        *("train", "finetune", "--config", tmp_path / "run" / "config.toml"),
+        *("--seed", 7, "--out", tmp_path / "again"),
+    )
+    assert settings_of(tmp_path / "again") == first | {"seed": 7}
+    told = gsd(
+        *("train", "pretrain", "--config", tmp_path / "run" / "config.toml"),
+        *("--out", tmp_path / "other"),
+        code=1,
+    )
+    assert "config.toml: has the settings of another stage" in told.output
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("steps = ", "study.toml: cannot be read as TOML: "),
+        ('steps = "many"', "study.toml: steps: 'many' is not a valid integer"),
+        ("steps = 2.5", "study.toml: steps: '2.5' is not a valid integer"),
+        ("steps = [1, 2]", "study.toml: steps is [1, 2]: give a single value"),
+        (
+            "tile_sise = 32",
+            "study.toml: gsd train finetune has no setting 'tile_sise'; is tile_size",
+        ),
+        ('decay = "linear"', "study.toml: decay: 'linear' is not one of"),
+        ("finetune = 3", "study.toml: finetune must be a table"),
+        ('out = "run"', "study.toml: gsd train finetune has no setting 'out'"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told(tmp_path, labelled, text, told):
+    (tmp_path / "study.toml").write_text(text + "\n")
+    result = gsd(
+        *("train", "finetune", *labelled, "--mpp", 0.5, *TINY),
+        *("--config", tmp_path / "study.toml", "--out", tmp_path / "run"),
+        code=1,
+    )
+    assert told in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_rehearsal_tells_and_writes_nothing(tmp_path, labelled):
+    before = sorted(tmp_path.rglob("*"))
+    told = gsd("train", "finetune", *labelled, "--mpp", 0.5, *TINY, "--steps", 720, "--dry-run")
+    assert "tiny, width 8, 0.2 M parameters, at 0.5 um/px, tiles of 32 pixels" in told.output
+    assert "run: 720 steps, about" in told.output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_out_is_needed_unless_rehearsed(labelled):
+    told = gsd("train", "finetune", *labelled, "--mpp", 0.5, code=2)
+    assert "Missing option '--out'" in told.output
+    assert "--out" in gsd("train", "finetune", "--resume", code=2).output
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_exit_status_tells_the_signal(tmp_path, labelled, monkeypatch, number, status):
+    original = FinetuneTask.loss
+
+    def interrupting(self, network, batch, first):
+        if first == 4:
+            os.kill(os.getpid(), number)
+        return original(self, network, batch, first)
+
+    monkeypatch.setattr(FinetuneTask, "loss", interrupting)
+    arguments = [*labelled, "--mpp", 0.5, *TINY, "--batch-size", 2, "--steps", 9]
+    told = gsd("train", "finetune", *arguments, "--out", tmp_path / "run", code=status)
+    assert "stopped after step 3; --resume goes on" in told.output
+
+
+def test_events_for_tensorboard(tmp_path, labelled):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    arguments = [*labelled, "--mpp", 0.5, *TINY, "--batch-size", 2, "--log-every", 2]
+    run = tmp_path / "run"
+    gsd("train", "finetune", *arguments, "--steps", 4, "--tensorboard", "--out", run)
+    gsd("train", "finetune", "--out", run, "--resume", "--steps", 6)
+    events = event_accumulator.EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("training/loss")] == [2, 4, 6]
+    assert [event.step for event in events.Scalars("validation/score")] == [4, 6]
+    assert "fields" in events.Tags()["images"]

@@ -1,0 +1,148 @@
+"""Settings: what is refused, and what a run's config.toml keeps."""
+
+import dataclasses
+
+import pytest
+
+from genselfdiff.errors import InputError, ModelError
+from genselfdiff.training import FinetuneConfig, PretrainConfig
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "value"),
+    [
+        (PretrainConfig, "steps", 0),
+        (PretrainConfig, "accumulate", 0),
+        (PretrainConfig, "accumulate", 3),
+        (PretrainConfig, "warm_up", 1.0),
+        (PretrainConfig, "decay", "linear"),
+        (PretrainConfig, "beta1", -0.1),
+        (PretrainConfig, "ema", 1.0),
+        (PretrainConfig, "clip_norm", -1.0),
+        (PretrainConfig, "log_every", 0),
+        (PretrainConfig, "keep_every", -1),
+        (PretrainConfig, "fresh_weights", "zeros"),
+        (PretrainConfig, "batch_size", 0),
+        (PretrainConfig, "validate_every", -1),
+        (PretrainConfig, "seed", -1),
+        (PretrainConfig, "workers", -1),
+        (PretrainConfig, "tile_size", 20),
+        (PretrainConfig, "learning_rate", 0),
+        (PretrainConfig, "learning_rate", float("nan")),
+        (PretrainConfig, "mpp", -1),
+        (PretrainConfig, "image_mpp", 0),
+        (PretrainConfig, "precision", "fp16"),
+        (PretrainConfig, "architecture", "resnet"),
+        (PretrainConfig, "width", 0),
+        (PretrainConfig, "schedule", "constant"),
+        (PretrainConfig, "timesteps", 0),
+        (PretrainConfig, "p2_k", -5),
+        (PretrainConfig, "validation_tiles", 0),
+        (PretrainConfig, "sample_every", -1),
+        (FinetuneConfig, "mpp", 1000),
+        (FinetuneConfig, "resample_to", 0),
+        (FinetuneConfig, "augmentation", "mixup"),
+        (FinetuneConfig, "loss_form", "Pixel"),
+        (FinetuneConfig, "input_scaling", "imagenet"),
+        (FinetuneConfig, "ignore_label", 256),
+        (FinetuneConfig, "classes", ("a", "a")),
+        (FinetuneConfig, "classes", ("a", "")),
+        (FinetuneConfig, "classes", ("a",)),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(kind, setting, value):
+    with pytest.raises(InputError, match=setting):
+        kind(**{setting: value})
+
+
+def test_foreground_has_two_classes():
+    with pytest.raises(InputError, match="two classes, but 3"):
+        FinetuneConfig(classes=("a", "b", "c"), foreground=True)
+
+
+def full(kind, **settings):
+    """Settings of which none is the default's."""
+    common = dict(
+        init="run0",
+        architecture="tiny",
+        width=16,
+        fresh_weights="normal",
+        tile_size=64,
+        batch_size=12,
+        accumulate=3,
+        steps=7,
+        learning_rate=1.5e-5,
+        warm_up=0.25,
+        decay="none",
+        beta1=0.5,
+        clip_norm=0.0,
+        ema=0.9,
+        seed=3,
+        log_every=2,
+        validate_every=5,
+        keep_every=4,
+        precision="float32",
+        device="cpu",
+        workers=1,
+        tensorboard=True,
+    )
+    return kind(**common, **settings)
+
+
+FULL = (
+    full(
+        PretrainConfig,
+        data=("a b", 'c"d'),
+        mpp=0.5,
+        image_mpp=0.25,
+        schedule="cosine",
+        timesteps=50,
+        p2_k=2.0,
+        p2_gamma=0.0,
+        validation_tiles=4,
+        sample_every=3,
+    ),
+    full(
+        FinetuneConfig,
+        images="i",
+        masks="m",
+        classes=("background", "Drüse, klein"),
+        foreground=True,
+        val=("x,1", "y"),
+        group="p.",
+        fold=(1, 3),
+        train_images=4,
+        mpp=0.25,
+        resample_to=0.5,
+        ignore_label=200,
+        augmentation="paper",
+        loss_form="pixel",
+        sync_loss=True,
+        input_scaling="zero_one",
+        origin={"steps": 5, "schedule": "linear"},
+    ),
+)
+
+
+@pytest.mark.parametrize("config", FULL, ids=["pretrain", "finetune"])
+def test_all_settings_come_back_from_the_file(tmp_path, config):
+    default = type(config)()
+    same = [
+        f.name
+        for f in dataclasses.fields(config)
+        if getattr(config, f.name) == getattr(default, f.name)
+    ]
+    assert not same, "settings that this test does not see"
+    config.write(tmp_path / "config.toml")
+    assert type(config).read(tmp_path / "config.toml") == config
+    other = next(other for other in FULL if type(other) is not type(config))
+    with pytest.raises(ModelError, match=f"a run of `gsd train {config.stage}`, not of"):
+        type(other).read(tmp_path / "config.toml")
+
+
+@pytest.mark.parametrize("config", FULL, ids=["pretrain", "finetune"])
+def test_what_is_shared_names_no_files(config):
+    shared = config.shareable()
+    for name in ("init", "device", "workers", "data", "images", "masks", "val", "group"):
+        assert name not in shared
+    assert shared["steps"] == 7

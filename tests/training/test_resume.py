@@ -1,0 +1,182 @@
+"""A run that was stopped, killed or lengthened goes on as if nothing had happened."""
+
+import dataclasses
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+
+import genselfdiff.training.step as step_module
+from genselfdiff.errors import InputError, ModelError, OutputError
+from genselfdiff.training import FinetuneConfig, export_run, finetune, pretrain
+from genselfdiff.training.finetuning import FinetuneTask
+from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+
+
+class Killed(BaseException):
+    """What no handler expects."""
+
+
+def killed_at(monkeypatch, step):
+    """Let the process die at the start of optimiser step ``step``, as if by kill -9."""
+    rate = step_module.learning_rate
+
+    def deadly(config, now):
+        if now == step:
+            raise Killed
+        return rate(config, now)
+
+    monkeypatch.setattr(step_module, "learning_rate", deadly)
+
+
+def assert_same_tensors(a, b):
+    assert a.average.keys() == b.average.keys()
+    assert a.optimiser.keys() == b.optimiser.keys()
+    for key, value in a.weights.items():
+        assert torch.equal(value, b.weights[key]), key
+    for key, value in a.average.items():
+        assert torch.equal(value, b.average[key]), f"average of {key}"
+    for number, values in a.optimiser.items():
+        for key, value in values.items():
+            assert torch.equal(value, b.optimiser[number][key]), f"{key} of {number}"
+
+
+@pytest.mark.parametrize("killed", [2, 6], ids=["before the first checkpoint", "after it"])
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_resumed_run_is_bit_identical(
+    request, tmp_path, monkeypatch, pretrain_config, stage, killed
+):
+    config = request.getfixturevalue(f"{stage}_config")
+    run = {"pretrain": pretrain, "finetune": finetune}[stage]
+    if stage == "finetune":  # what stage 1 gave must be there again
+        pretrain(dataclasses.replace(pretrain_config, steps=1), tmp_path / "run1", progress=False)
+        config = dataclasses.replace(config, init=str(tmp_path / "run1"))
+    config = dataclasses.replace(config, log_every=3)
+    whole = run(config, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        killed_at(patched, killed)
+        run(config, tmp_path / "broken", progress=False)
+    stored = type(config).read(RunFolder(tmp_path / "broken").config)
+    resumed = run(stored, tmp_path / "broken", resume=True, progress=False)
+    for name in ("latest", "best"):
+        a, b = (read_checkpoint(getattr(r, name)) for r in (whole, resumed))
+        assert a.state == b.state
+        assert_same_tensors(a, b)
+    losses = [[r["loss"] for r in run.read_metrics() if "loss" in r] for run in (whole, resumed)]
+    assert losses[0] == losses[1]
+
+
+def test_a_run_is_resumed_from_any_folder(tmp_path, fields, monkeypatch, finetune_config):
+    monkeypatch.chdir(fields)
+    config = dataclasses.replace(finetune_config, images="images", masks="masks")
+    run = finetune(config, tmp_path / "run", progress=False)
+    monkeypatch.chdir(tmp_path.parent)
+    finetune(FinetuneConfig.read(run.config), run.path, resume=True, progress=False)
+
+
+def test_interrupt_finishes_the_step_and_can_be_resumed(tmp_path, monkeypatch, finetune_config):
+    whole = finetune(finetune_config, tmp_path / "whole", progress=False)
+    original = FinetuneTask.loss
+
+    def interrupting(self, network, batch, first):
+        if first == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, network, batch, first)
+
+    def terminated(number, frame):
+        raise Killed
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        # The program's own way to end on the signal is taken, once the run is saved.
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(FinetuneTask, "loss", interrupting)
+            finetune(finetune_config, tmp_path / "run", progress=False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    run = RunFolder(tmp_path / "run")
+    assert read_checkpoint(run.latest).state.step == 3
+    finetune(FinetuneConfig.read(run.config), run.path, resume=True, progress=False)
+    after = read_checkpoint(run.latest).weights
+    for key, value in read_checkpoint(whole.latest).weights.items():
+        assert torch.equal(value, after[key]), key
+
+
+def test_the_split_is_kept(tmp_path, fields, monkeypatch, finetune_config):
+    config = dataclasses.replace(finetune_config, val=None)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        killed_at(patched, 5)
+        finetune(config, tmp_path / "run", progress=False)
+    stored = FinetuneConfig.read(RunFolder(tmp_path / "run").config)
+    (held_out,) = stored.val
+    for folder in (fields / "images", fields / "masks"):
+        shutil.copy(folder / "patient1-a.png", folder / "another.png")
+    stems = []
+    monkeypatch.setattr(
+        "genselfdiff.training.runs.train",
+        lambda task, *_, **__: stems.append(task.validation.stems) or 0.0,
+    )
+    finetune(stored, tmp_path / "run", resume=True)
+    assert stems == [[held_out]]
+    for folder in ("images", "masks"):
+        (fields / folder / f"{held_out}.png").unlink()
+    with pytest.raises(InputError, match=f"{held_out}: matches none"):
+        finetune(stored, tmp_path / "run", resume=True)
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path, finetune_config):
+    run = finetune(finetune_config, tmp_path / "run", progress=False)
+    with (
+        run.opened(),
+        pytest.raises(OutputError, match="run: another process is training in it"),
+    ):
+        finetune(FinetuneConfig.read(run.config), run.path, resume=True, progress=False)
+
+
+def test_a_run_can_be_lengthened(tmp_path, finetune_config):
+    run = finetune(finetune_config, tmp_path / "run", progress=False)
+    longer = dataclasses.replace(FinetuneConfig.read(run.config), steps=12)
+    finetune(longer, run.path, resume=True, progress=False)
+    assert read_checkpoint(run.latest).state.step == 12
+    assert FinetuneConfig.read(run.config).steps == 12
+    steps = [record["step"] for record in run.read_metrics() if "validation" in record]
+    assert steps == [4, 8, 12]
+    shorter = dataclasses.replace(longer, steps=8)
+    with pytest.raises(InputError, match="has taken 12 steps already"):
+        finetune(shorter, run.path, resume=True, progress=False)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_another_number_of_threads_sees_the_same(request, tmp_path, stage):
+    config = request.getfixturevalue(f"{stage}_config")
+    config = dataclasses.replace(config, steps=50, log_every=1, validate_every=25)
+    run = {"pretrain": pretrain, "finetune": finetune}[stage]
+    threads, curves = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            folder = run(config, tmp_path / f"run{count}", progress=False)
+            curves.append([r["loss"] for r in folder.read_metrics() if "loss" in r])
+    finally:
+        torch.set_num_threads(threads)
+    assert len(curves[0]) == 50
+    assert curves[0] == pytest.approx(curves[1], rel=0, abs=1e-3)
+
+
+def test_checkpoints_that_stay(tmp_path, finetune_config):
+    config = dataclasses.replace(finetune_config, keep_every=3)
+    run = finetune(config, tmp_path / "run", progress=False)
+    assert [path.name for path in sorted(run.kept(3).parent.iterdir())] == [
+        "step_0000003.safetensors",
+        "step_0000006.safetensors",
+    ]
+    kept = read_checkpoint(run.kept(6))
+    assert kept.state.step == 6
+    assert not kept.optimiser
+    again = dataclasses.replace(finetune_config, init=str(run.kept(6)), steps=1)
+    finetune(again, tmp_path / "again", progress=False)
+    export_run(run.path, tmp_path / "model.ts", step=6)
+    with pytest.raises(ModelError, match=r"step_0000005\.safetensors: .*--keep-every"):
+        export_run(run.path, tmp_path / "other.ts", step=5)
