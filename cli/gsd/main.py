@@ -29,6 +29,7 @@ COMMANDS = {
     "merge": ("gsd.merge", "Make masks of the parts that several processes have left."),
     "objects": ("gsd.objects", "Turn a mask into polygons for QuPath."),
     "evaluate": ("gsd.evaluate", "Scores of a model on labelled images: Dice, HD95, AJI, PQ, ..."),
+    "compare": ("gsd.compare", "Runs or evaluations side by side."),
     "sample": ("gsd.sample", "Draw images with a stage-1 network."),
     "info": ("gsd.info", "Versions, processor, native kernels and GPUs."),
 }

@@ -92,7 +92,7 @@ def _by_image(report: EvaluationReport) -> str:
     for image in report.images:
         scores = (number(float(image.by_class[m.key][c]), m.digits) for m, c in columns)
         rows.append([image.name, *scores])
-    return "\n".join(_aligned(rows))
+    return "\n".join(aligned(rows))
 
 
 def _summaries(title: str, summaries: dict[Metric, Summary]) -> str:
@@ -107,10 +107,10 @@ def _summaries(title: str, summaries: dict[Metric, Summary]) -> str:
                 number(summary.overall, metric.digits),
             ]
         )
-    return "\n".join(_aligned(rows))
+    return "\n".join(aligned(rows))
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Lines of equal length, the first column to the left, a rule below the first line."""
     first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for place, row in enumerate(rows):

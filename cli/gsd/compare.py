@@ -1,0 +1,40 @@
+"""``gsd compare``: runs or evaluations side by side."""
+
+from pathlib import Path
+
+import click
+
+from genselfdiff.files import refuse_existing
+from genselfdiff.training.comparison import compare as compare_runs
+from gsd.options import verbosity
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  gsd compare scratch pretrained -o comparison.png
+  gsd compare budget5 budget10 budget20 --csv budgets.csv
+  gsd compare scratch.json pretrained.json
+"""
+)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also draw a plot, as PNG.")
+@click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to it.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@verbosity
+def compare(runs: tuple[Path, ...], output: Path | None, csv: Path | None, overwrite: bool) -> None:
+    """Compare runs of one stage, or what gsd evaluate --json has written of models.
+
+    RUN is a run folder, which tells its best validation, or a JSON file of gsd evaluate, which
+    tells of test images that no choice was made by. The table has the settings in which they
+    differ, and the mean difference from the first RUN over the images that both have.
+    """
+    for path in (output, csv):
+        if path is not None:
+            refuse_existing(path, overwrite)
+    comparison = compare_runs(runs)
+    click.echo(comparison.table())
+    if csv is not None:
+        comparison.write_csv(csv)
+    if output is not None:
+        comparison.draw(output)
