@@ -1,0 +1,257 @@
+"""Whole training steps of both stages against the authors' formulation, loading included.
+
+    python benchmarks/training.py [--architecture paper] [--batch 8] [--steps 4] [-o OUT.json]
+
+Each row runs in a process of its own, with as many threads as usual: batches of tiles of 256
+pixels, read from images of 1000 x 1000 pixels, through loss and gradient to Adam's new weights. The
+time of a step is the median after a first that is not counted.
+
+"ours" is what `gsd train` runs: the same loader and step, moving average and clipping included.
+"authors" are network, losses and noise as their code has them, eager, with torch's own Adam, on
+patches that lie as PNG files, which Pillow decodes, flipped by torch; once as a process comes, and
+once with the memory kept that is freed, as `gsd` does. Under autocast weights stay float32; "pure"
+is bfloat16 throughout, which nobody should train with, but which may be the fastest.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import baselines
+import numpy as np
+import torch
+from loader import BATCH, MPP, TILE, write_inputs
+from network import operations_of
+from PIL import Image
+from table import print_rows
+from torch.utils.data import DataLoader, Dataset
+
+from genselfdiff.diffusion import NoiseSchedule
+from genselfdiff.inference.device import keep_freed_memory
+from genselfdiff.models import create_model
+from genselfdiff.training import FinetuneConfig, PretrainConfig
+from genselfdiff.training.dry_run import forecast
+from genselfdiff.training.runs import prepared
+
+FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One process.
+
+    Attributes:
+        stage: "pretrain" or "finetune".
+        form: "ours" or "authors".
+        precision: "float32", "bfloat16" (autocast) or "pure bfloat16".
+        memory_format: key of ``FORMATS``.
+        keeps_memory: freed memory stays with the process.
+    """
+
+    stage: str
+    form: str
+    precision: str
+    memory_format: str = "channels_last"
+    keeps_memory: bool = True
+
+
+def rows(device: str) -> Iterator[Row]:
+    """All of them."""
+    for stage in ("pretrain", "finetune"):
+        for precision in ("float32", "bfloat16"):
+            yield Row(stage, "ours", precision)
+        for precision in ("float32", "bfloat16", "pure bfloat16"):
+            for memory_format in FORMATS:
+                for keeps in (False, True) if device == "cpu" else (True,):
+                    yield Row(stage, "authors", precision, memory_format, keeps)
+
+
+class Patches(Dataset[Any]):
+    """Patches that were cut beforehand, as files, flipped at random."""
+
+    def __init__(self, folder: Path, labelled: bool, length: int) -> None:
+        self.images = sorted((folder / "patches").glob("*_image.png"))
+        self.labelled = labelled
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        path = self.images[index % len(self.images)]
+        flips = [axis for axis in (1, 2) if torch.rand(()) < 0.5]
+        with Image.open(path) as file:
+            image = torch.from_numpy(np.array(file)).permute(2, 0, 1).flip(flips).float() / 255
+        if not self.labelled:
+            return image * 2 - 1
+        with Image.open(path.with_name(path.name.replace("image", "mask"))) as file:
+            labels = torch.from_numpy(np.array(file)).flip([axis - 1 for axis in flips])
+        return image, labels.long()
+
+
+def write_patches(folder: Path) -> None:
+    """Cut the images into patches at half a tile's distance."""
+    (folder / "patches").mkdir()
+    for path in sorted((folder / "images").iterdir()):
+        for kind in ("image", "mask"):
+            pixels = np.asarray(Image.open(folder / f"{kind}s" / path.name))
+            for y in range(0, pixels.shape[0] - TILE + 1, TILE // 2):
+                for x in range(0, pixels.shape[1] - TILE + 1, TILE // 2):
+                    Image.fromarray(pixels[y : y + TILE, x : x + TILE]).save(
+                        folder / "patches" / f"{path.stem}_{y}_{x}_{kind}.png"
+                    )
+
+
+def seconds_of_ours(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """As `gsd train --dry-run` measures them."""
+    common = {
+        "architecture": options.architecture,
+        "batch_size": options.batch,
+        "tile_size": TILE,
+        "steps": 10**6,
+        "precision": row.precision,
+        "device": options.device,
+        "workers": options.workers,
+    }
+    config = (
+        PretrainConfig(
+            **common, data=(str(folder / "images"),), mpp=MPP, image_mpp=MPP, validation_tiles=1
+        )
+        if row.stage == "pretrain"
+        else FinetuneConfig(
+            **common, images=str(folder / "images"), masks=str(folder / "masks"), mpp=MPP
+        )
+    )
+    with prepared(config) as (task, step):
+        found = forecast(task, step, options.steps)
+    return {"seconds": found.step_seconds, "waiting": found.loading_share}
+
+
+def seconds_of_authors(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Steps as the authors' code takes them."""
+    torch.manual_seed(0)
+    device = torch.device(options.device)
+    dtype = torch.bfloat16 if row.precision == "pure bfloat16" else torch.float32
+    layout = FORMATS[row.memory_format]
+    labelled = row.stage == "finetune"
+    schedule = NoiseSchedule.create()
+    alpha_bars, weights = (
+        table.to(device) for table in (schedule.alpha_bars, schedule.p2_weights())
+    )
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=row.precision == "bfloat16")
+    patches = Patches(folder, labelled, options.batch * (options.steps + 1))
+    batches = iter(
+        DataLoader(patches, batch_size=options.batch, num_workers=options.workers, shuffle=True)
+    )
+    times, waited = [], []
+    with operations_of("authors"):
+        network = create_model(options.architecture, out_channels=2 if labelled else 3)
+        network.to(device, dtype).to(memory_format=layout)
+        optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)
+        for _ in range(options.steps + 1):
+            begin = time.perf_counter()
+            batch = next(batches)
+            waited.append(time.perf_counter() - begin)
+            optimiser.zero_grad(set_to_none=True)
+            if labelled:
+                x, labels = (part.to(device) for part in batch)
+                t = torch.zeros(len(x), dtype=torch.int64, device=device)
+            else:
+                x = batch.to(device)
+                t = torch.randint(0, schedule.timesteps, (len(x),), device=device)
+                x, noise = baselines.add_noise(x, t, alpha_bars)
+            with autocast:
+                found = network(x.to(dtype).contiguous(memory_format=layout), t)
+            loss = (
+                baselines.multi_loss(found.float(), labels)
+                if labelled
+                else baselines.p2_loss(found.float(), noise, t, weights)
+            )
+            loss.backward()
+            optimiser.step()
+            loss.item()
+            times.append(time.perf_counter() - begin)
+    return {"seconds": median(times[1:]), "waiting": median(waited[1:]) / median(times[1:])}
+
+
+def measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One row, in this process."""
+    if row.keeps_memory:
+        keep_freed_memory()
+    seconds = seconds_of_ours if row.form == "ours" else seconds_of_authors
+    return asdict(row) | seconds(row, options, folder)
+
+
+def ratios(records: list[dict[str, Any]], batch: int) -> Iterator[list[str]]:
+    """A heading, and a row for each stage and precision of ours."""
+    yield ["stage", "precision", "ours, s", "images/s", "waiting"] + [
+        f"authors' fastest {kind}" for kind in ("in that", "in float32", "in that, memory kept")
+    ]
+    for stage in ("pretrain", "finetune"):
+        authors = [r for r in records if r["stage"] == stage and r["form"] == "authors"]
+        for precision in ("float32", "bfloat16"):
+            ours = next(
+                r
+                for r in records
+                if (r["stage"], r["form"], r["precision"]) == (stage, "ours", precision)
+            )
+            same = [r for r in authors if precision in r["precision"]]
+            as_it_comes = [r for r in same if not r["keeps_memory"]] or same
+            single = [r for r in authors if r["precision"] == "float32"]
+            single = [r for r in single if not r["keeps_memory"]] or single
+            kept = [r for r in same if r["keeps_memory"]]
+            cells = []
+            for group in (as_it_comes, single, kept):
+                best = min(group, key=lambda r: r["seconds"])
+                cells.append(f"{best['seconds']:.2f} s = {best['seconds'] / ours['seconds']:.2f} x")
+            yield [
+                stage,
+                precision,
+                f"{ours['seconds']:.2f}",
+                f"{batch / ours['seconds']:.2f}",
+                f"{ours['waiting']:.1%}",
+                *cells,
+            ]
+
+
+def main() -> None:
+    """Measure every row and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--architecture", default="paper")
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+    records = []
+    # Each process is forked from one that has imported everything and done nothing.
+    fresh = multiprocessing.get_context("forkserver")
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as processes,
+    ):
+        folder = Path(name)
+        write_inputs(folder)
+        write_patches(folder)
+        for row in rows(options.device):
+            records.append(processes.submit(measure, row, options, folder).result())
+            print(records[-1], flush=True)
+    print()
+    print_rows(ratios(records, options.batch))
+    print(f"\nload {os.getloadavg()[0]:.1f} at the end, torch {torch.__version__}")
+    if options.output is not None:
+        options.output.write_text(json.dumps(records, indent=1))
+
+
+if __name__ == "__main__":
+    main()
