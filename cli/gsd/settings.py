@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from genselfdiff.errors import InputError
 from genselfdiff.training.config_file import read_settings
@@ -73,6 +74,20 @@ def settings_sources(command: Command) -> Command:
         "file and options win over it.",
     )
     return config(preset(command))
+
+
+_REPLACES = {"architecture": ("width",), "val": ("fold",), "fold": ("val",)}
+"""What is on the command line also stands for these settings of a file: they told the same."""
+
+
+def without_contradicted(options: dict[str, Any]) -> dict[str, Any]:
+    """``options`` of the current command without those of a file that the command line replaces."""
+    ctx = click.get_current_context()
+    typed = {
+        name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    dropped = {other for name in typed for other in _REPLACES.get(name, ())} - typed
+    return {name: None if name in dropped else value for name, value in options.items()}
 
 
 def _sources(ctx: click.Context) -> ChainMap[str, Any]:

@@ -20,8 +20,8 @@ from genselfdiff.training import finetune as run_finetune
 from genselfdiff.training import pretrain as run_pretrain
 from genselfdiff.training.config import DECAYS, FRESH_WEIGHTS, RunConfig
 from genselfdiff.training.run_folder import RunFolder
-from gsd.options import Command, progress, verbosity
-from gsd.settings import Fold, Names, NamesOrPattern, settings_sources
+from gsd.options import RANK, Command, progress, verbosity
+from gsd.settings import Fold, Names, NamesOrPattern, settings_sources, without_contradicted
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
@@ -107,7 +107,7 @@ def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
             "to 4 for a GPU.",
             type=int,
         ),
-        setting("tensorboard", "Write events for TensorBoard too.", is_flag=True, type=bool),
+        click.option("--tensorboard/--no-tensorboard", help="Write events for TensorBoard too."),
     ]
 
     def decorate(command: Command) -> Command:
@@ -188,6 +188,7 @@ def pretrain(
     else:
         if not data:
             raise click.UsageError("Missing argument 'DATA...'.")
+        options = without_contradicted(options)
         config = PretrainConfig(data=tuple(str(path) for path in data), **options)
     _run(run_pretrain, config, out, resume, dry_run)
 
@@ -220,7 +221,7 @@ Examples:
 @click.option(
     "--classes", type=Names(), help="Names of the classes, comma-separated, background first."
 )
-@click.option("--foreground", is_flag=True, help="Read every non-zero mask value as class 1.")
+@click.option("--foreground/--no-foreground", help="Read every non-zero mask value as class 1.")
 @click.option(
     "--ignore-label", type=int, help="Mask value that counts neither in the loss nor in the scores."
 )
@@ -272,8 +273,7 @@ Examples:
     help="scalar: as in the authors' code; pixel: the published equation.",
 )
 @click.option(
-    "--sync-loss",
-    is_flag=True,
+    "--sync-loss/--no-sync-loss",
     help="With several processes: the multi-loss takes its sums over all their tiles, as one "
     "process with the same --batch-size would; else each normalises alone.",
 )
@@ -300,6 +300,7 @@ def finetune(
     else:
         if images is None or masks is None or init is None:
             raise click.UsageError("--images, --masks and --init are needed (--init none: scratch)")
+        options = without_contradicted(options)
         config = FinetuneConfig(
             images=str(images), masks=str(masks), init=init, classes=classes or (), **options
         )
@@ -310,7 +311,9 @@ def _run(
     stage: Callable[..., RunFolder], config: Config, out: Path | None, resume: bool, dry_run: bool
 ) -> None:
     if dry_run:
-        click.echo(rehearse(config).summary())
+        forecast = rehearse(config)
+        if RANK == 0:
+            click.echo(forecast.summary())
         return
     if out is None:
         raise click.UsageError("Missing option '--out'.")
@@ -322,6 +325,8 @@ def _resumed(kind: type[Config], out: Path | None) -> Config:
     if out is None:
         raise click.UsageError("--resume needs the run's folder: --out")
     ctx = click.get_current_context()
+    if ctx.params.get("dry_run"):
+        raise click.UsageError("--dry-run is for runs that have not begun: leave out --resume")
     given: dict[str, Any] = {
         parameter.name: ctx.params.get(parameter.name)
         for parameter in ctx.command.params

@@ -22,6 +22,9 @@ LOSS = "validation loss"
 SCORE = "validation Dice"
 TEST_SCORE = "mean Dice"
 
+_UNTOLD = ("origin", "train_images")
+"""Settings that "start" and the number of training images stand for."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -164,20 +167,12 @@ def _of_run(path: Path, name: str) -> Candidate:
     best = read_checkpoint(run.weights_of(None)).state
     assert best.best is not None
     records = [record for record in run.read_metrics() if "validation" in record]
+    data: dict[str, int] = next((r["data"] for r in run.read_metrics() if "data" in r), {})
+    told = {name: value for name, value in config.shareable().items() if name not in _UNTOLD}
     settings = {
-        "steps": str(config.steps),
-        "architecture": f"{config.architecture}, width {config.width}",
         "start": "scratch" if config.init == NO_INIT else Path(config.init).name,
-        "learning rate": f"{config.learning_rate:g}",
-        "seed": str(config.seed),
+        **{name.replace("_", " "): str(value) for name, value in (data | told).items()},
     }
-    if isinstance(config, FinetuneConfig):
-        data: dict[str, int] = next((r["data"] for r in run.read_metrics() if "data" in r), {})
-        settings |= {
-            "labelled images": str(data.get("training images", "-")),
-            "loss": config.loss_form,
-            "augmentation": config.augmentation,
-        }
     return Candidate(
         name,
         SCORE if isinstance(config, FinetuneConfig) else LOSS,

@@ -86,7 +86,7 @@ def joined_world(device: str | None) -> Iterator[tuple[World, torch.device]]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = choose_device(device)
-    if size == 1:
+    if size == 1 or "LOCAL_RANK" not in os.environ:  # not torchrun's doing
         yield World(), chosen
         return
     if chosen.type == "cuda":
@@ -107,8 +107,8 @@ def joined_world(device: str | None) -> Iterator[tuple[World, torch.device]]:
         if "gloo" not in str(error).lower():
             raise
         raise TrainingError(_lost()) from error
-    finally:
-        dist.destroy_process_group()
+    # After an error the others may never come here, whom this would wait for.
+    dist.destroy_process_group()
 
 
 def _lost() -> str:

@@ -14,8 +14,8 @@ from genselfdiff.training.task import Task
 
 MEASURED_STEPS = 3
 
-CHECKPOINT_COPIES = 4
-"""``latest`` holds the weights, their average, and Adam's two moments."""
+CHECKPOINT_COPIES = 3
+"""``latest`` holds the weights, Adam's two moments, and the average where one is kept."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,13 @@ def forecast(task: Task, step: TrainingStep, measured: int = MEASURED_STEPS) -> 
         config=config,
         parameters=parameters,
         device=str(step.device),
-        precision="bfloat16" if step.autocast._enabled else "float32",
+        precision=step.precision,
         processes=step.world.size,
         step_seconds=median(times),
         loading_share=median(loading) / median(times),
         validation_seconds=validation,
         memory=torch.cuda.max_memory_allocated(step.device) if on_gpu else peak_bytes(),
-        checkpoint=CHECKPOINT_COPIES * 4 * parameters,
+        checkpoint=(CHECKPOINT_COPIES + bool(config.ema)) * 4 * parameters,
     )
 
 

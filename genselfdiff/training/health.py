@@ -11,7 +11,10 @@ from genselfdiff.errors import TrainingError
 from genselfdiff.training.distributed import World
 
 DIVERGED = 10.0
-"""A mean loss this many times that of the run's first lines means that nothing is learnt."""
+"""A mean loss this many times that of the run's first line means that nothing is learnt."""
+
+ENOUGH_LOSSES = 10
+"""Between two lines, the mean of so many tells as much as that of a line."""
 
 
 @dataclass
@@ -44,7 +47,7 @@ class LossWatch:
         """Read the figures of all steps up to ``step`` (their number), as means over ``world``.
 
         Raises:
-            TrainingError: one is infinite or not a number.
+            TrainingError: one is infinite or not a number, or the loss has diverged.
         """
         if not self._unread:
             return
@@ -62,6 +65,8 @@ class LossWatch:
                     )
         self.losses += losses
         self.norms += norms
+        if len(self.losses) >= ENOUGH_LOSSES:
+            self._require_no_divergence(step)
 
     def line(self, step: int) -> tuple[float, float]:
         """Mean loss and norm since the last line.
@@ -70,14 +75,18 @@ class LossWatch:
             TrainingError: the loss has grown to ten times that of the first line.
         """
         loss, norm = fmean(self.losses), fmean(self.norms)
-        self.losses.clear()
-        self.norms.clear()
         if self.first is None:
             self.first = loss
-        if loss > DIVERGED * self.first > 0:
+        self._require_no_divergence(step)
+        self.losses.clear()
+        self.norms.clear()
+        return loss, norm
+
+    def _require_no_divergence(self, step: int) -> None:
+        loss = fmean(self.losses)
+        if self.first is not None and loss > DIVERGED * self.first > 0:
             raise TrainingError(
                 f"{self.where}: diverged: the loss is {loss:.4g} at step {step}, but was"
                 f" {self.first:.4g} at the start (last batch: {self.names(step)}; the checkpoints"
                 " are from before): start anew with a lower --learning-rate"
             )
-        return loss, norm

@@ -54,7 +54,8 @@ def with_architecture_of(config: Config, origin: RunConfig) -> Config:
         wanted, there = getattr(config, name), getattr(origin, name)
         if wanted is not None and wanted != there:
             raise InputError(
-                f"{name} {wanted} contradicts {config.init}, which has {there}: leave it out"
+                f"{name} {wanted} contradicts {config.init}, which has {there}: leave it out, or"
+                f" where --config or --preset says it, give --{name} {there}"
             )
     return replace(config, architecture=origin.architecture, width=origin.width)
 

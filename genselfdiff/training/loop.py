@@ -11,7 +11,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from genselfdiff.errors import InputError, TrainingError
 from genselfdiff.training.config import RunConfig
 from genselfdiff.training.health import LossWatch
-from genselfdiff.training.interruption import stop_request
+from genselfdiff.training.interruption import outlive_the_first_signal, stop_request
 from genselfdiff.training.records import Records, restore
 from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.step import TrainingStep
@@ -49,10 +49,18 @@ def train(
         lambda number: task.describe((number - 1) * config.batch_size, config.batch_size),
     )
     done, best = restore(step, watch, run)
+    least, most = world.maximum([-done, done])
+    if -least != most:
+        raise InputError(
+            f"{run.path}: has {-least:.0f} steps for one process and {most:.0f} for another: give"
+            " a folder that all of them see"
+        )
     if done > config.steps:
         raise InputError(f"{run.path}: has taken {done} steps already: give --steps of more")
     if done:
         logger.info("going on after step %d of %d", done, config.steps)
+    if world.is_first:
+        config.write(run.config)
     records = Records(task, step, run, watch, done)
 
     bar = tqdm(
@@ -64,7 +72,7 @@ def train(
         dynamic_ncols=True,
     )
     network.train()
-    with bar, logging_redirect_tqdm(), stop_request() as stop, records:
+    with bar, logging_redirect_tqdm(), stop_request(repeated=world.size > 1) as stop, records:
         for batch in bar:
             watch.add(step(batch, done))
             done += 1
@@ -73,15 +81,17 @@ def train(
 
             if done % config.log_every == 0 or last:
                 bar.set_postfix_str(records.line(done))
-            if done % config.validate_every == 0 or last:
+            validated = done % config.validate_every == 0 or last
+            if validated:
                 best = records.validate(done, best)
-                records.save(done, best)
-            elif stopped or overdue:
-                records.save(done, best)
+            # Before the latest one: a resumed run would not come back to it.
             if config.keep_every and done % config.keep_every == 0:
                 records.keep(done, best)
-            if stopped:
+            if validated or stopped or overdue:
+                records.save(done, best)
+            if stopped and not last:
                 logger.info("stopped after step %d; --resume goes on from there", done)
+                world.wait()  # torchrun ends all as soon as one has ended
                 stop.pass_on()
     if best is None:
         raise TrainingError(
@@ -113,5 +123,6 @@ def batches(
         num_workers=workers,
         # Open files and images that are held are shared with the workers, not sent to them.
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=outlive_the_first_signal,
         pin_memory=step.device.type == "cuda",
     )

@@ -10,7 +10,6 @@ import torch
 
 from genselfdiff.models import load_initial_weights
 from genselfdiff.training.curves import draw_curves
-from genselfdiff.training.distributed import World
 from genselfdiff.training.health import LossWatch
 from genselfdiff.training.run_folder import RunFolder, RunState, read_checkpoint
 from genselfdiff.training.step import TrainingStep, learning_rate
@@ -102,6 +101,7 @@ class Records:
         self.watch.read(done, self.world)
         if self.tracker is not None:
             step = self.step
+            self.tracker.flush()
             self.run.save_latest(
                 step.network, step.average.values, step.optimiser, self._state(done, best)
             )
@@ -116,7 +116,7 @@ class Records:
 
     def _state(self, done: int, best: float | None) -> RunState:
         watch = self.watch
-        here = _made_with(self.world)
+        here = _made_with(self.step)
         return RunState(done, best, tuple(watch.losses), tuple(watch.norms), watch.first, here)
 
     def _restart_clock(self, done: int) -> None:
@@ -127,7 +127,12 @@ class Records:
     def _averaged(self) -> Iterator[None]:
         network = self.step.network
         network.eval()
-        with self.step.average.in_place(), torch.no_grad(), self.step.autocast:
+        with (
+            self.step.too_little_memory(),
+            self.step.average.in_place(),
+            torch.no_grad(),
+            self.step.autocast,
+        ):
             yield
         network.train()
 
@@ -142,10 +147,10 @@ def restore(step: TrainingStep, watch: LossWatch, run: RunFolder) -> tuple[int, 
     step.load_optimiser(checkpoint.optimiser)
     step.average.load(checkpoint.average)
     watch.losses, watch.norms, watch.first = [*state.losses], [*state.norms], state.first_loss
-    here = _made_with(step.world)
+    here = _made_with(step)
     if state.made_with != here:
         logger.info(
-            "%s: made with %s, now %s: results will differ in the last digits",
+            "%s: made with %s, now %s: results will differ by rounding",
             run.latest,
             state.made_with,
             here,
@@ -153,5 +158,8 @@ def restore(step: TrainingStep, watch: LossWatch, run: RunFolder) -> tuple[int, 
     return state.step, state.best
 
 
-def _made_with(world: World) -> str:
-    return f"torch {torch.__version__}, {torch.get_num_threads()} threads, {world.size} processes"
+def _made_with(step: TrainingStep) -> str:
+    return (
+        f"torch {torch.__version__}, {step.device.type} in {step.precision},"
+        f" {torch.get_num_threads()} threads, {step.world.size} processes"
+    )

@@ -31,8 +31,8 @@ class RunState:
         best: the best validation score so far, or None.
         losses, norms: of the steps since the last line of the metrics.
         first_loss: mean loss of the first line of the metrics, or None.
-        made_with: version of torch, numbers of threads and processes: with others, results differ
-            in the last digits.
+        made_with: version of torch, device, precision, numbers of threads and processes: with
+            others, results differ by rounding.
     """
 
     step: int
@@ -81,8 +81,15 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
 
     def require_absent(self) -> None:
-        """Raise OutputError where the path exists and is not an empty folder."""
-        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+        """Raise OutputError where the path exists and is not an empty folder.
+
+        Hidden files do not count: a run that was killed before it began leaves no others.
+        """
+        if self.path.is_dir():
+            taken = any(not path.name.startswith(".") for path in self.path.iterdir())
+        else:
+            taken = self.path.exists()
+        if taken:
             way_out = ", or --resume to go on" if self.config.exists() else ""
             raise OutputError(f"{self.path}: exists already: choose another --out{way_out}")
 
@@ -106,10 +113,16 @@ class RunFolder:
                 ) from error
             except OSError:
                 pass  # a network file system without locks: there the user has to take care
-            for left in self.path.glob(".*.*"):
-                left.unlink()  # what a killed process was writing
+            self._remove_unfinished()
             yield
-            (self.path / ".lock").unlink(missing_ok=True)
+
+    def _remove_unfinished(self) -> None:
+        """Remove what a killed process was writing: our temporary files, and safetensors'."""
+        for folder in (self.path, self.samples, self.fields, self.kept(0).parent):
+            for pattern in (".*.*", ".tmp*"):
+                for path in folder.glob(pattern):
+                    if path.is_file():
+                        path.unlink(missing_ok=True)
 
     def picture(self, folder: Path, name: str) -> Path:
         """Where to save a picture in ``samples`` or ``fields``; makes the folder.
@@ -231,7 +244,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: damaged, or not a checkpoint of gsd train") from error
     if about.pop("format", None) != CHECKPOINT_FORMAT:
         raise ModelError(f"{path}: written by another version of gsd: use that one to read it")
-    return Checkpoint(weights, average, optimiser, RunState(**about))
+    try:
+        return Checkpoint(weights, average, optimiser, RunState(**about))
+    except TypeError as error:
+        raise ModelError(f"{path}: damaged: its state is not that of a run") from error
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from genselfdiff.training.task import Objective
 
 BETA2 = 0.999
 NEVER_CLIPPED = math.inf
+NO_MEMORY = "DefaultCPUAllocator"
 
 
 class TrainingStep:
@@ -53,6 +54,11 @@ class TrainingStep:
         self.autocast = _autocast(device, config.precision)
         self._wrapped = world.wrapped(network, device)
 
+    @property
+    def precision(self) -> str:
+        """What activations are computed in: "bfloat16" or "float32"."""
+        return "bfloat16" if self.autocast._enabled else "float32"
+
     def __call__(self, batch: Any, step: int) -> torch.Tensor:
         """Take this process' share of the batch of step ``step`` (from 0).
 
@@ -70,7 +76,7 @@ class TrainingStep:
         part = share // config.accumulate
         first = step * config.batch_size + self.world.rank * share
         total = torch.zeros((), device=self.device)
-        with self._too_little_memory():
+        with self.too_little_memory():
             batch = _to(batch, self.device)
             for start in range(0, share, part):
                 with self._synchronised(start + part == share):
@@ -80,11 +86,11 @@ class TrainingStep:
                         )
                     (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach() / config.accumulate
-        norm = nn.utils.clip_grad_norm_(
-            self.network.parameters(), config.clip_norm or NEVER_CLIPPED
-        )
-        self.optimiser.step()
-        self.average.update(step)
+            norm = nn.utils.clip_grad_norm_(
+                self.network.parameters(), config.clip_norm or NEVER_CLIPPED
+            )
+            self.optimiser.step()
+            self.average.update(step)
         return torch.stack((total, norm.detach().float()))
 
     def load_optimiser(self, state: dict[int, dict[str, torch.Tensor]]) -> None:
@@ -105,10 +111,18 @@ class TrainingStep:
         return self._wrapped.no_sync()  # type: ignore[operator]
 
     @contextmanager
-    def _too_little_memory(self) -> Iterator[None]:
+    def too_little_memory(self) -> Iterator[None]:
+        """Tell what to do where the block asks the device for more memory than there is.
+
+        Raises:
+            InputError: it does.
+        """
         try:
             yield
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            # On a CPU it has no class of its own.
+            if not isinstance(error, torch.OutOfMemoryError) and NO_MEMORY not in str(error):
+                raise
             raise InputError(
                 f"{self.device} has too little memory for {self.config.batch_size} tiles a step:"
                 " start anew with --accumulate, or a smaller --batch-size, --tile-size or --width"

@@ -47,6 +47,11 @@ class Tracker:
                 pixels = np.asarray(file.convert("RGB"))
             self._events.add_image(path.parent.name, pixels, step, dataformats="HWC")
 
+    def flush(self) -> None:
+        """Have on disk what belongs to the steps that a checkpoint is about to contain."""
+        if self._events is not None:
+            self._events.flush()
+
     def close(self) -> None:
         """Write what is left."""
         if self._events is not None:

@@ -66,6 +66,21 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_preset(tmp_pa
     assert found["val"] == ["p1"]
 
 
+def test_what_is_typed_replaces_what_tells_the_same_in_a_file(tmp_path, labelled):
+    common = [*TINY, "--steps", 1, "--batch-size", 2, "--mpp", 0.5]
+    gsd("train", "finetune", *labelled, *common, "--fold", "1/4", "--out", tmp_path / "fold1")
+    again = ["train", "finetune", "--config", tmp_path / "fold1" / "config.toml"]
+    gsd(*again, "--fold", "2/4", "--out", tmp_path / "fold2")
+    gsd(*again, "--val", "p3", "--out", tmp_path / "named")
+    first, second, named = (settings_of(tmp_path / n) for n in ("fold1", "fold2", "named"))
+    assert second["fold"] == [2, 4]
+    assert second["val"] != first["val"]
+    assert named["val"] == ["p3"]
+    assert "fold" not in named
+    gsd(*again, "--architecture", "small", "--out", tmp_path / "small")
+    assert settings_of(tmp_path / "small")["width"] == 32, "its own, not that of the other"
+
+
 @pytest.mark.parametrize("data", ['"images"', '["images", "masks/../images/p0.png"]'])
 def test_a_file_can_name_the_data(tmp_path, labelled, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
@@ -137,6 +152,8 @@ def test_out_is_needed_unless_rehearsed(labelled):
     told = gsd("train", "finetune", *labelled, "--mpp", 0.5, code=2)
     assert "Missing option '--out'" in told.output
     assert "--out" in gsd("train", "finetune", "--resume", code=2).output
+    both = gsd("train", "finetune", "--resume", "--dry-run", "--out", "run", code=2)
+    assert "leave out --resume" in both.output
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from genselfdiff.training import FinetuneConfig, PretrainConfig
@@ -16,6 +17,24 @@ def tissue_field(seed: int, side: int = 96) -> tuple[np.ndarray, np.ndarray]:
     image = np.where(mask[..., None] == 1, (90, 60, 140), (225, 160, 190))
     image = image + rng.normal(0, 8, (side, side, 3))
     return image.clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture
+def assert_same_checkpoints():
+    """Two `Checkpoint` are the same to the last bit."""
+
+    def check(a, b):
+        assert a.state == b.state
+        for kind in ("weights", "average", "optimiser"):
+            of_a, of_b = getattr(a, kind), getattr(b, kind)
+            assert of_a.keys() == of_b.keys(), kind
+            for key, value in of_a.items():
+                if kind == "optimiser":
+                    assert all(torch.equal(value[name], of_b[key][name]) for name in value), key
+                else:
+                    assert torch.equal(value, of_b[key]), f"{kind}: {key}"
+
+    return check
 
 
 @pytest.fixture

@@ -52,8 +52,8 @@ def test_differences_are_those_of_the_common_images(tmp_path, runs):
     with open(tmp_path / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["run"] for row in rows] == ["run0", "run1", "run2"]
-    assert [row["labelled images"] for row in rows] == ["3", "3", "2"]
-    assert [row["loss"] for row in rows] == ["scalar", "pixel", "scalar"]
+    assert [row["training images"] for row in rows] == ["3", "3", "2"]
+    assert [row["loss form"] for row in rows] == ["scalar", "pixel", "scalar"]
     assert "steps" not in rows[0], "a setting that all share"
     assert rows[1]["minus run0"] == f"{other.mean:+.4f}"
     comparison.draw(tmp_path / "plot.png")

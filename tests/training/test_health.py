@@ -7,7 +7,9 @@ import torch
 
 from genselfdiff.errors import TrainingError
 from genselfdiff.training import finetune
+from genselfdiff.training.distributed import World
 from genselfdiff.training.finetuning import FinetuneTask
+from genselfdiff.training.health import LossWatch
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 
 
@@ -66,3 +68,16 @@ def test_a_loss_that_grows_and_grows_is_told(tmp_path, monkeypatch, finetune_con
         finetune(config, tmp_path / "run", progress=False)
     run = RunFolder(tmp_path / "run")
     assert read_checkpoint(run.latest).state.step == 4
+
+
+def test_a_diverged_loss_is_noticed_between_two_lines():
+    watch = LossWatch("run", "samples of step {}".format)
+    watch.add(torch.tensor([1.0, 1.0]))
+    watch.read(1, World())
+    assert watch.line(1) == (1.0, 1.0)
+    for _ in range(2, 11):
+        watch.add(torch.tensor([50.0, 1.0]))
+    watch.read(10, World())  # nine may be chance
+    watch.add(torch.tensor([50.0, 1.0]))
+    with pytest.raises(TrainingError, match=r"diverged: the loss is 50 at step 11, .* of step 11"):
+        watch.read(11, World())

@@ -4,6 +4,10 @@ import dataclasses
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,22 +35,10 @@ def killed_at(monkeypatch, step):
     monkeypatch.setattr(step_module, "learning_rate", deadly)
 
 
-def assert_same_tensors(a, b):
-    assert a.average.keys() == b.average.keys()
-    assert a.optimiser.keys() == b.optimiser.keys()
-    for key, value in a.weights.items():
-        assert torch.equal(value, b.weights[key]), key
-    for key, value in a.average.items():
-        assert torch.equal(value, b.average[key]), f"average of {key}"
-    for number, values in a.optimiser.items():
-        for key, value in values.items():
-            assert torch.equal(value, b.optimiser[number][key]), f"{key} of {number}"
-
-
 @pytest.mark.parametrize("killed", [2, 6], ids=["before the first checkpoint", "after it"])
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_resumed_run_is_bit_identical(
-    request, tmp_path, monkeypatch, pretrain_config, stage, killed
+    request, tmp_path, monkeypatch, pretrain_config, assert_same_checkpoints, stage, killed
 ):
     config = request.getfixturevalue(f"{stage}_config")
     run = {"pretrain": pretrain, "finetune": finetune}[stage]
@@ -62,8 +54,7 @@ def test_resumed_run_is_bit_identical(
     resumed = run(stored, tmp_path / "broken", resume=True, progress=False)
     for name in ("latest", "best"):
         a, b = (read_checkpoint(getattr(r, name)) for r in (whole, resumed))
-        assert a.state == b.state
-        assert_same_tensors(a, b)
+        assert_same_checkpoints(a, b)
     losses = [[r["loss"] for r in run.read_metrics() if "loss" in r] for run in (whole, resumed)]
     assert losses[0] == losses[1]
 
@@ -146,6 +137,7 @@ def test_a_run_can_be_lengthened(tmp_path, finetune_config):
     shorter = dataclasses.replace(longer, steps=8)
     with pytest.raises(InputError, match="has taken 12 steps already"):
         finetune(shorter, run.path, resume=True, progress=False)
+    assert FinetuneConfig.read(run.config).steps == 12, "what was refused is not kept"
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
@@ -180,3 +172,41 @@ def test_checkpoints_that_stay(tmp_path, finetune_config):
     export_run(run.path, tmp_path / "model.ts", step=6)
     with pytest.raises(ModelError, match=r"step_0000005\.safetensors: .*--keep-every"):
         export_run(run.path, tmp_path / "other.ts", step=5)
+
+
+def test_what_a_kill_has_left_is_removed(tmp_path, finetune_config):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()  # killed before it began: no obstacle
+    config = dataclasses.replace(finetune_config, keep_every=4)
+    run = finetune(config, tmp_path / "run", progress=False)
+    for folder in (run.path, run.fields, run.kept(4).parent):
+        (folder / ".tmpAbC123").write_bytes(b"of safetensors")
+        (folder / ".latest.safetensors.0123abcd.safetensors").write_bytes(b"of ours")
+    before = {path.name for path in run.path.rglob("*") if not path.name.startswith(".")}
+    finetune(FinetuneConfig.read(run.config), run.path, resume=True, progress=False)
+    assert {path.name for path in run.path.rglob("*")} == before | {".lock"}
+
+
+def test_a_signal_to_workers_too_saves_the_step_under_way(tmp_path, fields):
+    run = RunFolder(tmp_path / "run")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "gsd", "train", "finetune", "--init", "none", "--mpp", "0.5"),
+            *("--images", fields / "images", "--masks", fields / "masks", "--val", "patient0"),
+            *("--architecture", "tiny", "--width", "8", "--tile-size", "32", "--steps", "100000"),
+            *("--validate-every", "10", "--device", "cpu", "--workers", "1", "--out", run.path),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not run.latest.exists() and process.poll() is None:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGTERM)
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGTERM)  # a worker, in a group of its own
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 143, told
+    last = [record["step"] for record in run.read_metrics() if "loss" in record][-1]
+    assert f"stopped after step {read_checkpoint(run.latest).state.step}" in told
+    assert read_checkpoint(run.latest).state.step >= last

@@ -10,6 +10,7 @@ from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.inference.model_file import load_model
 from genselfdiff.training import FinetuneConfig, PretrainConfig, export_run, finetune, pretrain
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+from genselfdiff.training.runs import prepared
 from genselfdiff.training.sample import restore_tiles, sample_run
 
 
@@ -154,18 +155,15 @@ def test_resolution_that_contradicts_stage_1_is_refused(tmp_path, pretrain_confi
 
 
 def test_a_resolution_that_is_nearly_that_of_stage_1_is_brought_to_it(
-    tmp_path, monkeypatch, pretrain_config, finetune_config
+    tmp_path, pretrain_config, finetune_config
 ):
     pretrain(pretrain_config, tmp_path / "run1", progress=False)
     seen = []
-    monkeypatch.setattr(
-        "genselfdiff.training.runs.train",
-        lambda task, *_, **__: seen.append(task.validation.images[0].shape) or 0.0,
-    )
-    for number, mpp in enumerate((0.46, 0.495)):
+    for mpp in (0.46, 0.495):
         config = dataclasses.replace(finetune_config, init=str(tmp_path / "run1"), mpp=mpp)
-        run = finetune(config, tmp_path / f"run{2 + number}")
-        assert FinetuneConfig.read(run.config).resample_to == 0.5
+        with prepared(config) as (task, _):
+            assert task.config.resample_to == 0.5
+            seen.append(task.validation.images[0].shape)
     assert seen == [(88, 88, 3), (96, 96, 3)]
 
 
@@ -283,18 +281,17 @@ def test_damaged_checkpoints_are_named(tmp_path, pretrain_config):
             PretrainConfig.read(run.config)
 
 
-def test_the_folds_of_a_run_are_kept(tmp_path, fields, monkeypatch, finetune_config):
-    monkeypatch.setattr("genselfdiff.training.runs.train", lambda *_, **__: 0.0)
+def test_the_folds_of_a_run_are_kept(fields, finetune_config):
     stems = {path.stem for path in (fields / "images").iterdir()}
     patients = {stem.partition("-")[0] for stem in stems}
     config = dataclasses.replace(finetune_config, val=None, group="patient.", steps=1)
     held_out = []
     for k in range(1, len(patients) + 1):
-        fold = dataclasses.replace(config, fold=(k, len(patients)))
-        run = finetune(fold, tmp_path / f"run{k}", progress=False)
-        stored = FinetuneConfig.read(run.config)
-        assert stored.fold == (k, len(patients))
-        assert len({stem.partition("-")[0] for stem in stored.val}) == 1
-        held_out += stored.val
-        finetune(stored, run.path, resume=True)
+        with prepared(dataclasses.replace(config, fold=(k, len(patients)))) as (task, _):
+            complete = task.config
+        assert complete.fold == (k, len(patients))
+        assert len({stem.partition("-")[0] for stem in complete.val}) == 1
+        held_out += complete.val
+        with prepared(complete) as (again, _):
+            assert again.config == complete
     assert sorted(held_out) == sorted(stems)
