@@ -19,6 +19,15 @@ def tissue_field(seed: int, side: int = 96) -> tuple[np.ndarray, np.ndarray]:
     return image.clip(0, 255).astype(np.uint8), mask
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Networks this small gain nothing from more, and lose much where cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def assert_same_checkpoints():
     """Two `Checkpoint` are the same to the last bit."""

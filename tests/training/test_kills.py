@@ -1,5 +1,6 @@
 """Runs that are killed (-9) at random moments, writes of checkpoints among them."""
 
+import os
 import random
 import signal
 import subprocess
@@ -25,6 +26,7 @@ def start(stage, *arguments):
         [sys.executable, "-m", "gsd", "train", stage, *map(str, arguments)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
 

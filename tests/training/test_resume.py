@@ -198,6 +198,7 @@ def test_a_signal_to_workers_too_saves_the_step_under_way(tmp_path, fields):
         ],
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
     )
     while not run.latest.exists() and process.poll() is None:
