@@ -55,7 +55,7 @@ def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
         click.option(
             "--dry-run",
             is_flag=True,
-            help="Take three real steps, say what the run would take, and write nothing.",
+            help="Take a few real steps, say what the run would take, and write nothing.",
         ),
         settings_sources,
         click.option(

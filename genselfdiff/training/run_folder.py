@@ -76,6 +76,7 @@ class RunFolder:
         self.best = self.path / "best.safetensors"
         self.metrics = self.path / "metrics.jsonl"
         self.curves = self.path / "curves.png"
+        self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
         self.fields = self.path / "fields"
         self.tensorboard = self.path / "tensorboard"
@@ -118,7 +119,7 @@ class RunFolder:
 
     def _remove_unfinished(self) -> None:
         """Remove what a killed process was writing: our temporary files, and safetensors'."""
-        for folder in (self.path, self.samples, self.fields, self.kept(0).parent):
+        for folder in (self.path, self.samples, self.fields, self.checkpoints):
             for pattern in (".*.*", ".tmp*"):
                 for path in folder.glob(pattern):
                     if path.is_file():
@@ -152,7 +153,7 @@ class RunFolder:
 
     def kept(self, step: int) -> Path:
         """Where the checkpoint of ``step`` is, if it was asked to stay."""
-        return self.path / "checkpoints" / f"step_{step:07d}.safetensors"
+        return self.checkpoints / f"step_{step:07d}.safetensors"
 
     def save_latest(
         self,
@@ -185,10 +186,9 @@ class RunFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        target = self.kept(state.step)
-        with _writing(target.parent):
-            target.parent.mkdir(exist_ok=True)
-        _write(target, _named(WEIGHTS, network.state_dict()), state)
+        with _writing(self.checkpoints):
+            self.checkpoints.mkdir(exist_ok=True)
+        _write(self.kept(state.step), _named(WEIGHTS, network.state_dict()), state)
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``.
