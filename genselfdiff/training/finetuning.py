@@ -1,6 +1,7 @@
 """Stage 2: the pretrained network learns classes from a few labelled images."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class FieldScore:
 
     Attributes:
         stem: its name.
-        dice: by class, of those that its mask holds.
+        dice: by class, of those that its mask or the prediction holds.
     """
 
     stem: str
@@ -144,19 +145,19 @@ class FinetuneTask:
             matrix = confusion(
                 labels, self._predict(network, number), len(classes), self.config.ignore_label
             )
-            scores = zip(classes, matrix.sum(1), dice(matrix), strict=True)
+            scores = zip(classes, dice(matrix).tolist(), strict=True)
             results[number] = FieldScore(
                 self.validation.stems[number],
-                {name: float(score) for name, pixels, score in scores if pixels},
+                {name: score for name, score in scores if not math.isnan(score)},
             )
         return results
 
     def summarise(
         self, results: dict[int, FieldScore]
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Dice of each class, averaged over the whole images whose masks hold it.
+        """Dice of each class, averaged over the whole images that hold it or where it is found.
 
-        The score is the mean of the classes, background left out.
+        As in `gsd evaluate`. The score is the mean of the classes, background left out.
         """
         fields = results.values()
         means = {

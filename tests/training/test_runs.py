@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.errors import InputError, ModelError, OutputError
+from genselfdiff.evaluation.scores import EvaluationReport
+from genselfdiff.evaluation.scoring import score_image
 from genselfdiff.inference.model_file import load_model
 from genselfdiff.training import FinetuneConfig, PretrainConfig, export_run, finetune, pretrain
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
@@ -178,19 +181,47 @@ def test_architecture_that_contradicts_stage_1_is_refused(
     assert not (tmp_path / "run2").exists()
 
 
-def test_a_class_counts_only_where_the_mask_holds_it(tmp_path, fields, finetune_config, caplog):
+class Threshold(nn.Module):
+    """Calls dark pixels discs, and very bright ones rare."""
+
+    def __init__(self):
+        super().__init__()
+        self.bright = nn.Parameter(torch.tensor(0.6))
+
+    def forward(self, x, t):
+        red = x[:, :1]
+        return torch.cat([torch.zeros_like(red), -red, 10 * (red - self.bright)], 1)
+
+
+def test_validation_counts_classes_as_the_evaluation_does(
+    tmp_path, fields, finetune_config, caplog
+):
     mask = np.zeros((96, 96), np.uint8)
     mask[:20] = 2
     Image.fromarray(mask).save(fields / "masks" / "patient0-a.png")
-    config = dataclasses.replace(
-        finetune_config, classes=("background", "disc", "rare"), val="patient0,patient1", steps=1
-    )
-    run = finetune(config, tmp_path / "run", progress=False)
+    Image.new("RGB", (96, 96), (200, 200, 200)).save(fields / "images" / "patient1-a.png")
+    Image.new("L", (96, 96)).save(fields / "masks" / "patient1-a.png")
+    val = "patient0,patient1,patient2"
+    config = dataclasses.replace(finetune_config, classes=("background", "disc", "rare"), val=val)
+    network = Threshold()
+    with prepared(config) as (task, _), torch.no_grad():
+        figures, by_image = task.summarise(task.validate(network, 0, 1))
+        # The same with the whole evaluation, from the same predictions.
+        images = tuple(
+            score_image(stem, labels, task._predict(network, number), 3).scores
+            for number, (stem, labels) in enumerate(
+                zip(task.validation.stems, task.validation.labels, strict=True)
+            )
+        )
     assert "no training image holds: rare" in caplog.text
-    (figures,) = (r["validation"] for r in run.read_metrics() if "validation" in r)
-    # "rare" is in one image only, "disc" in the other only; a mean over both would be mixed with 1.
-    assert figures["score"] == pytest.approx((figures["Dice disc"] + figures["Dice rare"]) / 2)
-    assert figures["Dice rare"] < 0.5
+    report = EvaluationReport(tmp_path, config.classes, {}, images)
+    dice = {c: s.mean for c, s in zip(config.classes, report.by_class["dice"], strict=True)}
+    expected = {f"Dice {name}": value for name, value in dice.items()}
+    assert figures == pytest.approx({"score": (dice["disc"] + dice["rare"]) / 2, **expected})
+    assert report.by_class["dice"][2].images == 2, "nowhere in patient1, only predicted in patient2"
+    assert images[2].by_class["dice"][2] == 0
+    expected = {i.name: i.mean_dice for i in images if not np.isnan(i.mean_dice)}
+    assert by_image == pytest.approx(expected)
 
 
 def test_ignored_pixels_neither_teach_nor_count(tmp_path, fields, finetune_config):
