@@ -4,12 +4,16 @@
 
 DATA is a folder with ``images/*.tif`` (40x, 0.25 um/px) and ``instances/*.png`` of the MoNuSeg
 training set. The test images are every fifth patient of the sorted list, from the first; of the
-others, every sixth from the third chooses the checkpoint, and the rest trains. All is fixed by the
-list of names, before training. OUT keeps the runs; steps that have finished are not repeated.
+others, every sixth from the third chooses the checkpoint, and the rest trains: all of it, and a few
+images only. All is fixed by the list of names, before training. Pretraining sees the images of all
+but the test. Two chains of runs go side by side, on one thread each: pretraining with what starts
+from it, and from scratch. OUT keeps the runs; steps that have finished are not repeated.
 """
 
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +26,9 @@ STORED_MPP = 0.25
 MPP = 0.5
 COMMON = ("--tile-size", "128", "--learning-rate", "4e-4", "--validate-every", "100")
 PRETRAIN_STEPS = 400
-FINETUNE_STEPS = 700
-"""From scratch takes the sum of both: a step costs about the same in either stage."""
+FINETUNE_STEPS = {"all": 700, "3": 300}
+"""By the number of training images. From scratch takes the steps of both stages: one costs about
+the same in either."""
 
 
 def main(data: Path, out: Path) -> None:
@@ -43,28 +48,41 @@ def main(data: Path, out: Path) -> None:
         *("--foreground", "--mpp", str(STORED_MPP), "--resample-to", str(MPP)),
         *("--val", validation),
     )
-    run(
-        out / "pretrain",
-        *("train", "pretrain", str(development / "images"), "--mpp", str(MPP)),
-        *("--image-mpp", str(STORED_MPP), "--steps", str(PRETRAIN_STEPS), "--sample-every", "200"),
-        *COMMON,
-    )
-    for name, init, steps in (
-        ("finetune", str(out / "pretrain"), FINETUNE_STEPS),
-        ("scratch", "none", PRETRAIN_STEPS + FINETUNE_STEPS),
-    ):
+
+    def finetune(name: str, init: str, budget: str, steps: int) -> None:
+        few = () if budget == "all" else ("--train-images", budget)
         run(
             out / name,
-            *("train", "finetune", *labelled, "--init", init, "--steps", str(steps)),
+            *("train", "finetune", *labelled, *few, "--init", init, "--steps", str(steps)),
             *COMMON,
         )
         model = out / f"{name}.ts"
         gsd("export", str(out / name), "-o", str(model), "--overwrite")
-        print(f"\n{name}", flush=True)
         gsd(
             *("evaluate", str(model), "--images", str(out / "test" / "images")),
             *("--masks", str(out / "test" / "masks"), "--mpp", str(STORED_MPP), "--foreground"),
+            *("--json", str(out / f"{name}.json"), "--overwrite"),
         )
+
+    def pretrained() -> None:
+        run(
+            out / "pretrain",
+            *("train", "pretrain", str(development / "images"), "--mpp", str(MPP)),
+            *("--image-mpp", str(STORED_MPP), "--steps", str(PRETRAIN_STEPS)),
+            *("--sample-every", "200", *COMMON),
+        )
+        for budget, steps in FINETUNE_STEPS.items():
+            finetune(f"finetune_{budget}", str(out / "pretrain"), budget, steps)
+
+    def scratch() -> None:
+        for budget, steps in FINETUNE_STEPS.items():
+            finetune(f"scratch_{budget}", "none", budget, PRETRAIN_STEPS + steps)
+
+    with ThreadPoolExecutor() as pool:
+        for chain in [pool.submit(pretrained), pool.submit(scratch)]:
+            chain.result()
+    for budget in FINETUNE_STEPS:
+        gsd("compare", *(str(out / f"{kind}_{budget}.json") for kind in ("scratch", "finetune")))
     print("\nclassical rule (haematoxylin by colour deconvolution, Otsu)")
     scores = []
     for pair in find_pairs(out / "test" / "images", out / "test" / "masks"):
@@ -102,7 +120,8 @@ def run(folder: Path, *arguments: str) -> None:
 def gsd(*arguments: str) -> None:
     """Run the installed command as a user does, whatever folder this is started in."""
     print("gsd", *arguments, flush=True)
-    subprocess.run([Path(sys.executable).with_name("gsd"), *arguments], check=True)
+    command = [Path(sys.executable).with_name("gsd"), *arguments]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.models import create_model
 from genselfdiff.training import FinetuneConfig, PretrainConfig
+from genselfdiff.training.config import RunConfig
 from genselfdiff.training.dry_run import forecast
 from genselfdiff.training.runs import prepared
 
@@ -111,8 +112,8 @@ def write_patches(folder: Path) -> None:
                     )
 
 
-def seconds_of_ours(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """As `gsd train --dry-run` measures them."""
+def config_of(row: Row, options: argparse.Namespace, folder: Path) -> RunConfig:
+    """Settings of a run of `gsd train`."""
     common = {
         "architecture": options.architecture,
         "batch_size": options.batch,
@@ -122,16 +123,18 @@ def seconds_of_ours(row: Row, options: argparse.Namespace, folder: Path) -> dict
         "device": options.device,
         "workers": options.workers,
     }
-    config = (
-        PretrainConfig(
+    if row.stage == "pretrain":
+        return PretrainConfig(
             **common, data=(str(folder / "images"),), mpp=MPP, image_mpp=MPP, validation_tiles=1
         )
-        if row.stage == "pretrain"
-        else FinetuneConfig(
-            **common, images=str(folder / "images"), masks=str(folder / "masks"), mpp=MPP
-        )
+    return FinetuneConfig(
+        **common, images=str(folder / "images"), masks=str(folder / "masks"), mpp=MPP
     )
-    with prepared(config) as (task, step):
+
+
+def seconds_of_ours(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """As `gsd train --dry-run` measures them."""
+    with prepared(config_of(row, options, folder)) as (task, step):
         found = forecast(task, step, options.steps)
     return {"seconds": found.step_seconds, "waiting": found.loading_share}
 
