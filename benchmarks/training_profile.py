@@ -22,7 +22,7 @@ from genselfdiff.training.runs import prepared
 
 KINDS = {
     "convolutions": ("mkldnn_convolution", "convolution_backward"),
-    "gsd's own: attention, norms, noise, losses": ("gsd::",),
+    "gsd's own: attention, norms, noise, losses": ("gsd::", "_gsd_"),
     "clipping, Adam, average": ("_foreach_", "_fused_adam_"),
 }
 """Operations that belong together, by parts of their names."""
