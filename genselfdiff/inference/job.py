@@ -14,7 +14,10 @@ from genselfdiff.inference.predictor import Predictor
 from genselfdiff.kernels import native
 
 Job = dict[str, Any]
-"""Names and values as JSON has them; None where the run that begins may choose."""
+"""Names and values as JSON has them."""
+
+CHOSEN = ("precision", "batch size", "threads")
+"""What the run that begins may choose where it is None."""
 
 MACHINE = ("genselfdiff", "torch", "kernels")
 """What rounds: masks of machines that differ in it agree but for a few pixels."""
@@ -24,7 +27,7 @@ _ENDS = 2**16
 
 
 def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
-    """What a run asks for; it may choose what is None."""
+    """What a run asks for; it may choose the `CHOSEN` that are None."""
     info = predictor.model.info
     tissue = options.tissue
     if not isinstance(tissue, bool):
@@ -56,8 +59,9 @@ def content_of(slide: Path) -> str:
 
 def is_same_work(job: Job, request: Job) -> bool:
     """Whether a mask that was made as ``job`` says is what ``request`` asks for."""
-    return job.keys() >= request.keys() and not any(
-        request[key] not in (None, job[key]) for key in request if key not in MACHINE
+    return job.keys() >= request.keys() and all(
+        value == job[key] or key in MACHINE or (value is None and key in CHOSEN)
+        for key, value in request.items()
     )
 
 

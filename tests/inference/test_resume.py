@@ -68,6 +68,16 @@ def test_a_finished_mask_is_not_made_again_nor_for_other_settings(tmp_path, slid
     assert mask.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("setting", [{"region": (20, 20, 100, 100)}, {"mpp": 0.51}, {"tta": 2}])
+def test_a_setting_that_is_left_out_asks_for_another_mask(tmp_path, slide, darkness_model, setting):
+    mask = tmp_path / "m.tif"
+    run(slide, mask, darkness_model, **setting)
+    with pytest.raises(OutputError, match=r"m\.tif: exists already"):
+        run(slide, mask, darkness_model)
+    assert run(slide, mask, darkness_model, **setting).finished_before
+    assert run(slide, mask, darkness_model, **setting, precision="auto").finished_before
+
+
 def test_probabilities_without_their_mask(tmp_path, slide, darkness_model, monkeypatch):
     """A short run that fails between its two files has recorded nothing of the mask."""
     whole, mask = tmp_path / "whole.tif", tmp_path / "m.tif"
