@@ -140,7 +140,7 @@ def _output(command: Command) -> Command:
     """Add --output, --overwrite, -v and -q."""
     output = click.option("-o", "--output", required=True, type=FILE, help="Folder to write.")
     overwrite = click.option(
-        "--overwrite", is_flag=True, help="Write into a folder that is not empty."
+        "--overwrite", is_flag=True, help="Replace what an earlier import has left in the folder."
     )
     return output(overwrite(verbosity(command)))
 
@@ -206,7 +206,7 @@ def glas(folder: Path, output: Path, overwrite: bool) -> None:
     epilog="""\b
 Examples:
   gsd data import labelbox export.json --images pictures/ -o fields/
-  gsd data import labelbox export.json --images pictures/ --classes tumor,stroma -o fields/
+  gsd data import labelbox export.ndjson --images pictures/ --classes tumor,stroma -o fields/
 """
 )
 @click.argument("export", type=FILE)
@@ -216,7 +216,7 @@ Examples:
 def labelbox(
     export: Path, images: Path, classes: str | None, output: Path, overwrite: bool
 ) -> None:
-    """Polygons in EXPORT, a JSON file of Labelbox."""
+    """Polygons in EXPORT, a JSON or NDJSON file of Labelbox."""
     _write(read_labelbox(export, images, _names(classes)), output, overwrite)
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from genselfdiff.data.class_colors import class_color
+from genselfdiff.data.naming import name_some
 from genselfdiff.data.pairs import MASK_SUFFIXES, by_stem, read_mask
 from genselfdiff.errors import InputError
 from genselfdiff.files import atomic_file
@@ -19,8 +20,8 @@ from genselfdiff.slides import IMAGE_SUFFIXES, read_image
 from genselfdiff.slides.overlay import lay_over
 
 SHEET_WIDTH = 1600
-_SIDE, _GAP = 312, 8
-"""Of a picture on the sheet, and between two of them."""
+_SIDE, _GAP, _LETTER = 312, 8, 13
+"""Of a picture on the sheet, between two of them, and of the height of its name."""
 
 _SHOWN = 255
 """Values from here on are drawn in one colour: they are numbers of instances, or left out."""
@@ -84,11 +85,13 @@ def check_folders(
     image_files = by_stem(images, tuple(IMAGE_SUFFIXES), "image")
     mask_files = by_stem(masks, MASK_SUFFIXES, "mask")
     found = FolderCheck()
-    for stem in sorted(image_files.keys() ^ mask_files.keys()):
-        lonely, what = (
-            (image_files[stem], "mask") if stem in image_files else (mask_files[stem], "image")
-        )
-        found.problems.append(f"{lonely}: has no {what}")
+    for folder, files, others, what in (
+        (images, image_files, mask_files, "images without a mask"),
+        (masks, mask_files, image_files, "masks without an image"),
+    ):
+        alone = [files[stem].name for stem in sorted(files.keys() - others.keys())]
+        if alone:
+            found.problems.append(f"{folder}: {len(alone)} {what}: {name_some(alone)}")
     same: dict[str, list[Path]] = defaultdict(list)
     pictures: list[NDArray[np.uint8]] = []
     stems = sorted(image_files.keys() & mask_files.keys())
@@ -114,7 +117,7 @@ def check_folders(
         if not values.any():
             found.problems.append(f"{mask_files[stem]}: holds nothing but 0")
         if sheet is not None:
-            pictures.append(_thumbnail(image, mask))
+            pictures.append(_thumbnail(image, mask, stem))
     for paths in same.values():
         if len(paths) > 1:
             found.problems.append(f"{', '.join(map(str, paths))}: the same picture")
@@ -136,8 +139,8 @@ def contact_sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return sheet
 
 
-def _thumbnail(image: NDArray[np.uint8], mask: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """The image with its mask laid over, within a white square."""
+def _thumbnail(image: NDArray[np.uint8], mask: NDArray[np.integer], name: str) -> NDArray[np.uint8]:
+    """The image with its mask laid over and its name at the bottom, within a white square."""
     height, width = mask.shape
     scale = min(_SIDE / max(height, width), 1.0)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
@@ -147,4 +150,9 @@ def _thumbnail(image: NDArray[np.uint8], mask: NDArray[np.integer]) -> NDArray[n
     palette = [class_color(index) for index in range(_SHOWN + 1)]
     square = np.full((_SIDE, _SIDE, 3), 255, np.uint8)
     square[: size[1], : size[0]] = lay_over(small, labels, palette)
-    return square
+    picture = Image.fromarray(square)
+    pen = ImageDraw.Draw(picture)
+    place = (2, _SIDE - _LETTER)
+    pen.rectangle(pen.textbbox(place, name), fill="white")
+    pen.text(place, name, fill="black")
+    return np.asarray(picture)

@@ -87,13 +87,12 @@ def cut_tiles(
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
         raise InputError(f"several slides are called {name_some(twice)}: cut them into two folders")
+    mpps = {path: _mpp_of(path, settings) for path in slides}
     _claim(folder, settings)
     counts = {}
     rows: list[tuple[str, str, int, int, str]] = []
     for path in slides:
-        with open_slide(path) as told:
-            mpp = told.mpp or settings.image_mpp
-        with open_slide(path, mpp=mpp) as slide:
+        with open_slide(path, mpp=mpps[path]) as slide:
             view = slide.at_mpp(settings.mpp)
             tiles = _choose(slide, view, settings)
             target = folder / path.stem
@@ -104,6 +103,19 @@ def cut_tiles(
         counts[path] = len(tiles)
         write_csv(folder / TABLE_NAME, COLUMNS, rows)
     return counts
+
+
+def _mpp_of(path: Path, settings: CutSettings) -> float:
+    """Resolution of a slide, at which tiles of ``settings`` can be cut."""
+    with open_slide(path) as slide:
+        mpp = slide.mpp or settings.image_mpp
+    if mpp is None:
+        raise InputError(
+            f"{path}: the file does not tell its resolution: give it with --image-mpp (um/px)"
+        )
+    with open_slide(path, mpp=mpp) as slide:
+        slide.at_mpp(settings.mpp)
+    return mpp
 
 
 def _claim(folder: Path, settings: CutSettings) -> None:

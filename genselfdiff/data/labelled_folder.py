@@ -5,9 +5,11 @@
 ``fields.csv`` tells of each image its resolution, its objects and where it is from.
 """
 
+import os
+import secrets
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,14 @@ from tqdm import tqdm
 
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, write_csv
-
-MAX_CLASSES = 32
-"""That are trained, background included."""
+from genselfdiff.slides import open_slide, read_image
 
 IGNORED = 255
 """In a mask: nobody has said what this pixel is."""
+
+TABLE_NAME = "fields.csv"
+PARTS = ("images", "masks", "instances", "classes.csv", TABLE_NAME)
+"""Of a folder; the last is written last."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Written:
     """What was written.
 
     ``fields`` is the number of images, ``pixels`` their pixels by class and ``ignored`` those of
-    none, ``objects`` how many there are where that is known, ``mpps`` the resolutions that are.
+    none, ``objects`` how many there are where that is known, ``mpps`` the resolutions that are,
+    which the images tell.
     """
 
     folder: Path
@@ -76,11 +81,13 @@ class Written:
                 f"  {IGNORED} not labelled: {100 * self.ignored / total:.2f} % of the pixels"
             )
         names = ",".join(self.pixels)
-        mpp = f"{np.median(self.mpps):.3g}" if self.mpps else "..."
+        mpp = f" --mpp {np.median(self.mpps):.3g}" if self.mpps else " --mpp ..."
+        if len(self.mpps) == self.fields:
+            mpp = ""
         ignore = f" --ignore-label {IGNORED}" if self.ignored else ""
         lines.append(
             f"next: gsd train finetune --images {self.folder / 'images'} --masks"
-            f" {self.folder / 'masks'} --classes '{names}' --mpp {mpp}{ignore}"
+            f" {self.folder / 'masks'} --classes '{names}'{mpp}{ignore}"
             " --init ... --out ..."
         )
         return "\n".join(lines)
@@ -95,34 +102,72 @@ def write_fields(
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> Written:
-    """Write labelled images into ``folder``; every file appears whole or not at all.
+    """Write labelled images into ``folder``, which gets all of them or stays as it was.
+
+    Images whose files do not tell their resolution, but whose labels do, become TIFFs that tell it.
 
     Args:
         folder: made if it is not there.
         class_names: of index 0, the background, and so on.
         fields: the images.
         total: how many there are, for the progress bar.
-        overwrite: write into a folder that is not empty, replacing files of the same names.
+        overwrite: replace all that an earlier call has written into the folder.
         progress: show a bar; None: on a terminal only.
 
     Raises:
         InputError: as iterating over ``fields``, or two have the same name.
         OutputError: the folder is not empty or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not overwrite)):
-        raise OutputError(f"{folder}: is there already: name another folder, or use --overwrite")
+    _require_free(folder, overwrite)
+    begun = folder.absolute().with_name(f".{folder.absolute().name}.{secrets.token_hex(4)}")
     try:
         for part in ("images", "masks"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
+            (begun / part).mkdir(parents=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
-    pixels = np.zeros(256, np.int64)
-    rows: list[tuple[str, str, str, str]] = []
-    objects, mpps = 0, []
     bar = tqdm(
         fields, total=total, desc=folder.name, disable=None if progress is None else not progress
     )
-    for field in bar:
+    try:
+        written = _write_fields(begun, class_names, bar)
+        folder.mkdir(exist_ok=True)
+        for part in PARTS:
+            _replace(begun / part, folder / part)
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
+    return replace(written, folder=folder)
+
+
+def _require_free(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite or not folder.is_dir():
+        raise OutputError(f"{folder}: is there already: name another folder, or use --overwrite")
+    there = [part for part in PARTS if (folder / part).exists()]
+    if there and TABLE_NAME not in there:
+        raise OutputError(
+            f"{folder}: the {there[0]} there are of no import (no {TABLE_NAME}): name another"
+            " folder"
+        )
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Put ``new`` in the place of ``old``, where either may not be."""
+    if old.is_dir():
+        shutil.rmtree(old)
+    if new.exists():
+        os.replace(new, old)
+    else:
+        old.unlink(missing_ok=True)
+
+
+def _write_fields(
+    folder: Path, class_names: Sequence[str], fields: Iterable[LabelledField]
+) -> Written:
+    pixels = np.zeros(256, np.int64)
+    rows: list[tuple[str, str, str, str]] = []
+    objects, mpps = 0, []
+    for field in fields:
         if any(field.name == name for name, *_ in rows):
             raise InputError(f"{field.source}: two images would be called {field.name}: rename one")
         _write_image(folder / "images", field)
@@ -138,42 +183,54 @@ def write_fields(
         pixels += np.bincount(field.classes.ravel(), minlength=256)
         mpp = "" if field.mpp is None else f"{field.mpp:.6g}"
         rows.append((field.name, mpp, count, str(field.source)))
-    write_csv(folder / "fields.csv", ("name", "mpp", "objects", "source"), rows)
+    write_csv(folder / TABLE_NAME, ("name", "mpp", "objects", "source"), rows)
     named = [(str(index), name) for index, name in enumerate(class_names)]
     write_csv(folder / "classes.csv", ("value", "class"), named)
     counted = {name: int(pixels[index]) for index, name in enumerate(class_names)}
     return Written(folder, len(rows), counted, int(pixels[IGNORED]), objects, tuple(mpps))
 
 
-def require_names(names: Sequence[str]) -> None:
-    """Raise InputError unless these can be the names of classes, background first."""
+def require_names(names: Sequence[str], where: Path | str) -> None:
+    """Raise InputError, with ``where`` they are from, unless these can be the names of classes."""
     if len(set(names)) != len(names) or not all(name.strip() for name in names):
-        raise InputError(f"classes {', '.join(names)}: each needs a name of its own")
-    if not 2 <= len(names) <= MAX_CLASSES:
-        raise InputError(
-            f"{len(names)} classes: 2 to {MAX_CLASSES} can be trained, with background"
-        )
+        raise InputError(f"{where}: classes {', '.join(names)}: each needs a name of its own")
+    if len(names) < 2:
+        raise InputError(f"{where}: nothing has a class but the background")
+    if len(names) > IGNORED:
+        raise InputError(f"{where}: {len(names)} classes: at most {IGNORED} can be numbered")
 
 
 def _write_image(folder: Path, field: LabelledField) -> None:
-    if isinstance(field.image, Path):
-        with atomic_file(folder / f"{field.name}{field.image.suffix.lower()}") as temporary:
-            try:
-                shutil.copyfile(field.image, temporary)
-            except OSError as error:
-                raise InputError(f"{field.image}: cannot be read: {error.strerror}") from error
-        return
+    pixels = field.image
+    if isinstance(pixels, Path):
+        if field.mpp is None or _tells_resolution(pixels):
+            _copy(pixels, folder / f"{field.name}{pixels.suffix.lower()}")
+            return
+        pixels = read_image(pixels)
     with atomic_file(folder / f"{field.name}.tif") as temporary:
         resolution = None if field.mpp is None else (1e4 / field.mpp, 1e4 / field.mpp)
         tifffile.imwrite(
             temporary,
-            field.image,
+            pixels,
             photometric="rgb",
             compression="zlib",
             predictor=True,
             resolution=resolution,
             resolutionunit=None if resolution is None else "CENTIMETER",
         )
+
+
+def _tells_resolution(image: Path) -> bool:
+    with open_slide(image) as slide:
+        return slide.mpp is not None
+
+
+def _copy(image: Path, target: Path) -> None:
+    with atomic_file(target) as temporary:
+        try:
+            shutil.copyfile(image, temporary)
+        except OSError as error:
+            raise InputError(f"{image}: cannot be read: {error.strerror}") from error
 
 
 def _write_mask(target: Path, mask: NDArray[np.uint8] | NDArray[np.uint16]) -> None:

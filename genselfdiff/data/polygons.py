@@ -1,11 +1,15 @@
 """Outlined regions to label masks."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.draw import polygon
+
+logger = logging.getLogger("genselfdiff")
 
 Points = NDArray[np.float64]
 
@@ -22,6 +26,36 @@ class Region:
 
     label: int
     rings: tuple[Points, ...]
+
+
+def with_area(regions: Sequence[Region], source: Path) -> list[Region]:
+    """Those whose outline has three vertices or more; a warning counts the others."""
+    found = [r for r in regions if len(set(map(tuple, r.rings[0].tolist()))) >= 3]
+    warn_of_left_out(source, {"of fewer than 3 vertices": len(regions) - len(found)})
+    return found
+
+
+def warn_of_left_out(source: Path, counts: Mapping[str, int]) -> None:
+    """Tell how many outlines of ``source`` are left out, by the reason."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+    if reasons:
+        logger.warning("%s: outlines left out: %s", source, reasons)
+
+
+def warn_of_outside(regions: Sequence[Region], height: int, width: int, source: Path) -> None:
+    """Tell how many regions have their middle outside the image, as if they were of another."""
+    middles = np.array([region.rings[0].mean(0) for region in regions]).reshape(-1, 2)
+    outside = ((middles < 0) | (middles > (width, height))).any(1).sum()
+    if outside:
+        logger.warning(
+            "%s: %d of %d outlines lie outside the image of %d x %d pixels: is it the right one, at"
+            " the scale of the outlines?",
+            source,
+            outside,
+            len(regions),
+            width,
+            height,
+        )
 
 
 def draw(

@@ -93,8 +93,11 @@ def test_what_cannot_be_cut(slide, tmp_path):
     with pytest.raises(OutputError, match="holds something else"):
         cut_tiles([slide], other, settings)
     Image.new("RGB", (300, 300), (180, 90, 150)).save(tmp_path / "plain.png")
-    with pytest.raises(InputError, match=r"plain\.png: does not tell its resolution"):
+    with pytest.raises(InputError, match=r"plain\.png: .* give it with --image-mpp"):
         cut_tiles([tmp_path / "plain.png"], tmp_path / "x", settings)
+    with pytest.raises(InputError, match=r"slide\.tif: .* cannot be viewed at 0\.02 um/px"):
+        cut_tiles([slide], tmp_path / "x", CutSettings(mpp=0.02))
+    assert not (tmp_path / "x").exists()
     known = CutSettings(mpp=0.5, image_mpp=0.5, tissue_fraction=0.0)
     assert list(cut_tiles([Path(tmp_path / "plain.png")], tmp_path / "y", known).values()) == [1]
 

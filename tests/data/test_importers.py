@@ -18,7 +18,7 @@ from genselfdiff.data.importers.monuseg import read_monuseg
 from genselfdiff.data.importers.qupath import read_qupath
 from genselfdiff.data.labelled_folder import IGNORED, write_fields
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.slides import MaskWriter, write_objects
+from genselfdiff.slides import MaskWriter, open_slide, read_image, write_objects
 
 SQUARE = [(2, 1), (6, 1), (6, 4), (2, 4)]
 
@@ -57,19 +57,23 @@ def aperio_xml(*outlines):
 def test_monuseg(images, tmp_path, caplog):
     (images / "a.xml").write_bytes(aperio_xml(SQUARE, [(4, 0), (11, 0), (11, 2)], [(1, 1), (2, 2)]))
     result = written(read_monuseg(images), tmp_path)
-    assert "1 outlines of fewer than 3 vertices" in caplog.text
+    assert "outlines left out: 1 of fewer than 3 vertices" in caplog.text
     assert (result.fields, result.objects, result.mpps) == (1, 2, (0.252,))
     np.testing.assert_array_equal(mask(tmp_path, "a"), mask(tmp_path, "a", "instances") > 0)
     np.testing.assert_array_equal(mask(tmp_path, "a", "instances")[2:4, 2:6], 1)
     assert mask(tmp_path, "a", "instances")[0, 8] == 2
-    assert (tmp_path / "out/images/a.png").read_bytes() == (images / "a.png").read_bytes()
+    with open_slide(tmp_path / "out/images/a.tif") as image:
+        assert image.mpp == pytest.approx(0.252)
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "out/images/a.tif"), read_image(images / "a.png")
+    )
     with (tmp_path / "out/fields.csv").open() as text:
         (row,) = csv.DictReader(text)
     assert row == {"name": "a", "mpp": "0.252", "objects": "2", "source": str(images / "a.xml")}
     assert (tmp_path / "out/classes.csv").read_text() == "value,class\n0,background\n1,nucleus\n"
     pairs = find_pairs(tmp_path / "out/images", tmp_path / "out/masks")
     assert inspect_masks(pairs).num_classes == 2
-    assert "--classes 'background,nucleus' --mpp 0.252" in result.summary()
+    assert "--classes 'background,nucleus' --init" in result.summary(), "the image tells its mpp"
 
 
 @pytest.mark.parametrize(
@@ -121,18 +125,39 @@ def test_glas(tmp_path):
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/images/train_1.tif"), pixels)
 
 
-@pytest.mark.parametrize("objects", [False, True])
-def test_labelbox(images, tmp_path, objects):
+@pytest.mark.parametrize("form", ["by class", "objects", "ndjson"])
+def test_labelbox(images, tmp_path, form, caplog):
     vertices = [{"x": x + 0.5, "y": y + 0.5} for x, y in SQUARE]  # counted from 1
-    by_class = {"tumor ": [{"geometry": vertices}], "stroma": []}
-    as_list = {"objects": [{"value": "tumor", "polygon": vertices}]}
-    entries = [
-        {"External ID": "a.png", "Label": as_list if objects else by_class},
-        {"External ID": "b.png", "Label": "Skip"},
-    ]
+    far = [{"x": 100 * x, "y": y} for x, y in SQUARE]
     export = tmp_path / "export.json"
-    export.write_text(json.dumps(entries))
+    if form == "ndjson":
+        objects = [
+            {"name": "tumor", "annotation_kind": "ImagePolygon", "polygon": vertices},
+            {"name": "tumor", "annotation_kind": "ImagePolygon", "polygon": vertices[:2]},
+            {"name": "tumor", "annotation_kind": "ImagePolygon", "polygon": far},
+            {"name": "tumor", "annotation_kind": "ImageBoundingBox", "bounding_box": {"top": 1}},
+        ]
+        rows = [
+            ({"id": "1", "external_id": "a.png"}, [{"annotations": {"objects": objects}}]),
+            ({"id": "2", "global_key": "b.png"}, []),
+        ]
+        lines = [{"data_row": r, "projects": {"p": {"labels": labels}}} for r, labels in rows]
+        export.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
+    else:
+        point = {"x": 3, "y": 3}
+        by_class = {"tumor ": [{"geometry": v} for v in (vertices, vertices[:2], far, point)]}
+        items = [{"value": "tumor", "polygon": v} for v in (vertices, vertices[:2], far)]
+        items.append({"value": "tumor", "bbox": {"top": 1}})
+        label = {"objects": items} if form == "objects" else by_class | {"stroma": []}
+        entries = [
+            {"External ID": "a.png", "Label": label},
+            {"External ID": "b.png", "Label": "Skip"},
+        ]
+        export.write_text(json.dumps(entries))
     result = written(read_labelbox(export, images), tmp_path)
+    assert "export.json: outlines left out: 1 that are no polygons" in caplog.text
+    assert "export.json: outlines left out: 1 of fewer than 3 vertices" in caplog.text
+    assert "a.png: 1 of 2 outlines lie outside the image of 12 x 9 pixels" in caplog.text
     assert list(result.pixels) == ["background", "tumor"]
     expected = np.zeros((9, 12), int)
     expected[1:4, 2:6] = 1
@@ -147,12 +172,13 @@ def test_labelbox(images, tmp_path, objects):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("[", "no export of polygons"),
-        ("[3]", "no export of polygons"),
-        ('[{"External ID": "a.png"}]', "lacks 'Label'"),
+        ("[", r"export\.json: is no JSON or NDJSON"),
+        ("[3]", "image 1 is not as in an export of polygons"),
+        ('{"a": 3}', "image 1 is not as .*: lacks 'External ID'"),
+        ('[{"External ID": "a.png"}]', "image 1 is not as .*: lacks 'Label'"),
         ('[{"External ID": "a.png", "Label": "Skip"}]', "no labelled image"),
-        ('[{"External ID": "a", "Label": {"t": [{"geometry": [{"x": 1}]}]}}]', "lacks 'y'"),
-        ('[{"External ID": "z.png", "Label": {"t": []}}]', "2 to 32|not there"),
+        ('[{"External ID": "a", "Label": {"t": [{"geometry": [{"x": 1}]}]}}]', "a is .*'y'"),
+        ('[{"External ID": "z.png", "Label": {"t": []}}]', "nothing has a class"),
     ],
 )
 def test_what_is_no_export_of_labelbox(images, tmp_path, content, told):
@@ -200,7 +226,7 @@ def test_masks_with_a_table(images, masks, tmp_path, name, meanings):
         (["7"], "7: give VALUE=CLASS"),
         (["red=gland"], "give VALUE=CLASS"),
         (["7=gland", "#000000=background"], "numbers and colours"),
-        (["0=background"], "1 classes"),
+        (["0=background"], "0=background: nothing has a class but the background"),
     ],
 )
 def test_tables_that_do_not_fit(images, masks, tmp_path, meanings, told):
@@ -266,8 +292,14 @@ def box(left, top, right, bottom):
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
-def test_fields_that_were_annotated_in_qupath(tmp_path, slide, image):
+def test_fields_that_were_annotated_in_qupath(tmp_path, slide, image, caplog):
+    point = feature("gland", box(0, 0, 20, 20)) | {
+        "geometry": {"type": "Point", "coordinates": [110, 50]}
+    }
     features = [
+        point,
+        feature("", box(110, 50, 170, 90)),
+        feature("gland", [(110, 50), (115, 50)]),
         feature("Region*", box(100, 40, 200, 120)),
         feature("Region*", box(350, 250, 450, 280)),  # over the edge
         feature("lumen", box(120, 60, 140, 80)),
@@ -278,6 +310,8 @@ def test_fields_that_were_annotated_in_qupath(tmp_path, slide, image):
     annotations.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     result = written(read_qupath(slide, annotations, classes=["gland", "lumen"]), tmp_path)
     assert result.fields == 2
+    assert "outlines left out: 1 without a class, 1 that are no areas" in caplog.text
+    assert "outlines left out: 1 of fewer than 3 vertices" in caplog.text
     expected = np.zeros((80, 100), int)
     expected[10:60, :80], expected[20:40, 50:70], expected[20:40, 20:40] = 1, 0, 2
     np.testing.assert_array_equal(mask(tmp_path, f"{slide.stem}_1"), expected)
@@ -299,11 +333,34 @@ def test_what_is_no_geojson(tmp_path, slide, content):
 
 
 def test_a_folder_that_is_not_empty(images, tmp_path):
-    (images / "a.xml").write_bytes(aperio_xml(SQUARE))
+    for name in "ab":
+        (images / f"{name}.xml").write_bytes(aperio_xml(SQUARE))
     written(read_monuseg(images), tmp_path)
     with pytest.raises(OutputError, match="is there already"):
         written(read_monuseg(images), tmp_path)
+    (tmp_path / "out/sheet.png").touch()
+    (images / "a.xml").unlink()
     written(read_monuseg(images), tmp_path, overwrite=True)
+    there = sorted(
+        str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")
+    )
+    assert there == [
+        *("classes.csv", "fields.csv", "images/b.tif", "instances/b.png", "masks/b.png"),
+        "sheet.png",
+    ], "nothing of the first import, and what is not of it stays"
+
+
+def test_a_failing_import_leaves_what_was_there(images, tmp_path):
+    (images / "a.xml").write_bytes(aperio_xml(SQUARE))
+    (images / "b.xml").write_bytes(b"<Annotations/>")
+    with pytest.raises(InputError, match="holds no Region"):
+        written(read_monuseg(images), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
+    (tmp_path / "out/images").mkdir(parents=True)
+    (tmp_path / "out/images/mine.png").touch()
+    with pytest.raises(OutputError, match=r"the images there are of no import \(no fields\.csv\)"):
+        written(read_monuseg(images), tmp_path, overwrite=True)
+    assert (tmp_path / "out/images/mine.png").exists()
 
 
 def test_many_objects_fit_into_16_bits(images, tmp_path):

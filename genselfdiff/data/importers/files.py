@@ -33,7 +33,10 @@ def images_below(folder: Path) -> dict[str, Path]:
             )
         found[path.stem] = path
     if not found:
-        raise InputError(f"{folder}: no image in it ({' '.join(sorted(_SUFFIXES))})")
+        raise InputError(
+            f"{folder}: no image in it ({' '.join(sorted(_SUFFIXES))}): name the folder of the"
+            " images"
+        )
     return found
 
 
@@ -50,7 +53,7 @@ def beside(
         raise InputError(f"{where}: no image for {name_some([labels[name] for name in alone])}")
     pairs = [(images[name], labels[name]) for name in sorted(images.keys() & labels.keys())]
     if not pairs:
-        raise InputError(f"{where}: no image has a {kind} of the same name, suffix aside")
+        raise InputError(f"{where}: no {kind} has the name of an image, suffix aside")
     return pairs
 
 

@@ -1,4 +1,4 @@
-"""Labelbox: polygons in the JSON that it exports, whose images lie in a folder."""
+"""Labelbox: polygons in the JSON or NDJSON that it exports, whose images lie in a folder."""
 
 import json
 import logging
@@ -12,7 +12,14 @@ from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.files import images_below, picture
 from genselfdiff.data.labelled_folder import LabelledField, require_names
 from genselfdiff.data.naming import name_some
-from genselfdiff.data.polygons import Points, Region, draw
+from genselfdiff.data.polygons import (
+    Points,
+    Region,
+    draw,
+    warn_of_left_out,
+    warn_of_outside,
+    with_area,
+)
 from genselfdiff.errors import InputError, one_line
 
 logger = logging.getLogger("genselfdiff")
@@ -24,13 +31,16 @@ Outlines = list[tuple[str, Points]]
 def read_labelbox(export: Path, images: Path, classes: Sequence[str] | None = None) -> Import:
     """Read the polygons of an export, drawn one over the other in its order.
 
-    It is a list of objects with ``External ID``, the name of the image's file, and ``Label``:
-    polygons by class, ``{"tumor": [{"geometry": [{"x": ..., "y": ...}, ...]}]}``, or
-    ``{"objects": [{"value": "tumor", "polygon": [...]}]}``, or a word such as Skip for images that
-    nobody labelled, which are left out. Pixels are counted from 1.
+    It has an entry for each image, in a list or line by line. In the newer form (NDJSON) that is
+    ``{"data_row": {"external_id": "a.png"}, "projects": {...: {"labels": [{"annotations":
+    {"objects": [{"name": "tumor", "polygon": [{"x": ..., "y": ...}, ...]}]}}]}}}``; without an
+    ``external_id``, ``global_key`` names the image. In the older form it has ``External ID`` and
+    ``Label``: polygons by class, ``{"tumor": [{"geometry": [...]}]}``, or ``{"objects": [{"value":
+    "tumor", "polygon": [...]}]}``, or a word such as Skip. Images that nobody labelled are left
+    out, and with a warning what is no polygon. Pixels are counted from 1.
 
     Args:
-        export: the .json.
+        export: the .json or .ndjson.
         images: folder of the images.
         classes: the names to take, in the order of their indices, without background; None: all
             there are, by the alphabet.
@@ -45,7 +55,7 @@ def read_labelbox(export: Path, images: Path, classes: Sequence[str] | None = No
     missing = sorted(set(found) - set(names))
     if missing:
         raise InputError(f"{export}: has the classes {', '.join(missing)} too: name all to take")
-    require_names(names)
+    require_names(names, export)
     files = images_below(images)
     by_name = {path.name: path for path in files.values()} | files
     lost = [name for name in labelled if name not in by_name and Path(name).stem not in files]
@@ -61,39 +71,74 @@ def _fields(
     for name, path in paths.items():
         pixels, (height, width) = picture(path)
         regions = [Region(names.index(kind), (points,)) for kind, points in labelled[name]]
+        regions = with_area(regions, export)
+        warn_of_outside(regions, height, width, path)
         classes, instances = draw(regions, height, width)
         yield LabelledField(path.stem, pixels, classes, instances, None, export)
 
 
 def _read(export: Path) -> dict[str, Outlines]:
     """The outlines of each image that was labelled."""
-    try:
-        entries = json.loads(export.read_text(encoding="utf-8"))
-        labelled, skipped = {}, 0
-        for entry in entries:
-            label = entry["Label"]
-            if isinstance(label, str):
+    labelled: dict[str, Outlines] = {}
+    skipped = others = 0
+    for number, entry in enumerate(_entries(export), start=1):
+        name = f"image {number}"
+        try:
+            name, objects = _objects(entry)
+            if objects is None:
                 skipped += 1
                 continue
-            labelled[str(entry["External ID"])] = list(_outlines(label))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else one_line(error)
-        raise InputError(f"{export}: is no export of polygons from Labelbox: {reason}") from error
+            outlines = [(kind.strip(), _points(shape)) for kind, shape in objects if shape]
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            reason = f"lacks {error}" if isinstance(error, KeyError) else one_line(error)
+            raise InputError(
+                f"{export}: {name} is not as in an export of polygons from Labelbox: {reason}"
+            ) from error
+        others += len(objects) - len(outlines)
+        labelled[name] = outlines
     if skipped:
         logger.info("%s: %d images that nobody labelled are left out", export, skipped)
+    warn_of_left_out(export, {"that are no polygons": others})
     if not labelled:
         raise InputError(f"{export}: holds no labelled image")
     return labelled
 
 
-def _outlines(label: Mapping[str, Any]) -> Iterator[tuple[str, Points]]:
+def _entries(export: Path) -> list[Any]:
+    """The entries of a JSON list, or of lines of JSON."""
+    try:
+        text = export.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{export}: cannot be read: {one_line(error)}") from error
+    try:
+        content = json.loads(text)
+    except ValueError:
+        try:
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        except ValueError as error:
+            raise InputError(f"{export}: is no JSON or NDJSON: {one_line(error)}") from error
+    return content if isinstance(content, list) else [content]
+
+
+def _objects(entry: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any]] | None]:
+    """Name of an image, and class and polygon of each object, None for another shape.
+
+    Instead of the objects there is None where nobody labelled the image.
+    """
+    if "data_row" in entry:
+        row = entry["data_row"]
+        labels = [label for project in entry["projects"].values() for label in project["labels"]]
+        items = [item for label in labels for item in label["annotations"]["objects"]]
+        found = [(str(item["name"]), item.get("polygon")) for item in items]
+        return str(row.get("external_id") or row["global_key"]), found if labels else None
+    name, label = str(entry["External ID"]), entry["Label"]
+    if isinstance(label, str):
+        return name, None
     if "objects" in label:
-        for item in label["objects"]:
-            yield str(item.get("value") or item["title"]).strip(), _points(item["polygon"])
-        return
-    for name, items in label.items():
-        for item in items:
-            yield name.strip(), _points(item["geometry"])
+        items = label["objects"]
+        return name, [(str(i.get("value") or i["title"]), i.get("polygon")) for i in items]
+    by_class = [(str(kind), item["geometry"]) for kind, items in label.items() for item in items]
+    return name, [(kind, shape if isinstance(shape, list) else None) for kind, shape in by_class]
 
 
 def _points(vertices: Sequence[Mapping[str, float]]) -> Points:

@@ -52,7 +52,7 @@ def _parse(meanings: Sequence[str]) -> tuple[Table, list[str]]:
             names.append(name)
     if len({value.startswith("#") for value, _ in values}) > 1:
         raise InputError("numbers and colours in one table: masks hold either")
-    require_names(names)
+    require_names(names, " ".join(meanings))
     numbers = {name: index for index, name in enumerate(names)} | {IGNORE: IGNORED}
     return {
         int(value.lstrip("#"), 16 if "#" in value else 10): numbers[name] for value, name in values

@@ -1,6 +1,5 @@
 """MoNuSeg: nuclei outlined with Aperio ImageScope, one XML file beside each image."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,10 +9,8 @@ import numpy as np
 from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.files import beside, images_below, picture
 from genselfdiff.data.labelled_folder import LabelledField
-from genselfdiff.data.polygons import Region, draw
+from genselfdiff.data.polygons import Region, draw, warn_of_outside, with_area
 from genselfdiff.errors import InputError, one_line
-
-logger = logging.getLogger("genselfdiff")
 
 CLASSES = ("background", "nucleus")
 
@@ -36,6 +33,7 @@ def _fields(pairs: Sequence[tuple[Path, Path]]) -> Iterator[LabelledField]:
     for image, xml in pairs:
         pixels, (height, width) = picture(image)
         regions, mpp = read_aperio_xml(xml)
+        warn_of_outside(regions, height, width, xml)
         classes, instances = draw(regions, height, width)
         yield LabelledField(image.stem, pixels, classes, instances, mpp, xml)
 
@@ -57,10 +55,7 @@ def read_aperio_xml(path: Path) -> tuple[list[Region], float | None]:
         raise InputError(f"{path}: is no XML file of ImageScope: {one_line(error)}") from error
     if not regions:
         raise InputError(f"{path}: holds no Region: give the XML files of MoNuSeg")
-    lines = sum(len(region.rings[0]) < 3 for region in regions)
-    if lines:
-        logger.warning("%s: %d outlines of fewer than 3 vertices are left out", path, lines)
-    return [region for region in regions if len(region.rings[0]) >= 3], mpp if mpp > 0 else None
+    return with_area(regions, path), mpp if mpp > 0 else None
 
 
 def _region(region: ElementTree.Element) -> Region:

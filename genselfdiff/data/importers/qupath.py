@@ -1,6 +1,7 @@
 """QuPath: annotations that it exports as GeoJSON, over a slide or an image."""
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ import numpy as np
 from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.files import beside, images_below
 from genselfdiff.data.labelled_folder import LabelledField, require_names
-from genselfdiff.data.polygons import Region, draw
+from genselfdiff.data.polygons import Region, draw, warn_of_left_out, with_area
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides import open_slide
+from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT
+
+logger = logging.getLogger("genselfdiff")
 
 FIELD_CLASS = "Region*"
 """QuPath's own class for what is no tissue class, but a part of the slide."""
@@ -46,8 +50,8 @@ def read_qupath(
 
     A field is the box of each annotation of ``field_class``, rectangles in which everything has
     been annotated; without any, all of the slide. In it, objects of other classes are drawn,
-    larger ones first, so that none is hidden under what contains it. Objects without a class are
-    left out.
+    larger ones first, so that none is hidden under what contains it. Objects without a class, lines
+    and points are left out, with a warning.
 
     Args:
         slides: a slide, or a folder of slides.
@@ -68,9 +72,9 @@ def read_qupath(
     else:
         pairs = [(slides, annotations)]
     read = {image: _read(path) for image, path in pairs}
-    kinds = sorted({a.name for each in read.values() for a in each} - {field_class, ""})
+    kinds = sorted({a.name for each in read.values() for a in each} - {field_class})
     names = ["background", *(kinds if classes is None else classes)]
-    require_names(names)
+    require_names(names, annotations)
     fields = {image: _fields_of(each, field_class) for image, each in read.items()}
     count = sum(max(len(boxes), 1) for boxes in fields.values())
     objects = {
@@ -91,6 +95,8 @@ def _cut(
         with open_slide(image) as slide:
             boxes = fields[image] or [(0, 0, slide.width, slide.height)]
             view = slide.at_mpp(mpp)
+            if view.scale < 1 / BLURRED_ENLARGEMENT:
+                logger.warning("%s: coarser than --mpp %g, the fields will be blurred", image, mpp)
             scale = view.scale
             for number, (left, top, right, bottom) in enumerate(boxes, start=1):
                 x, y = max(round(left / scale), 0), max(round(top / scale), 0)
@@ -110,7 +116,7 @@ def _cut(
                     for a in inside
                     for rings in _scaled(a, scale, x, y)
                 ]
-                regions.sort(key=lambda region: -_area(region))
+                regions = sorted(with_area(regions, path), key=_area, reverse=True)
                 classes, instances = draw(regions, height, width)
                 name = image.stem if len(boxes) == 1 else f"{image.stem}_{number}"
                 pixels = view.read(x, y, width, height)
@@ -121,10 +127,16 @@ def _read(path: Path) -> list[_Annotation]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         features = content["features"] if isinstance(content, dict) else content
-        return [annotation for feature in features for annotation in _annotations(feature)]
+        found = [annotation for feature in features for annotation in _annotations(feature)]
+        lost = {
+            "without a class": sum(not annotation.name for annotation in found),
+            "that are no areas": len(features) - len(found),
+        }
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else one_line(error)
         raise InputError(f"{path}: is no GeoJSON of QuPath: {reason}") from error
+    warn_of_left_out(path, lost)
+    return [annotation for annotation in found if annotation.name]
 
 
 def _annotations(feature: dict[str, Any]) -> Iterator[_Annotation]:
