@@ -79,7 +79,13 @@ class Comparison:
 
     def table(self) -> str:
         """Aligned text for terminals."""
-        return "\n".join(aligned(self._rows()))
+        first = self.candidates[0]
+        apart = [
+            f"{other.name} and {first.name} have no image in common: their scores do not compare"
+            for other, difference in zip(self.candidates, self.differences, strict=True)
+            if other is not first and other.images and first.images and difference is None
+        ]
+        return "\n".join([*aligned(self._rows()), *apart])
 
     def write_csv(self, path: str | Path) -> None:
         """Write the table.
@@ -189,10 +195,11 @@ def _of_evaluation(path: Path, name: str) -> Candidate:
     images = {stem: float(score) for stem, score in scores.items() if np.isfinite(score)}
     if not images:
         raise InputError(f"{path}: no image has an object in mask or prediction: nothing to score")
+    told = {"model": report.model.name, "mpp": report.mpp, **report.settings}
     return Candidate(
         name,
         TEST_SCORE,
-        {"model": report.model.name},
+        {name.replace("_", " "): str(value) for name, value in told.items() if value is not None},
         float(np.mean(list(images.values()))),
         images,
         (),

@@ -61,7 +61,7 @@ def test_differences_are_those_of_the_common_images(tmp_path, runs):
         assert picture.width > 2 * picture.height
 
 
-def evaluation(path, predictions):
+def evaluation(path, predictions, **settings):
     """What gsd evaluate writes of images 20 pixels long, of which so many are predicted."""
     truth = np.zeros((20, 20), np.uint8)
     truth[:, :10] = 1
@@ -70,7 +70,9 @@ def evaluation(path, predictions):
         prediction = np.zeros_like(truth)
         prediction[:, :length] = 1
         images.append(score_image(name, truth, prediction, 2, mpp=0.5).scores)
-    report = EvaluationReport(Path(path.stem + ".ts"), ("background", "gland"), {}, tuple(images))
+    report = EvaluationReport(
+        Path(path.stem + ".ts"), ("background", "gland"), settings, tuple(images)
+    )
     write_evaluation(path, report)
     return path
 
@@ -97,6 +99,17 @@ def test_evaluations_are_compared_over_their_images(tmp_path, runs):
     same = compare([first, first]).differences[1]
     assert same.mean == 0
     assert same.p_value is None
+
+
+def test_what_is_not_the_same_is_told(tmp_path):
+    first = evaluation(tmp_path / "first.json", {"i": 3}, instances=False, min_area=0.0)
+    other = evaluation(tmp_path / "other.json", {"j": 4}, instances=True, min_area=0.0)
+    title, _, *rows, apart = compare([first, other]).table().splitlines()
+    assert "instances" in title
+    assert "min area" not in title
+    assert ["True" in row for row in rows] == [False, True]
+    assert apart == "other and first have no image in common: their scores do not compare"
+    assert "in common" not in compare([first, first]).table()
 
 
 def test_stage_1_is_compared_by_its_loss(tmp_path, pretrain_config, runs):
