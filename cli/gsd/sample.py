@@ -30,7 +30,9 @@ Examples:
     "--t", type=int, default=300, show_default=True, help="With --from: time step to noise up to."
 )
 @click.option(
-    "--mpp", type=float, help="With --from: um/px of the image, where its file does not tell."
+    "--image-mpp",
+    type=float,
+    help="With --from: um/px of the image, where its file does not tell; default: that of stage 1.",
 )
 @click.option("--count", type=int, help="Number of images; default: 16, of restored tiles 4.")
 @click.option("--size", type=int, help="Side in pixels; default: the tile size of the run.")
@@ -45,7 +47,7 @@ def sample(
     output: Path,
     image: Path | None,
     t: int,
-    mpp: float | None,
+    image_mpp: float | None,
     count: int | None,
     size: int | None,
     **options: Any,
@@ -63,7 +65,7 @@ def sample(
     if size is not None:
         raise click.UsageError("--size: tiles are restored in the run's own size")
     count = 4 if count is None else count
-    found = restore_tiles(run, image, output, t=t, mpp=mpp, count=count, **options)
+    found = restore_tiles(run, image, output, t=t, image_mpp=image_mpp, count=count, **options)
     for number, pair in enumerate(zip(found.noised, found.restored, strict=True), 1):
         click.echo("tile {}: {:.1f} dB with noise, {:.1f} dB restored".format(number, *pair))
     click.echo(f"{output}: {count} tiles of {image.name}")

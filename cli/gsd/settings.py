@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from genselfdiff.errors import InputError
-from genselfdiff.training.config_file import read_settings
+from genselfdiff.training.config_file import STAGES, read_settings
 from genselfdiff.training.presets import PRESETS
 from gsd.options import Command
 
@@ -111,7 +111,7 @@ def _take_file(ctx: click.Context, parameter: click.Parameter, path: Path | None
     }
     for name, value in settings.items():
         if name not in parameters:
-            near = get_close_matches(name, [str(other) for other in parameters], 1)
+            near = get_close_matches(name, [*map(str, parameters), *STAGES], 1)
             meant = f"; is {near[0]} meant?" if near else ""
             raise InputError(f"{path}: gsd train {ctx.info_name} has no setting {name!r}{meant}")
         _sources(ctx).maps[0][name] = _checked(ctx, path, parameters[name], value)

@@ -298,11 +298,16 @@ def finetune(
     if resume:
         config = _resumed(FinetuneConfig, out)
     else:
-        if images is None or masks is None or init is None:
-            raise click.UsageError("--images, --masks and --init are needed (--init none: scratch)")
+        needed = {"--images": images, "--masks": masks, "--init": init}
+        missing = [name for name, value in needed.items() if value is None]
+        if missing:
+            raise click.UsageError(
+                f"missing: {', '.join(missing)}"
+                + (" (--init none trains from scratch)" if init is None else "")
+            )
         options = without_contradicted(options)
         config = FinetuneConfig(
-            images=str(images), masks=str(masks), init=init, classes=classes or (), **options
+            images=str(images), masks=str(masks), init=str(init), classes=classes or (), **options
         )
     _run(run_finetune, config, out, resume, dry_run)
 

@@ -55,7 +55,7 @@ class SegmentResult:
             f" ({self.skipped} without tissue skipped) {work} on {self.device} in {self.precision}"
         ]
         for name, count in self.pixels.items():
-            area = f", {self.areas[name]:.3f} mm2" if self.areas is not None else ""
+            area = "" if self.areas is None else f", {_area(self.areas[name])}"
             lines.append(f"  {name}: {100 * count / total:.2f} %{area}")
         if self.blank_tiles:
             lines.append(f"{self.slide}: damaged tiles taken for glass: {self.blank_tiles}")
@@ -71,3 +71,9 @@ class SegmentResult:
         if self.files.report is not None:
             lines.append(f"{self.files.report}: report")
         return "\n".join(lines)
+
+
+def _area(square_millimetres: float) -> str:
+    if square_millimetres < 0.1:
+        return f"{square_millimetres * 1e6:.0f} um2"
+    return f"{square_millimetres:.3f} mm2"

@@ -95,7 +95,10 @@ class FinetuneTask:
         self.multi_loss = MultiLoss(
             config.loss_form, ignore_label=config.ignore_label, sync=config.sync_loss
         )
+        if config.train_images is not None:
+            logger.info("these train: %s", ", ".join(self.training.stems))
         self._warn_of_missing_classes()
+        self._warn_of_small_images()
 
     @property
     def score_name(self) -> str:
@@ -123,6 +126,18 @@ class FinetuneTask:
             missing = [name for i, name in enumerate(self.config.classes) if i not in found]
             if missing:
                 logger.warning("no %s image holds: %s", kind, ", ".join(missing))
+
+    def _warn_of_small_images(self) -> None:
+        """Name the training images that a tile reaches beyond."""
+        side = self.config.tile_size
+        sizes = zip(self.training.stems, self.training.labels, strict=True)
+        small = [stem for stem, labels in sizes if min(labels.shape) < side]
+        if small:
+            logger.warning(
+                "smaller than a tile of %d pixels, and reflected to fill it: %s",
+                side,
+                name_some(small),
+            )
 
     def loss(
         self, network: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], first: int
@@ -185,7 +200,8 @@ class FinetuneTask:
         if not scored:
             return []
         paths = []
-        for kind, (_, number) in (("worst", min(scored)), ("best", max(scored))):
+        drawn = (("worst", min(scored)), ("best", max(scored)))
+        for kind, (_, number) in drawn[-len(scored) :]:
             picture = draw_outlines(
                 self.validation.images[number],
                 self.validation.labels[number],

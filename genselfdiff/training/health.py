@@ -60,7 +60,7 @@ class LossWatch:
                 if not math.isfinite(value):
                     raise TrainingError(
                         f"{self.where}: the {what} became {value} at step {number}, with"
-                        f" {self.names(number)} (the checkpoints are from before): look at these,"
+                        f" {self.names(number)} (no checkpoint has it): look at these,"
                         " or start anew with a lower --learning-rate or --precision float32"
                     )
         self.losses += losses

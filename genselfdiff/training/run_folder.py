@@ -241,7 +241,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
                     number, name = key.removeprefix(OPTIMISER).split(".")
                     optimiser.setdefault(int(number), {})[name] = value
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise ModelError(f"{path}: damaged, or not a checkpoint of gsd train") from error
+        raise ModelError(
+            f"{path}: damaged, or not a checkpoint of gsd train: restore it, or start another run"
+            " with --init from another checkpoint"
+        ) from error
     if about.pop("format", None) != CHECKPOINT_FORMAT:
         raise ModelError(f"{path}: written by another version of gsd: use that one to read it")
     try:

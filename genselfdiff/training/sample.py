@@ -45,10 +45,9 @@ def sample_run(
     output = _picture(output, overwrite)
     config, network = _trained(run, device)
     size = config.tile_size if size is None else size
-    if count < 1 or size < 8 or size % 8:
-        raise InputError(
-            f"--count {count} must be at least 1, and --size {size} a positive multiple of 8"
-        )
+    _require_some(count)
+    if size < 8 or size % 8:
+        raise InputError(f"--size {size} must be a positive multiple of 8")
     schedule = NoiseSchedule.create(config.schedule, config.timesteps)
     images = draw_samples(
         network,
@@ -81,7 +80,7 @@ def restore_tiles(
     output: str | Path,
     *,
     t: int,
-    mpp: float | None = None,
+    image_mpp: float | None = None,
     count: int = 4,
     steps: int = 50,
     seed: int = 0,
@@ -92,8 +91,8 @@ def restore_tiles(
     """Noise tissue tiles of an image or slide up to step ``t`` and let a stage-1 run restore them.
 
     The picture has a row for each tile: as it is, with noise, restored. What it brings back where
-    noise has covered it is what stage 1 has learnt. ``mpp`` is the um/px of the image where its
-    file does not tell; other arguments are as for `sample_run`.
+    noise has covered it is what stage 1 has learnt. ``image_mpp`` is the um/px of the image where
+    its file does not tell, None that of the run's; other arguments are as for `sample_run`.
 
     Raises:
         ModelError: not a stage-1 run.
@@ -103,13 +102,12 @@ def restore_tiles(
     output = _picture(output, overwrite)
     config, network = _trained(run, device)
     assert config.mpp is not None
-    if count < 1:
-        raise InputError(f"--count {count} must be at least 1")
+    _require_some(count)
     schedule = NoiseSchedule.create(config.schedule, config.timesteps)
     if not 0 <= t < schedule.timesteps:
         raise InputError(f"--t {t}: the time steps of the run are 0 to {schedule.timesteps - 1}")
     dataset = UnlabelledTiles(
-        open_sources([image], mpp=config.mpp, image_mpp=mpp or config.image_mpp),
+        open_sources([image], mpp=config.mpp, image_mpp=image_mpp or config.image_mpp),
         mpp=config.mpp,
         tile_size=config.tile_size,
         seed=seed,
@@ -135,6 +133,11 @@ def _quality(images: torch.Tensor, originals: torch.Tensor) -> tuple[float, ...]
     """Peak signal-to-noise ratio in dB of images in [-1, 1]."""
     errors = ((images.clamp(-1, 1) - originals) / 2).square().flatten(1).mean(1)
     return tuple((-10 * errors.clamp(min=1e-12).log10()).tolist())
+
+
+def _require_some(count: int) -> None:
+    if count < 1:
+        raise InputError(f"--count {count} must be at least 1")
 
 
 def _picture(output: str | Path, overwrite: bool) -> Path:

@@ -125,6 +125,7 @@ def test_a_run_can_be_repeated_from_its_settings(tmp_path, labelled):
             "study.toml: gsd train finetune has no setting 'tile_sise'; is tile_size",
         ),
         ('decay = "linear"', "study.toml: decay: 'linear' is not one of"),
+        ("[fintune]", "has no setting 'fintune'; is finetune meant?"),
         ("finetune = 3", "study.toml: finetune must be a table"),
         ('out = "run"', "study.toml: gsd train finetune has no setting 'out'"),
     ],
@@ -149,6 +150,8 @@ def test_a_rehearsal_tells_and_writes_nothing(tmp_path, labelled):
 
 
 def test_out_is_needed_unless_rehearsed(labelled):
+    bare = gsd("train", "finetune", "--images", "fields", code=2)
+    assert "missing: --masks, --init (--init none trains from scratch)" in bare.output
     told = gsd("train", "finetune", *labelled, "--mpp", 0.5, code=2)
     assert "Missing option '--out'" in told.output
     assert "--out" in gsd("train", "finetune", "--resume", code=2).output

@@ -146,6 +146,18 @@ def test_the_best_and_the_worst_field_are_drawn(tmp_path, finetune_config):
     assert drawn == {f"step_{best:07d}_worst_{worst}.png", f"step_{best:07d}_best_{top}.png"}
 
 
+def test_of_one_field_there_is_one_picture(tmp_path, finetune_config):
+    run = finetune(dataclasses.replace(finetune_config, steps=30), tmp_path / "run", progress=False)
+    assert {path.name.split("_", 2)[2] for path in run.fields.iterdir()} == {"best_patient0-a.png"}
+
+
+def test_images_smaller_than_a_tile_are_told(finetune_config, caplog):
+    config = dataclasses.replace(finetune_config, tile_size=104, train_images=1)
+    with prepared(config) as (task, _):
+        (stem,) = task.training.stems
+    assert f"smaller than a tile of 104 pixels, and reflected to fill it: {stem}" in caplog.text
+
+
 def test_resolution_that_contradicts_stage_1_is_refused(tmp_path, pretrain_config, finetune_config):
     pretrain(pretrain_config, tmp_path / "run1", progress=False)
     init = str(tmp_path / "run1")
