@@ -59,10 +59,16 @@ def content_of(slide: Path) -> str:
 
 def is_same_work(job: Job, request: Job) -> bool:
     """Whether a mask that was made as ``job`` says is what ``request`` asks for."""
-    return job.keys() >= request.keys() and all(
-        value == job[key] or key in MACHINE or (value is None and key in CHOSEN)
-        for key, value in request.items()
+    wanted = filled_in(request, job)
+    return job.keys() >= wanted.keys() and all(
+        value == job[key] for key, value in wanted.items() if key not in MACHINE
     )
+
+
+def filled_in(request: Job, job: Job) -> Job:
+    """``request`` with what it leaves to the run as ``job`` has chosen it."""
+    left = {key: job.get(key) for key in CHOSEN if request[key] is None}
+    return request | left
 
 
 def _content(path: Path, ends: int | None = _ENDS) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from genselfdiff.errors import OutputError
 from genselfdiff.files import ResumableFile, begun_otherwise, unfinished, write_once
 from genselfdiff.inference.engine import choose, describe, finished, made_by, predict
-from genselfdiff.inference.job import MACHINE, is_same_work, requested
+from genselfdiff.inference.job import MACHINE, filled_in, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
 from genselfdiff.inference.memory import keep_within_limit
 from genselfdiff.inference.options import Options
@@ -198,7 +198,7 @@ def _check_same(
 ) -> None:
     """Raise OutputError where this shard has another command than the one that began."""
     job = shared["told"]["job"]
-    asked = {key: job.get(key) if value is None else value for key, value in request.items()}
+    asked = filled_in(request, job)
     for key in MACHINE:
         if asked[key] != job.get(key):
             logger.warning(

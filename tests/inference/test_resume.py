@@ -68,7 +68,7 @@ def test_a_finished_mask_is_not_made_again_nor_for_other_settings(tmp_path, slid
     assert mask.stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("setting", [{"region": (20, 20, 100, 100)}, {"mpp": 0.51}, {"tta": 2}])
+@pytest.mark.parametrize("setting", [{"region": (20, 20, 100, 100)}, {"mpp": 0.51}])
 def test_a_setting_that_is_left_out_asks_for_another_mask(tmp_path, slide, darkness_model, setting):
     mask = tmp_path / "m.tif"
     run(slide, mask, darkness_model, **setting)

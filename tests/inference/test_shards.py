@@ -123,6 +123,16 @@ def test_a_list_is_cut_between_slides_where_it_can(tmp_path, picture, write_slid
     assert [outcome.result.missing for outcome in run(plan, model, 1, 2)[2:]] == [0]
 
 
+@pytest.mark.parametrize("setting", [{"region": (20, 20, 100, 100)}, {"mpp": 0.51}])
+def test_all_shards_name_every_setting(tmp_path, picture, write_slide, model, setting):
+    plan = plan_outputs([write_slide(picture(300, 200))], tmp_path / "m.tif")
+    run(plan, model, 1, 2, **setting)
+    with pytest.raises(
+        OutputError, match=f"was begun with {next(iter(setting))} .* instead of None"
+    ):
+        run(plan, model, 2, 2)
+
+
 def test_a_summary_of_somebody_else_keeps_the_parts(tmp_path, picture, write_slide, model):
     slide = write_slide(picture(300, 200))
     plan = plan_outputs([slide], f"{tmp_path}/masks/")
