@@ -1,4 +1,4 @@
-"""Nuclei on MoNuSeg: pretrained and fine-tuned, from scratch, and the classical rule, in one table.
+"""Nuclei on MoNuSeg: pretrained and fine-tuned, from scratch, and the classical rule.
 
     python benchmarks/monuseg.py DATA OUT
 
@@ -7,7 +7,7 @@ training set. The test images are every fifth patient of the sorted list, from t
 others, every sixth from the third chooses the checkpoint, and the rest trains: all of it, and a few
 images only. All is fixed by the list of names, before training. Pretraining sees the images of all
 but the test. Two chains of runs go side by side, on one thread each: pretraining with what starts
-from it, and from scratch. OUT keeps the runs; steps that have finished are not repeated.
+from it, and from scratch. OUT keeps the runs, which go on where they were stopped.
 """
 
 import os
@@ -32,7 +32,7 @@ the same in either."""
 
 
 def main(data: Path, out: Path) -> None:
-    """Run whatever is not there yet, then print the table."""
+    """Run whatever is not there yet, then print the scores."""
     names = sorted(path.stem for path in (data / "images").glob("*.tif"))
     patients = sorted({patient_of(name) for name in names})
     test = patients[::5]

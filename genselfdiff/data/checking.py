@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from genselfdiff.data.class_colors import class_color
-from genselfdiff.data.naming import name_some
 from genselfdiff.data.pairs import MASK_SUFFIXES, by_stem, read_mask
 from genselfdiff.errors import InputError
 from genselfdiff.files import atomic_file
@@ -85,16 +84,18 @@ def check_folders(
     image_files = by_stem(images, tuple(IMAGE_SUFFIXES), "image")
     mask_files = by_stem(masks, MASK_SUFFIXES, "mask")
     found = FolderCheck()
-    for folder, files, others, what in (
-        (images, image_files, mask_files, "images without a mask"),
-        (masks, mask_files, image_files, "masks without an image"),
-    ):
-        alone = [files[stem].name for stem in sorted(files.keys() - others.keys())]
-        if alone:
-            found.problems.append(f"{folder}: {len(alone)} {what}: {name_some(alone)}")
+    stems = sorted(image_files.keys() & mask_files.keys())
+    alone = sorted(image_files.keys() ^ mask_files.keys())
+    if not stems:
+        found.problems.append(f"{images} and {masks}: no image has a mask of its name")
+        alone = []
+    for stem in alone:
+        lonely, what = (
+            (image_files[stem], "mask") if stem in image_files else (mask_files[stem], "image")
+        )
+        found.problems.append(f"{lonely}: has no {what}")
     same: dict[str, list[Path]] = defaultdict(list)
     pictures: list[NDArray[np.uint8]] = []
-    stems = sorted(image_files.keys() & mask_files.keys())
     for stem in tqdm(stems, desc="check", disable=None if progress is None else not progress):
         try:
             image, mask = read_image(image_files[stem]), read_mask(mask_files[stem])

@@ -5,10 +5,12 @@
 ``fields.csv`` tells of each image its resolution, its objects and where it is from.
 """
 
+import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,16 +20,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from genselfdiff.errors import InputError, OutputError
+from genselfdiff.errors import InputError, OutputError, one_line
 from genselfdiff.files import atomic_file, write_csv
 from genselfdiff.slides import open_slide, read_image
+from genselfdiff.slides.resolution import agree
+
+logger = logging.getLogger("genselfdiff")
 
 IGNORED = 255
 """In a mask: nobody has said what this pixel is."""
 
 TABLE_NAME = "fields.csv"
 PARTS = ("images", "masks", "instances", "classes.csv", TABLE_NAME)
-"""Of a folder; the last is written last."""
+"""Of a folder; the last is put there last."""
+
+_BEGUN, _OLD = ".import.", "old"
+"""Beginning of the name of the folder, in the other, in which a new one grows, and in it what that
+replaces."""
 
 
 @dataclass(frozen=True)
@@ -119,22 +128,11 @@ def write_fields(
         OutputError: the folder is not empty or cannot be written.
     """
     _require_free(folder, overwrite)
-    begun = folder.absolute().with_name(f".{folder.absolute().name}.{secrets.token_hex(4)}")
-    try:
-        for part in ("images", "masks"):
-            (begun / part).mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
     bar = tqdm(
         fields, total=total, desc=folder.name, disable=None if progress is None else not progress
     )
-    try:
+    with _replacing(folder) as begun:
         written = _write_fields(begun, class_names, bar)
-        folder.mkdir(exist_ok=True)
-        for part in PARTS:
-            _replace(begun / part, folder / part)
-    finally:
-        shutil.rmtree(begun, ignore_errors=True)
     return replace(written, folder=folder)
 
 
@@ -144,21 +142,67 @@ def _require_free(folder: Path, overwrite: bool) -> None:
     if not overwrite or not folder.is_dir():
         raise OutputError(f"{folder}: is there already: name another folder, or use --overwrite")
     there = [part for part in PARTS if (folder / part).exists()]
-    if there and TABLE_NAME not in there:
+    ours = TABLE_NAME in there or any(folder.glob(f"{_BEGUN}*"))
+    if there and not ours:
         raise OutputError(
             f"{folder}: the {there[0]} there are of no import (no {TABLE_NAME}): name another"
             " folder"
         )
 
 
-def _replace(new: Path, old: Path) -> None:
-    """Put ``new`` in the place of ``old``, where either may not be."""
-    if old.is_dir():
-        shutil.rmtree(old)
-    if new.exists():
-        os.replace(new, old)
-    else:
-        old.unlink(missing_ok=True)
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Give a folder for new PARTS; at the end of the block they take the place of those there are.
+
+    If the block raises, those stay. What is moved last, `TABLE_NAME`, tells that all is there.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    is_new = not folder.exists()
+    begun = folder / f"{_BEGUN}{secrets.token_hex(4)}"
+    try:
+        with _told_of(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for stale in folder.glob(f"{_BEGUN}*"):
+                shutil.rmtree(stale)
+            for part in ("images", "masks", _OLD):
+                (begun / part).mkdir(parents=True)
+        yield begun
+        with _told_of(folder):
+            _swap(begun, folder)
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _swap(begun: Path, folder: Path) -> None:
+    """Move the parts of ``folder`` to ``begun``, and those of ``begun`` to ``folder``."""
+    old = begun / _OLD
+    try:
+        for part in reversed(PARTS):
+            if os.path.lexists(folder / part):
+                (folder / part).rename(old / part)
+        for part in PARTS:
+            if (begun / part).exists():
+                (begun / part).rename(folder / part)
+    except OSError:
+        for part in PARTS:
+            if os.path.lexists(old / part):
+                if os.path.lexists(folder / part):
+                    (folder / part).rename(begun / part)
+                (old / part).rename(folder / part)
+        raise
+
+
+@contextmanager
+def _told_of(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {one_line(error)}") from error
 
 
 def _write_fields(
@@ -170,7 +214,7 @@ def _write_fields(
     for field in fields:
         if any(field.name == name for name, *_ in rows):
             raise InputError(f"{field.source}: two images would be called {field.name}: rename one")
-        _write_image(folder / "images", field)
+        told = _write_image(folder / "images", field)
         _write_mask(folder / "masks" / f"{field.name}.png", field.classes)
         count = ""
         if field.instances is not None:
@@ -178,10 +222,10 @@ def _write_fields(
             _write_mask(folder / "instances" / f"{field.name}.png", _renumbered(field.instances))
             found = len(np.unique(field.instances[field.instances > 0]))
             objects, count = objects + found, str(found)
-        if field.mpp is not None:
-            mpps.append(field.mpp)
+        if told is not None:
+            mpps.append(told)
         pixels += np.bincount(field.classes.ravel(), minlength=256)
-        mpp = "" if field.mpp is None else f"{field.mpp:.6g}"
+        mpp = "" if told is None else f"{told:.6g}"
         rows.append((field.name, mpp, count, str(field.source)))
     write_csv(folder / TABLE_NAME, ("name", "mpp", "objects", "source"), rows)
     named = [(str(index), name) for index, name in enumerate(class_names)]
@@ -200,12 +244,19 @@ def require_names(names: Sequence[str], where: Path | str) -> None:
         raise InputError(f"{where}: {len(names)} classes: at most {IGNORED} can be numbered")
 
 
-def _write_image(folder: Path, field: LabelledField) -> None:
+def _write_image(folder: Path, field: LabelledField) -> float | None:
+    """Write the image; return the resolution that it tells."""
     pixels = field.image
     if isinstance(pixels, Path):
-        if field.mpp is None or _tells_resolution(pixels):
+        with open_slide(pixels) as slide:
+            own = slide.mpp
+        if own is not None and field.mpp is not None and not agree(field.mpp, own):
+            logger.warning(
+                "%s: %g um/px, but %s tells %g, which stays", field.source, field.mpp, pixels, own
+            )
+        if own is not None or field.mpp is None:
             _copy(pixels, folder / f"{field.name}{pixels.suffix.lower()}")
-            return
+            return own
         pixels = read_image(pixels)
     with atomic_file(folder / f"{field.name}.tif") as temporary:
         resolution = None if field.mpp is None else (1e4 / field.mpp, 1e4 / field.mpp)
@@ -218,11 +269,7 @@ def _write_image(folder: Path, field: LabelledField) -> None:
             resolution=resolution,
             resolutionunit=None if resolution is None else "CENTIMETER",
         )
-
-
-def _tells_resolution(image: Path) -> bool:
-    with open_slide(image) as slide:
-        return slide.mpp is not None
+    return field.mpp
 
 
 def _copy(image: Path, target: Path) -> None:

@@ -28,11 +28,12 @@ class Region:
     rings: tuple[Points, ...]
 
 
-def with_area(regions: Sequence[Region], source: Path) -> list[Region]:
-    """Those whose outline has three vertices or more; a warning counts the others."""
-    found = [r for r in regions if len(set(map(tuple, r.rings[0].tolist()))) >= 3]
-    warn_of_left_out(source, {"of fewer than 3 vertices": len(regions) - len(found)})
-    return found
+def has_area(outline: Points) -> bool:
+    """Whether it has three different vertices or more."""
+    return len(set(map(tuple, outline.tolist()))) >= 3
+
+
+FEW_VERTICES = "of fewer than 3 vertices"
 
 
 def warn_of_left_out(source: Path, counts: Mapping[str, int]) -> None:

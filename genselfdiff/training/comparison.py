@@ -195,7 +195,12 @@ def _of_evaluation(path: Path, name: str) -> Candidate:
     images = {stem: float(score) for stem, score in scores.items() if np.isfinite(score)}
     if not images:
         raise InputError(f"{path}: no image has an object in mask or prediction: nothing to score")
-    told = {"model": report.model.name, "mpp": report.mpp, **report.settings}
+    told = {
+        "model": report.model.name,
+        "classes": ", ".join(report.classes),
+        "mpp": report.mpp,
+        **report.settings,
+    }
     return Candidate(
         name,
         TEST_SCORE,

@@ -242,8 +242,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
                     optimiser.setdefault(int(number), {})[name] = value
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise ModelError(
-            f"{path}: damaged, or not a checkpoint of gsd train: restore it, or start another run"
-            " with --init from another checkpoint"
+            f"{path}: damaged, or not a checkpoint of gsd train: restore it, or take another"
+            " one of its run"
         ) from error
     if about.pop("format", None) != CHECKPOINT_FORMAT:
         raise ModelError(f"{path}: written by another version of gsd: use that one to read it")

@@ -51,8 +51,8 @@ def test_all_that_is_wrong_is_told(folders, tmp_path):
         f"{masks / 'b.png'}: 7 x 5 pixels, but {images / 'b.png'} has 40 x 30",
         f"{images / 'c.png'}, {images / 'd.png'}: the same picture",
         f"{masks / 'd.png'}: holds nothing but 0",
-        f"{masks}: 1 masks without an image: e.png",
-        f"{images}: 1 images without a mask: f.png",
+        f"{masks / 'e.png'}: has no image",
+        f"{images / 'f.png'}: has no mask",
     ):
         assert problem in told
     assert len(found.problems) == 6
@@ -66,6 +66,17 @@ def test_numbers_of_instances(folders):
     assert (
         "1200 values in the masks: numbers of instances?" in check_folders(images, masks).summary()
     )
+
+
+def test_folders_of_other_images(folders, tmp_path):
+    (tmp_path / "masks").rename(tmp_path / "old")
+    (tmp_path / "masks").mkdir()
+    for name in "xyz":
+        Image.new("L", (40, 30)).save(tmp_path / f"masks/{name}.png")
+    found = check_folders(tmp_path / "images", tmp_path / "masks")
+    assert found.problems == [
+        f"{tmp_path / 'images'} and {tmp_path / 'masks'}: no image has a mask of its name"
+    ]
 
 
 def test_a_folder_that_is_not_there(folders, tmp_path):

@@ -140,6 +140,8 @@ def test_labelbox(images, tmp_path, form, caplog):
         rows = [
             ({"id": "1", "external_id": "a.png"}, [{"annotations": {"objects": objects}}]),
             ({"id": "2", "global_key": "b.png"}, []),
+            ({"id": "3", "global_key": "c.png"}, [{"performance_details": {"skipped": True}}]),
+            ({"id": "4", "global_key": "d.png"}, [{"annotations": {"objects": objects[3:]}}]),
         ]
         lines = [{"data_row": r, "projects": {"p": {"labels": labels}}} for r, labels in rows]
         export.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
@@ -155,8 +157,11 @@ def test_labelbox(images, tmp_path, form, caplog):
         ]
         export.write_text(json.dumps(entries))
     result = written(read_labelbox(export, images), tmp_path)
-    assert "export.json: outlines left out: 1 that are no polygons" in caplog.text
-    assert "export.json: outlines left out: 1 of fewer than 3 vertices" in caplog.text
+    newer = form == "ndjson"
+    told = f"{1 + newer} that are no polygons, 1 of fewer than 3 vertices"
+    assert f"export.json: outlines left out: {told}" in caplog.text
+    names = "b.png, c.png, d.png" if newer else "b.png"
+    assert f"export.json: without polygons, left out: {names}" in caplog.text
     assert "a.png: 1 of 2 outlines lie outside the image of 12 x 9 pixels" in caplog.text
     assert list(result.pixels) == ["background", "tumor"]
     expected = np.zeros((9, 12), int)
@@ -169,10 +174,22 @@ def test_labelbox(images, tmp_path, form, caplog):
     np.testing.assert_array_equal(mask(tmp_path, "a"), 2 * expected)
 
 
+TWO_LABELS = json.dumps(
+    {
+        "data_row": {"external_id": "a.png"},
+        "projects": {"p": {"labels": [{"annotations": {"objects": []}}] * 2}},
+    }
+)
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         ("[", r"export\.json: is no JSON or NDJSON"),
+        ('[{"a": 1},\n{', "no JSON or NDJSON: .*line 2 column 2"),
+        ('{"a": 1}\n{', "no JSON or NDJSON: line 2: "),
+        (TWO_LABELS, "image 1 is not as .*: a.png has 2 labels: export one"),
+        ('[{"External ID": "a", "Label": {}}, {"External ID": "a", "Label": {}}]', "a twice"),
         ("[3]", "image 1 is not as in an export of polygons"),
         ('{"a": 3}', "image 1 is not as .*: lacks 'External ID'"),
         ('[{"External ID": "a.png"}]', "image 1 is not as .*: lacks 'Label'"),
@@ -310,8 +327,9 @@ def test_fields_that_were_annotated_in_qupath(tmp_path, slide, image, caplog):
     annotations.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     result = written(read_qupath(slide, annotations, classes=["gland", "lumen"]), tmp_path)
     assert result.fields == 2
-    assert "outlines left out: 1 without a class, 1 that are no areas" in caplog.text
-    assert "outlines left out: 1 of fewer than 3 vertices" in caplog.text
+    told = "1 without a class, 1 that are no areas, 1 of fewer than 3 vertices"
+    assert f"slide.geojson: outlines left out: {told}" in caplog.text
+    assert "slide.geojson: outlines left out: 1 outside of all fields" in caplog.text
     expected = np.zeros((80, 100), int)
     expected[10:60, :80], expected[20:40, 50:70], expected[20:40, 20:40] = 1, 0, 2
     np.testing.assert_array_equal(mask(tmp_path, f"{slide.stem}_1"), expected)
@@ -361,6 +379,53 @@ def test_a_failing_import_leaves_what_was_there(images, tmp_path):
     with pytest.raises(OutputError, match=r"the images there are of no import \(no fields\.csv\)"):
         written(read_monuseg(images), tmp_path, overwrite=True)
     assert (tmp_path / "out/images/mine.png").exists()
+
+
+def test_a_failing_import_over_an_earlier_one_leaves_that(images, tmp_path, monkeypatch):
+    (images / "a.xml").write_bytes(aperio_xml(SQUARE))
+    written(read_monuseg(images), tmp_path)
+
+    def files():
+        return {path: path.stat().st_ino for path in (tmp_path / "out").rglob("*")}
+
+    before = files()
+    (images / "b.xml").write_bytes(b"<Annotations/>")
+    with pytest.raises(InputError, match="holds no Region"):
+        written(read_monuseg(images), tmp_path, overwrite=True)
+    assert files() == before
+    (images / "b.xml").unlink()
+    rename, failed = Path.rename, []
+
+    def failing(self, target):
+        if target == tmp_path / "out/masks" and not failed:
+            failed.append(target)
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OutputError, match=r"out: cannot be written: .*No space"):
+        written(read_monuseg(images), tmp_path, overwrite=True)
+    assert files() == before
+
+
+def test_an_import_that_was_killed_is_replaced(images, tmp_path):
+    (images / "a.xml").write_bytes(aperio_xml(SQUARE))
+    for part in ("images", ".import.1234/masks"):
+        (tmp_path / "out" / part).mkdir(parents=True)
+    written(read_monuseg(images), tmp_path, overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("classes.csv", "fields.csv", "images", "instances", "masks")
+    ]
+
+
+def test_a_resolution_that_the_image_contradicts(images, tmp_path, caplog):
+    with Image.open(images / "a.png") as picture:
+        picture.save(images / "a.png", dpi=(25400 / 0.5,) * 2)
+    (images / "a.xml").write_bytes(aperio_xml(SQUARE))
+    result = written(read_monuseg(images), tmp_path)
+    assert "a.xml: 0.252 um/px, but" in caplog.text
+    assert result.mpps == (pytest.approx(0.5, rel=1e-3),)
+    assert (tmp_path / "out/images/a.png").read_bytes() == (images / "a.png").read_bytes()
 
 
 def test_many_objects_fit_into_16_bits(images, tmp_path):

@@ -15,7 +15,7 @@ _SUFFIXES = IMAGE_SUFFIXES | {".bmp"}
 
 
 def images_below(folder: Path) -> dict[str, Path]:
-    """Images in ``folder`` and folders in it, by file name without suffix.
+    """Images in ``folder`` and folders in it but hidden ones, by file name without suffix.
 
     Raises:
         InputError: there is none, or two have the same name.
@@ -24,7 +24,8 @@ def images_below(folder: Path) -> dict[str, Path]:
         raise InputError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in _SUFFIXES or not path.is_file():
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or path.suffix.lower() not in _SUFFIXES or not path.is_file():
             continue
         if path.stem in found:
             raise InputError(

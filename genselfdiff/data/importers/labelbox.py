@@ -13,12 +13,13 @@ from genselfdiff.data.importers.files import images_below, picture
 from genselfdiff.data.labelled_folder import LabelledField, require_names
 from genselfdiff.data.naming import name_some
 from genselfdiff.data.polygons import (
+    FEW_VERTICES,
     Points,
     Region,
     draw,
+    has_area,
     warn_of_left_out,
     warn_of_outside,
-    with_area,
 )
 from genselfdiff.errors import InputError, one_line
 
@@ -36,8 +37,9 @@ def read_labelbox(export: Path, images: Path, classes: Sequence[str] | None = No
     {"objects": [{"name": "tumor", "polygon": [{"x": ..., "y": ...}, ...]}]}}]}}}``; without an
     ``external_id``, ``global_key`` names the image. In the older form it has ``External ID`` and
     ``Label``: polygons by class, ``{"tumor": [{"geometry": [...]}]}``, or ``{"objects": [{"value":
-    "tumor", "polygon": [...]}]}``, or a word such as Skip. Images that nobody labelled are left
-    out, and with a warning what is no polygon. Pixels are counted from 1.
+    "tumor", "polygon": [...]}]}``, or a word such as Skip. Images without polygons that
+    nobody labelled, or whose objects are none, are left out, and so are single such objects; a
+    warning tells them. Pixels are counted from 1.
 
     Args:
         export: the .json or .ndjson.
@@ -71,7 +73,6 @@ def _fields(
     for name, path in paths.items():
         pixels, (height, width) = picture(path)
         regions = [Region(names.index(kind), (points,)) for kind, points in labelled[name]]
-        regions = with_area(regions, export)
         warn_of_outside(regions, height, width, path)
         classes, instances = draw(regions, height, width)
         yield LabelledField(path.stem, pixels, classes, instances, None, export)
@@ -80,25 +81,28 @@ def _fields(
 def _read(export: Path) -> dict[str, Outlines]:
     """The outlines of each image that was labelled."""
     labelled: dict[str, Outlines] = {}
-    skipped = others = 0
+    skipped, other, lines = [], 0, 0
     for number, entry in enumerate(_entries(export), start=1):
         name = f"image {number}"
         try:
             name, objects = _objects(entry)
-            if objects is None:
-                skipped += 1
-                continue
-            outlines = [(kind.strip(), _points(shape)) for kind, shape in objects if shape]
+            polygons = [(kind.strip(), _points(shape)) for kind, shape in objects or () if shape]
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else one_line(error)
             raise InputError(
                 f"{export}: {name} is not as in an export of polygons from Labelbox: {reason}"
             ) from error
-        others += len(objects) - len(outlines)
-        labelled[name] = outlines
+        other += len(objects or ()) - len(polygons)
+        if objects is None or (objects and not polygons):
+            skipped.append(name)
+            continue
+        if name in labelled:
+            raise InputError(f"{export}: labels {name} twice: export one label of each image")
+        labelled[name] = [(kind, points) for kind, points in polygons if has_area(points)]
+        lines += len(polygons) - len(labelled[name])
     if skipped:
-        logger.info("%s: %d images that nobody labelled are left out", export, skipped)
-    warn_of_left_out(export, {"that are no polygons": others})
+        logger.warning("%s: without polygons, left out: %s", export, name_some(skipped))
+    warn_of_left_out(export, {"that are no polygons": other, FEW_VERTICES: lines})
     if not labelled:
         raise InputError(f"{export}: holds no labelled image")
     return labelled
@@ -107,30 +111,51 @@ def _read(export: Path) -> dict[str, Outlines]:
 def _entries(export: Path) -> list[Any]:
     """The entries of a JSON list, or of lines of JSON."""
     try:
-        text = export.read_text(encoding="utf-8")
+        text = export.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{export}: cannot be read: {one_line(error)}") from error
     try:
         content = json.loads(text)
-    except ValueError:
-        try:
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        except ValueError as error:
-            raise InputError(f"{export}: is no JSON or NDJSON: {one_line(error)}") from error
+    except ValueError as error:
+        return _lines(export, text, whole=error)
     return content if isinstance(content, list) else [content]
+
+
+def _lines(export: Path, text: str, whole: ValueError) -> list[Any]:
+    """Lines of JSON; ``whole`` is what is wrong with the text as one."""
+    entries: list[Any] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            entries += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            reason = f"line {number}: {one_line(error)}" if entries else one_line(whole)
+            raise InputError(f"{export}: is no JSON or NDJSON: {reason}") from error
+    return entries
 
 
 def _objects(entry: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any]] | None]:
     """Name of an image, and class and polygon of each object, None for another shape.
 
     Instead of the objects there is None where nobody labelled the image.
+
+    Raises:
+        ValueError: it has several labels.
     """
     if "data_row" in entry:
         row = entry["data_row"]
-        labels = [label for project in entry["projects"].values() for label in project["labels"]]
-        items = [item for label in labels for item in label["annotations"]["objects"]]
-        found = [(str(item["name"]), item.get("polygon")) for item in items]
-        return str(row.get("external_id") or row["global_key"]), found if labels else None
+        name = str(row.get("external_id") or row["global_key"])
+        labels = [
+            label
+            for project in entry["projects"].values()
+            for label in project["labels"]
+            if not label.get("performance_details", {}).get("skipped")
+        ]
+        if not labels:
+            return name, None
+        if len(labels) > 1:
+            raise ValueError(f"{name} has {len(labels)} labels: export one of each image")
+        items = labels[0]["annotations"]["objects"]
+        return name, [(str(item["name"]), item.get("polygon")) for item in items]
     name, label = str(entry["External ID"]), entry["Label"]
     if isinstance(label, str):
         return name, None
@@ -143,4 +168,6 @@ def _objects(entry: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any]] | Non
 
 def _points(vertices: Sequence[Mapping[str, float]]) -> Points:
     points = np.array([(float(v["x"]), float(v["y"])) for v in vertices], np.float64).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise ValueError("a vertex without a place")
     return points - 0.5  # the centre of the first pixel is (1, 1)

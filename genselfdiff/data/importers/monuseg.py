@@ -9,7 +9,14 @@ import numpy as np
 from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.files import beside, images_below, picture
 from genselfdiff.data.labelled_folder import LabelledField
-from genselfdiff.data.polygons import Region, draw, warn_of_outside, with_area
+from genselfdiff.data.polygons import (
+    FEW_VERTICES,
+    Region,
+    draw,
+    has_area,
+    warn_of_left_out,
+    warn_of_outside,
+)
 from genselfdiff.errors import InputError, one_line
 
 CLASSES = ("background", "nucleus")
@@ -55,7 +62,9 @@ def read_aperio_xml(path: Path) -> tuple[list[Region], float | None]:
         raise InputError(f"{path}: is no XML file of ImageScope: {one_line(error)}") from error
     if not regions:
         raise InputError(f"{path}: holds no Region: give the XML files of MoNuSeg")
-    return with_area(regions, path), mpp if mpp > 0 else None
+    areas = [region for region in regions if has_area(region.rings[0])]
+    warn_of_left_out(path, {FEW_VERTICES: len(regions) - len(areas)})
+    return areas, mpp if mpp > 0 else None
 
 
 def _region(region: ElementTree.Element) -> Region:

@@ -13,7 +13,7 @@ import numpy as np
 from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.files import beside, images_below
 from genselfdiff.data.labelled_folder import LabelledField, require_names
-from genselfdiff.data.polygons import Region, draw, warn_of_left_out, with_area
+from genselfdiff.data.polygons import FEW_VERTICES, Region, draw, has_area, warn_of_left_out
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides import open_slide
 from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT
@@ -32,6 +32,9 @@ Box = tuple[int, int, int, int]
 class _Annotation:
     name: str
     polygons: Sequence[Sequence[Any]]  # rings of points of x and y, in pixels of level 0
+
+    def has_area(self) -> bool:
+        return any(has_area(np.array(rings[0], np.float64)) for rings in self.polygons)
 
     def box(self) -> tuple[float, float, float, float]:
         points = np.array([point for rings in self.polygons for point in rings[0]], np.float64)
@@ -98,6 +101,8 @@ def _cut(
             if view.scale < 1 / BLURRED_ENLARGEMENT:
                 logger.warning("%s: coarser than --mpp %g, the fields will be blurred", image, mpp)
             scale = view.scale
+            lost = sum(not any(_touches(a, *box) for box in boxes) for a in objects[image])
+            warn_of_left_out(path, {"outside of all fields": lost})
             for number, (left, top, right, bottom) in enumerate(boxes, start=1):
                 x, y = max(round(left / scale), 0), max(round(top / scale), 0)
                 width = min(round(right / scale), view.width) - x
@@ -116,7 +121,7 @@ def _cut(
                     for a in inside
                     for rings in _scaled(a, scale, x, y)
                 ]
-                regions = sorted(with_area(regions, path), key=_area, reverse=True)
+                regions.sort(key=lambda region: -_area(region))
                 classes, instances = draw(regions, height, width)
                 name = image.stem if len(boxes) == 1 else f"{image.stem}_{number}"
                 pixels = view.read(x, y, width, height)
@@ -128,15 +133,18 @@ def _read(path: Path) -> list[_Annotation]:
         content = json.loads(path.read_text(encoding="utf-8"))
         features = content["features"] if isinstance(content, dict) else content
         found = [annotation for feature in features for annotation in _annotations(feature)]
+        named = [annotation for annotation in found if annotation.name]
+        areas = [annotation for annotation in named if annotation.has_area()]
         lost = {
-            "without a class": sum(not annotation.name for annotation in found),
+            "without a class": len(found) - len(named),
             "that are no areas": len(features) - len(found),
+            FEW_VERTICES: len(named) - len(areas),
         }
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else one_line(error)
         raise InputError(f"{path}: is no GeoJSON of QuPath: {reason}") from error
     warn_of_left_out(path, lost)
-    return [annotation for annotation in found if annotation.name]
+    return areas
 
 
 def _annotations(feature: dict[str, Any]) -> Iterator[_Annotation]:
