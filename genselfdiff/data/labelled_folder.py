@@ -6,11 +6,8 @@
 """
 
 import logging
-import os
-import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from genselfdiff.errors import InputError, OutputError, one_line
+from genselfdiff.data.folder_parts import replacing, was_begun
+from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, write_csv
 from genselfdiff.slides import open_slide, read_image
 from genselfdiff.slides.resolution import agree
@@ -33,10 +31,6 @@ IGNORED = 255
 TABLE_NAME = "fields.csv"
 PARTS = ("images", "masks", "instances", "classes.csv", TABLE_NAME)
 """Of a folder; the last is put there last."""
-
-_BEGUN, _OLD = ".import.", "old"
-"""Beginning of the name of the folder, in the other, in which a new one grows, and in it what that
-replaces."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,7 @@ def write_fields(
     bar = tqdm(
         fields, total=total, desc=folder.name, disable=None if progress is None else not progress
     )
-    with _replacing(folder) as begun:
+    with replacing(folder, PARTS) as begun:
         written = _write_fields(begun, class_names, bar)
     return replace(written, folder=folder)
 
@@ -142,67 +136,11 @@ def _require_free(folder: Path, overwrite: bool) -> None:
     if not overwrite or not folder.is_dir():
         raise OutputError(f"{folder}: is there already: name another folder, or use --overwrite")
     there = [part for part in PARTS if (folder / part).exists()]
-    ours = TABLE_NAME in there or any(folder.glob(f"{_BEGUN}*"))
-    if there and not ours:
+    if there and TABLE_NAME not in there and not was_begun(folder):
         raise OutputError(
             f"{folder}: the {there[0]} there are of no import (no {TABLE_NAME}): name another"
             " folder"
         )
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """Give a folder for new PARTS; at the end of the block they take the place of those there are.
-
-    If the block raises, those stay. What is moved last, `TABLE_NAME`, tells that all is there.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    is_new = not folder.exists()
-    begun = folder / f"{_BEGUN}{secrets.token_hex(4)}"
-    try:
-        with _told_of(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            for stale in folder.glob(f"{_BEGUN}*"):
-                shutil.rmtree(stale)
-            for part in ("images", "masks", _OLD):
-                (begun / part).mkdir(parents=True)
-        yield begun
-        with _told_of(folder):
-            _swap(begun, folder)
-    finally:
-        shutil.rmtree(begun, ignore_errors=True)
-        if is_new:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
-
-
-def _swap(begun: Path, folder: Path) -> None:
-    """Move the parts of ``folder`` to ``begun``, and those of ``begun`` to ``folder``."""
-    old = begun / _OLD
-    try:
-        for part in reversed(PARTS):
-            if os.path.lexists(folder / part):
-                (folder / part).rename(old / part)
-        for part in PARTS:
-            if (begun / part).exists():
-                (begun / part).rename(folder / part)
-    except OSError:
-        for part in PARTS:
-            if os.path.lexists(old / part):
-                if os.path.lexists(folder / part):
-                    (folder / part).rename(begun / part)
-                (old / part).rename(folder / part)
-        raise
-
-
-@contextmanager
-def _told_of(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {one_line(error)}") from error
 
 
 def _write_fields(
@@ -211,6 +149,8 @@ def _write_fields(
     pixels = np.zeros(256, np.int64)
     rows: list[tuple[str, str, str, str]] = []
     objects, mpps = 0, []
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
     for field in fields:
         if any(field.name == name for name, *_ in rows):
             raise InputError(f"{field.source}: two images would be called {field.name}: rename one")

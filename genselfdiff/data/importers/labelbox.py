@@ -37,8 +37,8 @@ def read_labelbox(export: Path, images: Path, classes: Sequence[str] | None = No
     {"objects": [{"name": "tumor", "polygon": [{"x": ..., "y": ...}, ...]}]}}]}}}``; without an
     ``external_id``, ``global_key`` names the image. In the older form it has ``External ID`` and
     ``Label``: polygons by class, ``{"tumor": [{"geometry": [...]}]}``, or ``{"objects": [{"value":
-    "tumor", "polygon": [...]}]}``, or a word such as Skip. Images without polygons that
-    nobody labelled, or whose objects are none, are left out, and so are single such objects; a
+    "tumor", "polygon": [...]}]}``, or a word such as Skip. Images that nobody labelled, or
+    whose objects are all no polygons, are left out, and so is every other object that is none; a
     warning tells them. Pixels are counted from 1.
 
     Args:
