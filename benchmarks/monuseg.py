@@ -27,8 +27,8 @@ MPP = 0.5
 COMMON = ("--tile-size", "128", "--learning-rate", "4e-4", "--validate-every", "100")
 PRETRAIN_STEPS = 400
 FINETUNE_STEPS = {"all": 700, "3": 300}
-"""By the number of training images. From scratch takes the steps of both stages: one costs about
-the same in either."""
+"""By the number of training images. From scratch takes once as many, and once the steps of both
+stages, as one costs about the same in either."""
 
 
 def main(data: Path, out: Path) -> None:
@@ -77,12 +77,14 @@ def main(data: Path, out: Path) -> None:
     def scratch() -> None:
         for budget, steps in FINETUNE_STEPS.items():
             finetune(f"scratch_{budget}", "none", budget, PRETRAIN_STEPS + steps)
+            finetune(f"short_{budget}", "none", budget, steps)
 
     with ThreadPoolExecutor() as pool:
         for chain in [pool.submit(pretrained), pool.submit(scratch)]:
             chain.result()
     for budget in FINETUNE_STEPS:
-        gsd("compare", *(str(out / f"{kind}_{budget}.json") for kind in ("scratch", "finetune")))
+        names = (f"{kind}_{budget}.json" for kind in ("finetune", "scratch", "short"))
+        gsd("compare", *(str(out / name) for name in names))
     print("\nclassical rule (haematoxylin by colour deconvolution, Otsu)")
     scores = []
     for pair in find_pairs(out / "test" / "images", out / "test" / "masks"):

@@ -74,6 +74,6 @@ class SegmentResult:
 
 
 def _area(square_millimetres: float) -> str:
-    if square_millimetres < 0.1:
+    if square_millimetres < 0.001:
         return f"{square_millimetres * 1e6:.0f} um2"
     return f"{square_millimetres:.3f} mm2"

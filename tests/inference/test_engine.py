@@ -253,6 +253,7 @@ def test_mpp_can_be_given(tmp_path, picture, write_slide, darkness_model):
     assert result.areas["background"] + result.areas["nucleus"] == pytest.approx(
         90 * 80 * 0.25**2 / 1e6
     )
+    assert f"{result.pixels['nucleus'] * 0.25**2:.0f} um2" in result.summary()
 
 
 def test_overlay(tmp_path, picture, write_slide, darkness_model):
