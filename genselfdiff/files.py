@@ -57,6 +57,15 @@ def atomic_file(target: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn every OSError of the block into an OutputError that names ``target``."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {one_line(error)}") from error
+
+
 def write_text(target: str | Path, text: str) -> None:
     """Write ``text`` to ``target`` as UTF-8, whole or not at all."""
     with atomic_file(target) as temporary:

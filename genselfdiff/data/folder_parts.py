@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from genselfdiff.errors import OutputError, one_line
+from genselfdiff.files import writing
 
 _BEGUN = ".import."
 """Beginning of the name, in the folder, of the one in which the new parts grow."""
@@ -38,13 +38,13 @@ def replacing(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
     is_new = not folder.exists()
     begun = folder / f"{_BEGUN}{secrets.token_hex(4)}"
     try:
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for stale in folder.glob(f"{_BEGUN}*"):
                 shutil.rmtree(stale)
             (begun / _OLD).mkdir(parents=True)
         yield begun
-        with _writing(folder):
+        with writing(folder):
             _swap(begun, folder, parts)
     finally:
         shutil.rmtree(begun, ignore_errors=True)
@@ -70,11 +70,3 @@ def _swap(begun: Path, folder: Path, parts: Sequence[str]) -> None:
                     (folder / part).rename(begun / part)
                 (old / part).rename(folder / part)
         raise
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {one_line(error)}") from error

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from genselfdiff.errors import ModelError, OutputError
-from genselfdiff.files import atomic_file, write_text
+from genselfdiff.files import atomic_file, write_text, writing
 
 CHECKPOINT_FORMAT = "2"
 WEIGHTS = "network."
@@ -101,7 +101,7 @@ class RunFolder:
         Raises:
             OutputError: it cannot be made, or another process is training in it.
         """
-        with _writing(self.path):
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = open(self.path / ".lock", "w")  # noqa: SIM115 - open during the block
         with lock:
@@ -131,7 +131,7 @@ class RunFolder:
         Raises:
             OutputError: the folder cannot be made.
         """
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(exist_ok=True)
         return folder / f"{name}.png"
 
@@ -186,7 +186,7 @@ class RunFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        with _writing(self.checkpoints):
+        with writing(self.checkpoints):
             self.checkpoints.mkdir(exist_ok=True)
         _write(self.kept(state.step), _named(WEIGHTS, network.state_dict()), state)
 
@@ -196,7 +196,7 @@ class RunFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        with _writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
+        with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -251,14 +251,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(weights, average, optimiser, RunState(**about))
     except TypeError as error:
         raise ModelError(f"{path}: damaged: its state is not that of a run") from error
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
