@@ -8,13 +8,14 @@ import json
 import os
 import secrets
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from genselfdiff.errors import OutputError, one_line
+from genselfdiff.text import spreadsheet_cell
 
 _WRITE_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -28,6 +29,26 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
     """Raise OutputError where ``target`` exists and is not to be overwritten."""
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: exists already: name another file, or use --overwrite")
+
+
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise OutputError if an output is a file that is also read, by this or another name.
+
+    Every command asks this of all that it writes and reads, also where it may overwrite.
+    """
+    read = {mark for path in inputs for mark in _marks(path)}
+    for output in outputs:
+        if not read.isdisjoint(_marks(output)):
+            raise OutputError(f"{output}: is an input of this run: name another file")
+
+
+def _marks(path: Path) -> set[Hashable]:
+    """Where a path leads, and which file is there: one file can have several names."""
+    marks: set[Hashable] = {os.path.realpath(path)}
+    if path.exists():
+        status = path.stat()
+        marks.add((status.st_dev, status.st_ino))
+    return marks
 
 
 @contextmanager
@@ -73,11 +94,14 @@ def write_text(target: str | Path, text: str) -> None:
 
 
 def write_csv(target: str | Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table with a line of its columns' names, whole or not at all."""
+    """Write a table with a line of its columns' names, whole or not at all.
+
+    Texts go through `spreadsheet_cell`.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerow(map(spreadsheet_cell, columns))
+    writer.writerows(map(spreadsheet_cell, row) for row in rows)
     write_text(target, text.getvalue())
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from tqdm import tqdm
 
 from genselfdiff.data.class_colors import class_color
 from genselfdiff.data.pairs import MASK_SUFFIXES, by_stem, read_mask
 from genselfdiff.errors import InputError
 from genselfdiff.files import atomic_file
+from genselfdiff.progress import progress_bar
 from genselfdiff.slides import IMAGE_SUFFIXES, read_image
 from genselfdiff.slides.overlay import lay_over
 
@@ -96,7 +96,7 @@ def check_folders(
         found.problems.append(f"{lonely}: has no {what}")
     same: dict[str, list[Path]] = defaultdict(list)
     pictures: list[NDArray[np.uint8]] = []
-    for stem in tqdm(stems, desc="check", disable=None if progress is None else not progress):
+    for stem in progress_bar(stems, desc="check", progress=progress):
         try:
             image, mask = read_image(image_files[stem]), read_mask(mask_files[stem])
         except InputError as error:

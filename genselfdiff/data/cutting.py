@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, write_csv, write_text
+from genselfdiff.progress import progress_bar
 from genselfdiff.slides import ScaledView, Slide, TissueMap, open_slide
 from genselfdiff.slides.resolution import check_mpp
 
@@ -161,7 +161,7 @@ def _write(
     size = settings.tile_size
     view.hold_rows(view.width, size)
     dots = (25400 / settings.mpp,) * 2
-    bar = tqdm(tiles, desc=target.name, disable=None if progress is None else not progress)
+    bar = progress_bar(tiles, desc=target.name, progress=progress)
     for tile in bar:
         x, y = (round(place * size * view.scale) for place in (tile.x, tile.y))
         name = f"{target.name}_x{x}_y{y}.png"

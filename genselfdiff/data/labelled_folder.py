@@ -15,11 +15,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from genselfdiff.data.folder_parts import replacing, was_begun
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, write_csv
+from genselfdiff.progress import progress_bar
 from genselfdiff.slides import open_slide, read_image
 from genselfdiff.slides.resolution import agree
 
@@ -122,9 +122,7 @@ def write_fields(
         OutputError: the folder is not empty or cannot be written.
     """
     _require_free(folder, overwrite)
-    bar = tqdm(
-        fields, total=total, desc=folder.name, disable=None if progress is None else not progress
-    )
+    bar = progress_bar(fields, total=total, desc=folder.name, progress=progress)
     with replacing(folder, PARTS) as begun:
         written = _write_fields(begun, class_names, bar)
     return replace(written, folder=folder)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from genselfdiff.data import Pair, find_pairs, inspect_masks, load_pair, read_mask
 from genselfdiff.errors import InputError
@@ -22,6 +21,7 @@ from genselfdiff.inference.predictor import COMPARED_TILES, Predictor
 from genselfdiff.inference.resample import labels_of, resize
 from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.inference.tiled import predict_image
+from genselfdiff.progress import progress_bar
 from genselfdiff.slides import open_slide
 from genselfdiff.slides.instances import seed_distance_in_pixels
 from genselfdiff.slides.mask_objects import check_min_area
@@ -105,7 +105,7 @@ def evaluate_model(
         logger.info("the masks hold several values: they are taken for numbers of objects")
     predictor = Predictor(loaded, precision)
     scores = []
-    bar = tqdm(pairs, unit="image", disable=None if progress is None else not progress)
+    bar = progress_bar(pairs, unit="image", progress=progress)
     for pair in bar:
         image, labels = load_pair(
             pair, num_classes=len(classes), foreground=found.foreground, ignore_label=ignore_label

@@ -14,20 +14,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from genselfdiff.errors import InputError
-from genselfdiff.files import unfinished
+from genselfdiff.files import refuse_inputs, unfinished
 from genselfdiff.inference.beside import write_beside
 from genselfdiff.inference.job import MACHINE, Job, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
 from genselfdiff.inference.memory import READ_AHEAD, keep_within_limit
 from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.options import Options
-from genselfdiff.inference.output_files import OutputFiles, refuse_inputs
+from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor, read_ahead
 from genselfdiff.inference.resample import labels_of
 from genselfdiff.inference.segment_result import SegmentResult
+from genselfdiff.progress import progress_bar
 from genselfdiff.slides import (
     MaskReader,
     MaskWriter,
@@ -325,13 +325,13 @@ def _write(
     rest = layout.rows(row, height) if row else layout
     if row:
         logger.info("%s: goes on at row %d of %d", sinks[0][0].path, row, height)
-    bar = tqdm(
+    bar = progress_bar(
         total=layout.grid.tiles,
         initial=layout.grid.tiles - rest.grid.tiles,
         desc=name,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} tiles"
         " [{elapsed}, {remaining} left{postfix}]",
-        disable=None if progress is None else not progress,
+        progress=progress,
     )
     begin, pixels = time.perf_counter(), 0
     with (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genselfdiff.errors import GsdError, InputError, OutputError, one_line
+from genselfdiff.files import refuse_inputs
 from genselfdiff.inference.engine import segment_slide
 from genselfdiff.inference.estimate import Estimate, estimate_slide
 from genselfdiff.inference.model_file import LoadedModel, find_model
@@ -15,7 +16,6 @@ from genselfdiff.inference.output_files import (
     MASK_SUFFIXES,
     OutputFiles,
     every_file,
-    refuse_inputs,
 )
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.segment_result import SegmentResult

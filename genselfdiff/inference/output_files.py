@@ -1,7 +1,6 @@
 """The files that segmenting a slide leaves, by their names."""
 
-import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,23 +69,6 @@ def every_file(mask: Path) -> list[Path]:
         overlay=True, geojson=True, probabilities=True, table=True, report=True, labels=True
     )
     return OutputFiles.of(mask, every).all()
-
-
-def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise OutputError if an output is a file that is also read, by this or another name."""
-    read = {mark for path in inputs for mark in _marks(path)}
-    for output in outputs:
-        if not read.isdisjoint(_marks(output)):
-            raise OutputError(f"{output}: is an input of this run: name another file")
-
-
-def _marks(path: Path) -> set[Hashable]:
-    """Where a path leads, and which file is there: one file can have several names."""
-    marks: set[Hashable] = {os.path.realpath(path)}
-    if path.exists():
-        status = path.stat()
-        marks.add((status.st_dev, status.st_ino))
-    return marks
 
 
 def _check_target(target: Path, suffixes: Sequence[str]) -> None:

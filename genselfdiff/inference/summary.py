@@ -2,15 +2,15 @@
 
 import csv
 import fcntl
-import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from genselfdiff.errors import InputError, OutputError, one_line
-from genselfdiff.files import write_text
+from genselfdiff.files import write_csv
 from genselfdiff.inference.segment_result import SegmentResult
+from genselfdiff.text import spreadsheet_cell
 
 SUMMARY_NAME = "summary.csv"
 
@@ -46,15 +46,18 @@ class Summary:
             InputError: somebody else has put another file there.
             OutputError: the table cannot be written.
         """
-        row = _row(slide, result, error)
+        told = _row(slide, result, error)
+        # As they will be read again: the column of slides tells which rows are of the same one.
+        row = {spreadsheet_cell(name): spreadsheet_cell(value) for name, value in told.items()}
         with _alone_in(self.path.parent):
             rows = self._read()
             rows[row["slide"]] = row
-            text = io.StringIO(newline="")
-            writer = csv.DictWriter(text, _columns(rows), restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows.values())
-            write_text(self.path, text.getvalue())
+            columns = _columns(rows)
+            write_csv(
+                self.path,
+                columns,
+                [[row.get(column, "") for column in columns] for row in rows.values()],
+            )
 
     def _read(self) -> dict[str, Mapping[str, str]]:
         """The rows that are there, by slide, in their order."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from genselfdiff.errors import OutputError
 from genselfdiff.slides.object_measures import ObjectMeasures
+from genselfdiff.text import spreadsheet_cell
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 
@@ -115,7 +116,7 @@ def _plain(column: Any) -> list[Any]:
     values = column.tolist() if isinstance(column, np.ndarray) else column
     if isinstance(column, np.ndarray) and np.isnan(column).any():
         return ["" if value != value else value for value in values]
-    return list(values)
+    return list(map(spreadsheet_cell, values))
 
 
 class _ParquetFile:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from genselfdiff.progress import progress_bar
 from genselfdiff.slides.resolution import SAME_SCALE
 
 if TYPE_CHECKING:
@@ -112,13 +112,13 @@ class ScaledView:
         piece = self._slide.piece_rows(self.level)
         rows = max(1, math.ceil(piece / self._step))
         pixels = np.empty((height, width, 3), np.uint8)
-        bar = tqdm(
+        bar = progress_bar(
             total=height,
             desc=f"{self._slide.path.name}: overview",
             bar_format="{desc} {percentage:3.0f}%|{bar}| [{elapsed}, {remaining} left]",
             leave=False,
             delay=1.0,
-            disable=None if progress is None else not progress,
+            progress=progress,
         )
 
         def read(top: int) -> None:

@@ -5,10 +5,10 @@ import os
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from genselfdiff.errors import InputError, TrainingError
+from genselfdiff.progress import progress_bar
 from genselfdiff.training.config import RunConfig
 from genselfdiff.training.health import LossWatch
 from genselfdiff.training.interruption import outlive_the_first_signal, stop_request
@@ -63,12 +63,12 @@ def train(
         config.write(run.config)
     records = Records(task, step, run, watch, done)
 
-    bar = tqdm(
+    bar = progress_bar(
         batches(task.dataset, config, step, done),
         total=config.steps,
         initial=done,
         unit="step",
-        disable=not world.is_first or (None if progress is None else not progress),
+        progress=progress if world.is_first else False,
         dynamic_ncols=True,
     )
     network.train()
