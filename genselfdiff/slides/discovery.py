@@ -1,12 +1,16 @@
 """Finding slide and image files in folders."""
 
+import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from genselfdiff.errors import InputError
+from genselfdiff.errors import InputError, one_line
+from genselfdiff.input_files import is_regular_file
 from genselfdiff.slides.openslide_file import OPENSLIDE_SUFFIXES
 from genselfdiff.slides.zarr_folder import ZARR_SUFFIX, is_zarr
+
+logger = logging.getLogger("genselfdiff")
 
 IMAGE_SUFFIXES = OPENSLIDE_SUFFIXES | {".svs", ".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg"}
 """Lower-case endings by which files in a folder are taken for slides or images."""
@@ -45,21 +49,43 @@ def is_folder_of_slides(path: Path) -> bool:
     return path.is_dir() and not is_zarr(path)
 
 
+def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """Give the files in ``folder`` and in all folders below it, links to folders among them.
+
+    Each folder is looked into once, whatever links lead there. Hidden files and folders are left
+    out, and what cannot be looked into, with a warning. A folder named ``.zarr`` counts as a file.
+
+    Args:
+        folder: where to look.
+        suffixes: lower-case endings of the names, which may be in capitals.
+    """
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_warn):
+        told = os.stat(place)
+        if (told.st_dev, told.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((told.st_dev, told.st_ino))
+        zarrs = [name for name in folders if Path(name).suffix.lower() == ZARR_SUFFIX]
+        folders[:] = sorted(
+            name for name in folders if name not in zarrs and not name.startswith(".")
+        )
+        for name in (*zarrs, *files):
+            path = Path(place, name)
+            if name.startswith(".") or path.suffix.lower() not in suffixes:
+                continue
+            if name in zarrs or is_regular_file(path):
+                yield path
+
+
+def _warn(error: OSError) -> None:
+    logger.warning("%s: left out, it cannot be looked into: %s", error.filename, one_line(error))
+
+
 def _images_below(folder: Path) -> list[Path]:
-    found = sorted(_walk(folder))
+    found = sorted(files_below(folder, {*IMAGE_SUFFIXES, ZARR_SUFFIX}))
     # A .vms slide is stored in JPEG files beside it whose names begin with its own.
     stems = tuple(str(path.with_suffix("")) for path in found if path.suffix.lower() == ".vms")
     return [
         path for path in found if path.suffix.lower() != ".jpg" or not str(path).startswith(stems)
     ]
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        zarrs = [name for name in folders if Path(name).suffix.lower() == ZARR_SUFFIX]
-        folders[:] = [name for name in folders if name not in zarrs and not name.startswith(".")]
-        images = [name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-        for name in (*zarrs, *images):
-            path = Path(place, name)
-            if not name.startswith(".") and (path.is_file() or name in zarrs):
-                yield path

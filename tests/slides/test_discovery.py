@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,29 @@ def test_missing_and_empty(tmp_path: Path) -> None:
 def test_suffixes_are_lower_case() -> None:
     assert {".svs", ".tif", ".tiff", ".png", ".jpg"} <= IMAGE_SUFFIXES
     assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in IMAGE_SUFFIXES)
+
+
+def test_linked_folders_are_looked_into_once(tmp_path):
+    touch(tmp_path / "elsewhere/deep/a.tif")
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    (folder / "again").symlink_to(tmp_path / "elsewhere")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(folder)
+    (folder / "gone").symlink_to(tmp_path / "nowhere")
+    (folder / "itself.tif").symlink_to(folder / "itself.tif")
+    assert find_slides([folder]) == [folder / "again/deep/a.tif"]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(tmp_path, monkeypatch, caplog):
+    touch(tmp_path / "a.tif", tmp_path / "closed" / "b.tif")
+    scandir = os.scandir
+
+    def refusing(place):
+        if Path(place) == tmp_path / "closed":
+            raise PermissionError(13, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert find_slides([tmp_path]) == [tmp_path / "a.tif"]
+    assert f"{tmp_path / 'closed'}: left out, it cannot be looked into" in caplog.text
