@@ -6,8 +6,14 @@ with which file, and what to do about it.
 
 import re
 
+from genselfdiff.text import shown
+
 _LONGEST_FOREIGN = 200
 """Characters kept of another library's message: some quote the damaged data."""
+
+
+_FROM_A_PROCESS = "Caught "
+"""How torch begins what it says of an error of a data-loading process."""
 
 
 class GsdError(Exception):
@@ -37,7 +43,10 @@ def one_line(error: BaseException) -> str:
     message, which then says "module.Class: message" below its first line.
     """
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, GsdError) and not text.startswith(_FROM_A_PROCESS):
+        # As a whole: a file's name in it may have a second line that looks like an error.
+        return shown(text.strip()) or type(error).__name__
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     raised = [re.match(r"[\w.]+(?:Error|Exception): (.+)", line) for line in lines[1:]]
     told = [match[1] for match in raised if match][-1:] or lines or [type(error).__name__]
-    return told[0] if isinstance(error, GsdError) else told[0][:_LONGEST_FOREIGN]
+    return shown(told[0][:_LONGEST_FOREIGN])

@@ -1,9 +1,9 @@
 """What pages of results share: each is one HTML file that needs no other."""
 
 import base64
+import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from importlib.resources import files
 
 import numpy as np
@@ -11,10 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import genselfdiff
+from genselfdiff.text import shown
 
 Colour = tuple[int, int, int]
 
 _JPEG_QUALITY = 85
+
+
+def escape(text: str) -> str:
+    """``text`` as HTML shows it, with nothing hidden in it."""
+    return html.escape(shown(text))
 
 
 def style() -> str:

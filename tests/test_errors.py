@@ -17,7 +17,9 @@ class Unreadable(Dataset[int]):
     ("error", "line"),
     [
         (InputError("a.tif: is no TIFF: convert it"), "a.tif: is no TIFF: convert it"),
-        (InputError("\n a.tif:\n is bad \n"), "a.tif:"),
+        (InputError("\n a.tif: is bad \n"), "a.tif: is bad"),
+        (InputError("a\nb.Error: lost"), "a\\x0ab.Error: lost"),
+        (ValueError("\x1b[1m"), "\\x1b[1m"),
         (InputError(""), "InputError"),
         (ValueError(" \n"), "ValueError"),
         (ValueError("x" * 1000), "x" * 200),

@@ -7,6 +7,7 @@ import click
 from genselfdiff.files import refuse_existing
 from genselfdiff.training.comparison import compare as compare_runs
 from gsd.options import verbosity
+from gsd.output import say
 
 
 @click.command(
@@ -33,7 +34,7 @@ def compare(runs: tuple[Path, ...], output: Path | None, csv: Path | None, overw
         if path is not None:
             refuse_existing(path, overwrite)
     comparison = compare_runs(runs)
-    click.echo(comparison.table())
+    say(comparison.table())
     if csv is not None:
         comparison.write_csv(csv)
     if output is not None:

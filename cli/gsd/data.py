@@ -19,6 +19,7 @@ from genselfdiff.data.labelled_folder import write_fields
 from genselfdiff.files import refuse_existing
 from genselfdiff.slides import find_slides
 from gsd.options import progress, verbosity
+from gsd.output import say
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
@@ -94,8 +95,8 @@ def tiles(
     settings = CutSettings(mpp, tile_size, tissue, limit, seed, image_mpp)
     counts = cut_tiles(find_slides(slides), output, settings, progress())
     for path, count in counts.items():
-        click.echo(f"{path}: {count} tiles")
-    click.echo(f"{output}: {sum(counts.values())} tiles of {len(counts)} slides")
+        say(f"{path}: {count} tiles")
+    say(f"{output}: {sum(counts.values())} tiles of {len(counts)} slides")
 
 
 @data.command(
@@ -131,7 +132,7 @@ def check(
     found = check_folders(
         images or base / "images", masks or base / "masks", sheet=sheet, progress=progress()
     )
-    click.echo(found.summary())
+    say(found.summary())
     if found.problems:
         sys.exit(1)
 
@@ -167,7 +168,7 @@ def _write(found: Import, output: Path, overwrite: bool) -> None:
         overwrite=overwrite,
         progress=progress(),
     )
-    click.echo(written.summary())
+    say(written.summary())
 
 
 @import_.command(

@@ -14,6 +14,7 @@ from genselfdiff.files import refuse_existing
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.predictor import PRECISIONS
 from gsd.options import instances, min_area, progress, verbosity
+from gsd.output import say
 
 
 @click.command(
@@ -113,7 +114,7 @@ def evaluate(
         progress=progress(),
         watch=None if html is None else pictures.add,
     )
-    click.echo(text_table(report))
+    say(text_table(report))
     if csv is not None:
         write_scores_csv(csv, report)
     if json is not None:

@@ -6,6 +6,7 @@ import click
 
 from genselfdiff.training.export import export_run
 from gsd.options import verbosity
+from gsd.output import say
 
 
 @click.command(
@@ -45,4 +46,4 @@ def export(
         run, output, step=step, licence=licence, portable=portable, overwrite=overwrite
     )
     resolution = f" at {info.mpp:g} um/px" if info.mpp is not None else ""
-    click.echo(f"{output}: {', '.join(info.classes)}{resolution}")
+    say(f"{output}: {', '.join(info.classes)}{resolution}")

@@ -4,6 +4,7 @@ import click
 
 from genselfdiff.info import describe
 from gsd.options import verbosity
+from gsd.output import say
 
 
 @click.command(
@@ -18,4 +19,4 @@ def info() -> None:
     lines = describe()
     width = max(len(what) for what, _ in lines)
     for what, value in lines:
-        click.echo(f"{what:{width}}  {value}")
+        say(f"{what:{width}}  {value}")

@@ -1,7 +1,6 @@
 """The ``gsd`` command: groups, logging, and errors as one line."""
 
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -14,7 +13,8 @@ import click
 
 import genselfdiff
 from genselfdiff.errors import GsdError
-from gsd.options import RANK, report
+from genselfdiff.text import shown
+from gsd.output import complain, log_to_stderr, open_streams, report
 
 # Before torch is loaded: a thread of GCC's OpenMP spins while it waits for the others, and where
 # the system has put two of them on one core, each takes the other's time: training was seen to
@@ -54,6 +54,11 @@ class Gsd(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Parse and run, with streams that can be written."""
+        open_streams()
+        return super().main(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; print errors that are meant for the user as one line."""
         try:
@@ -62,8 +67,11 @@ class Gsd(click.Group):
         except GsdError as error:
             report(error)
             sys.exit(1)
+        except click.ClickException as error:
+            error.message = shown(error.message)  # type: ignore[misc]  # it quotes names
+            raise
         except KeyboardInterrupt as stop:
-            click.echo("Stopped.", err=True)
+            complain("Stopped.")
             _leave(143 if isinstance(stop, _Terminated) else 130)
 
 
@@ -109,6 +117,4 @@ From slides to a mask:
 @click.version_option(genselfdiff.__version__, prog_name="gsd")
 def main() -> None:
     """Turn unlabelled H&E histology into a working segmenter."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("genselfdiff").setLevel(logging.ERROR if RANK else logging.INFO)
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of it we say ourselves
+    log_to_stderr()

@@ -7,7 +7,8 @@ import click
 
 from genselfdiff.errors import GsdError
 from genselfdiff.inference.merging import find_shared, merge_parts
-from gsd.options import report, verbosity
+from gsd.options import verbosity
+from gsd.output import complain, report, say
 
 
 @click.command(
@@ -32,7 +33,7 @@ def merge(masks: tuple[Path, ...]) -> None:
     for mask in shared:
         try:
             for path in merge_parts(mask).all():
-                click.echo(str(path))
+                say(str(path))
         except GsdError as error:
             if len(shared) == 1:
                 raise
@@ -40,5 +41,5 @@ def merge(masks: tuple[Path, ...]) -> None:
             report(error)
     if failed:
         names = ", ".join(map(str, failed))
-        click.echo(f"{len(failed)} of {len(shared)} masks are not merged: {names}", err=True)
+        complain(f"{len(failed)} of {len(shared)} masks are not merged: {names}")
         sys.exit(1)

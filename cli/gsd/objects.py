@@ -6,6 +6,7 @@ import click
 
 from genselfdiff.slides import write_objects
 from gsd.options import instances, min_area, verbosity
+from gsd.output import say
 
 
 @click.command(
@@ -76,4 +77,4 @@ def objects(
         overwrite=overwrite,
     )
     told = ", ".join(f"{count} {name}" for name, count in found.counts.items())
-    click.echo(f"{', '.join(map(str, outputs))}: {told or 'no objects'}")
+    say(f"{', '.join(map(str, outputs))}: {told or 'no objects'}")

@@ -1,21 +1,16 @@
-"""Options and messages that all commands share."""
+"""Options that all commands share."""
 
 import logging
-import os
-import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from genselfdiff.errors import GsdError, one_line
+from gsd.output import RANK
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _logger = logging.getLogger("genselfdiff")
-
-RANK = int(os.environ.get("RANK", "0"))
-"""Number of this process among those that torchrun has started; the first speaks for all."""
 
 
 def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
@@ -79,11 +74,3 @@ def instances(command: Command) -> Command:
 def progress() -> bool | None:
     """What library functions take: False with -q, else None: a bar on terminals only."""
     return False if _logger.level >= logging.WARNING else None
-
-
-def report(error: GsdError) -> None:
-    """Print an error as one line, with -v after its traceback."""
-    if _logger.level == logging.DEBUG:
-        traceback.print_exception(error)
-    of_process = f" (process {RANK})" if RANK else ""
-    click.echo(f"Error{of_process}: {one_line(error)}", err=True)

@@ -7,6 +7,7 @@ import click
 
 from genselfdiff.training.sample import restore_tiles, sample_run
 from gsd.options import verbosity
+from gsd.output import say
 
 
 @click.command(
@@ -60,12 +61,12 @@ def sample(
     if image is None:
         count = 16 if count is None else count
         sample_run(run, output, count=count, size=size, **options)
-        click.echo(f"{output}: {count} images")
+        say(f"{output}: {count} images")
         return
     if size is not None:
         raise click.UsageError("--size: tiles are restored in the run's own size")
     count = 4 if count is None else count
     found = restore_tiles(run, image, output, t=t, image_mpp=image_mpp, count=count, **options)
     for number, pair in enumerate(zip(found.noised, found.restored, strict=True), 1):
-        click.echo("tile {}: {:.1f} dB with noise, {:.1f} dB restored".format(number, *pair))
-    click.echo(f"{output}: {count} tiles of {image.name}")
+        say("tile {}: {:.1f} dB with noise, {:.1f} dB restored".format(number, *pair))
+    say(f"{output}: {count} tiles of {image.name}")

@@ -11,7 +11,8 @@ from genselfdiff.inference.many import Outcome, plan_outputs, segment_all
 from genselfdiff.inference.predictor import PRECISIONS, VIEWS
 from genselfdiff.inference.shards import Shard
 from genselfdiff.slides.damage import ON_ERROR
-from gsd.options import instances, min_area, progress, report, verbosity
+from gsd.options import instances, min_area, progress, verbosity
+from gsd.output import complain, report, say
 
 
 def _region(
@@ -272,7 +273,7 @@ def segment(
         progress=progress(),
     ):
         if outcome.result is not None:
-            click.echo(outcome.result.summary())
+            say(outcome.result.summary())
         elif len(plan.pairs) == 1 and outcome.error is not None:
             raise outcome.error
         elif outcome.error is not None:
@@ -280,5 +281,5 @@ def segment(
             report(outcome.error)
     if failed:
         names = ", ".join(str(outcome.slide) for outcome in failed)
-        click.echo(f"{len(failed)} of {len(plan.pairs)} slides failed: {names}", err=True)
+        complain(f"{len(failed)} of {len(plan.pairs)} slides failed: {names}")
         sys.exit(1)

@@ -20,7 +20,8 @@ from genselfdiff.training import finetune as run_finetune
 from genselfdiff.training import pretrain as run_pretrain
 from genselfdiff.training.config import DECAYS, FRESH_WEIGHTS, RunConfig
 from genselfdiff.training.run_folder import RunFolder
-from gsd.options import RANK, Command, progress, verbosity
+from gsd.options import Command, progress, verbosity
+from gsd.output import RANK, say
 from gsd.settings import Fold, Names, NamesOrPattern, settings_sources, without_contradicted
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
@@ -318,7 +319,7 @@ def _run(
     if dry_run:
         forecast = rehearse(config)
         if RANK == 0:
-            click.echo(forecast.summary())
+            say(forecast.summary())
         return
     if out is None:
         raise click.UsageError("Missing option '--out'.")

@@ -17,6 +17,7 @@ from genselfdiff.files import atomic_file
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import IMAGE_SUFFIXES, read_image
 from genselfdiff.slides.overlay import lay_over
+from genselfdiff.text import shown
 
 SHEET_WIDTH = 1600
 _SIDE, _GAP, _LETTER = 312, 8, 13
@@ -61,7 +62,7 @@ class FolderCheck:
                 for value, count in sorted(self.pixels.items())
             ]
         problems = f"{len(self.problems)} problems" if self.problems else "no problems"
-        return "\n".join([*lines, *(f"  {problem}" for problem in self.problems), problems])
+        return "\n".join([*lines, *(f"  {shown(problem)}" for problem in self.problems), problems])
 
 
 def check_folders(

@@ -1,7 +1,6 @@
 """A page about an evaluation: summaries, confusion, and the images from worst to best."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -21,7 +20,7 @@ from genselfdiff.evaluation.scores import (
 )
 from genselfdiff.evaluation.tables import interval, number, shown_metrics
 from genselfdiff.files import write_text
-from genselfdiff.pages import css_colour, definitions, footer, style, table
+from genselfdiff.pages import css_colour, definitions, escape, footer, style, table
 
 _IN_LIST = ("dice", "hd95_um", "hd95_px", "pq")
 _COUNTS = (

@@ -12,6 +12,7 @@ from genselfdiff.evaluation.scores import (
     Summary,
 )
 from genselfdiff.files import write_csv
+from genselfdiff.text import shown
 
 _SHOWN_BY_IMAGE = ("dice", "iou", "hd95_um", "hd95_px", "aji", "pq")
 """With one class; with more, Dice only, or lines would be too long. All are in the files."""
@@ -112,6 +113,7 @@ def _summaries(title: str, summaries: dict[Metric, Summary]) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Lines of equal length, the first column to the left, a rule below the first line."""
+    rows = [[shown(cell) for cell in row] for row in rows]
     first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for place, row in enumerate(rows):
         cells = (f"  {cell:>{width}}" for cell, width in zip(row[1:], others, strict=True))

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -11,7 +10,16 @@ from string import Template
 from genselfdiff.files import refuse_existing, write_text
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.size_histogram import diameter, histogram_svg, middle
-from genselfdiff.pages import Colour, css_colour, definitions, footer, jpeg_address, style, table
+from genselfdiff.pages import (
+    Colour,
+    css_colour,
+    definitions,
+    escape,
+    footer,
+    jpeg_address,
+    style,
+    table,
+)
 from genselfdiff.slides import Slide
 from genselfdiff.slides.overlay import draw_overlay
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genselfdiff.inference.output_files import OutputFiles
+from genselfdiff.text import shown
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class SegmentResult:
             lines.append(f"{told}: objects: {counts}")
         if self.files.report is not None:
             lines.append(f"{self.files.report}: report")
-        return "\n".join(lines)
+        return "\n".join(map(shown, lines))
 
 
 def _area(square_millimetres: float) -> str:

@@ -12,6 +12,7 @@ from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides.ome_description import told_in
 from genselfdiff.slides.pyramid_writer import STORED_MPP
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, is_absurd
+from genselfdiff.text import shown
 
 Uint8 = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -55,7 +56,9 @@ class MaskReader:
             self._check(page)
             self.description = told_in(page.description)
             names, mpp = self.description.get("classes"), self.description.get("mpp")
-            self.class_names = [str(name) for name in names] if isinstance(names, list) else []
+            self.class_names = (
+                [shown(str(name)) for name in names] if isinstance(names, list) else []
+            )
             low, high = STORED_MPP
             self.mpp = float(mpp) if isinstance(mpp, int | float) and low <= mpp <= high else None
             self.palette = _palette(page)

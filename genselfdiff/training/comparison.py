@@ -15,6 +15,7 @@ from genselfdiff.evaluation.bootstrap import mean_interval
 from genselfdiff.evaluation.evaluation_file import read_evaluation
 from genselfdiff.evaluation.tables import aligned
 from genselfdiff.files import atomic_file, write_csv
+from genselfdiff.text import shown
 from genselfdiff.training.config import NO_INIT, FinetuneConfig, read_run_config
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 
@@ -85,7 +86,7 @@ class Comparison:
             for other, difference in zip(self.candidates, self.differences, strict=True)
             if other is not first and other.images and first.images and difference is None
         ]
-        return "\n".join([*aligned(self._rows()), *apart])
+        return "\n".join([*aligned(self._rows()), *map(shown, apart)])
 
     def write_csv(self, path: str | Path) -> None:
         """Write the table.
