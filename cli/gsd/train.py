@@ -15,6 +15,7 @@ from genselfdiff.inference.model_file import INPUT_SCALINGS
 from genselfdiff.inference.predictor import PRECISIONS
 from genselfdiff.kernels.multi_loss.reference import FORMS
 from genselfdiff.models import ARCHITECTURES, DEFAULT_ARCHITECTURE
+from genselfdiff.slides.damage import ON_ERROR
 from genselfdiff.training import FinetuneConfig, PretrainConfig, rehearse
 from genselfdiff.training import finetune as run_finetune
 from genselfdiff.training import pretrain as run_pretrain
@@ -26,7 +27,7 @@ from gsd.settings import Fold, Names, NamesOrPattern, settings_sources, without_
 
 Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
-RESUMED_WITH = ("device", "workers", "tensorboard", "steps")
+RESUMED_WITH = ("device", "workers", "tensorboard", "on_error", "steps")
 
 
 @click.group()
@@ -51,7 +52,7 @@ def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
             "--resume",
             is_flag=True,
             help="Go on with the run in --out, with its own settings; --device, --workers, "
-            "--tensorboard and --steps (a longer run) may differ.",
+            "--tensorboard, --on-error and --steps (a longer run) may differ.",
         ),
         click.option(
             "--dry-run",
@@ -175,6 +176,13 @@ Examples:
 )
 @click.option(
     "--validation-tiles", type=int, default=PretrainConfig.validation_tiles, show_default=True
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(ON_ERROR),
+    default=PretrainConfig.on_error,
+    show_default=True,
+    help="What a damaged tile of a slide does: end with an error, or count as glass.",
 )
 def pretrain(
     data: tuple[Path, ...], out: Path | None, resume: bool, dry_run: bool, **options: Any

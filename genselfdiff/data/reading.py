@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from genselfdiff.data.spool import spooled_image
-from genselfdiff.slides import ScaledView, Slide, open_slide
+from genselfdiff.slides import ScaledView, Slide
+from genselfdiff.slides.damage import Damage
+from genselfdiff.slides.reader import open_counting
 
 CACHED_PIXELS = 1 << 24
 """Images of fewer pixels than this at the target resolution are held whole."""
@@ -48,6 +50,38 @@ class WindowReader:
         self._held = _Recent(cache_bytes)
         self._spooled = _Recent(spool_bytes)
         self._slides: OrderedDict[Hashable, Slide] = OrderedDict()
+        self._damage: dict[Path, Damage] = {}
+        self._given: set[tuple[Path, str]] = set()
+
+    def open(self, path: Path, mpp: float | None = None, on_error: str = "fail") -> Slide:
+        """Open a slide as `open_slide` does.
+
+        What is damaged and becomes glass is warned of once in this process, however often the
+        slide is opened.
+        """
+        damage = Damage(path, on_error)
+        if damage.is_tolerated:
+            damage = self._damage.setdefault(path, damage)
+        return open_counting(damage, mpp=mpp)
+
+    def damage(self) -> list[tuple[Path, str]]:
+        """What was damaged and became glass until now, with its file, for `note_damage`."""
+        return [(path, piece) for path, damage in self._damage.items() for piece in damage.pieces]
+
+    def new_damage(self) -> list[tuple[Path, str]]:
+        """The same without what this has given before."""
+        found = [damage for damage in self.damage() if damage not in self._given]
+        self._given.update(found)
+        return found
+
+    def note_damage(self, found: list[tuple[Path, str]]) -> None:
+        """Count what another process has found, and warn of it where it is new."""
+        for path, piece in found:
+            self._damage.setdefault(path, Damage(path, "blank")).note(piece)
+
+    def blank_tiles(self) -> dict[Path, int]:
+        """Stored tiles that were damaged and taken for glass until now, by file."""
+        return {path: damage.count for path, damage in self._damage.items() if damage.count}
 
     def read(
         self,
@@ -57,11 +91,13 @@ class WindowReader:
         mpp: float,
         window: tuple[int, int, int, int],
         cached: bool,
+        on_error: str = "fail",
     ) -> NDArray[np.uint8]:
         """Read ``window`` = (x, y, width, height), in pixels at ``mpp``, of the file at ``path``.
 
         ``source_mpp`` is the resolution of the file's level 0 in um/px. With ``cached`` the whole
-        file is decoded and resampled once and held as uint8 (for small images only).
+        file is decoded and resampled once and held as uint8 (for small images only). ``on_error``
+        is as for `open_slide`.
 
         Returns:
             uint8 (height, width, 3); may be a view of what is kept, so it must not be written to.
@@ -71,14 +107,14 @@ class WindowReader:
             OutputError: there is no room for a temporary file.
         """
         x, y, width, height = window
-        key = (path, source_mpp, mpp)
+        key = (path, source_mpp, mpp, on_error)
 
         def hold() -> NDArray[np.uint8]:
-            with open_slide(path, mpp=source_mpp) as slide:
+            with self.open(path, source_mpp, on_error) as slide:
                 return _whole(slide.at_mpp(mpp))
 
         def spool() -> NDArray[np.uint8]:
-            with open_slide(path, mpp=source_mpp) as slide:
+            with self.open(path, source_mpp, on_error) as slide:
                 view = slide.at_mpp(mpp)
                 return spooled_image(_bands(view), view.width)
 
@@ -86,7 +122,7 @@ class WindowReader:
             if cached:
                 image = self._held.get(key, hold)
             else:
-                slide = self._slide(path, source_mpp)
+                slide = self._slide(path, source_mpp, on_error)
                 view = slide.at_mpp(mpp)
                 if (
                     slide.piece_pixels(view.level) <= PIECE_PIXELS
@@ -101,11 +137,11 @@ class WindowReader:
         self._lock = RLock()
         self._slides = OrderedDict()
 
-    def _slide(self, path: Path, source_mpp: float) -> Slide:
-        key = (path, source_mpp)
+    def _slide(self, path: Path, source_mpp: float, on_error: str) -> Slide:
+        key = (path, source_mpp, on_error)
         slide = self._slides.get(key)
         if slide is None:
-            slide = self._slides[key] = open_slide(path, mpp=source_mpp)
+            slide = self._slides[key] = self.open(path, source_mpp, on_error)
         self._slides.move_to_end(key)
         while len(self._slides) > OPEN_SLIDES:
             self._slides.popitem(last=False)[1].close()

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from genselfdiff.data.naming import name_some
 from genselfdiff.data.reading import CACHED_PIXELS, shared_reader
 from genselfdiff.errors import InputError
-from genselfdiff.slides import find_slides, open_slide, tissue_mask
+from genselfdiff.slides import find_slides, tissue_mask
 from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, agree
 
 logger = logging.getLogger("genselfdiff")
@@ -41,6 +41,7 @@ class TileSource:
         width, height: size of level 0 in pixels.
         tissue: bool (h, w), where tissue is; stretches over the whole of level 0.
         region: (x, y, width, height) in level-0 pixels; tiles stay inside it.
+        on_error: what becomes of stored tiles that are damaged: see `open_slide`.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class TileSource:
     height: int
     tissue: NDArray[np.bool_]
     region: tuple[int, int, int, int]
+    on_error: str = "fail"
 
     @property
     def tissue_area(self) -> float:
@@ -61,13 +63,18 @@ class TileSource:
 
 
 def open_sources(
-    paths: Sequence[str | Path], *, mpp: float, image_mpp: float | None = None
+    paths: Sequence[str | Path],
+    *,
+    mpp: float,
+    image_mpp: float | None = None,
+    on_error: str = "fail",
 ) -> list[TileSource]:
     """Open every image and slide under ``paths`` as a source of tiles at ``mpp`` um/px.
 
     A file's own resolution wins over ``image_mpp`` (um/px), which stands in where a file has none;
     a warning names the files whose own resolution contradicts it, and those that have to be
-    enlarged much to reach ``mpp``.
+    enlarged much to reach ``mpp``. ``on_error`` says what becomes of damaged stored tiles, see
+    `open_slide`.
 
     Raises:
         InputError: a path is missing, holds no image, or an image cannot be read; or neither the
@@ -76,7 +83,7 @@ def open_sources(
     files = find_slides([Path(path) for path in paths])
     # Decoding releases the interpreter lock, so that threads shorten the look at every file.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        opened = list(pool.map(lambda path: _open_source(path, image_mpp), files))
+        opened = list(pool.map(lambda path: _open_source(path, image_mpp, on_error), files))
     contradicting = [path for path, (_, differs) in zip(files, opened, strict=True) if differs]
     sources = [source for source, _ in opened]
     if contradicting:
@@ -197,6 +204,7 @@ class UnlabelledTiles(Dataset[torch.Tensor]):
             mpp=self.mpp,
             window=(x, y, size, size),
             cached=grid.view_pixels < CACHED_PIXELS,
+            on_error=grid.source.on_error,
         )
         if self.flips:
             horizontal, vertical = generator.random(2) < 0.5
@@ -288,9 +296,9 @@ def _with_tissue(
     return [grid for grid in grids if len(grid.cells)]
 
 
-def _open_source(path: Path, image_mpp: float | None) -> tuple[TileSource, bool]:
+def _open_source(path: Path, image_mpp: float | None, on_error: str) -> tuple[TileSource, bool]:
     """The source for one file, and whether its own resolution contradicts ``image_mpp``."""
-    with open_slide(path) as slide:
+    with shared_reader.open(path, on_error=on_error) as slide:
         mpp = slide.mpp or image_mpp
         if mpp is None:
             raise InputError(
@@ -300,7 +308,8 @@ def _open_source(path: Path, image_mpp: float | None) -> tuple[TileSource, bool]
         side = int(np.clip(max(slide.width, slide.height) * mpp / TISSUE_MPP, *TISSUE_SIDE))
         tissue = tissue_mask(slide.thumbnail(side))
         region = (0, 0, slide.width, slide.height)
-        return TileSource(path, mpp, slide.width, slide.height, tissue, region), differs
+        source = TileSource(path, mpp, slide.width, slide.height, tissue, region, on_error)
+        return source, differs
 
 
 def _validation_cut(source: TileSource, tile: float, fraction: float) -> int | None:

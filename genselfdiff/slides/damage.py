@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
@@ -52,30 +51,43 @@ class Damage:
         self.path = path
         self.is_tolerated = on_error == "blank"
         self._lock = threading.Lock()
-        self._blank: set[Hashable] = set()
+        self._blank: dict[str, None] = {}
 
     @property
     def count(self) -> int:
         """Pieces that were taken for glass until now."""
         return len(self._blank)
 
-    def replace(self, piece: Hashable, shape: tuple[int, int], error: Unreadable) -> Uint8:
-        """Give glass, (h, w, 3), for a damaged ``piece``; warn of it when it is met first.
+    @property
+    def pieces(self) -> list[str]:
+        """What `note` was told of each of them."""
+        with self._lock:
+            return list(self._blank)
+
+    def replace(self, shape: tuple[int, int], error: Unreadable) -> Uint8:
+        """Give glass, (h, w, 3), for a damaged piece, and note it.
 
         Raises:
             InputError: damage is not tolerated.
         """
         if not self.is_tolerated:
             raise InputError(
-                f"{self.path}: {error}; copy or export the file again, or take what is damaged for"
-                " glass with --on-error blank"
+                f"{self.path}: {error}; copy or export the file again; gsd segment and gsd train"
+                " pretrain take what is damaged for glass with --on-error blank"
             ) from error
+        self.note(str(error))
+        return np.broadcast_to(np.uint8(_GLASS), (*shape, 3))
+
+    def note(self, damage: str) -> None:
+        """Count a piece that became glass, here or in another process; warn when it is new.
+
+        ``damage`` is what its `Unreadable` says, which no other piece of the slide has.
+        """
         with self._lock:
-            is_new = piece not in self._blank
-            self._blank.add(piece)
+            is_new = damage not in self._blank
+            self._blank[damage] = None
             count = len(self._blank)
         if is_new and count <= _TOLD:
-            logger.warning("%s: %s: taken for glass", self.path, error)
+            logger.warning("%s: %s: taken for glass", self.path, damage)
         if is_new and count == _TOLD:
             logger.warning("%s: further damaged tiles are counted, not listed", self.path)
-        return np.broadcast_to(np.uint8(_GLASS), (*shape, 3))

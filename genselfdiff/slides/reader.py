@@ -216,9 +216,13 @@ def open_slide(path: str | Path, *, mpp: float | None = None, on_error: str = "f
         InputError: the file is missing, empty, truncated, no image, not grey or RGB, or cannot be
             read in bounded memory, or OpenSlide is needed and missing; or ``mpp`` is out of range.
     """
+    return open_counting(Damage(Path(path), on_error), mpp=mpp)
+
+
+def open_counting(damage: Damage, *, mpp: float | None = None) -> Slide:
+    """Open the file that ``damage`` is of as `open_slide` does; several openings can share it."""
     if mpp is not None:
         check_mpp(mpp)
-    damage = Damage(Path(path), on_error)
     return Slide(damage, _open(damage), mpp)
 
 

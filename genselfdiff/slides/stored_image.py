@@ -128,7 +128,7 @@ class StoredLevel(ABC):
             return self.decode(column, row)
         except Unreadable as error:
             shape = (self.piece_height, self.piece_width)
-            return self.damage.replace((self, column, row), shape, error)
+            return self.damage.replace(shape, error)
         except MemoryError as error:
             raise InputError(
                 f"{self.damage.path}: there is too little memory for a piece of"

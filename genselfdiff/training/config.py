@@ -18,6 +18,7 @@ from genselfdiff.inference.model_file import INPUT_SCALINGS
 from genselfdiff.inference.predictor import PRECISIONS
 from genselfdiff.kernels.multi_loss.reference import FORMS
 from genselfdiff.models import ARCHITECTURES, DEFAULT_ARCHITECTURE
+from genselfdiff.slides.damage import ON_ERROR
 from genselfdiff.slides.resolution import check_mpp
 
 NO_INIT = "none"
@@ -192,6 +193,7 @@ class PretrainConfig(RunConfig):
         p2_k, p2_gamma: of the P2 weighting; gamma 0 weights all time steps alike.
         validation_tiles: tiles in each validation.
         sample_every: steps between sample pictures; 0: none.
+        on_error: what becomes of stored tiles of a slide that are damaged: see `open_slide`.
 
     Raises:
         InputError: a setting is out of range.
@@ -206,6 +208,7 @@ class PretrainConfig(RunConfig):
     p2_gamma: float = 1.0
     validation_tiles: int = 32
     sample_every: int = 1000
+    on_error: str = "blank"
 
     stage = "pretrain"
     local = (*RunConfig.local, "data")
@@ -215,6 +218,7 @@ class PretrainConfig(RunConfig):
         self._require_at_least(1, "timesteps", "validation_tiles")
         self._require_at_least(0, "sample_every")
         self._require_one_of(SCHEDULES, "schedule")
+        self._require_one_of(ON_ERROR, "on_error")
         self._require_resolution("mpp")
         self._require_resolution("image_mpp")
         self._require_at_least(0, "p2_k", "p2_gamma")

@@ -56,7 +56,7 @@ def stop_request(*, repeated: bool = False) -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def outlive_the_first_signal(worker: int) -> None:
+def outlive_the_first_signal() -> None:
     """Let a process that prepares tiles go on until the step under way is saved.
 
     A scheduler's SIGTERM goes to whole groups of processes, and without the worker the training

@@ -2,14 +2,18 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from genselfdiff.data.reading import shared_reader
 from genselfdiff.errors import InputError, TrainingError
 from genselfdiff.progress import progress_bar
 from genselfdiff.training.config import RunConfig
+from genselfdiff.training.distributed import World
 from genselfdiff.training.health import LossWatch
 from genselfdiff.training.interruption import outlive_the_first_signal, stop_request
 from genselfdiff.training.records import Records, restore
@@ -91,8 +95,10 @@ def train(
                 records.save(done, best)
             if stopped and not last:
                 logger.info("stopped after step %d; --resume goes on from there", done)
+                _tell_damage(world)
                 world.wait()  # torchrun ends all as soon as one has ended
                 stop.pass_on()
+    _tell_damage(world)
     if best is None:
         raise TrainingError(
             f"{run.path}: no validation gave a finite score: start anew with a lower"
@@ -103,7 +109,7 @@ def train(
 
 def batches(
     dataset: Dataset[Any], config: RunConfig, step: TrainingStep, done: int
-) -> DataLoader[Any]:
+) -> Iterator[Any]:
     """The batches of the steps after ``done``, of each the share of this process.
 
     Sample i belongs to step i // batch_size, whatever the number of processes, so that together
@@ -117,12 +123,34 @@ def batches(
     firsts = (
         number * config.batch_size + step.world.rank * share for number in range(done, config.steps)
     )
-    return DataLoader(
+    loader = DataLoader(
         dataset,
         batch_sampler=([*range(first, first + share)] for first in firsts),
         num_workers=workers,
         # Open files and images that are held are shared with the workers, not sent to them.
         multiprocessing_context="fork" if workers else None,
-        worker_init_fn=outlive_the_first_signal,
+        worker_init_fn=_begin_worker,
+        collate_fn=_with_damage,
         pin_memory=step.device.type == "cuda",
     )
+    for batch, damage in loader:
+        shared_reader.note_damage(damage)
+        yield batch
+
+
+def _begin_worker(number: int) -> None:
+    outlive_the_first_signal()
+    logger.setLevel(logging.ERROR)  # what workers find is told once, by the training process
+
+
+def _with_damage(samples: list[Any]) -> tuple[Any, list[tuple[Path, str]]]:
+    """A batch, and what of the slides has become glass since the last one of this worker."""
+    return default_collate(samples), shared_reader.new_damage()
+
+
+def _tell_damage(world: World) -> None:
+    """Say how much of the slides all processes have taken for glass."""
+    for damage in world.gather({world.rank: shared_reader.damage()}).values():
+        shared_reader.note_damage(damage)
+    for path, count in shared_reader.blank_tiles().items():
+        logger.warning("%s: damaged tiles taken for glass: %d", path, count)

@@ -50,7 +50,9 @@ class PretrainTask:
         self.config = config
         self.run = run
         self.schedule = NoiseSchedule.create(config.schedule, config.timesteps)
-        sources = open_sources(config.data, mpp=config.mpp, image_mpp=config.image_mpp)
+        sources = open_sources(
+            config.data, mpp=config.mpp, image_mpp=config.image_mpp, on_error=config.on_error
+        )
         training, validation = split_sources(
             sources, mpp=config.mpp, tile_size=config.tile_size, seed=config.seed
         )

@@ -38,8 +38,8 @@ def pretrain(
     """Train a noise predictor (stage 1) into the run folder ``out``.
 
     With ``resume`` the run goes on from its last checkpoint; ``config`` must be the one in its
-    folder (`PretrainConfig.read`); only device, workers, tensorboard and the number of steps may
-    differ. Under torchrun the processes work together on each batch.
+    folder (`PretrainConfig.read`); only device, workers, tensorboard, on_error and the number of
+    steps may differ. Under torchrun the processes work together on each batch.
 
     Raises:
         InputError: the data or a setting cannot be used.

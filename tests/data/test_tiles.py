@@ -165,9 +165,11 @@ def test_reader_decodes_an_image_once_until_its_bound_is_reached(
 ) -> None:
     paths = [save(f"{i}.png", tissue_like(100, 100, i)) for i in range(2)]
     decoded: list[Path] = []
-    original = reading.open_slide
+    original = reading.open_counting
     monkeypatch.setattr(
-        reading, "open_slide", lambda path, mpp: decoded.append(path) or original(path, mpp=mpp)
+        reading,
+        "open_counting",
+        lambda damage, mpp: decoded.append(damage.path) or original(damage, mpp=mpp),
     )
 
     def read_alternately(reader: WindowReader) -> int:

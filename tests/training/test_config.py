@@ -39,6 +39,7 @@ from genselfdiff.training import FinetuneConfig, PretrainConfig
         (PretrainConfig, "p2_k", -5),
         (PretrainConfig, "validation_tiles", 0),
         (PretrainConfig, "sample_every", -1),
+        (PretrainConfig, "on_error", "ignore"),
         (FinetuneConfig, "mpp", 1000),
         (FinetuneConfig, "resample_to", 0),
         (FinetuneConfig, "augmentation", "mixup"),
@@ -101,6 +102,7 @@ FULL = (
         p2_gamma=0.0,
         validation_tiles=4,
         sample_every=3,
+        on_error="fail",
     ),
     full(
         FinetuneConfig,
