@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError
-from genselfdiff.files import refuse_inputs, unfinished
+from genselfdiff.files import refuse_inputs
 from genselfdiff.inference.beside import write_beside
 from genselfdiff.inference.job import MACHINE, Job, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
@@ -28,6 +28,7 @@ from genselfdiff.inference.predictor import COMPARED_TILES, Predictor, read_ahea
 from genselfdiff.inference.resample import labels_of
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.progress import progress_bar
+from genselfdiff.resumable_file import unfinished
 from genselfdiff.slides import (
     MaskReader,
     MaskWriter,

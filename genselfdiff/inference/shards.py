@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genselfdiff.errors import OutputError
-from genselfdiff.files import ResumableFile, begun_otherwise, unfinished, write_once
+from genselfdiff.files import write_once
 from genselfdiff.inference.engine import choose, describe, finished, made_by, predict
 from genselfdiff.inference.job import MACHINE, filled_in, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
@@ -31,6 +31,7 @@ from genselfdiff.inference.shard_folder import (
     part_files,
     read_job,
 )
+from genselfdiff.resumable_file import ResumableFile, begun_otherwise, unfinished
 from genselfdiff.slides import open_slide
 
 logger = logging.getLogger("genselfdiff")

@@ -14,7 +14,8 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from genselfdiff.files import ResumableFile
+from genselfdiff.errors import OutputError
+from genselfdiff.resumable_file import ResumableFile
 from genselfdiff.slides.bigtiff import (
     BigTiffFile,
     Tag,
@@ -266,6 +267,15 @@ class PyramidWriter:
         self._recorded_at = time.monotonic()
 
     def _restore(self, records: list[dict[str, Any]]) -> None:
+        try:
+            self._take_up(records)
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError):
+            raise OutputError(
+                f"{self.path}: what a run that was stopped has left of it is damaged: delete"
+                f" {self._file.partial} to start anew"
+            ) from None
+
+    def _take_up(self, records: list[dict[str, Any]]) -> None:
         """Take up the state of the last record: its tables, and the bands that are half full."""
         for entry in records:
             for level, row, stored in entry["bands"]:

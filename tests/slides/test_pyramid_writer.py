@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from genselfdiff.errors import OutputError
-from genselfdiff.files import ResumableFile, unfinished
+from genselfdiff.resumable_file import ResumableFile, _line, unfinished
 from genselfdiff.slides import MaskWriter, ProbabilityWriter, as_bytes, pyramid_writer
 
 PALETTE = [(255, 255, 255), (200, 30, 30), (30, 30, 200)]
@@ -178,3 +178,32 @@ def test_probabilities_come_back_in_every_page(tmp_path):
             height, width = expected.shape[1:]
             even = np.pad(expected, ((0, 0), (0, height % 2), (0, width % 2)), mode="edge")
             expected = even.reshape(3, even.shape[1] // 2, 2, -1, 2).mean((2, 4))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bands": [[0, 99, [[[0, 0]]]]]},
+        {"bands": [[9, 0, [[[0, 0]]]]]},
+        {"bands": [[0, 0, [[["a", 0]]]]]},
+        {"bands": 3},
+        {"bands": [[0, 0, [[[16, 2**60]] * 4]]]},
+        {"uniform": [[0]]},
+        {"counts": "x"},
+        {"counts": None},
+    ],
+)
+def test_a_journal_that_leads_astray_is_refused(tmp_path, change):
+    data, path = probabilities(300, 200), tmp_path / "m.tif"
+    with pytest.raises(Killed):
+        write("mask", path, data, 65, purpose=PURPOSE)
+    with ResumableFile(path, PURPOSE) as file:
+        (entry,) = file.records
+    (tmp_path / ".m.tif.journal").write_bytes(
+        b"".join(map(_line, ({"purpose": PURPOSE}, entry | change)))
+    )
+    with pytest.raises(OutputError, match=r"m\.tif: .* is damaged: delete .*\.m\.tif\.partial"):
+        write("mask", path, data, purpose=PURPOSE)
+    (tmp_path / ".m.tif.partial").unlink()
+    write("mask", path, data, purpose=PURPOSE)
+    np.testing.assert_array_equal(tifffile.imread(path), data.argmax(0))
