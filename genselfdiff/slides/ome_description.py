@@ -63,6 +63,6 @@ def told_in(description: str) -> dict[str, Any]:
             path = f".//{{{_SCHEMA}}}CommentAnnotation[@Namespace='{_OURS}']/{{{_SCHEMA}}}Value"
             description = ElementTree.fromstring(description).findtext(path) or ""
         told = json.loads(description)
-    except (ValueError, ElementTree.ParseError):
+    except (ValueError, RecursionError, ElementTree.ParseError):
         return {}
     return told if isinstance(told, dict) else {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from genselfdiff.errors import InputError
 from genselfdiff.slides import image_xml
+from genselfdiff.slides.lengths import micrometres, number
 
 PLAUSIBLE_MPP = (0.05, 20.0)
 """Range of um/px outside which a stored resolution is taken for a printer's setting."""
@@ -32,8 +33,8 @@ BLURRED_ENLARGEMENT = 1.5
 _MAX_ANISOTROPY = 0.05
 """Relative difference of horizontal and vertical resolution up to which pixels pass as square."""
 
-_TIFF_UNITS = {2: 25400.0, 3: 10000.0}
-"""Micrometres in the TIFF resolution units inch and centimetre; 1 means without unit."""
+_TIFF_UNITS = {2: "in", 3: "cm"}
+"""The TIFF resolution units; 1 means without unit."""
 
 
 def check_mpp(mpp: float, name: str = "mpp") -> None:
@@ -88,14 +89,26 @@ def aperio_size(description: str) -> PixelSize | None:
     """Read ``MPP = 0.499`` of an Aperio ImageDescription."""
     if not description.startswith("Aperio"):
         return None
-    match = re.search(r"\|\s*MPP\s*=\s*([0-9.eE+-]+)", description)
+    match = re.search(r"\|\s*MPP\s*=\s*([0-9.,eE+-]+)", description)
     if match is None:
         return None
-    try:
-        value = float(match[1])
-    except ValueError:
-        return None
+    value = number(match[1])
     return PixelSize(value, value, "Aperio description")
+
+
+def imagej_size(description: str, x: float, y: float) -> PixelSize | None:
+    """Convert XResolution and YResolution by ``unit=micron`` of an ImageJ description.
+
+    ImageJ counts by that unit, whatever ResolutionUnit says, which has none of microscopes.
+    """
+    if not description.startswith("ImageJ=") or not (x > 0 and y > 0):
+        return None
+    units = dict(re.findall(r"^(unit|yunit)=(.*)$", description, re.MULTILINE))
+    across = micrometres(units.get("unit"))
+    down = micrometres(units.get("yunit", units.get("unit")))
+    if across is None or down is None:
+        return None
+    return PixelSize(across / x, down / y, "ImageJ description")
 
 
 def ome_size(xml: str, width: int, height: int) -> PixelSize | None:
@@ -112,9 +125,10 @@ def philips_size(xml: str) -> PixelSize | None:
 
 def tags_size(x: float, y: float, unit: int) -> PixelSize | None:
     """Convert XResolution and YResolution (pixels per ``unit``; 2: inch, 3: cm)."""
-    if unit not in _TIFF_UNITS or not (x > 0 and y > 0):
+    length = micrometres(_TIFF_UNITS.get(unit))
+    if length is None or not (x > 0 and y > 0):
         return None
-    return PixelSize(_TIFF_UNITS[unit] / x, _TIFF_UNITS[unit] / y, "resolution tags")
+    return PixelSize(length / x, length / y, "resolution tags")
 
 
 def dpi_size(x: float, y: float) -> PixelSize | None:

@@ -11,7 +11,7 @@ from genselfdiff.slides.damage import Damage
 from genselfdiff.slides.stored_image import StoredImage
 from genselfdiff.slides.tiff_directories import check_directories
 from genselfdiff.slides.tiff_level import tiff_level
-from genselfdiff.slides.tiff_pages import slide_pages
+from genselfdiff.slides.tiff_pages import description_of, slide_pages
 
 _ICC = 34675
 
@@ -50,8 +50,10 @@ def open_tiff(path: Path, damage: Damage, *, as_mask: bool = False) -> StoredIma
 
 def _stated_sizes(page: TiffPage, xml: str) -> list[resolution.PixelSize | None]:
     x, y = page.resolution
+    description = description_of(page)
     return [
-        resolution.aperio_size(page.description),
+        resolution.aperio_size(description),
+        resolution.imagej_size(description, x, y),
         resolution.ome_size(xml, page.imagewidth, page.imagelength),
         resolution.philips_size(xml),
         resolution.tags_size(x, y, int(page.resolutionunit)),

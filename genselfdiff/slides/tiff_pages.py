@@ -9,6 +9,7 @@ from tifffile import TiffFile, TiffPage
 from genselfdiff.slides import image_xml
 from genselfdiff.slides.stored_image import is_reduction
 
+_DESCRIPTION = 270
 _REDUCED, _TRANSPARENCY_MASK = 1, 4  # bits of NewSubfileType
 
 _OTHER_PICTURES = re.compile(r"\s*(label|macro|thumbnail|overview)\b", re.I)
@@ -24,6 +25,18 @@ class LevelPage:
     height: int
 
 
+def description_of(page: TiffPage) -> str:
+    """Return what a page tells of itself: UTF-8, else each byte as the letter of Latin-1."""
+    told = page.tags.valueof(_DESCRIPTION, default="")
+    if not isinstance(told, bytes):
+        return page.description
+    told = told.rstrip(b"\0")
+    try:
+        return told.decode()
+    except UnicodeDecodeError:
+        return told.decode("latin-1")
+
+
 def slide_pages(tiff: TiffFile) -> tuple[list[LevelPage], str]:
     """Return the pages of the pyramid, largest first, and the description of the file.
 
@@ -33,7 +46,7 @@ def slide_pages(tiff: TiffFile) -> tuple[list[LevelPage], str]:
     pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
     if not pages:
         raise ValueError("it holds no image")
-    xml = pages[0].description
+    xml = description_of(pages[0])
     others = image_xml.ome_other_sizes(xml)
     slides = [page for page in pages if not _is_other(page) and _size(page) not in others] or pages
     whole = [page for page in slides if not page.subfiletype & _REDUCED] or slides
@@ -53,7 +66,7 @@ def _size(page: TiffPage) -> tuple[int, int]:
 
 def _is_other(page: TiffPage) -> bool:
     """Tell whether a page is a photograph of the slide's label or of the whole glass, or a mask."""
-    text = page.description
+    text = description_of(page)
     if text.startswith("Aperio"):
         text = "".join(text.splitlines()[1:2])
     return bool(_OTHER_PICTURES.match(text)) or bool(page.subfiletype & _TRANSPARENCY_MASK)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides.damage import Damage, Unreadable
+from genselfdiff.slides.lengths import micrometres
 from genselfdiff.slides.resolution import PixelSize, believed
 from genselfdiff.slides.stored_image import (
     MAX_PIXELS_AT_ONCE,
@@ -30,11 +31,6 @@ _MARKS = ("zarr.json", ".zattrs", ".zgroup")
 
 _AT_LEAST = 256
 """Side in pixels of what is read at once where the stored chunks are smaller."""
-
-_MICROMETRES = {
-    "meter": 1e6, "centimeter": 1e4, "millimeter": 1e3, "micrometer": 1.0, "nanometer": 1e-3,
-    "picometer": 1e-6, "angstrom": 1e-4, "inch": 25400.0,
-}  # fmt: skip
 
 
 def is_zarr(path: Path) -> bool:
@@ -182,11 +178,10 @@ def _stated_size(
     for axis in "xy":
         place = names.index(axis)
         described = image["axes"][place]
-        unit = described.get("unit") if isinstance(described, Mapping) else None
-        if unit not in _MICROMETRES:
+        unit = micrometres(described.get("unit") if isinstance(described, Mapping) else None)
+        if unit is None:
             return None
-        scale = _scale(dataset, place) * _scale(image, place)
-        sizes.append(scale * _MICROMETRES[unit])
+        sizes.append(_scale(dataset, place) * _scale(image, place) * unit)
     return PixelSize(sizes[0], sizes[1], "coordinateTransformations")
 
 

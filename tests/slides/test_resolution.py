@@ -31,7 +31,9 @@ def ome(**attributes: object) -> str:
     [
         ("MPP = 0.4990", 0.499),
         ("MPP=0.25", 0.25),
+        ("MPP = 0,25", 0.25),
         ("MPP = 0", None),
+        ("MPP = " + "9" * 400, None),
         ("MPP = 1..2", None),
         ("MPP = 400", None),
         ("MPPX = 0.3", None),
@@ -57,6 +59,9 @@ def test_aperio(field: str, expected: float | None) -> None:
             0.5,
         ),
         ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.2505}, 0.25025),
+        ({"PhysicalSizeX": "0,25", "PhysicalSizeY": "0,25"}, 0.25),
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "micron", "PhysicalSizeY": 0.25}, 0.25),
+        ({"PhysicalSizeX": "9" * 400, "PhysicalSizeY": "9" * 400}, None),
         ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}, None),  # not square
         ({"PhysicalSizeX": 0.25}, None),
         ({"PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel", "PhysicalSizeY": 1}, None),
@@ -72,6 +77,54 @@ def test_ome(attributes: dict[str, object], expected: float | None) -> None:
 def test_ome_takes_the_image_of_that_size() -> None:
     xml = ome(PhysicalSizeX=0.25, PhysicalSizeY=0.25)
     assert resolution.ome_size(xml, 301, 200) is None
+
+
+@pytest.mark.parametrize("encoding", ["ISO-8859-1", "UTF-16", "no-such"])
+def test_ome_is_decoded_already_whatever_its_encoding(encoding: str) -> None:
+    size = {"PhysicalSizeXUnit": "\u00b5m", "PhysicalSizeYUnit": "\u00b5m"}
+    xml = ome(PhysicalSizeX=0.25, PhysicalSizeY=0.25, **size).replace("UTF-8", encoding)
+    assert mpp(resolution.ome_size(xml, 300, 200)) == pytest.approx(0.25)
+
+
+def test_endless_xml_is_not_parsed() -> None:
+    with pytest.raises(ValueError, match="more than that of any slide"):
+        resolution.ome_size("<OME>" + "<a/>" * 2**22, 300, 200)
+
+
+@pytest.mark.parametrize(
+    ("lines", "unit", "expected"),
+    [
+        ("unit=micron", 1, 0.5),
+        ("unit=um", 1, 0.5),
+        ("unit=\\u00B5m", 1, 0.5),
+        ("unit=\u00b5m\r", 1, 0.5),
+        ("unit=mm\nyunit=mm", 1, None),
+        ("unit=micron\nyunit=nm", 1, None),  # not square
+        ("unit=micron", 3, 0.5),  # ImageJ does not look at ResolutionUnit
+        ("unit=pixel", 1, None),
+        ("min=0.0", 1, None),
+    ],
+)
+def test_imagej(
+    tiff: Callable[..., Path], picture: np.ndarray, lines: str, unit: int, expected: float | None
+) -> None:
+    description = f"ImageJ=1.53t\n{lines}\nmax=255.0\n".encode("latin-1")
+    tags = [(270, 2, len(description) + 1, description + b"\0", True)]
+    scale = {"resolution": (2.0, 2.0), "resolutionunit": unit}
+    path = tiff(picture, metadata=None, extratags=tags, **scale)
+    with open_slide(path) as slide:
+        assert slide.mpp == expected
+
+
+@pytest.mark.parametrize("stray", [b"\x03(:.):\x8d,\x81", "Größe".encode("latin-1"), b"\xb5"])
+@pytest.mark.parametrize("kind", [2, 1, 7])
+def test_descriptions_that_are_not_ascii(
+    tiff: Callable[..., Path], picture: np.ndarray, stray: bytes, kind: int
+) -> None:
+    description = APERIO.format("MPP = 0.4990").encode() + b"|Time = " + stray + b"\0"
+    tags = [(270, kind, len(description), description, True)]
+    with open_slide(tiff(picture, "a.svs", metadata=None, extratags=tags)) as slide:
+        assert slide.mpp == 0.499
 
 
 @pytest.mark.parametrize("xml", ["", "<OME", "<OME><Pixels></OME>", "<!ENTITY a 'b'><OME/>"])

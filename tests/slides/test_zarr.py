@@ -93,6 +93,8 @@ def test_the_first_series_of_bioformats2raw(
     ("options", "mpp", "doubt"),
     [
         ({"unit": "nanometer", "mpp": (250, 250)}, 0.25, None),
+        ({"unit": "\u00b5m"}, 0.25, None),
+        ({"unit": "micron"}, 0.25, None),
         ({"unit": None}, None, "does not tell its resolution"),
         ({"unit": "pixel"}, None, "does not tell its resolution"),
         ({"mpp": (1000, 1000)}, None, "which no microscope has"),
