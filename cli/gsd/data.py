@@ -16,6 +16,7 @@ from genselfdiff.data.importers.mask_folder import read_mask_folder
 from genselfdiff.data.importers.monuseg import read_monuseg
 from genselfdiff.data.importers.qupath import FIELD_CLASS, read_qupath
 from genselfdiff.data.labelled_folder import write_fields
+from genselfdiff.data.naming import names_in
 from genselfdiff.files import refuse_existing
 from genselfdiff.slides import find_slides
 from gsd.options import progress, verbosity
@@ -156,7 +157,7 @@ def _classes(command: Command) -> Command:
 
 
 def _names(classes: str | None) -> Sequence[str] | None:
-    return None if classes is None else [name.strip() for name in classes.split(",")]
+    return None if classes is None else names_in(classes)
 
 
 def _write(found: Import, output: Path, overwrite: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from genselfdiff.data.naming import names_in
 from genselfdiff.errors import InputError
 from genselfdiff.training.config_file import STAGES, read_settings
 from genselfdiff.training.presets import PRESETS
@@ -15,14 +16,15 @@ from gsd.options import Command
 
 
 class Names(click.ParamType):  # type: ignore[type-arg]
-    """Names, comma-separated; a list in a TOML file."""
+    """Names, comma-separated, in quotes where they hold commas; a list in a TOML file."""
 
     name = "names"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
         """A tuple of the names."""
-        parts = value.split(",") if isinstance(value, str) else value
-        return tuple(str(part).strip() for part in parts)
+        if isinstance(value, str):
+            return names_in(value)
+        return tuple(str(part).strip() for part in value)
 
 
 class NamesOrPattern(click.ParamType):  # type: ignore[type-arg]

@@ -2,14 +2,8 @@
 
 from genselfdiff.data.labelled_crops import LabelledCrops
 from genselfdiff.data.labelled_images import LabelledImages
-from genselfdiff.data.pairs import (
-    MaskSummary,
-    Pair,
-    find_pairs,
-    inspect_masks,
-    load_pair,
-    read_mask,
-)
+from genselfdiff.data.masks import read_mask
+from genselfdiff.data.pairs import MaskSummary, Pair, find_pairs, inspect_masks, load_pair
 from genselfdiff.data.splits import budgeted, split_pairs
 from genselfdiff.data.tiles import TileSource, UnlabelledTiles, open_sources, split_sources
 

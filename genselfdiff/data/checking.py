@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from genselfdiff.data.class_colors import class_color
-from genselfdiff.data.pairs import MASK_SUFFIXES, by_stem, read_mask
+from genselfdiff.data.masks import MASK_SUFFIXES, has_soft_edges, open_mask
+from genselfdiff.data.naming import name_some
+from genselfdiff.data.pairs import by_stem
 from genselfdiff.errors import InputError
 from genselfdiff.files import atomic_file
 from genselfdiff.progress import progress_bar
@@ -22,6 +24,9 @@ from genselfdiff.text import shown
 SHEET_WIDTH = 1600
 _SIDE, _GAP, _LETTER = 312, 8, 13
 """Of a picture on the sheet, between two of them, and of the height of its name."""
+
+FOREGROUND_VALUES = (1, 255)
+"""That programs give what is not background, where there is one class."""
 
 _SHOWN = 255
 """Values from here on are drawn in one colour: they are numbers of instances, or left out."""
@@ -71,7 +76,8 @@ def check_folders(
     """Read all images and masks; nothing but a missing folder ends it.
 
     Problems are files without a partner, that cannot be read or differ in size, pictures that are
-    there several times, and masks that hold nothing.
+    there several times, and masks that hold nothing, have soft edges, are not read as they are
+    stored, or have other values for the same than others.
 
     Args:
         images, masks: folders with files of the same names, suffix aside.
@@ -96,10 +102,12 @@ def check_folders(
         )
         found.problems.append(f"{lonely}: has no {what}")
     same: dict[str, list[Path]] = defaultdict(list)
+    binary: dict[int, list[Path]] = defaultdict(list)
     pictures: list[NDArray[np.uint8]] = []
     for stem in progress_bar(stems, desc="check", progress=progress):
         try:
-            image, mask = read_image(image_files[stem]), read_mask(mask_files[stem])
+            image = read_image(image_files[stem])
+            mask, oddity = open_mask(mask_files[stem])
         except InputError as error:
             found.problems.append(str(error))
             continue
@@ -118,11 +126,25 @@ def check_folders(
         found.images_with.update(values.tolist())
         if not values.any():
             found.problems.append(f"{mask_files[stem]}: holds nothing but 0")
+        if oddity:
+            found.problems.append(f"{mask_files[stem]}: {oddity}")
+        if has_soft_edges(mask):
+            found.problems.append(f"{mask_files[stem]}: has soft edges: values between 0 and 255")
+        if len(values) <= 2 and values[-1] in FOREGROUND_VALUES:
+            binary[int(values[-1])].append(mask_files[stem])
         if sheet is not None:
             pictures.append(_thumbnail(image, mask, stem))
     for paths in same.values():
         if len(paths) > 1:
             found.problems.append(f"{', '.join(map(str, paths))}: the same picture")
+    if len(binary) > 1:
+        kinds = (
+            f"{len(paths)} hold 0 and {value} ({name_some(paths)})"
+            for value, paths in binary.items()
+        )
+        found.problems.append(
+            f"{masks}: of the masks {', '.join(kinds)}: one value has to mean one thing"
+        )
     if sheet is not None and pictures:
         with atomic_file(sheet) as temporary:
             Image.fromarray(contact_sheet(pictures)).save(temporary, format="PNG")
@@ -154,7 +176,7 @@ def _thumbnail(image: NDArray[np.uint8], mask: NDArray[np.integer], name: str) -
     square[: size[1], : size[0]] = lay_over(small, labels, palette)
     picture = Image.fromarray(square)
     pen = ImageDraw.Draw(picture)
-    place = (2, _SIDE - _LETTER)
-    pen.rectangle(pen.textbbox(place, name), fill="white")
-    pen.text(place, name, fill="black")
+    place, label = (2, _SIDE - _LETTER), shown(name)
+    pen.rectangle(pen.textbbox(place, label), fill="white")
+    pen.text(place, label, fill="black")
     return np.asarray(picture)

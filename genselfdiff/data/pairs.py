@@ -4,21 +4,26 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from genselfdiff.data.naming import name_some
-from genselfdiff.errors import InputError
+from genselfdiff.data.masks import (
+    MASK_SUFFIXES,
+    Mask,
+    has_soft_edges,
+    is_foreground,
+    open_mask,
+    read_mask,
+)
+from genselfdiff.data.naming import name_some, stem_of
+from genselfdiff.errors import InputError, one_line
+from genselfdiff.input_files import is_regular_file
 from genselfdiff.slides import IMAGE_SUFFIXES, read_image
 
 logger = logging.getLogger("genselfdiff")
-
-MASK_SUFFIXES = (".png", ".tif", ".tiff")
-
-MAX_MASK_PIXELS = 1 << 28
 
 MAX_COUNTED_CLASSES = 32
 """More classes than this are taken for instance numbers, unless the user says how many."""
@@ -82,39 +87,38 @@ def inspect_masks(
     """Look at every mask and say what they hold; all label errors surface here, before training.
 
     Without ``num_classes`` the classes are counted: the largest value (``ignore_label`` aside)
-    plus one. Masks that hold 0 and 255 only are recognised as foreground masks, with a note,
-    unless more than two classes are asked for.
+    plus one. Masks that hold 0 and 255 only, sharp or with soft edges, are recognised as foreground
+    masks, with a note, unless more than two classes are asked for.
 
     Raises:
         InputError: a mask cannot be read, holds more classes than can be meant, or values beyond
-            ``num_classes``; or nothing is labelled where the classes have to be counted.
+            ``num_classes``; nothing is labelled where the classes have to be counted; some masks
+            have numbers of objects and others soft edges; or ``ignore_label`` is out of range.
     """
-    by_pair = [(pair, np.unique(read_mask(pair.mask))) for pair in pairs]
-    values = {int(value) for _, found in by_pair for value in found}
-    two_valued = values <= {0, 255} and 255 in values and ignore_label != 255
-    two_valued = two_valued and num_classes in (None, 2)
+    if ignore_label is not None and not 0 <= ignore_label <= 255:
+        raise InputError(f"--ignore-label {ignore_label}: must be from 0 to 255")
+    looks = [_Look.of(pair.mask, open_mask(pair.mask), ignore_label) for pair in pairs]
+    _tell_oddities(looks)
+    labels = frozenset[int]().union(*(look.labels for look in looks))
+    two_valued = ignore_label != 255 and num_classes in (None, 2) and 255 in labels
+    two_valued = two_valued and all(look.is_soft or look.labels <= {255} for look in looks)
     if two_valued and not foreground:
         logger.info("the masks hold only 0 and 255: 255 is read as class 1 (as by --foreground)")
     foreground = foreground or two_valued
-    if foreground and ignore_label in values and len(values) > MAX_COUNTED_CLASSES:
-        logger.warning(
-            "the masks seem to hold instance numbers: those numbered %d are left out as unlabelled",
-            ignore_label,
-        )
-    if not foreground:
+    numbered = [look for look in looks if len(look.labels) > 1 and not look.is_soft]
+    if foreground:
+        _check_foreground(looks, numbered, ignore_label)
+    else:
         limit = MAX_COUNTED_CLASSES if num_classes is None else num_classes
-        for pair, found in by_pair:
-            _require_classes(pair.mask, found, limit, ignore_label, counted=num_classes is None)
+        _require_classes(looks, limit, counted=num_classes is None)
     if num_classes is None:
-        labels = values - {ignore_label}
-        if labels <= {0}:
+        if not labels:
             raise InputError(
                 f"{pairs[0].mask.parent}: nothing is labelled, every mask is 0 throughout: "
                 "give masks that hold class numbers"
             )
         num_classes = 2 if foreground else max(labels) + 1
-    numbered = foreground and len(values - {0, ignore_label}) > 1
-    return MaskSummary(num_classes, foreground, numbered)
+    return MaskSummary(num_classes, foreground, foreground and bool(numbered))
 
 
 def load_pair(
@@ -126,8 +130,9 @@ def load_pair(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read an image, uint8 (H, W, 3), and its labels, uint8 (H, W).
 
-    With ``foreground`` every non-zero value but ``ignore_label`` becomes class 1; else values must
-    be below ``num_classes`` (256 where it is None) or equal to ``ignore_label``.
+    With ``foreground`` every non-zero value but ``ignore_label`` becomes class 1, of masks with
+    soft edges those from half of the largest on; else values must be below ``num_classes`` (256
+    where it is None) or equal to ``ignore_label``.
 
     Raises:
         InputError: a file cannot be read, the sizes differ, or a value is beyond the classes.
@@ -140,102 +145,136 @@ def load_pair(
             f"{image.shape[1]} x {image.shape[0]}: give the mask of this image"
         )
     if foreground:
-        labels = (values != 0).astype(np.uint8)
+        labels = is_foreground(values, ignore_label).astype(np.uint8)
         if ignore_label is not None:
             labels[values == ignore_label] = ignore_label
         return image, labels
     if values.max() >= (num_classes or 0):
-        _require_classes(pair.mask, np.unique(values), num_classes or 256, ignore_label)
+        _require_classes([_Look.of(pair.mask, Mask(values), ignore_label)], num_classes or 256)
     return image, values.astype(np.uint8)
 
 
-def read_mask(path: Path) -> NDArray[np.integer]:
-    """Read an integer mask, (H, W) in its stored type: PNG or TIFF, one channel or three equal.
-
-    A palette image gives its indices; of a file with several pages the first counts.
-
-    Raises:
-        InputError: the file cannot be read, or is not such a mask.
-    """
-    try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            with tifffile.TiffFile(path) as file:
-                page = file.pages.first
-                _require_size(path, page.imagewidth, page.imagelength)
-                mask = np.squeeze(page.asarray())
-                if page.planarconfig == 2 and mask.ndim == 3:
-                    mask = np.moveaxis(mask, 0, -1)
-        else:
-            with Image.open(path) as file:
-                _require_size(path, *file.size)
-                mask = np.asarray(file)
-    except InputError:
-        raise
-    # Decoders raise whatever a damaged file makes them stumble over.
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: the mask cannot be read ({reason}): replace the file") from error
-    if mask.dtype == np.bool_:
-        mask = mask.astype(np.uint8)
-    if mask.ndim == 3 and mask.shape[2] in (3, 4) and (mask[..., :3] == mask[..., :1]).all():
-        mask = mask[..., 0]
-    if mask.ndim != 2 or mask.dtype.kind not in "ui" or mask.size == 0:
-        kind = f"{mask.dtype} of shape {'x'.join(map(str, mask.shape))}"
-        raise InputError(
-            f"{path}: {kind} is no label mask: give one channel of integer class numbers"
-        )
-    if mask.min() < 0:
-        raise InputError(f"{path}: negative values are no class numbers: renumber them from 0")
-    return mask
-
-
 def by_stem(folder: Path, suffixes: Sequence[str], kind: str) -> dict[str, Path]:
-    """The files of ``kind`` in a folder, by their names without suffix.
+    """The files of ``kind`` in a folder, by their names without suffix; links count as files.
+
+    What is left out though it looks like a picture, or is a folder, is told.
 
     Raises:
-        InputError: the folder is missing or empty, or two files have the same name.
+        InputError: the folder is missing, empty or cannot be read, or two files have the same name.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder: give the folder of the {kind}s")
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        name = path.name.lower()
-        if name.startswith(".") or not name.endswith(tuple(suffixes)) or not path.is_file():
+    left_out: list[str] = []
+    for path in _entries(folder):
+        suffix = path.suffix.lower()
+        if suffix not in suffixes or not is_regular_file(path):
+            if suffix in (*suffixes, *Image.registered_extensions()) or path.is_dir():
+                left_out.append(path.name)
             continue
-        stem = path.stem
-        if stem.lower().endswith(".ome"):
-            stem = stem[: -len(".ome")]
+        stem = stem_of(path)
         if stem in found:
             raise InputError(
                 f"{folder}: {found[stem].name} and {path.name} have the same name, suffix aside: "
                 f"leave one {kind} of the two"
             )
         found[stem] = path
+    expected = f"files in {', '.join(sorted(suffixes))}"
     if not found:
-        raise InputError(f"{folder}: no {kind} in this folder ({', '.join(sorted(suffixes))})")
+        raise InputError(f"{folder}: no {kind} in this folder ({expected})")
+    if left_out:
+        logger.warning(
+            "%s: %d entries are left out (%s): expected as %ss are %s",
+            folder,
+            len(left_out),
+            name_some(left_out),
+            kind,
+            expected,
+        )
     return found
 
 
-def _require_size(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_MASK_PIXELS:
-        raise InputError(f"{path}: {width} x {height} pixels are too many: cut the mask into parts")
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder but hidden things, by name."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {one_line(error)}") from error
 
 
-def _require_classes(
-    path: Path,
-    values: NDArray[np.integer],
-    limit: int,
-    ignore_label: int | None,
-    *,
-    counted: bool = False,
+class _Look(NamedTuple):
+    """What is in a mask: its values but 0 and the ignored one."""
+
+    path: Path
+    labels: frozenset[int]
+    has_ignored: bool
+    is_soft: bool
+    oddity: str
+
+    @classmethod
+    def of(cls, path: Path, mask: Mask, ignore_label: int | None) -> "_Look":
+        values = frozenset(np.unique(mask.values).tolist())
+        labels = values - {0, ignore_label}
+        is_soft = len(labels) > 1 and has_soft_edges(mask.values, ignore_label)
+        return cls(path, labels, ignore_label in values, is_soft, mask.oddity)
+
+
+def _tell_oddities(looks: Sequence[_Look]) -> None:
+    for oddity in sorted({look.oddity for look in looks if look.oddity}):
+        odd = [look.path for look in looks if look.oddity == oddity]
+        logger.warning("%d of %d masks: each %s (%s)", len(odd), len(looks), oddity, name_some(odd))
+
+
+def _check_foreground(
+    looks: Sequence[_Look], numbered: Sequence[_Look], ignore_label: int | None
 ) -> None:
-    """Raise InputError where ``values`` holds one from ``limit`` on that is not to be ignored."""
-    beyond = [str(value) for value in values if value >= limit and value != ignore_label]
+    """Warn of foreground masks, or refuse them, that are not all of one kind."""
+    if ignore_label == 1:
+        raise InputError(
+            "--ignore-label 1: is the class that foreground gets: give the pixels to ignore another"
+            " value in the masks"
+        )
+    soft = [look for look in looks if look.is_soft]
+    if soft and numbered:
+        raise InputError(
+            f"{soft[0].path} has soft edges, as {len(soft)} of {len(looks)} masks, but"
+            f" {numbered[0].path} numbers of objects, as {len(numbered)}: give masks of one kind"
+        )
+    if soft:
+        logger.warning(
+            "%d of %d masks have soft edges: values from half of the largest on are read as class 1"
+            " (%s)",
+            len(soft),
+            len(looks),
+            name_some([look.path for look in soft]),
+        )
+    binary = [look for look in looks if look.labels == {255}]
+    if numbered and binary:
+        logger.warning(
+            "%d masks hold several numbers of objects, and %d only 0 and 255: what is labelled in"
+            " each of these is taken for one object (%s)",
+            len(numbered),
+            len(binary),
+            name_some([look.path for look in binary]),
+        )
+    labels = frozenset[int]().union(*(look.labels for look in numbered))
+    if any(look.has_ignored for look in looks) and len(labels) > MAX_COUNTED_CLASSES:
+        logger.warning(
+            "the masks seem to hold instance numbers: those numbered %d are left out as unlabelled",
+            ignore_label,
+        )
+
+
+def _require_classes(looks: Sequence[_Look], limit: int, *, counted: bool = False) -> None:
+    """Raise InputError where a mask holds a label from ``limit`` on."""
+    beyond = [look for look in looks if any(label >= limit for label in look.labels)]
     if not beyond:
         return
-    which = f"mask values {name_some(beyond)}"
+    first = beyond[0]
+    which = name_some([str(label) for label in sorted(first.labels) if label >= limit])
     problem = "look like instance numbers" if counted else f"are beyond the {limit} classes"
+    several = f" (so in {len(beyond)} of {len(looks)} masks)" if len(looks) > 1 else ""
     raise InputError(
-        f"{path}: {which} {problem}: use --foreground to read every non-zero value as class 1, or "
-        "give masks of class numbers, each with a name"
+        f"{first.path}: mask values {which} {problem}{several}: use --foreground to read every"
+        " non-zero value as class 1, or give masks of class numbers, each with a name"
     )

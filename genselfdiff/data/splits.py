@@ -1,6 +1,5 @@
 """Splitting labelled pairs into training and validation images: by image, never by patch."""
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -9,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from genselfdiff.data.naming import name_some
+from genselfdiff.data.naming import name_some, names_in
 from genselfdiff.data.pairs import Pair
-from genselfdiff.errors import InputError, one_line
+from genselfdiff.errors import InputError
+from genselfdiff.input_files import is_regular_file, read_csv_rows, read_text
 
 Fold = tuple[int, int]
 """The k-th, from 1, of n parts."""
@@ -119,15 +119,15 @@ def groups_of(pairs: Sequence[Pair], group: str | None) -> list[str]:
 
 
 def _read_groups(path: Path) -> dict[str, str]:
-    try:
-        with path.open(encoding="utf-8", newline="") as text:
-            table = csv.DictReader(text)
-            rows = list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"--group {path}: cannot be read: {one_line(error)}") from error
-    if not {"name", "group"} <= set(table.fieldnames or ()):
+    columns, rows = read_csv_rows(path)
+    if not {"name", "group"} <= set(columns):
         raise InputError(f"--group {path}: needs the columns name and group")
-    return {(row["name"] or "").strip(): (row["group"] or "").strip() for row in rows}
+    groups: dict[str, str] = {}
+    for row in rows:
+        name, group = row["name"].strip(), row["group"].strip()
+        if groups.setdefault(name, group) != group:
+            raise InputError(f"--group {path}: {name} is of {groups[name]} and of {group}")
+    return groups
 
 
 def _drawn(groups: Sequence[str], fraction: float, seed: int) -> set[str]:
@@ -188,18 +188,10 @@ def _named(pairs: Sequence[Pair], val: str | Sequence[str]) -> set[int]:
 
 
 def _names(val: str) -> list[str]:
-    try:
-        is_file = Path(val).is_file()
-    except OSError:  # a list longer than any file name
-        is_file = False
-    try:
-        if is_file:
-            lines = Path(val).read_text("utf-8").splitlines()
-            names = [line.partition("#")[0] for line in lines]
-        else:
-            names = val.split(",")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--val {val}: no text file of names, one a line ({error})") from error
+    if is_regular_file(val):
+        names = [line.partition("#")[0] for line in read_text(val).splitlines()]
+    else:
+        names = list(names_in(val))
     return [name.strip() for name in names if name.strip()]
 
 

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -58,6 +60,38 @@ def test_all_that_is_wrong_is_told(folders, tmp_path):
     assert len(found.problems) == 6
     assert found.pairs == 2
     assert found.summary().endswith("6 problems")
+
+
+def test_masks_that_are_stored_in_several_ways_are_told(folders, tmp_path):
+    images, masks = folders
+    labels = np.zeros((30, 40), np.uint8)
+    labels[5:20, 5:20] = 1
+    Image.fromarray(labels).save(masks / "a.png")
+    Image.fromarray(labels * 255).save(masks / "b.png")
+    labels[4, 5:20] = 30
+    Image.fromarray(np.where(labels == 1, 255, labels)).save(masks / "c.png")
+    Image.fromarray(np.arange(3600, dtype=np.uint8).reshape(30, 40, 3)).save(images / "d.png")
+    inverse = Image.fromarray(1 - np.minimum(labels, 1)).convert("P")
+    inverse.putpalette([255, 255, 255, 0, 0, 0])
+    inverse.save(masks / "d.png")
+    found = check_folders(images, masks, sheet=tmp_path / "sheet.png")
+    told = "\n".join(found.problems)
+    for problem in (
+        "1 hold 0 and 1 (",
+        "2 hold 0 and 255 (",
+        f"{masks / 'c.png'}: has soft edges",
+        f"{masks / 'd.png'}: is read by its colours",
+    ):
+        assert problem in told
+    assert len(found.problems) == 3
+    assert found.pixels[255] == 2 * 15 * 15 + 16 * 15
+
+
+def test_a_name_that_is_no_utf8_can_be_drawn(folders, tmp_path):
+    for folder in folders:
+        (folder / "a.png").rename(folder / os.fsdecode(b"sl\xe4ide.png"))
+    assert not check_folders(*folders, sheet=tmp_path / "sheet.png").problems
+    assert (tmp_path / "sheet.png").exists()
 
 
 def test_numbers_of_instances(folders):

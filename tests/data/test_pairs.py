@@ -1,6 +1,8 @@
 """Pairing, reading masks and what they hold."""
 
 import logging
+import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,14 +12,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from genselfdiff.data.pairs import (
-    MaskSummary,
-    Pair,
-    find_pairs,
-    inspect_masks,
-    load_pair,
-    read_mask,
-)
+from genselfdiff.data.masks import read_mask
+from genselfdiff.data.pairs import MaskSummary, Pair, find_pairs, inspect_masks, load_pair
 from genselfdiff.errors import InputError
 
 Save = Callable[..., Path]
@@ -72,6 +68,43 @@ def test_missing_and_empty_folders_are_errors(tmp_path: Path) -> None:
         find_pairs(tmp_path / "nowhere", tmp_path)
     with pytest.raises(InputError, match="no image in this folder"):
         find_pairs(tmp_path, tmp_path)
+
+
+def test_what_is_left_out_of_a_folder_is_told(
+    save: Save, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = np.zeros((4, 4), np.uint8)
+    for name in ("images/a.png", "masks/a.png", "elsewhere/b.png", "images/patient 1/c.png"):
+        save(name, small)
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "b.png").symlink_to(tmp_path / "elsewhere/b.png")
+        (tmp_path / folder / "d.png").symlink_to(tmp_path / "nowhere")
+        for name in ("e.bmp", ".DS_Store", "._a.png", "Thumbs.db", "notes.txt"):
+            (tmp_path / folder / name).write_bytes(b"BM")
+    os.mkfifo(tmp_path / "images/f.png")
+    with caplog.at_level(logging.WARNING, "genselfdiff"):
+        pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
+    assert [pair.stem for pair in pairs] == ["a", "b"]
+    assert "images: 4 entries are left out (d.png, e.bmp, f.png, patient 1): " in caplog.text
+    assert "masks: 2 entries are left out (d.png, e.bmp): " in caplog.text
+
+
+def test_names_pair_in_both_forms_of_unicode(save: Save, tmp_path: Path) -> None:
+    small = np.zeros((4, 4), np.uint8)
+    save("images/" + unicodedata.normalize("NFD", "Gef\u00e4\u00df.png"), small)
+    save("masks/" + unicodedata.normalize("NFC", "Gef\u00e4\u00df.png"), small)
+    pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
+    assert [pair.stem for pair in pairs] == ["Gef\u00e4\u00df"]
+
+
+def test_names_that_differ_by_case_or_are_no_utf8_stay_apart(save: Save, tmp_path: Path) -> None:
+    small = np.zeros((4, 4), np.uint8)
+    names = ("A.png", "a.png", os.fsdecode(b"b\xe4.png"))
+    for name in names:
+        save(f"images/{name}", small)
+        save(f"masks/{name}", small)
+    pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
+    assert [(p.image.name, p.mask.name) for p in pairs] == [(name, name) for name in names]
 
 
 # Masks
@@ -194,6 +227,91 @@ def test_masks_of_0_and_255_are_recognised_over_the_whole_set(
     mixed = [*pairs, pair(np.ones((10, 10), np.uint8), "c")]
     with pytest.raises(InputError, match=r"a\.png: mask values 255"):
         inspect_masks(mixed)
+
+
+def test_masks_of_0_and_255_beside_others_are_refused_with_how_many(
+    pair: Callable[..., Pair],
+) -> None:
+    binary = random_labels(10, 10, classes=2)
+    pairs = [pair(binary, "a"), pair(binary * 255, "b"), pair(binary * 255, "c")]
+    for num_classes in (None, 2):
+        with pytest.raises(InputError, match=r"b\.png: mask values 255 .*\(so in 2 of 3 masks\)"):
+            inspect_masks(pairs, num_classes=num_classes)
+    summary = inspect_masks(pairs, foreground=True)
+    assert not summary.numbered, "each is of one kind of foreground, and of no numbers"
+    for one in pairs:
+        np.testing.assert_array_equal(load_pair(one, foreground=True)[1], binary)
+
+
+def test_masks_of_0_and_255_beside_numbers_of_objects_are_told(
+    pair: Callable[..., Pair], caplog: pytest.LogCaptureFixture
+) -> None:
+    binary = random_labels(10, 10, classes=2)
+    numbers = random_labels(10, 10, classes=9)
+    assert inspect_masks([pair(binary * 255, "a"), pair(numbers, "b")], foreground=True).numbered
+    assert "1 masks hold several numbers of objects, and 1 only 0 and 255" in caplog.text
+
+
+def test_an_ignored_value_beside_0_and_255(pair: Callable[..., Pair]) -> None:
+    values = random_labels(10, 10, classes=2) * np.uint8(255)
+    values[:3] = 127
+    ignoring = pair(values)
+    summary = inspect_masks([ignoring], ignore_label=127)
+    assert summary == MaskSummary(num_classes=2, foreground=True, numbered=False)
+    _, loaded = load_pair(ignoring, foreground=True, ignore_label=127)
+    np.testing.assert_array_equal(loaded, np.where(values == 127, 127, values // 255))
+
+
+@pytest.mark.parametrize("foreground", [False, True])
+@pytest.mark.parametrize(("ignore_label", "told"), [(1, "is the class that"), (65535, "0 to 255")])
+def test_ignored_values_that_labels_cannot_have(
+    pair: Callable[..., Pair], foreground: bool, ignore_label: int, told: str
+) -> None:
+    values = random_labels(10, 10, classes=2).astype(np.uint16) * 255
+    values[:3] = ignore_label
+    with pytest.raises(InputError, match=f"--ignore-label {ignore_label}: .*{told}"):
+        inspect_masks([pair(values)], foreground, ignore_label=ignore_label)
+
+
+SOFT = np.zeros((20, 20), np.uint8)
+SOFT[4:12, 4:12] = 80
+SOFT[5:11, 5:11] = 255
+
+
+@pytest.mark.parametrize("foreground", [False, True])
+def test_soft_edges_are_read_at_half_and_told(
+    pair: Callable[..., Pair], foreground: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = [pair(SOFT, "a"), pair(SOFT // 255 * 255, "b")]
+    summary = inspect_masks(pairs, foreground, num_classes=2)
+    assert summary == MaskSummary(num_classes=2, foreground=True, numbered=False)
+    assert "1 of 2 masks have soft edges" in caplog.text
+    np.testing.assert_array_equal(load_pair(pairs[0], foreground=True)[1], SOFT > 127)
+
+
+def test_soft_edges_beside_numbers_of_objects_are_refused(pair: Callable[..., Pair]) -> None:
+    pairs = [pair(SOFT, "a"), pair(random_labels(20, 20, 9), "b"), pair(SOFT // 255, "c")]
+    with pytest.raises(InputError, match=r"a\.png has soft edges, as 1 of 3 .*b\.png numbers"):
+        inspect_masks(pairs, foreground=True)
+
+
+def test_masks_that_are_read_in_an_odd_way_are_told(
+    pair: Callable[..., Pair], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = random_labels(10, 10, classes=2)
+    pairs = [pair(labels, stem) for stem in "abc"]
+    for one in pairs[:2]:
+        image = Image.fromarray(1 - labels).convert("P")
+        image.putpalette([255, 255, 255, 0, 0, 0])
+        image.save(one.mask)
+    alpha = Image.fromarray(labels * np.uint8(255))
+    Image.merge("LA", [Image.fromarray(labels * 0), alpha]).save(pairs[2].mask)
+    summary = inspect_masks(pairs)
+    assert summary == MaskSummary(num_classes=2, foreground=True, numbered=False)
+    assert "2 of 3 masks: each is read by its colours" in caplog.text
+    assert "1 of 3 masks: each is read from its transparency" in caplog.text
+    for one in pairs:
+        np.testing.assert_array_equal(load_pair(one, foreground=True)[1], labels)
 
 
 def test_ignored_label_is_no_class_and_stays(pair: Callable[..., Pair]) -> None:

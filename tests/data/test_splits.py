@@ -64,7 +64,7 @@ def test_names_from_a_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="names no image"):
         validation_of(str(file))
     file.write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(InputError, match="no text file of names"):
+    with pytest.raises(InputError, match=r"validation\.txt: is no text in UTF-8"):
         validation_of(str(file))
 
 
@@ -138,8 +138,24 @@ def test_groups_from_a_table(tmp_path: Path) -> None:
     table.write_text("patient,name\n")
     with pytest.raises(InputError, match="needs the columns name and group"):
         split_stems(["a1", "a2"], group=str(table))
+    table.write_text("name,group\na1,anna\na2,bert\na1,bert\n")
+    with pytest.raises(InputError, match="a1 is of anna and of bert"):
+        split_stems(["a1", "a2"], group=str(table))
     with pytest.raises(InputError, match="cannot be read"):
         split_stems(["a1", "a2"], group=str(tmp_path / "none.csv"))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_and_lists_as_spreadsheets_and_editors_write_them(
+    tmp_path: Path, separator: str
+) -> None:
+    rows = ["name,group", "a1,anna", "a2.tif,anna", "b1,bert"]
+    table, names = tmp_path / "patients.csv", tmp_path / "validation.txt"
+    text = "\r\n".join(row.replace(",", separator) for row in rows)
+    table.write_text(text, encoding="utf-8-sig", newline="")
+    names.write_text("a1\r\na2\r\n", encoding="utf-8-sig", newline="")
+    split = split_stems(["a1", "a2", "b1"], val=str(names), group=str(table))
+    assert split == (["b1"], ["a1", "a2"])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.files import images_below, picture
 from genselfdiff.data.labelled_folder import LabelledField
-from genselfdiff.data.pairs import read_mask
+from genselfdiff.data.masks import read_mask
 from genselfdiff.errors import InputError
 
 CLASSES = ("background", "gland")

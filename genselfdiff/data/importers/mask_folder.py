@@ -11,8 +11,8 @@ from PIL import Image
 from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.files import beside, images_below, picture
 from genselfdiff.data.labelled_folder import IGNORED, LabelledField, require_names
+from genselfdiff.data.masks import open_mask
 from genselfdiff.data.naming import name_some
-from genselfdiff.data.pairs import read_mask
 from genselfdiff.errors import InputError, one_line
 
 BACKGROUND, IGNORE = "background", "ignore"
@@ -63,7 +63,7 @@ def _fields(
     pairs: Sequence[tuple[Path, Path]], table: Table, colours: bool
 ) -> Iterator[LabelledField]:
     for image, mask in pairs:
-        values = _colours(mask) if colours else read_mask(mask)
+        values = _colours(mask) if colours else open_mask(mask, by_colours=False).values
         pixels, size = picture(image)
         if size != values.shape:
             raise InputError(f"{mask}: is not of the size of {image}")

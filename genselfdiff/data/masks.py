@@ -1,0 +1,235 @@
+"""Reading one mask: the class, or the number of the object, that each pixel has."""
+
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from genselfdiff.errors import InputError, one_line
+from genselfdiff.input_files import open_input
+from genselfdiff.slides.stored_image import is_absurd
+
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
+
+MAX_MASK_PIXELS = 1 << 28
+
+MAX_MASK_BYTES = 1 << 30
+"""Of its pixels, decoded."""
+
+_UPRIGHT = 1
+"""Orientation, as TIFF and EXIF number it."""
+
+_FLAT_SHARE = 0.25
+"""Of the pixels at soft edges, at most this many lie within an area of their value."""
+
+_FULL_SHARE = 0.1
+"""Of the pixels in soft-edged objects, at least this many are wholly inside."""
+
+Values = NDArray[np.integer]
+Bool = NDArray[np.bool_]
+
+
+class Mask(NamedTuple):
+    """A mask, and how it was read where that is not as usual.
+
+    Attributes:
+        values: (H, W) as stored.
+        oddity: how its pixels were got, for people; empty: nothing is odd.
+    """
+
+    values: Values
+    oddity: str = ""
+
+
+class _Stored(NamedTuple):
+    """``pixels`` (H, W) or (H, W, channels); ``colours`` (n, 3) of their values, if told."""
+
+    pixels: NDArray[Any]
+    colours: NDArray[np.integer] | None = None
+
+
+def read_mask(path: Path) -> Values:
+    """Read an integer mask, (H, W) in its stored type, see `open_mask`."""
+    return open_mask(path).values
+
+
+def open_mask(path: Path, *, by_colours: bool = True) -> Mask:
+    """Read an integer mask: PNG or TIFF, one channel or three equal.
+
+    A palette image gives its indices. But where the palette has no black for 0 and black for
+    another value, as that of a program that sorts colours by their frequency, the colours decide:
+    if they are black and white alone, black is 0 and white 255; else nobody knows what is meant.
+    TIFFs of which 0 is white are palettes of that kind. Of a picture in one colour its transparency
+    is the mask.
+
+    Args:
+        path: the file.
+        by_colours: False: always the stored values.
+
+    Raises:
+        InputError: the file cannot be read, is not such a mask, or its values can mean two things.
+    """
+    try:
+        with open_input(path) as stream:
+            is_tiff = path.suffix.lower() in (".tif", ".tiff")
+            stored = (_read_tiff if is_tiff else _read_picture)(path, stream)
+    except InputError:
+        raise
+    # Decoders raise whatever a damaged file makes them stumble over.
+    except Exception as error:
+        raise InputError(
+            f"{path}: the mask cannot be read ({one_line(error)}): replace the file"
+        ) from error
+    values, oddity = _one_channel(path, stored.pixels)
+    if values.min() < 0:
+        raise InputError(f"{path}: negative values are no class numbers: renumber them from 0")
+    if stored.colours is None or not by_colours:
+        return Mask(values, oddity)
+    return _as_shown(path, values, stored.colours)
+
+
+def has_soft_edges(values: Values, ignore_label: int | None = None) -> bool:
+    """Whether what lies between 0 and the largest value of the type are but edges, anti-aliased.
+
+    Numbers of objects lie between them too, but fill areas.
+    """
+    top = np.iinfo(values.dtype).max
+    inside = values == top
+    if ignore_label == top or not inside.any():
+        return False
+    between = (values > 0) & ~inside
+    if ignore_label is not None:
+        between &= values != ignore_label
+    count, full = np.count_nonzero(between), np.count_nonzero(inside)
+    flat = between[:-1, :-1].copy()
+    flat &= (values[:-1, :-1] == values[1:, :-1]) & (values[:-1, :-1] == values[:-1, 1:])
+    is_edge = np.count_nonzero(flat) <= _FLAT_SHARE * count
+    return bool(count and is_edge and full >= _FULL_SHARE * (count + full))
+
+
+def is_foreground(values: Values, ignore_label: int | None = None) -> Bool:
+    """(H, W) where a mask of foreground is that: not 0; of soft edges from half the range on."""
+    if has_soft_edges(values, ignore_label):
+        return values > np.iinfo(values.dtype).max // 2
+    return values != 0
+
+
+def _read_picture(path: Path, stream: BinaryIO) -> _Stored:
+    with Image.open(stream) as file:
+        _require_size(path, *file.size)
+        ImageOps.exif_transpose(file, in_place=True)
+        palette = file.getpalette() if file.mode == "P" else None
+        colours = None if palette is None else np.array(palette, np.int64).reshape(-1, 3)
+        return _Stored(np.asarray(file), colours)
+
+
+def _read_tiff(path: Path, stream: BinaryIO) -> _Stored:
+    with tifffile.TiffFile(stream, name=path.name) as file:
+        page = file.pages.first
+        width, height, samples = page.imagewidth, page.imagelength, page.samplesperpixel
+        _require_size(path, width, height)
+        _require_size(path, page.tilewidth, page.tilelength)
+        if is_absurd(width, height, path.stat().st_size):
+            raise InputError(f"{path}: claims {width} x {height} pixels, but is far too small")
+        if page.nbytes > MAX_MASK_BYTES or samples > 4:
+            raise InputError(f"{path}: {samples} channels of {page.dtype} are no mask: give one")
+        _require_one_page(path, file, page)
+        pixels = page.asarray()
+        if samples > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+            pixels = np.moveaxis(pixels, 0, -1)
+        shape = (height, width) if samples == 1 else (height, width, samples)
+        tag = page.tags.get("Orientation")
+        return _Stored(
+            _upright(pixels.reshape(shape), _UPRIGHT if tag is None else int(tag.value)),
+            _colours(page),
+        )
+
+
+def _require_one_page(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
+    """Raise InputError where a second page is no smaller copy of the first."""
+    try:
+        second = file.pages[1].aspage()
+    except IndexError:
+        return
+    if (second.imagewidth, second.imagelength) == (page.imagewidth, page.imagelength):
+        raise InputError(
+            f"{path}: has several pages of {page.imagewidth} x {page.imagelength} pixels: save the"
+            " one that is the mask"
+        )
+
+
+def _colours(page: tifffile.TiffPage) -> NDArray[np.integer] | None:
+    """The colours of the values from 0 on, in 8 bits; None where 0 is black."""
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        colours = np.asarray(page.colormap, np.int64).T
+        return colours if colours.max() < 256 else colours >> 8
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and page.bitspersample <= 16:
+        ramp = np.arange(2**page.bitspersample)[::-1] * 255 // (2**page.bitspersample - 1)
+        return np.repeat(ramp[:, None], 3, 1)
+    return None
+
+
+def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """The picture as it is to be looked at, of one stored in an ``orientation`` of TIFF, 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _one_channel(path: Path, pixels: NDArray[Any]) -> Mask:
+    oddity = ""
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8)
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and pixels.size:
+        colour, alpha = pixels[..., :-1], pixels[..., -1]
+        if (alpha == alpha[0, 0]).all():
+            pixels = colour
+        elif (colour == colour[0, 0]).all():
+            pixels, oddity = alpha, "is read from its transparency, as its colour is one"
+        elif ((alpha == 0) & (colour != 0).any(2)).any():
+            raise InputError(
+                f"{path}: is transparent where it is not 0: save it without transparency"
+            )
+        else:
+            pixels = colour
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    if pixels.ndim != 2 or pixels.dtype.kind not in "ui" or pixels.size == 0:
+        kind = f"{pixels.dtype} of shape {'x'.join(map(str, pixels.shape))}"
+        raise InputError(
+            f"{path}: {kind} is no label mask: give one channel of integer class numbers, or say"
+            " with 'gsd data import folder' what its colours mean"
+        )
+    return Mask(pixels, oddity)
+
+
+def _as_shown(path: Path, values: Values, colours: NDArray[np.integer]) -> Mask:
+    black, white = (colours == 0).all(1), (colours == 255).all(1)
+    if not len(colours) or black[0] or not black.any():
+        return Mask(values)
+    used = np.unique(values)
+    if used[-1] >= len(colours):
+        raise InputError(f"{path}: holds {used[-1]}, but its palette has {len(colours)} colours")
+    is_plain = black | white
+    if is_plain.all() or (black[used].any() and is_plain[used].all()):
+        shown = np.where(white, 255, 0).astype(np.uint8)
+        return Mask(shown[values], "is read by its colours, black as 0, as it stores white as 0")
+    if not black[used].any():
+        return Mask(values)
+    red, green, blue = colours[0].tolist()
+    raise InputError(
+        f"{path}: its palette shows {used[black[used]][0]} in black, but 0 in"
+        f" #{red:02x}{green:02x}{blue:02x}: say with 'gsd data import folder' what its colours mean"
+    )
+
+
+def _require_size(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_MASK_PIXELS:
+        raise InputError(f"{path}: {width} x {height} pixels are too many: cut the mask into parts")
