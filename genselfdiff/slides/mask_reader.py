@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.input_files import open_input
 from genselfdiff.slides.ome_description import told_in
 from genselfdiff.slides.pyramid_writer import STORED_MPP
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, is_absurd
+from genselfdiff.slides.tiff_directories import check_directories
 from genselfdiff.text import shown
 
 Uint8 = NDArray[np.uint8]
@@ -41,10 +43,12 @@ class MaskReader:
     def __init__(self, path: str | Path, planes: int = 1) -> None:
         self.path = Path(path)
         self.planes = planes
-        if not self.path.is_file():
-            raise InputError(f"{path}: no such file")
         try:
+            with open_input(self.path) as file:
+                check_directories(file)
             self._tiff = TiffFile(self.path)
+        except InputError:
+            raise
         except Exception as error:  # damaged tags fail in many ways inside tifffile
             raise self._unreadable(error) from error
         try:

@@ -4,16 +4,27 @@ tifffile follows links wherever they lead: directories in a circle, or a tile ta
 it busy for minutes, and memory for as many values as an entry claims is asked for at once.
 """
 
+import logging
 import os
-from io import FileIO
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+logger = logging.getLogger("genselfdiff")
+
 _MOST_DIRECTORIES = 10_000
 _MOST_ENTRIES = 200_000
 """In all directories together; a page of a slide has about 30."""
+
+_MOST_VALUE_BYTES = 2**27
+"""Of all values that directories point to, each as often as it is pointed to.
+
+A level of a million tiles has 16 MB, a description of Philips' with pictures in it some.
+"""
+
+_UNREAD = 32768
+"""Tags from here on are private, but for a few; where their values lie decides nothing here."""
 
 _SUBIFDS = 330
 _BYTE_COUNTS, _COUNT_TYPES = (279, 325), {3: "u2", 4: "u4", 16: "u8"}
@@ -26,8 +37,10 @@ def is_tiff(header: bytes) -> bool:
     return header[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def check_directories(file: FileIO, pieces: bool = False) -> None:
+def check_directories(file: BinaryIO, pieces: bool = False) -> None:
     """Check that all directories of a TIFF, and what they point to, lie in the file, each once.
+
+    Links that lead beyond its end are warned of: some writers leave one after the last directory.
 
     Args:
         file: an open TIFF.
@@ -41,8 +54,9 @@ def check_directories(file: FileIO, pieces: bool = False) -> None:
 
 
 class _Walk:
-    def __init__(self, file: FileIO, pieces: bool) -> None:
+    def __init__(self, file: BinaryIO, pieces: bool) -> None:
         self._pieces = pieces
+        self._name = file.name
         self._file = file.fileno()
         self._size = os.fstat(self._file).st_size
         header = os.pread(self._file, 16, 0)
@@ -58,6 +72,7 @@ class _Walk:
         self._first = 8 if self._is_big else 4
         self._entries = 0
         self._directories = 0
+        self._value_bytes = 0.0
 
     def follow(self) -> None:
         at, seen = self._number(self._first, self._word), set[int]()
@@ -66,9 +81,19 @@ class _Walk:
                 raise ValueError("its directories follow each other in a circle")
             seen.add(at)
             following, below = self._look_at(at)
-            for place in below:
+            for place in filter(self._leads_into_the_file, below):
                 self._look_at(place)
-            at = following
+            at = following if self._leads_into_the_file(following) else 0
+
+    def _leads_into_the_file(self, link: int) -> bool:
+        if link + self._count.itemsize <= self._size:
+            return True
+        logger.warning(
+            "%s: a link after its directory %d leads beyond its end; unless its writer has left it"
+            " there, the file was cut off, and a picture or level is missing",
+            *(self._name, self._directories),
+        )
+        return False
 
     def _look_at(self, at: int) -> tuple[int, list[int]]:
         """Check the directory there; returns the place of the next and of those below it."""
@@ -82,10 +107,17 @@ class _Walk:
         table = np.frombuffer(data, self._entry)
         kinds = np.where(table["type"] < len(_TYPE_SIZES), table["type"], 0)
         sizes = _TYPE_SIZES[kinds] * table["count"]
-        ends = np.where(sizes > self._word.itemsize, sizes + table["value"], 0)
-        if (ends > self._size).any():
-            code = table["code"][ends > self._size][0]
-            raise ValueError(f"the values of its tag {code} lie beyond its end")
+        is_elsewhere = sizes > self._word.itemsize
+        is_beyond = is_elsewhere & (sizes + table["value"] > self._size)
+        lost = table["code"][is_beyond & (table["code"] < _UNREAD)]
+        if lost.size:
+            raise ValueError(f"the values of its tag {lost[0]} lie beyond its end")
+        self._value_bytes += sizes[is_elsewhere & ~is_beyond].sum()
+        if self._value_bytes > _MOST_VALUE_BYTES:
+            raise ValueError(
+                f"its directories point to {self._value_bytes:,.0f} bytes of values, more than"
+                " those of any slide"
+            )
         if self._pieces:
             self._check_pieces(table)
         below = [

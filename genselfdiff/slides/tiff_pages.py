@@ -73,6 +73,8 @@ def _is_other(page: TiffPage) -> bool:
 
 
 def _sub_pages(page: TiffPage) -> Iterator[TiffPage]:
+    size = page.parent.filehandle.size
+    page.subifds = tuple(place for place in page.subifds or () if place < size)
     if page.subifds and page.pages is not None:
         yield from (sub for sub in page.pages if isinstance(sub, TiffPage))
 

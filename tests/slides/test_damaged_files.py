@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides import open_slide, read_image
+from genselfdiff.slides import MaskReader, open_slide, read_image
 
 
 @pytest.fixture(autouse=True)
@@ -334,3 +334,87 @@ def test_a_tile_that_claims_to_be_larger(
         data[at : at + 8] = b"\x7f\xff\xff\xff" * 2
     path.write_bytes(data)
     refused(path, "says of itself that it is .* pixels")
+
+
+@pytest.mark.parametrize("beyond", [0, 10**6, 0x7FFFFFFF])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_last_link_beyond_the_end_is_told_and_not_followed(
+    tiff: Callable[..., Path],
+    picture: np.ndarray,
+    caplog: pytest.LogCaptureFixture,
+    beyond: int,
+    bigtiff: bool,
+) -> None:
+    path = tiff(picture, bigtiff=bigtiff)
+    (place,) = directory_places(path)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        tags = len(file.pages.first.tags)
+    link = place + (8 + 20 * tags if bigtiff else 2 + 12 * tags)
+    struct.pack_into("<Q" if bigtiff else "<I", data, link, len(data) + beyond)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_image(path), picture)
+    assert "after its directory 1 leads beyond its end" in caplog.text
+
+
+def test_a_link_to_a_lower_level_beyond_the_end(
+    pyramid: Callable[..., Path], picture: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = pyramid("a.ome.tif", subifds=True)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        links = file.pages.first.tags[330]
+        struct.pack_into("<I", data, links.valueoffset + 4 * (links.count - 1), 2**31)
+        expected = links.count
+    path.write_bytes(data)
+    with open_slide(path) as slide:
+        assert len(slide.levels) == expected  # all but one of those below, and the slide itself
+    np.testing.assert_array_equal(read_image(path), picture)
+    assert "leads beyond its end" in caplog.text
+
+
+@pytest.mark.parametrize(("tag", "is_read"), [(34675, True), (65000, True), (270, False)])
+def test_values_beyond_the_end_matter_only_where_they_are_read(
+    tiff: Callable[..., Path], picture: np.ndarray, tag: int, is_read: bool
+) -> None:
+    path = tiff(picture, extratags=[(tag, 2, 20, b"x" * 19 + b"\0", True)], metadata=None)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        struct.pack_into("<I", data, file.pages.first.tags[tag].offset + 8, 2**31)
+    path.write_bytes(data)
+    if is_read:
+        np.testing.assert_array_equal(read_image(path), picture)
+    else:
+        refused(path, "the values of its tag 270 lie beyond its end")
+
+
+def shared_description(path: Path, directories: int, described: int) -> None:
+    """Write directories of one image that share a description of blanks, which take no disk."""
+    tags = {"rows_per_strip": 10, "offsets": 8, "counts": 300}
+    one = tiff_bytes(10, 10, **tags)
+    count = struct.unpack_from("<H", one, 8)[0] + 1
+    step = 2 + 12 * count + 4 + 6
+    text_at = 8 + step * directories
+    data = bytearray(one[:8])
+    for index in range(directories):
+        at = 8 + step * index
+        entries = bytearray(one[10 : 10 + 12 * (count - 1)])
+        place = next(i for i in range(0, len(entries), 12) if entries[i : i + 2] == b"\x02\x01")
+        struct.pack_into("<I", entries, place + 8, at + step - 6)
+        entries += struct.pack("<HHII", 270, 2, described, text_at)
+        following = at + step if index + 1 < directories else 0
+        data += struct.pack("<H", count) + entries + struct.pack("<I", following)
+        data += b"\x08\0\x08\0\x08\0"
+    with path.open("wb") as file:
+        file.write(data)
+        file.truncate(text_at + described)
+
+
+@pytest.mark.parametrize(("directories", "described"), [(400, 2**19), (1, 2**31), (30, 2**23)])
+@pytest.mark.parametrize("read", [read_image, MaskReader])
+def test_memory_follows_what_is_held_not_what_is_claimed(
+    tmp_path: Path, directories: int, described: int, read: Callable[[Path], object]
+) -> None:
+    shared_description(tmp_path / "a.tif", directories, described)
+    with pytest.raises(InputError, match="more than those of any slide"):
+        read(tmp_path / "a.tif")
