@@ -110,6 +110,12 @@ class FinetuneTask:
         """Images that validate."""
         return len(self.validation)
 
+    @property
+    def naive_loss(self) -> float:
+        """That of calling all classes equally likely, where each fills its share of a tile."""
+        share = 1 / len(self.config.classes)
+        return -math.log(share) * (1 + (1 - share) ** 2)
+
     def create_network(self) -> nn.Module:
         """The network of the settings, with fresh weights."""
         return segmenter_network(self.config)

@@ -1,9 +1,10 @@
 """Noticing that a run has gone wrong, before it reaches a checkpoint."""
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, median_low
 
 import torch
 
@@ -11,10 +12,10 @@ from genselfdiff.errors import TrainingError
 from genselfdiff.training.distributed import World
 
 DIVERGED = 10.0
-"""A mean loss this many times that of the run's first line means that nothing is learnt."""
+"""A loss this many times that of a network that has learnt nothing means that it never will."""
 
 ENOUGH_LOSSES = 10
-"""Between two lines, the mean of so many tells as much as that of a line."""
+"""One batch may be far easier or harder than the next; of so many, the median tells."""
 
 
 @dataclass
@@ -27,17 +28,21 @@ class LossWatch:
     Attributes:
         where: names the run in errors.
         names: describes the samples of a step.
+        naive: about what a network loses that knows nothing: the first batches may be easy ones,
+            or the network may have learnt before.
         losses: by step, those not yet in a line of the metrics.
         norms: likewise.
-        first: mean loss of the first line.
+        first: largest loss of the first steps.
     """
 
     where: str
     names: Callable[[int], str]
+    naive: float
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     first: float | None = None
     _unread: list[torch.Tensor] = field(default_factory=list)
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=ENOUGH_LOSSES))
 
     def add(self, figures: torch.Tensor) -> None:
         """Keep the (2,) loss and norm of one step."""
@@ -56,6 +61,8 @@ class LossWatch:
         losses = world.mean([loss for loss, _ in rows])
         norms = world.mean([norm for _, norm in rows])
         for number, pair in enumerate(zip(losses, norms, strict=True), step - len(rows) + 1):
+            if number <= ENOUGH_LOSSES:
+                self.first = max(pair[0], self.first or 0.0)
             for what, value in zip(("loss", "gradient"), pair, strict=True):
                 if not math.isfinite(value):
                     raise TrainingError(
@@ -65,28 +72,22 @@ class LossWatch:
                     )
         self.losses += losses
         self.norms += norms
-        if len(self.losses) >= ENOUGH_LOSSES:
-            self._require_no_divergence(step)
-
-    def line(self, step: int) -> tuple[float, float]:
-        """Mean loss and norm since the last line.
-
-        Raises:
-            TrainingError: the loss has grown to ten times that of the first line.
-        """
-        loss, norm = fmean(self.losses), fmean(self.norms)
-        if self.first is None:
-            self.first = loss
+        self._recent += losses
         self._require_no_divergence(step)
+
+    def line(self) -> tuple[float, float]:
+        """Mean loss and norm since the last line."""
+        loss, norm = fmean(self.losses), fmean(self.norms)
         self.losses.clear()
         self.norms.clear()
         return loss, norm
 
     def _require_no_divergence(self, step: int) -> None:
-        loss = fmean(self.losses)
-        if self.first is not None and loss > DIVERGED * self.first > 0:
+        loss = median_low(self._recent)
+        start = max(self.naive, self.first or 0.0)
+        if len(self._recent) == ENOUGH_LOSSES and loss > DIVERGED * start:
             raise TrainingError(
-                f"{self.where}: diverged: the loss is {loss:.4g} at step {step}, but was"
-                f" {self.first:.4g} at the start (last batch: {self.names(step)}; the checkpoints"
-                " are from before): start anew with a lower --learning-rate"
+                f"{self.where}: diverged: the loss is {loss:.4g} at step {step}, that of a network"
+                f" that has learnt nothing {start:.4g} (last batch: {self.names(step)}; the"
+                " checkpoints are from before): start anew with a lower --learning-rate"
             )

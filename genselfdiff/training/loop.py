@@ -51,6 +51,7 @@ def train(
     watch = LossWatch(
         str(run.path),
         lambda number: task.describe((number - 1) * config.batch_size, config.batch_size),
+        task.naive_loss,
     )
     done, best = restore(step, watch, run)
     least, most = world.maximum([-done, done])

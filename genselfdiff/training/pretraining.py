@@ -69,6 +69,7 @@ class PretrainTask:
             config, validation, config.seed + VALIDATION_SEED, config.validation_tiles
         )
         loss = P2Loss(self.schedule, config.p2_k, config.p2_gamma)
+        self.naive_loss = loss.weights.mean().item()  # the noise has variance 1
         self.objective = NoisePrediction(self.schedule, loss, config.seed)
         self.held_out_objective = NoisePrediction(
             self.schedule, loss, config.seed + VALIDATION_SEED

@@ -56,7 +56,7 @@ class Records:
     def line(self, done: int) -> str:
         """Write the figures since the last line, and say them shortly."""
         self.watch.read(done, self.world)
-        loss, norm = self.watch.line(done)
+        loss, norm = self.watch.line()
         seconds = time.monotonic() - self.started
         speed = (done - self.first_step) * self.config.batch_size / seconds
         if self.tracker is not None:

@@ -30,7 +30,7 @@ class RunState:
         step: optimiser steps taken.
         best: the best validation score so far, or None.
         losses, norms: of the steps since the last line of the metrics.
-        first_loss: mean loss of the first line of the metrics, or None.
+        first_loss: largest loss of the first steps, or None.
         made_with: version of torch, device, precision, numbers of threads and processes: with
             others, results differ by rounding.
     """

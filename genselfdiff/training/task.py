@@ -32,6 +32,10 @@ class Task(Objective, Protocol):
     def counts(self) -> dict[str, int]:
         """How much data there is on either side, by name."""
 
+    @property
+    def naive_loss(self) -> float:
+        """About what a network loses that knows nothing."""
+
     def describe(self, first: int, count: int) -> str:
         """Where the samples numbered from ``first`` come from."""
 

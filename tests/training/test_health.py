@@ -11,6 +11,7 @@ from genselfdiff.training.distributed import World
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.health import LossWatch
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+from genselfdiff.training.runs import prepared
 
 
 def test_divergence_stops_with_the_last_checkpoint(tmp_path, monkeypatch, finetune_config):
@@ -63,21 +64,77 @@ def test_a_loss_that_grows_and_grows_is_told(tmp_path, monkeypatch, finetune_con
         return original(self, network, batch, first) * 2.0 ** (first // 4)
 
     monkeypatch.setattr(FinetuneTask, "loss", growing)
-    config = dataclasses.replace(finetune_config, log_every=1)
-    with pytest.raises(TrainingError, match=r"diverged: .* at step [567],.*crops \d+ to \d+ of"):
+    config = dataclasses.replace(finetune_config, log_every=1, steps=24, validate_every=8)
+    with pytest.raises(
+        TrainingError, match=r"diverged: .* at step (1[789]|2\d),.*crops \d+ to \d+ of"
+    ):
         finetune(config, tmp_path / "run", progress=False)
     run = RunFolder(tmp_path / "run")
-    assert read_checkpoint(run.latest).state.step == 4
+    assert read_checkpoint(run.latest).state.step == 16
 
 
-def test_a_diverged_loss_is_noticed_between_two_lines():
-    watch = LossWatch("run", "samples of step {}".format)
-    watch.add(torch.tensor([1.0, 1.0]))
-    watch.read(1, World())
-    assert watch.line(1) == (1.0, 1.0)
-    for _ in range(2, 11):
-        watch.add(torch.tensor([50.0, 1.0]))
-    watch.read(10, World())  # nine may be chance
-    watch.add(torch.tensor([50.0, 1.0]))
-    with pytest.raises(TrainingError, match=r"diverged: the loss is 50 at step 11, .* of step 11"):
-        watch.read(11, World())
+def watched(losses, naive=1.0, *, done=0):
+    """The step at which a watch calls divergence, and what it says; None where it does not."""
+    watch = LossWatch("run", "samples of step {}".format, naive)
+    for step, loss in enumerate(losses, done + 1):
+        watch.add(torch.tensor([loss, 1.0]))
+        try:
+            watch.read(step, World())
+        except TrainingError as error:
+            return step, str(error)
+        watch.line()
+    return None
+
+
+def test_divergence_is_what_most_of_the_last_losses_tell():
+    step, told = watched([0.5] * 12 + [50.0] * 8)
+    assert step == 18
+    assert "diverged: the loss is 50 at step 18, that of a network" in told
+    assert "learnt nothing 1 (last batch: samples of step 18" in told
+    step, told = watched([3.0] * 10 + [31.0] * 8)
+    assert step == 16, "the network began worse than one that knows nothing"
+    assert "learnt nothing 3 " in told
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [0.007, *[0.4] * 30],
+        [0.0, *[0.9] * 30],
+        [1e-6] * 20 + [0.9] * 20,
+        [0.5, 0.5, 170.0, 0.5, 0.5] * 6,
+        [0.5] * 15 + [170.0] * 5 + [0.5] * 10,
+        [0.5] * 3 + [20.0] * 20,
+        [0.5] * 9 + [21.0] * 20,
+        [2.0, 0.0, 0.0, 0.0] * 10,
+    ],
+    ids=[
+        *("first tiny", "first zero", "learnt before", "few hard", "five hard", "no worse soon"),
+        *("last of the first hard", "most zero"),
+    ],
+)
+def test_easy_and_hard_batches_are_no_divergence(losses):
+    assert watched(losses) is None
+
+
+def test_a_resumed_run_is_compared_with_its_beginning():
+    watch = LossWatch("run", "{}".format, 1.0, first=40.0)
+    for _ in range(20):
+        watch.add(torch.tensor([300.0, 1.0]))
+    watch.read(120, World())
+    assert watch.first == 40.0
+
+
+def test_what_a_network_that_knows_nothing_loses(pretrain_config, finetune_config):
+    with prepared(pretrain_config) as (task, _):
+        weights = task.schedule.p2_weights()
+        zero = torch.zeros(400, 3, 8, 8)
+        noise = torch.randn(zero.shape, generator=torch.Generator().manual_seed(0))
+        t = torch.arange(400) % len(weights)
+        loss = task.objective.loss(zero, noise, t).item()
+        assert task.naive_loss == pytest.approx(loss, rel=0.05)
+    with prepared(finetune_config) as (task, _):
+        labels = (torch.arange(4096) % 2).view(1, 64, 64)
+        logits = torch.randn(1, 2, 64, 64, generator=torch.Generator().manual_seed(0)) / 100
+        loss = task.multi_loss(logits, labels).item()
+        assert task.naive_loss == pytest.approx(loss, rel=0.25)
