@@ -6,8 +6,9 @@
 """
 
 import logging
+import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +17,15 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from genselfdiff.data.folder_parts import replacing, was_begun
+from genselfdiff.data.folder_parts import replacing
+from genselfdiff.data.naming import list_names, name_some
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.files import atomic_file, write_csv
+from genselfdiff.files import atomic_file, write_csv, writing
+from genselfdiff.input_files import is_regular_file, read_csv_rows
 from genselfdiff.progress import progress_bar
-from genselfdiff.slides import open_slide, read_image
+from genselfdiff.slides import IMAGE_SUFFIXES, open_slide, read_image
 from genselfdiff.slides.resolution import agree
+from genselfdiff.text import shell_command, shown, spreadsheet_cell
 
 logger = logging.getLogger("genselfdiff")
 
@@ -76,23 +80,21 @@ class Written:
         objects = f", {self.objects} objects" if self.objects else ""
         lines = [f"{self.folder}: {self.fields} labelled images{objects}"]
         lines += [
-            f"  {index} {name}: {100 * count / total:.2f} % of the pixels"
+            f"  {index} {shown(name)}: {100 * count / total:.2f} % of the pixels"
             for index, (name, count) in enumerate(self.pixels.items())
         ]
         if self.ignored:
             lines.append(
                 f"  {IGNORED} not labelled: {100 * self.ignored / total:.2f} % of the pixels"
             )
-        names = ",".join(self.pixels)
-        mpp = f" --mpp {np.median(self.mpps):.3g}" if self.mpps else " --mpp ..."
-        if len(self.mpps) == self.fields:
-            mpp = ""
-        ignore = f" --ignore-label {IGNORED}" if self.ignored else ""
-        lines.append(
-            f"next: gsd train finetune --images {self.folder / 'images'} --masks"
-            f" {self.folder / 'masks'} --classes '{names}'{mpp}{ignore}"
-            " --init ... --out ..."
-        )
+        images, masks = str(self.folder / "images"), str(self.folder / "masks")
+        words = ["--images", images, "--masks", masks, "--classes", list_names(self.pixels)]
+        if len(self.mpps) < self.fields:
+            words += ["--mpp", f"{np.median(self.mpps):.3g}" if self.mpps else "..."]
+        if self.ignored:
+            words += ["--ignore-label", str(IGNORED)]
+        command = ["gsd", "train", "finetune", *words, "--init", "...", "--out", "..."]
+        lines.append(f"next: {shell_command(command)}")
         return "\n".join(lines)
 
 
@@ -121,24 +123,51 @@ def write_fields(
         InputError: as iterating over ``fields``, or two have the same name.
         OutputError: the folder is not empty or cannot be written.
     """
-    _require_free(folder, overwrite)
     bar = progress_bar(fields, total=total, desc=folder.name, progress=progress)
     with replacing(folder, PARTS) as begun:
+        _require_replaceable(folder, begun, overwrite)
         written = _write_fields(begun, class_names, bar)
     return replace(written, folder=folder)
 
 
-def _require_free(folder: Path, overwrite: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+def _require_replaceable(folder: Path, begun: Path, overwrite: bool) -> None:
+    """Raise OutputError where anything but ``begun`` is there that would be lost."""
+    with writing(folder):
+        others = [path.name for path in folder.iterdir() if path != begun]
+    if not others:
         return
-    if not overwrite or not folder.is_dir():
+    if not overwrite:
         raise OutputError(f"{folder}: is there already: name another folder, or use --overwrite")
-    there = [part for part in PARTS if (folder / part).exists()]
-    if there and TABLE_NAME not in there and not was_begun(folder):
+    there = [folder / part for part in PARTS if part in others]
+    if there and not is_regular_file(folder / TABLE_NAME):
         raise OutputError(
-            f"{folder}: the {there[0]} there are of no import (no {TABLE_NAME}): name another"
+            f"{folder}: the {there[0].name} there are of no import (no {TABLE_NAME}): name another"
             " folder"
         )
+    with writing(folder):
+        foreign = [path for part in there for path in _foreign_in(part)]
+    if foreign:
+        raise OutputError(
+            f"{name_some(foreign)}: not written by the import that would be replaced: move"
+            f" {'it' if len(foreign) == 1 else 'them'} away, or name another folder"
+        )
+
+
+def _foreign_in(part: Path) -> Iterator[Path]:
+    """What of a part of an earlier import is not of it."""
+    if part.suffix:
+        if part.is_symlink() or not part.is_file():
+            yield part
+        return
+    if part.is_symlink() or not part.is_dir():
+        yield part
+        return
+    rows = read_csv_rows(part.parent / TABLE_NAME)[1]
+    names = {row.get("name") for row in rows}
+    for path in sorted(part.iterdir()):
+        is_named = spreadsheet_cell(path.stem) in names and path.suffix in IMAGE_SUFFIXES
+        if not is_named or path.is_symlink() or not path.is_file():
+            yield path
 
 
 def _write_fields(
@@ -150,24 +179,23 @@ def _write_fields(
     for part in ("images", "masks"):
         (folder / part).mkdir()
     for field in fields:
-        if any(field.name == name for name, *_ in rows):
+        mask = folder / "masks" / f"{field.name}.png"
+        if os.path.lexists(mask):  # also by a name that this file system takes for the same
             raise InputError(f"{field.source}: two images would be called {field.name}: rename one")
         told = _write_image(folder / "images", field)
-        _write_mask(folder / "masks" / f"{field.name}.png", field.classes)
+        _write_mask(mask, field.classes)
         count = ""
         if field.instances is not None:
-            (folder / "instances").mkdir(exist_ok=True)
-            _write_mask(folder / "instances" / f"{field.name}.png", _renumbered(field.instances))
-            found = len(np.unique(field.instances[field.instances > 0]))
+            found = _write_numbers(folder / "instances" / field.name, field.instances)
             objects, count = objects + found, str(found)
         if told is not None:
             mpps.append(told)
         pixels += np.bincount(field.classes.ravel(), minlength=256)
         mpp = "" if told is None else f"{told:.6g}"
         rows.append((field.name, mpp, count, str(field.source)))
-    write_csv(folder / TABLE_NAME, ("name", "mpp", "objects", "source"), rows)
     named = [(str(index), name) for index, name in enumerate(class_names)]
     write_csv(folder / "classes.csv", ("value", "class"), named)
+    write_csv(folder / TABLE_NAME, ("name", "mpp", "objects", "source"), rows)
     counted = {name: int(pixels[index]) for index, name in enumerate(class_names)}
     return Written(folder, len(rows), counted, int(pixels[IGNORED]), objects, tuple(mpps))
 
@@ -223,9 +251,18 @@ def _write_mask(target: Path, mask: NDArray[np.uint8] | NDArray[np.uint16]) -> N
         Image.fromarray(mask).save(temporary)
 
 
-def _renumbered(instances: NDArray[np.int32]) -> NDArray[np.uint16]:
-    """Fit for a PNG of 16 bits; numbers that are too high for it are counted anew."""
-    if instances.max(initial=0) >= 2**16:
-        numbers = np.unique(instances, return_inverse=True)[1]
-        return numbers.reshape(instances.shape).astype(np.uint16)
-    return instances.astype(np.uint16)
+def _write_numbers(target: Path, instances: NDArray[np.int32]) -> int:
+    """Write numbers of objects to ``target`` with a suffix; return how many objects there are.
+
+    As a PNG of 16 bits, counted anew where they are too high for it, or a TIFF of 32 bits.
+    """
+    target.parent.mkdir(exist_ok=True)
+    found = np.union1d(0, instances)
+    count = len(found) - 1
+    if count < 2**16:
+        numbers = np.searchsorted(found, instances) if found[-1] >= 2**16 else instances
+        _write_mask(target.with_name(f"{target.name}.png"), numbers.astype(np.uint16))
+    else:
+        with atomic_file(target.with_name(f"{target.name}.tif")) as temporary:
+            tifffile.imwrite(temporary, instances.astype(np.uint32), compression="zlib")
+    return count

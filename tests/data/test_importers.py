@@ -73,7 +73,7 @@ def test_monuseg(images, tmp_path, caplog):
     assert (tmp_path / "out/classes.csv").read_text() == "value,class\n0,background\n1,nucleus\n"
     pairs = find_pairs(tmp_path / "out/images", tmp_path / "out/masks")
     assert inspect_masks(pairs).num_classes == 2
-    assert "--classes 'background,nucleus' --init" in result.summary(), "the image tells its mpp"
+    assert "--classes background,nucleus --init" in result.summary(), "the image tells its mpp"
 
 
 @pytest.mark.parametrize(
@@ -408,16 +408,6 @@ def test_a_failing_import_over_an_earlier_one_leaves_that(images, tmp_path, monk
     assert files() == before
 
 
-def test_an_import_that_was_killed_is_replaced(images, tmp_path):
-    (images / "a.xml").write_bytes(aperio_xml(SQUARE))
-    for part in ("images", ".import.1234/masks"):
-        (tmp_path / "out" / part).mkdir(parents=True)
-    written(read_monuseg(images), tmp_path, overwrite=True)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        *("classes.csv", "fields.csv", "images", "instances", "masks")
-    ]
-
-
 def test_a_resolution_that_the_image_contradicts(images, tmp_path, caplog):
     with Image.open(images / "a.png") as picture:
         picture.save(images / "a.png", dpi=(25400 / 0.5,) * 2)
@@ -426,12 +416,6 @@ def test_a_resolution_that_the_image_contradicts(images, tmp_path, caplog):
     assert "a.xml: 0.252 um/px, but" in caplog.text
     assert result.mpps == (pytest.approx(0.5, rel=1e-3),)
     assert (tmp_path / "out/images/a.png").read_bytes() == (images / "a.png").read_bytes()
-
-
-def test_many_objects_fit_into_16_bits(images, tmp_path):
-    (images / "a.xml").write_bytes(aperio_xml(*[SQUARE] * 70_000, [(7, 5), (9, 5), (9, 8)]))
-    assert written(read_monuseg(images), tmp_path).objects == 2
-    assert np.unique(mask(tmp_path, "a", "instances")).tolist() == [0, 1, 2]
 
 
 def test_images_that_would_have_one_name(images, tmp_path):
