@@ -9,13 +9,11 @@ import torch
 from genselfdiff.inference.memory import peak_bytes
 from genselfdiff.training.config import RunConfig
 from genselfdiff.training.loop import batches
+from genselfdiff.training.run_folder import resumable_tensors
 from genselfdiff.training.step import TrainingStep
 from genselfdiff.training.task import Task
 
 MEASURED_STEPS = 3
-
-CHECKPOINT_COPIES = 3
-"""``latest`` holds the weights, Adam's two moments, and the average where one is kept."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,9 @@ class Forecast:
         step_seconds: median of the measured steps, loading included.
         loading_share: of a step, spent waiting for its tiles.
         validation_seconds: of one validation, from one piece of it.
-        memory: the most that this process (or its GPU) has held, in bytes.
+        memory: the most that this process has held, in bytes, copying what a checkpoint holds
+            included.
+        gpu_memory: the most that it has held on its GPU; None without one.
         checkpoint: bytes of ``latest.safetensors``.
     """
 
@@ -43,6 +43,7 @@ class Forecast:
     loading_share: float
     validation_seconds: float
     memory: int
+    gpu_memory: int | None
     checkpoint: int
 
     @property
@@ -56,7 +57,9 @@ class Forecast:
         """Lines for people."""
         config = self.config
         several = f" in {self.processes} processes" if self.processes > 1 else ""
-        where = "GPU memory" if self.device.startswith("cuda") else "memory"
+        on_gpu = (
+            "" if self.gpu_memory is None else f"{self.gpu_memory / 2**30:.2f} GiB on the GPU, "
+        )
         return "\n".join(
             (
                 f"network: {config.architecture}, width {config.width},"
@@ -67,7 +70,7 @@ class Forecast:
                 f" ({self.loading_share:.0%} of it waiting for them);"
                 f" validation: about {self.validation_seconds:.0f} s",
                 f"run: {config.steps} steps, about {_duration(self.seconds)}",
-                f"{where}: {self.memory / 2**30:.2f} GiB"
+                f"memory: {on_gpu}{self.memory / 2**30:.2f} GiB"
                 f"{' in each process' if several else ''};"
                 f" checkpoints of {self.checkpoint / 2**20:.0f} MiB",
             )
@@ -94,19 +97,21 @@ def forecast(task: Task, step: TrainingStep, measured: int = MEASURED_STEPS) -> 
     with torch.no_grad(), step.autocast:
         task.validate(step.network, 0, task.pieces)
     validation = (time.perf_counter() - begin) * -(-task.pieces // step.world.size)
-    parameters = sum(parameter.numel() for parameter in step.network.parameters())
-    on_gpu = step.device.type == "cuda"
+    saved = resumable_tensors(step.network, step.average.values, step.optimiser)
     return Forecast(
         config=config,
-        parameters=parameters,
+        parameters=sum(parameter.numel() for parameter in step.network.parameters()),
         device=str(step.device),
         precision=step.precision,
         processes=step.world.size,
         step_seconds=median(times),
         loading_share=median(loading) / median(times),
         validation_seconds=validation,
-        memory=torch.cuda.max_memory_allocated(step.device) if on_gpu else peak_bytes(),
-        checkpoint=(CHECKPOINT_COPIES + bool(config.ema)) * 4 * parameters,
+        memory=peak_bytes(),
+        gpu_memory=(
+            torch.cuda.max_memory_allocated(step.device) if step.device.type == "cuda" else None
+        ),
+        checkpoint=sum(tensor.nbytes for tensor in saved.values()),
     )
 
 

@@ -167,10 +167,7 @@ class RunFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        tensors = _named(WEIGHTS, network.state_dict()) | _named(AVERAGE, average)
-        for number, values in optimiser.state_dict()["state"].items():
-            tensors |= _named(f"{OPTIMISER}{number}.", values)
-        _write(self.latest, tensors, state)
+        _write(self.latest, resumable_tensors(network, average, optimiser), state)
 
     def save_best(self, network: nn.Module, state: RunState) -> None:
         """Write ``best.safetensors``.
@@ -251,6 +248,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(weights, average, optimiser, RunState(**about))
     except TypeError as error:
         raise ModelError(f"{path}: damaged: its state is not that of a run") from error
+
+
+def resumable_tensors(
+    network: nn.Module, average: Mapping[str, torch.Tensor], optimiser: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
+    """What ``latest.safetensors`` holds: copies, where the layout in memory is another."""
+    tensors = _named(WEIGHTS, network.state_dict()) | _named(AVERAGE, average)
+    for number, values in optimiser.state_dict()["state"].items():
+        tensors |= _named(f"{OPTIMISER}{number}.", values)
+    return tensors
 
 
 def _named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
