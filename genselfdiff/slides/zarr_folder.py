@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,6 +31,7 @@ _MARKS = ("zarr.json", ".zattrs", ".zgroup")
 
 _AT_LEAST = 256
 """Side in pixels of what is read at once where the stored chunks are smaller."""
+_MOST_LEVELS = 64
 
 
 def is_zarr(path: Path) -> bool:
@@ -46,12 +47,13 @@ def open_zarr(path: Path, damage: Damage) -> StoredImage:
     Raises:
         InputError: zarr is not installed, or this is no such image, or damaged.
     """
-    zarr = _library(path)
+    library = _library(path)
     try:
-        image, arrays = _first_image(zarr.open_group(path, mode="r", use_consolidated=False))
+        image, arrays = _first_image(library.open_group(path))
         names = [_axis_name(axis) for axis in image["axes"]]
         levels = [
-            _ZarrLevel(array, names, index, damage) for index, (array, _) in enumerate(arrays)
+            _ZarrLevel(array, names, index, damage, library.bounded)
+            for index, (array, _) in enumerate(arrays)
         ]
         stated = _stated_size(image, arrays[0][1], names)
     except InputError:
@@ -71,7 +73,14 @@ def open_zarr(path: Path, damage: Damage) -> StoredImage:
 
 
 class _ZarrLevel(StoredLevel):
-    def __init__(self, array: Any, names: Sequence[str], index: int, damage: Damage) -> None:
+    def __init__(
+        self,
+        array: Any,
+        names: Sequence[str],
+        index: int,
+        damage: Damage,
+        bounded: Callable[[Any, int], Any],
+    ) -> None:
         if len(array.shape) != len(names):
             raise ValueError(f"its axes are {len(names)}, those of its array {len(array.shape)}")
         sizes = dict(zip(names, array.shape, strict=True))
@@ -85,7 +94,9 @@ class _ZarrLevel(StoredLevel):
             )
         if min(sizes["x"], sizes["y"], *chunks.values()) < 1:
             raise ValueError(f"it is {sizes['x']} x {sizes['y']} pixels")
-        if math.prod(array.chunks) > 3 * MAX_PIXELS_AT_ONCE:
+        across, down = (chunks[axis] * max(1, _AT_LEAST // chunks[axis]) for axis in "xy")
+        largest = max(math.prod(array.chunks) / 3, across * down)
+        if largest > MAX_PIXELS_AT_ONCE:
             raise InputError(
                 f"{damage.path}: is stored in chunks of {chunks['x']} x {chunks['y']} pixels, too"
                 " large to decode in bounded memory; write it with smaller chunks"
@@ -96,9 +107,8 @@ class _ZarrLevel(StoredLevel):
                 f"{damage.path}: claims {sizes['x']} x {sizes['y']} pixels, but is far too small"
                 " for them"
             )
-        across, down = (chunks[axis] * max(1, _AT_LEAST // chunks[axis]) for axis in "xy")
         super().__init__(sizes["x"], sizes["y"], across, down, damage)
-        self._array = array
+        self._array = bounded(array, 3 * across * down)
         self._names = names
         self._index = index
 
@@ -125,7 +135,7 @@ def _stored_bytes(folder: Path, pixels: int) -> int:
     stored = 0
     for place, _, files in os.walk(folder):
         for name in files:
-            stored += Path(place, name).stat().st_size
+            stored += Path(place, name).lstat().st_size
             if not is_absurd(pixels, 1, stored):
                 return stored
     return stored
@@ -133,13 +143,15 @@ def _stored_bytes(folder: Path, pixels: int) -> int:
 
 def _library(path: Path) -> ModuleType:
     try:
-        import zarr
+        import zarr  # noqa: F401
+
+        from genselfdiff.slides import zarr_bounds
     except ImportError as error:
         raise InputError(
             f"{path}: OME-Zarr is read by the zarr package, which is not installed: pip install"
             " 'genselfdiff[zarr]', or convert the image to a tiled TIFF"
         ) from error
-    return zarr
+    return zarr_bounds
 
 
 def _first_image(group: Any) -> tuple[Mapping[str, Any], list[tuple[Any, Mapping[str, Any]]]]:
@@ -152,7 +164,10 @@ def _first_image(group: Any) -> tuple[Mapping[str, Any], list[tuple[Any, Mapping
         kind = "a plate of many images: name one of them" if "plate" in attributes else "no image"
         raise ValueError(f"it is {kind}")
     image = attributes["multiscales"][0]
-    arrays = [(group[dataset["path"]], dataset) for dataset in image["datasets"]]
+    datasets = image["datasets"]
+    if len(datasets) > _MOST_LEVELS:
+        raise ValueError(f"it has {len(datasets)} levels, more than any slide")
+    arrays = [(group[dataset["path"]], dataset) for dataset in datasets]
     if not arrays or not all(hasattr(array, "chunks") for array, _ in arrays):
         raise ValueError("its levels are missing")
     return image, arrays
@@ -181,7 +196,10 @@ def _stated_size(
         unit = micrometres(described.get("unit") if isinstance(described, Mapping) else None)
         if unit is None:
             return None
-        sizes.append(_scale(dataset, place) * _scale(image, place) * unit)
+        try:
+            sizes.append(_scale(dataset, place) * _scale(image, place) * unit)
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            return None
     return PixelSize(sizes[0], sizes[1], "coordinateTransformations")
 
 
