@@ -39,19 +39,23 @@ def _marks(path: Path) -> set[Hashable]:
 
 
 @contextmanager
-def atomic_file(target: str | Path) -> Iterator[Path]:
+def atomic_file(target: str | Path, folder: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``target``; on success sync it and rename it to ``target``.
 
     If the block raises, the temporary file is removed and ``target`` stays as it was; what a
     killed process has left is removed by the next that writes ``target``. A link of that name is
     replaced, never followed.
 
+    Args:
+        target: the file.
+        folder: where the temporary file lies, on the same file system; None: beside ``target``.
+
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full.
     """
     target = Path(target)
     with writing(target):
-        temporary, claimed = create_beside(target)
+        temporary, claimed = create_beside((folder or target.parent) / target.name)
     try:
         with claimed, failing_as(target, temporary):
             yield temporary
@@ -69,6 +73,8 @@ def writing(target: Path) -> Iterator[None]:
     """Turn every OSError of the block into an OutputError that names ``target``."""
     try:
         yield
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {one_line(error)}") from error
 

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import itertools
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ _WRITE_ERRORS = frozenset(
 
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Without O_NONBLOCK, opening a pipe would wait for somebody at its other end."""
+
+_TEMPORARY = re.compile(r"\..+\.gsd-\d+(\.[^.]*)?")
+"""What `create_beside` names."""
 
 _PERMISSIONS = 0o666
 """Of new files, less the umask."""
@@ -74,6 +78,13 @@ def create_beside(target: Path) -> tuple[Path, BinaryIO]:
     for further in itertools.takewhile(os.path.lexists, names):
         _remove_abandoned(further)
     return path, open(opened, "r+b")
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes have left in ``folder`` of files by `create_beside`."""
+    for path in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name):
+            _remove_abandoned(path)
 
 
 def lock(opened: int) -> bool | None:

@@ -1,9 +1,10 @@
 """A run on disk: settings, checkpoints, metrics and pictures, all in one folder."""
 
-import fcntl
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from genselfdiff.errors import ModelError, OutputError
+from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.files import atomic_file, write_text, writing
+from genselfdiff.input_files import parse_json, read_text
+from genselfdiff.working_files import lock, open_own, remove_abandoned
 
 CHECKPOINT_FORMAT = "2"
 WEIGHTS = "network."
 AVERAGE = "average."
 OPTIMISER = "optimiser."
+
+_UNFINISHED = ".gsd-unfinished"
+"""Folder in which a checkpoint grows: safetensors writes under names that are not ours to choose,
+and what a kill leaves of them has to be known from files of the user's."""
 
 
 @dataclass(frozen=True)
@@ -103,27 +110,24 @@ class RunFolder:
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "w")  # noqa: SIM115 - open during the block
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            mark = open_own(self.path / ".lock", create=True)
+        with mark:
+            # Where there are no locks, on some network file systems, the user has to take care.
+            if lock(mark.fileno()) is False:
                 raise OutputError(
                     f"{self.path}: another process is training in it: wait for that, or choose"
                     " another --out"
-                ) from error
-            except OSError:
-                pass  # a network file system without locks: there the user has to take care
-            self._remove_unfinished()
+                )
+            with writing(self.path):
+                self._remove_unfinished()
             yield
 
     def _remove_unfinished(self) -> None:
-        """Remove what a killed process was writing: our temporary files, and safetensors'."""
+        """Remove what a killed process was writing."""
         for folder in (self.path, self.samples, self.fields, self.checkpoints):
-            for pattern in (".*.*", ".tmp*"):
-                for path in folder.glob(pattern):
-                    if path.is_file():
-                        path.unlink(missing_ok=True)
+            remove_abandoned(folder)
+            if os.path.lexists(folder / _UNFINISHED):
+                shutil.rmtree(folder / _UNFINISHED)
 
     def picture(self, folder: Path, name: str) -> Path:
         """Where to save a picture in ``samples`` or ``fields``; makes the folder.
@@ -193,19 +197,26 @@ class RunFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        with writing(self.metrics), open_own(self.metrics, create=True) as file:
+            file.seek(0, os.SEEK_END)
+            file.write(f"{json.dumps(record)}\n".encode())
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``; a last line cut off by a kill is left out."""
-        if not self.metrics.exists():
-            return []
-        records = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
+        """The lines of ``metrics.jsonl``, up to one that is damaged: a kill cuts off the last.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        records: list[dict[str, Any]] = []
+        if not os.path.lexists(self.metrics):
+            return records
+        for line in read_text(self.metrics).splitlines():
+            with suppress(InputError):
+                record = parse_json(line, self.metrics)
+                if isinstance(record, dict) and isinstance(record.get("step"), int):
+                    records.append(record)
+                    continue
+            break
         return records
 
     def rewind_metrics(self, step: int) -> None:
@@ -227,7 +238,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     optimiser: dict[int, dict[str, torch.Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["gsd"])
+            about = parse_json((file.metadata() or {})["gsd"], path)
             for key in file.keys():  # noqa: SIM118 - not a dict
                 value = file.get_tensor(key)
                 if key.startswith(WEIGHTS):
@@ -242,12 +253,34 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: damaged, or not a checkpoint of gsd train: restore it, or take another"
             " one of its run"
         ) from error
-    if about.pop("format", None) != CHECKPOINT_FORMAT:
+    if isinstance(about, dict) and about.pop("format", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
         raise ModelError(f"{path}: written by another version of gsd: use that one to read it")
-    try:
-        return Checkpoint(weights, average, optimiser, RunState(**about))
-    except TypeError as error:
-        raise ModelError(f"{path}: damaged: its state is not that of a run") from error
+    if not _is_state(about):
+        raise ModelError(f"{path}: damaged: its state is not that of a run")
+    return Checkpoint(weights, average, optimiser, RunState(**about))
+
+
+def _is_state(about: Any) -> bool:
+    """Whether what a file tells can be a ``RunState``."""
+    if not isinstance(about, dict) or not about.keys() <= RunState.__dataclass_fields__.keys():
+        return False
+    state: dict[str, Any] = {
+        "best": None,
+        "losses": [],
+        "norms": [],
+        "first_loss": None,
+        "made_with": "",
+    }
+    state |= about
+    lists = state["losses"], state["norms"]
+    numbers = [value for value in (state["best"], state["first_loss"]) if value is not None]
+    return (
+        type(state.get("step")) is int
+        and state["step"] >= 0
+        and isinstance(state["made_with"], str)
+        and all(isinstance(values, list) for values in lists)
+        and all(type(value) in (int, float) for values in (*lists, numbers) for value in values)
+    )
 
 
 def resumable_tensors(
@@ -266,8 +299,14 @@ def _named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
 
 def _write(target: Path, tensors: dict[str, torch.Tensor], state: RunState) -> None:
     about = {"format": CHECKPOINT_FORMAT, **asdict(state)}
-    with atomic_file(target) as temporary:
-        try:
+    folder = target.with_name(_UNFINISHED)
+    with writing(target):
+        folder.mkdir(exist_ok=True)
+    try:
+        with atomic_file(target, folder) as temporary:
             save_file(tensors, temporary, metadata={"gsd": json.dumps(about)})
-        except SafetensorError as error:
-            raise OutputError(f"{target}: cannot be written: {error}") from error
+    except SafetensorError as error:
+        raise OutputError(f"{target}: cannot be written: {error}") from error
+    finally:
+        with suppress(OSError):
+            folder.rmdir()

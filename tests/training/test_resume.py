@@ -180,8 +180,9 @@ def test_what_a_kill_has_left_is_removed(tmp_path, finetune_config):
     config = dataclasses.replace(finetune_config, keep_every=4)
     run = finetune(config, tmp_path / "run", progress=False)
     for folder in (run.path, run.fields, run.kept(4).parent):
-        (folder / ".tmpAbC123").write_bytes(b"of safetensors")
-        (folder / ".latest.safetensors.0123abcd.safetensors").write_bytes(b"of ours")
+        (folder / ".gsd-unfinished").mkdir()
+        (folder / ".gsd-unfinished" / ".tmpAbC123").write_bytes(b"of safetensors")
+        (folder / ".curves.png.gsd-0.png").write_bytes(b"of ours")
     before = {path.name for path in run.path.rglob("*") if not path.name.startswith(".")}
     finetune(FinetuneConfig.read(run.config), run.path, resume=True, progress=False)
     assert {path.name for path in run.path.rglob("*")} == before | {".lock"}

@@ -1,9 +1,11 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from genselfdiff.diffusion import NoiseSchedule
@@ -11,7 +13,14 @@ from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.evaluation.scores import EvaluationReport
 from genselfdiff.evaluation.scoring import score_image
 from genselfdiff.inference.model_file import load_model
-from genselfdiff.training import FinetuneConfig, PretrainConfig, export_run, finetune, pretrain
+from genselfdiff.training import (
+    FinetuneConfig,
+    PretrainConfig,
+    export_run,
+    finetune,
+    pretrain,
+    run_folder,
+)
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.runs import prepared
 from genselfdiff.training.sample import restore_tiles, sample_run
@@ -287,10 +296,37 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path, pretrain_config, finetune
         assert not (tmp_path / "run").exists()
 
 
-def test_a_full_disk_is_told(tmp_path, pretrain_config):
-    run = pretrain(pretrain_config, tmp_path / "run", progress=False)
-    run.metrics.unlink()
-    run.metrics.symlink_to("/dev/full")
+@pytest.mark.parametrize("name", [".lock", ".gsd-unfinished"])
+def test_links_in_a_run_folder_lead_nowhere(tmp_path, pretrain_config, name):
+    thesis = tmp_path / "mine" / "thesis.txt"
+    for folder in (thesis.parent, tmp_path / "run"):
+        folder.mkdir()
+    thesis.write_text("precious")
+    (tmp_path / "run" / name).symlink_to(thesis if name == ".lock" else thesis.parent)
+    with pytest.raises(OutputError, match=r"run/\.lock: is a link|symbolic link"):
+        pretrain(pretrain_config, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "metrics.jsonl").symlink_to(thesis)
+    with pytest.raises(OutputError, match=r"run/metrics\.jsonl: is a link"):
+        RunFolder(tmp_path / "run").append_metrics({"step": 1})
+    assert thesis.read_text() == "precious"
+    assert len(list(thesis.parent.iterdir())) == 1
+
+
+def test_hidden_files_of_the_users_stay(tmp_path, pretrain_config):
+    names = [".env.local", ".tmpbackup", ".gitignore", ".a.b", ".notes.txt.gsd-old.txt"]
+    (tmp_path / "run").mkdir()
+    for name in names:
+        (tmp_path / "run" / name).write_text("mine")
+    config = dataclasses.replace(pretrain_config, steps=1)
+    pretrain(config, tmp_path / "run", progress=False)
+    pretrain(config, tmp_path / "run", resume=True, progress=False)
+    assert all((tmp_path / "run" / name).read_text() == "mine" for name in names)
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    full = Path("/dev/full")
+    monkeypatch.setattr(run_folder, "open_own", lambda path, create: full.open("r+b", 0))
     with pytest.raises(OutputError, match=r"metrics\.jsonl: cannot be written: No space left"):
         run.append_metrics({"step": 1})
 
@@ -322,6 +358,40 @@ def test_damaged_checkpoints_are_named(tmp_path, pretrain_config):
         run.config.write_text(config.replace(old, new))
         with pytest.raises(ModelError, match=rf"config\.toml: {told}"):
             PretrainConfig.read(run.config)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        "[" * 100_000,
+        "[]",
+        '"format"',
+        '{"format": "2"}',
+        '{"format": "2", "step": "1"}',
+        '{"format": "2", "step": -1}',
+        '{"format": "2", "step": true}',
+        '{"format": "2", "step": 1, "best": "high"}',
+        '{"format": "2", "step": 1, "losses": ["low"]}',
+        '{"format": "2", "step": 1, "norms": 3}',
+        '{"format": "2", "step": 1, "made_with": 3}',
+        '{"format": "2", "step": 1, "colour": "red"}',
+    ],
+)
+def test_what_a_checkpoint_tells_is_checked(tmp_path, about):
+    save_file({"network.a": torch.zeros(1)}, tmp_path / "a.safetensors", {"gsd": about})
+    with pytest.raises(ModelError, match=r"a\.safetensors: damaged"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("line", ['{"step": ', "[1]", "[" * 100_000, '{"loss": 1.0}'])
+def test_metrics_end_where_they_are_damaged(tmp_path, line):
+    run = RunFolder(tmp_path)
+    run.append_metrics({"step": 1})
+    with run.metrics.open("a") as file:
+        file.write(f'{line}\n{{"step": 3}}\n')
+    assert run.read_metrics() == [{"step": 1}]
+    run.rewind_metrics(5)
+    assert run.metrics.read_text() == '{"step": 1}\n'
 
 
 def test_the_folds_of_a_run_are_kept(fields, finetune_config):
