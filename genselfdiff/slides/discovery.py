@@ -35,7 +35,7 @@ def find_slides(paths: Iterable[str | Path]) -> list[Path]:
                 endings = " ".join(sorted({*IMAGE_SUFFIXES, ZARR_SUFFIX}))
                 raise InputError(f"{path}: no images in this folder; expected files in {endings}")
             found.update(dict.fromkeys(images))
-        elif path.exists():
+        elif os.path.exists(path):  # False for a name that is too long
             found[path] = None
         else:
             raise InputError(f"{path}: no such file or folder")
@@ -46,7 +46,7 @@ def find_slides(paths: Iterable[str | Path]) -> list[Path]:
 
 def is_folder_of_slides(path: Path) -> bool:
     """Whether ``path`` is a folder to search, not one that is a slide itself."""
-    return path.is_dir() and not is_zarr(path)
+    return os.path.isdir(path) and not is_zarr(path)
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:

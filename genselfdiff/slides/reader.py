@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.input_files import open_input
 from genselfdiff.slides.damage import Damage
 from genselfdiff.slides.openslide_file import OPENSLIDE_SUFFIXES, open_with_openslide
 from genselfdiff.slides.picture_file import is_picture, open_picture
@@ -240,16 +242,16 @@ def open_mask(path: str | Path) -> Slide:
 
 def _open(damage: Damage, *, as_mask: bool = False) -> StoredImage:
     path = damage.path
-    if path.is_dir():
+    if os.path.isdir(path):  # False for a name that is too long, of which Path raises an error
         if not is_zarr(path):
             raise InputError(f"{path}: is a folder; name a slide or image in it")
         if as_mask:
             raise InputError(f"{path}: a mask cannot be an OME-Zarr; give it as a TIFF or PNG")
         return open_zarr(path, damage)
-    if not path.is_file():  # opening a pipe would wait for ever
+    if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             header = file.read(16)
         if not header:
             raise InputError(f"{path}: the file is empty; copy or download it again")

@@ -36,7 +36,7 @@ _MOST_LEVELS = 64
 
 def is_zarr(path: Path) -> bool:
     """Tell whether a folder is a Zarr, by its name or what lies in it."""
-    return path.is_dir() and (
+    return os.path.isdir(path) and (
         path.suffix.lower() == ZARR_SUFFIX or any((path / mark).is_file() for mark in _MARKS)
     )
 

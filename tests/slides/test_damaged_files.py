@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides import MaskReader, open_slide, read_image
+from genselfdiff.slides import MaskReader, find_slides, open_slide, read_image
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,26 @@ def test_missing_folder_and_pipe(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere.tif", "no such file")
     refused(tmp_path, "is a folder")
     os.mkfifo(tmp_path / "pipe.tif")
-    refused(tmp_path / "pipe.tif", "no such file")
+    refused(tmp_path / "pipe.tif", "is a pipe")
+    refused(Path("/dev/zero"), "is a device")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".tif", "x/" * 3000 + "x.tif", "a\0b.tif"])
+def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    refused(tmp_path / name, "no such file")
+    with pytest.raises(InputError, match="no such file or folder"):
+        find_slides([tmp_path / name])
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.tif", b"caf\xe9.png", b"caf\xe9.jpg"])
+def test_names_that_are_not_utf8(tmp_path: Path, picture: np.ndarray, name: bytes) -> None:
+    whole = tmp_path / f"whole{Path(os.fsdecode(name)).suffix}"
+    Image.fromarray(picture).save(whole)
+    path = Path(os.fsdecode(bytes(tmp_path / "slides") + b"/" + name))
+    path.parent.mkdir()
+    whole.rename(path)
+    assert find_slides([path.parent]) == [path]
+    assert read_image(path).shape == picture.shape
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.svs", "a.png"])
