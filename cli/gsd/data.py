@@ -169,6 +169,8 @@ def _write(found: Import, output: Path, overwrite: bool) -> None:
         overwrite=overwrite,
         progress=progress(),
     )
+    if found.left_out.summary():
+        say(found.left_out.summary())
     say(written.summary())
 
 
@@ -263,6 +265,10 @@ Examples:
     show_default=True,
     help="Class of the rectangles in which all is annotated; without any, the whole slide.",
 )
+@click.option("--nuclei", is_flag=True, help="Of cells, take the nuclei, not their own outlines.")
+@click.option(
+    "--image-mpp", type=float, help="Resolution of slides whose files do not tell it, in um/px."
+)
 @_classes
 @_output
 def qupath(
@@ -270,6 +276,8 @@ def qupath(
     annotations: Path,
     mpp: float | None,
     fields: str,
+    nuclei: bool,
+    image_mpp: float | None,
     classes: str | None,
     output: Path,
     overwrite: bool,
@@ -279,5 +287,13 @@ def qupath(
     Draw rectangles of the class Region* around what you annotate completely: each becomes an image.
     In QuPath: File, Export objects as GeoJSON.
     """
-    found = read_qupath(slides, annotations, mpp=mpp, field_class=fields, classes=_names(classes))
+    found = read_qupath(
+        slides,
+        annotations,
+        mpp=mpp,
+        image_mpp=image_mpp,
+        field_class=fields,
+        classes=_names(classes),
+        nuclei=nuclei,
+    )
     _write(found, output, overwrite)

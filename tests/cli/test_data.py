@@ -57,5 +57,5 @@ def test_other_kinds_are_asked_for_in_the_same_way():
         assert told in done.output
     Path("a.geojson").write_text("[]")
     done = gsd("import", "qupath", "pictures/a.png", "--annotations", "a.geojson", "-o", "x")
-    assert "a.geojson: nothing has a class but the background" in done.output
+    assert "a.geojson: holds no outline with a class: it is empty" in done.output
     assert gsd("check").exit_code == 2

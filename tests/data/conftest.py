@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -42,3 +43,33 @@ def pair(save: Save) -> Callable[..., Pair]:
         return Pair(stem, image, save(f"masks/{stem}.png", labels))
 
     return make
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with the images a.png and b.png of 12 x 9 pixels."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in "ab":
+        pixels = np.random.default_rng(0).integers(0, 255, (9, 12, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+
+
+@pytest.fixture
+def slide(tmp_path, image):
+    """Of 0.5 um."""
+    tifffile.imwrite(
+        tmp_path / "slide.tif",
+        image,
+        photometric="rgb",
+        tile=(64, 64),
+        resolution=(20_000, 20_000),
+        resolutionunit="CENTIMETER",
+    )
+    return tmp_path / "slide.tif"

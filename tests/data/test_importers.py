@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from importing import SQUARE, aperio_xml, mask, written
 from PIL import Image
 
 from genselfdiff.data import find_pairs, inspect_masks
@@ -15,43 +16,9 @@ from genselfdiff.data.importers.glas import read_glas
 from genselfdiff.data.importers.labelbox import read_labelbox
 from genselfdiff.data.importers.mask_folder import read_mask_folder
 from genselfdiff.data.importers.monuseg import read_monuseg
-from genselfdiff.data.importers.qupath import read_qupath
-from genselfdiff.data.labelled_folder import IGNORED, write_fields
+from genselfdiff.data.labelled_folder import IGNORED
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.slides import MaskWriter, open_slide, read_image, write_objects
-
-SQUARE = [(2, 1), (6, 1), (6, 4), (2, 4)]
-
-
-@pytest.fixture
-def images(tmp_path):
-    """A folder with the images a.png and b.png of 12 x 9 pixels."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for name in "ab":
-        pixels = np.random.default_rng(0).integers(0, 255, (9, 12, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
-    return folder
-
-
-def written(found, tmp_path, **options):
-    return write_fields(tmp_path / "out", found.class_names, found.fields, **options)
-
-
-def mask(tmp_path, name, kind="masks"):
-    return np.asarray(Image.open(tmp_path / "out" / kind / f"{name}.png"))
-
-
-def aperio_xml(*outlines):
-    regions = "".join(
-        "<Region><Vertices>"
-        + "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in outline)
-        + "</Vertices></Region>"
-        for outline in outlines
-    )
-    return f'<Annotations MicronsPerPixel="0.252"><Annotation><Regions>{regions}'.encode() + (
-        b"</Regions></Annotation></Annotations>"
-    )
+from genselfdiff.slides import open_slide, read_image
 
 
 def test_monuseg(images, tmp_path, caplog):
@@ -76,14 +43,22 @@ def test_monuseg(images, tmp_path, caplog):
     assert "--classes background,nucleus --init" in result.summary(), "the image tells its mpp"
 
 
+ENTITIES = '<!DOCTYPE x [<!ENTITY a "b">]><Annotations>&a;</Annotations>'
+
+
 @pytest.mark.parametrize(
     ("xml", "told"),
     [
+        (b"", "no XML file of ImageScope"),
         (b"<Annotations>", "no XML file of ImageScope"),
-        (b"<Annotations/>", "holds no Region"),
-        (b'<!DOCTYPE x [<!ENTITY a "b">]><Annotations/>', "defines entities"),
-        (aperio_xml([(1, 1), ("here", 2), (3, 3)]), "no XML file of ImageScope"),
-        (aperio_xml([(1, 1), ("nan", 2), (3, 3)]), "a vertex without a place"),
+        (b'<?xml version="1.0" encoding="x-none"?><Annotations/>', "unknown encoding"),
+        (b'<?xml version="1.0" encoding="gb2312"?><Annotations/>', "no XML file of ImageScope"),
+        (b"<Annotations/>", "holds no Region that is an outline: it has none"),
+        (ENTITIES.encode(), "declares a document type"),
+        (ENTITIES.encode("utf-16"), "declares a document type"),
+        (b'<!DOCTYPE x SYSTEM "/etc/hostname"><Annotations/>', "declares a document type"),
+        (aperio_xml([(1, 1), ("here", 2), (3, 3)]), "1 with vertices that are no places"),
+        (aperio_xml([(1, 1), (2, 2)]), "1 of fewer than 3 vertices"),
     ],
 )
 def test_what_is_no_xml_of_imagescope(images, tmp_path, xml, told):
@@ -94,7 +69,9 @@ def test_what_is_no_xml_of_imagescope(images, tmp_path, xml, told):
 
 def test_labels_without_their_image(images):
     (images / "c.xml").write_bytes(aperio_xml(SQUARE))
-    with pytest.raises(InputError, match=r"no image for .*c\.xml"):
+    with pytest.raises(
+        InputError, match=r"no XML file has the name of an image.* there are c\.xml"
+    ):
         read_monuseg(images)
 
 
@@ -158,22 +135,24 @@ def test_labelbox(images, tmp_path, form, caplog):
         export.write_text(json.dumps(entries))
     result = written(read_labelbox(export, images), tmp_path)
     newer = form == "ndjson"
-    told = f"{1 + newer} that are no polygons, 1 of fewer than 3 vertices"
+    few, others = "1 of fewer than 3 vertices", f"{1 + newer} that are no polygons"
+    told = f"{few}, {others}"
     assert f"export.json: outlines left out: {told}" in caplog.text
-    names = "b.png, c.png, d.png" if newer else "b.png"
-    assert f"export.json: without polygons, left out: {names}" in caplog.text
+    names = "3 without polygons (b.png, c.png, d.png)" if newer else "1 without polygons (b.png)"
+    assert f"export.json: images left out: {names}" in caplog.text
     assert "a.png: 1 of 2 outlines lie outside the image of 12 x 9 pixels" in caplog.text
     assert list(result.pixels) == ["background", "tumor"]
     expected = np.zeros((9, 12), int)
     expected[1:4, 2:6] = 1
     np.testing.assert_array_equal(mask(tmp_path, "a"), expected)
     assert not (tmp_path / "out/masks/b.png").exists()
-    with pytest.raises(InputError, match="has the classes tumor too"):
+    with pytest.raises(InputError, match="nothing has the class stroma: there are tumor"):
         read_labelbox(export, images, ["stroma"])
     written(read_labelbox(export, images, ["stroma", "tumor"]), tmp_path, overwrite=True)
     np.testing.assert_array_equal(mask(tmp_path, "a"), 2 * expected)
 
 
+UNLABELLED = '{"External ID": "a.png", "Label": {"t": []}}'
 TWO_LABELS = json.dumps(
     {
         "data_row": {"external_id": "a.png"},
@@ -185,17 +164,19 @@ TWO_LABELS = json.dumps(
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("[", r"export\.json: is no JSON or NDJSON"),
-        ('[{"a": 1},\n{', "no JSON or NDJSON: .*line 2 column 2"),
-        ('{"a": 1}\n{', "no JSON or NDJSON: line 2: "),
-        (TWO_LABELS, "image 1 is not as .*: a.png has 2 labels: export one"),
-        ('[{"External ID": "a", "Label": {}}, {"External ID": "a", "Label": {}}]', "a twice"),
-        ("[3]", "image 1 is not as in an export of polygons"),
-        ('{"a": 3}', "image 1 is not as .*: lacks 'External ID'"),
-        ('[{"External ID": "a.png"}]', "image 1 is not as .*: lacks 'Label'"),
-        ('[{"External ID": "a.png", "Label": "Skip"}]', "no labelled image"),
-        ('[{"External ID": "a", "Label": {"t": [{"geometry": [{"x": 1}]}]}}]', "a is .*'y'"),
-        ('[{"External ID": "z.png", "Label": {"t": []}}]', "nothing has a class"),
+        ("[", r"export\.json: is not JSON"),
+        ("[" * 100_000, r"export\.json: is nested too deeply"),
+        ('[{"a": 1},\n{', "is not JSON: .*line 2 column 2"),
+        ("[]", "holds no labelled image that can be used: it has no entry"),
+        (TWO_LABELS, r"1 with several labels: export one of each image \(a\.png\)"),
+        (f"[{UNLABELLED}, {UNLABELLED}]", r"several labels: export one of each image \(a\.png\)"),
+        ("[3]", "1 that are not as in an export of polygons .entry 1: "),
+        ('{"a": 3}', "entry 1: lacks 'External ID'"),
+        ('[{"External ID": "a.png"}]', r"a\.png: lacks 'Label'"),
+        ('[{"External ID": "a.png", "Label": "Skip"}]', r"1 without polygons \(a\.png\)"),
+        ('[{"External ID": "a", "Label": {"t": [{"geometry": [{"x": 1}]}]}}]', "are no places"),
+        ('[{"External ID": "z.png", "Label": {"t": []}}]', r"not in the folder \(z\.png\)"),
+        (f"[{UNLABELLED}]", "nothing has a class"),
     ],
 )
 def test_what_is_no_export_of_labelbox(images, tmp_path, content, told):
@@ -259,97 +240,6 @@ def test_a_mask_of_another_size(images, masks, tmp_path):
         written(read_mask_folder(images, masks, ["7=x", "0=background", "200=y"]), tmp_path)
 
 
-@pytest.fixture
-def image():
-    return np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
-
-
-@pytest.fixture
-def slide(tmp_path, image):
-    """Of 0.5 um."""
-    tifffile.imwrite(
-        tmp_path / "slide.tif",
-        image,
-        photometric="rgb",
-        tile=(64, 64),
-        resolution=(20_000, 20_000),
-        resolutionunit="CENTIMETER",
-    )
-    return tmp_path / "slide.tif"
-
-
-def test_what_qupath_gets_from_us_comes_back(tmp_path, slide):
-    labels = (np.random.default_rng(0).random((30, 40)) * 3).astype(np.uint8)
-    labels = np.kron(labels, np.ones((10, 10), np.uint8))
-    with MaskWriter(
-        tmp_path / "mask.tif",
-        width=400,
-        height=300,
-        mpp=0.5,
-        palette=[(0, 0, 0), (255, 0, 0), (0, 255, 0)],
-        class_names=["background", "stroma", "tumor"],
-    ) as writer:
-        writer.write_rows(labels)
-    write_objects(tmp_path / "mask.tif", geojson=tmp_path / "slide.geojson")
-    result = written(read_qupath(slide, tmp_path / "slide.geojson"), tmp_path)
-    assert list(result.pixels) == ["background", "stroma", "tumor"]
-    np.testing.assert_array_equal(mask(tmp_path, slide.stem), labels)
-
-
-def feature(name, *rings):
-    coordinates = [[*map(list, ring), list(ring[0])] for ring in rings]
-    return {
-        "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": coordinates},
-        "properties": {"objectType": "annotation", "classification": {"name": name}},
-    }
-
-
-def box(left, top, right, bottom):
-    return [(left, top), (right, top), (right, bottom), (left, bottom)]
-
-
-def test_fields_that_were_annotated_in_qupath(tmp_path, slide, image, caplog):
-    point = feature("gland", box(0, 0, 20, 20)) | {
-        "geometry": {"type": "Point", "coordinates": [110, 50]}
-    }
-    features = [
-        point,
-        feature("", box(110, 50, 170, 90)),
-        feature("gland", [(110, 50), (115, 50)]),
-        feature("Region*", box(100, 40, 200, 120)),
-        feature("Region*", box(350, 250, 450, 280)),  # over the edge
-        feature("lumen", box(120, 60, 140, 80)),
-        feature("gland", box(90, 50, 180, 100), box(150, 60, 170, 80)),
-        feature("gland", box(0, 0, 20, 20)),  # in no field
-    ]
-    annotations = tmp_path / "slide.geojson"
-    annotations.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    result = written(read_qupath(slide, annotations, classes=["gland", "lumen"]), tmp_path)
-    assert result.fields == 2
-    told = "1 without a class, 1 that are no areas, 1 of fewer than 3 vertices"
-    assert f"slide.geojson: outlines left out: {told}" in caplog.text
-    assert "slide.geojson: outlines left out: 1 outside of all fields" in caplog.text
-    expected = np.zeros((80, 100), int)
-    expected[10:60, :80], expected[20:40, 50:70], expected[20:40, 20:40] = 1, 0, 2
-    np.testing.assert_array_equal(mask(tmp_path, f"{slide.stem}_1"), expected)
-    assert mask(tmp_path, f"{slide.stem}_2").shape == (30, 50)
-    pixels = tifffile.imread(tmp_path / "out" / "images" / f"{slide.stem}_1.tif")
-    np.testing.assert_array_equal(pixels, image[40:120, 100:200])
-    half = read_qupath(slide, annotations, mpp=1.0, classes=["gland", "lumen"])
-    written(half, tmp_path, overwrite=True)
-    np.testing.assert_array_equal(mask(tmp_path, f"{slide.stem}_1"), expected[::2, ::2])
-
-
-@pytest.mark.parametrize(
-    "content", ["", "{}", "[1]", '[{"geometry": {"type": "Polygon"}}]', '{"features": 3}']
-)
-def test_what_is_no_geojson(tmp_path, slide, content):
-    (tmp_path / "a.geojson").write_text(content)
-    with pytest.raises(InputError, match=r"a\.geojson: is no GeoJSON of QuPath"):
-        read_qupath(slide, tmp_path / "a.geojson")
-
-
 def test_a_folder_that_is_not_empty(images, tmp_path):
     for name in "ab":
         (images / f"{name}.xml").write_bytes(aperio_xml(SQUARE))
@@ -369,13 +259,13 @@ def test_a_folder_that_is_not_empty(images, tmp_path):
 
 
 def test_a_failing_import_leaves_what_was_there(images, tmp_path):
-    (images / "a.xml").write_bytes(aperio_xml(SQUARE))
-    (images / "b.xml").write_bytes(b"<Annotations/>")
+    (images / "a.xml").write_bytes(b"<Annotations/>")
     with pytest.raises(InputError, match="holds no Region"):
         written(read_monuseg(images), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
     (tmp_path / "out/images").mkdir(parents=True)
     (tmp_path / "out/images/mine.png").touch()
+    (images / "a.xml").write_bytes(aperio_xml(SQUARE))
     with pytest.raises(OutputError, match=r"the images there are of no import \(no fields\.csv\)"):
         written(read_monuseg(images), tmp_path, overwrite=True)
     assert (tmp_path / "out/images/mine.png").exists()
@@ -389,11 +279,11 @@ def test_a_failing_import_over_an_earlier_one_leaves_that(images, tmp_path, monk
         return {path: path.stat().st_ino for path in (tmp_path / "out").rglob("*")}
 
     before = files()
-    (images / "b.xml").write_bytes(b"<Annotations/>")
+    (images / "a.xml").write_bytes(b"<Annotations/>")
     with pytest.raises(InputError, match="holds no Region"):
         written(read_monuseg(images), tmp_path, overwrite=True)
     assert files() == before
-    (images / "b.xml").unlink()
+    (images / "a.xml").write_bytes(aperio_xml(SQUARE))
     rename, failed = Path.rename, []
 
     def failing(self, target):
@@ -433,5 +323,5 @@ def test_images_that_would_have_one_name(images, tmp_path):
         entry["External ID"] = "a.tiff" if entry is entries[0] else "a"
     (images / "a.jpg").unlink()
     (tmp_path / "export.json").write_text(json.dumps(entries))
-    with pytest.raises(InputError, match="two images would be called a: rename one"):
-        written(read_labelbox(tmp_path / "export.json", images), tmp_path)
+    with pytest.raises(InputError, match=r"1 with several labels: .* \(a\.tiff\)"):
+        read_labelbox(tmp_path / "export.json", images)

@@ -1,60 +1,80 @@
 """Finding the files that importers pair."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from genselfdiff.data.naming import name_some
+from genselfdiff.data.importers.left_out import LeftOut
+from genselfdiff.data.naming import name_some, stem_of
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides import IMAGE_SUFFIXES, read_image
+from genselfdiff.slides.discovery import files_below
 
-_SUFFIXES = IMAGE_SUFFIXES | {".bmp"}
+PICTURE_SUFFIXES = IMAGE_SUFFIXES | {".bmp"}
 
 
-def images_below(folder: Path) -> dict[str, Path]:
+def images_below(folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES) -> dict[str, Path]:
     """Images in ``folder`` and folders in it but hidden ones, by file name without suffix.
 
     Raises:
         InputError: there is none, or two have the same name.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or path.suffix.lower() not in _SUFFIXES or not path.is_file():
-            continue
-        if path.stem in found:
-            raise InputError(
-                f"{folder}: {found[path.stem]} and {path} have the same name, suffix aside:"
-                " name the folder that holds the images only"
-            )
-        found[path.stem] = path
+    found = labels_below(folder, suffixes, "images")
     if not found:
         raise InputError(
-            f"{folder}: no image in it ({' '.join(sorted(_SUFFIXES))}): name the folder of the"
+            f"{folder}: no image in it ({' '.join(sorted(suffixes))}): name the folder of the"
             " images"
         )
     return found
 
 
-def beside(
-    images: Mapping[str, Path], labels: Mapping[str, Path], where: Path, kind: str
-) -> Sequence[tuple[Path, Path]]:
-    """Pair images with the files of their labels, by name.
+def labels_below(folder: Path, suffixes: Collection[str], what: str = "labels") -> dict[str, Path]:
+    """Files in ``folder`` and folders in it but hidden ones, by file name without suffix.
 
     Raises:
-        InputError: no image has labels, or labels have no image.
+        InputError: there is no such folder, or two files have the same name.
     """
-    alone = sorted(labels.keys() - images.keys())
-    if alone:
-        raise InputError(f"{where}: no image for {name_some([labels[name] for name in alone])}")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found: dict[str, Path] = {}
+    for path in sorted(files_below(folder, suffixes)):
+        name = stem_of(path)
+        if name in found:
+            raise InputError(
+                f"{folder}: {found[name]} and {path} have the same name, suffix aside:"
+                f" name the folder that holds the {what} only"
+            )
+        found[name] = path
+    return found
+
+
+def beside(
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    where: Path,
+    kind: str,
+    left_out: LeftOut,
+) -> Sequence[tuple[Path, Path]]:
+    """Pair images with the files of their labels, by name; those without the other are left out.
+
+    Raises:
+        InputError: no image has labels.
+    """
     pairs = [(images[name], labels[name]) for name in sorted(images.keys() & labels.keys())]
     if not pairs:
-        raise InputError(f"{where}: no {kind} has the name of an image, suffix aside")
+        there = name_some([path.name for path in labels.values()]) or "none"
+        raise InputError(
+            f"{where}: no {kind} has the name of an image, suffix aside; there are {there}"
+        )
+    for mine, others, what, lacks in (
+        (labels, images, "files", "without an image of their name"),
+        (images, labels, "images", f"without {kind} of their name"),
+    ):
+        alone = sorted(str(mine[name]) for name in mine.keys() - others.keys())
+        left_out.tell(where, what, {lacks: alone})
     return pairs
 
 

@@ -1,14 +1,16 @@
 """GlaS (MICCAI 2015): glands numbered in ``NAME_anno.bmp`` beside ``NAME.bmp``."""
 
-from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from genselfdiff.data.importers import Import
-from genselfdiff.data.importers.files import images_below, picture
+from genselfdiff.data.importers.files import beside, images_below, picture
+from genselfdiff.data.importers.left_out import LeftOut
 from genselfdiff.data.labelled_folder import LabelledField
-from genselfdiff.data.masks import read_mask
+from genselfdiff.data.masks import open_mask
+from genselfdiff.data.naming import stem_of
 from genselfdiff.errors import InputError
 
 CLASSES = ("background", "gland")
@@ -22,24 +24,24 @@ def read_glas(folder: Path) -> Import:
     """Read all images below ``folder`` with annotations there; every number above 0 is a gland.
 
     Raises:
-        InputError: there is no such pair; on iterating: a file cannot be read.
+        InputError: there is no such pair; on iterating: no pair can be read.
     """
-    files = images_below(folder)
-    pairs = [
-        (files[name.removesuffix(_END)], path)
-        for name, path in sorted(files.items())
-        if name.endswith(_END) and name.removesuffix(_END) in files
-    ]
-    if not pairs:
-        raise InputError(f"{folder}: no image X.bmp with its annotation X{_END}.bmp")
-    return Import(CLASSES, len(pairs), _fields(pairs))
+    files, left_out = images_below(folder), LeftOut()
+    annotations = {
+        name.removesuffix(_END): path for name, path in files.items() if name.endswith(_END)
+    }
+    images = {name: path for name, path in files.items() if not name.endswith(_END)}
+    pairs = beside(images, annotations, folder, f"annotation X{_END}.bmp", left_out)
+    readers = [partial(_read, *pair) for pair in pairs]
+    return Import(CLASSES, len(pairs), left_out.each(readers), left_out)
 
 
-def _fields(pairs: Sequence[tuple[Path, Path]]) -> Iterator[LabelledField]:
-    for image, annotation in pairs:
-        instances = read_mask(annotation).astype(np.int32)
-        pixels, size = picture(image)
-        if size != instances.shape:
-            raise InputError(f"{annotation}: is not of the size of {image}")
-        classes = (instances > 0).astype(np.uint8)
-        yield LabelledField(image.stem, pixels, classes, instances, MPP, annotation)
+def _read(image: Path, annotation: Path) -> LabelledField:
+    numbers = open_mask(annotation, by_colours=False).values
+    pixels, size = picture(image)
+    if size != numbers.shape:
+        raise InputError(f"{annotation}: is not of the size of {image}")
+    if numbers.max() > np.iinfo(np.int32).max:
+        numbers = np.unique(np.append(0, numbers), return_inverse=True)[1][1:].reshape(size)
+    classes = (numbers > 0).astype(np.uint8)
+    return LabelledField(stem_of(image), pixels, classes, numbers.astype(np.int32), MPP, annotation)

@@ -1,32 +1,29 @@
 """Labelbox: polygons in the JSON or NDJSON that it exports, whose images lie in a folder."""
 
-import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from genselfdiff.data.importers import Import
+from genselfdiff.data.importers.classes import choose_classes
 from genselfdiff.data.importers.files import images_below, picture
-from genselfdiff.data.labelled_folder import LabelledField, require_names
-from genselfdiff.data.naming import name_some
-from genselfdiff.data.polygons import (
-    FEW_VERTICES,
-    Points,
-    Region,
-    draw,
-    has_area,
-    warn_of_left_out,
-    warn_of_outside,
-)
+from genselfdiff.data.importers.left_out import FEW_VERTICES, NO_CLASS, LeftOut, told
+from genselfdiff.data.labelled_folder import LabelledField
+from genselfdiff.data.naming import stem_of
+from genselfdiff.data.polygons import Points, Region, draw, has_area, outline, warn_of_outside
 from genselfdiff.errors import InputError, one_line
-
-logger = logging.getLogger("genselfdiff")
+from genselfdiff.input_files import parse_json, read_text
 
 Outlines = list[tuple[str, Points]]
 """Class and vertices of each polygon."""
+
+_UNLABELLED = "without polygons"
+_NO_FILE = "that are not in the folder"
+_TWICE = "with several labels: export one of each image"
+_ODD = "that are not as in an export of polygons"
 
 
 def read_labelbox(export: Path, images: Path, classes: Sequence[str] | None = None) -> Import:
@@ -37,9 +34,9 @@ def read_labelbox(export: Path, images: Path, classes: Sequence[str] | None = No
     {"objects": [{"name": "tumor", "polygon": [{"x": ..., "y": ...}, ...]}]}}]}}}``; without an
     ``external_id``, ``global_key`` names the image. In the older form it has ``External ID`` and
     ``Label``: polygons by class, ``{"tumor": [{"geometry": [...]}]}``, or ``{"objects": [{"value":
-    "tumor", "polygon": [...]}]}``, or a word such as Skip. Images that nobody labelled, or
-    whose objects are all no polygons, are left out, and so is every other object that is none; a
-    warning tells them. Pixels are counted from 1.
+    "tumor", "polygon": [...]}]}``, or a word such as Skip. Left out are images that nobody
+    labelled, whose objects are all no polygons, that have several labels or are not in the folder,
+    and every other object that is no polygon. Pixels are counted from 1.
 
     Args:
         export: the .json or .ndjson.
@@ -48,126 +45,150 @@ def read_labelbox(export: Path, images: Path, classes: Sequence[str] | None = No
             there are, by the alphabet.
 
     Raises:
-        InputError: the export is none, names other classes, or an image is not there; on iterating:
-            an image cannot be read.
+        InputError: the export is none, has no image that can be used, or other classes than those
+            to take; on iterating: no image can be read.
     """
-    labelled = _read(export)
-    found = sorted({name for outlines in labelled.values() for name, _ in outlines})
-    names = ["background", *(found if classes is None else classes)]
-    missing = sorted(set(found) - set(names))
+    left_out = LeftOut()
+    labelled = _read(export, images_below(images), left_out)
+    found = Counter(kind for outlines in labelled.values() for kind, _ in outlines)
+    names = choose_classes(found, classes, export)
+    missing = sorted(found.keys() - set(names))
     if missing:
         raise InputError(f"{export}: has the classes {', '.join(missing)} too: name all to take")
-    require_names(names, export)
-    files = images_below(images)
-    by_name = {path.name: path for path in files.values()} | files
-    lost = [name for name in labelled if name not in by_name and Path(name).stem not in files]
-    if lost:
-        raise InputError(f"{images}: the images {name_some(lost)} of {export} are not there")
-    paths = {name: by_name.get(name) or files[Path(name).stem] for name in labelled}
-    return Import(names, len(paths), _fields(paths, labelled, names, export))
+    readers = [partial(_draw, path, labelled[path], names, export) for path in labelled]
+    return Import(names, len(readers), left_out.each(readers), left_out)
 
 
-def _fields(
-    paths: Mapping[str, Path], labelled: Mapping[str, Outlines], names: Sequence[str], export: Path
-) -> Iterator[LabelledField]:
-    for name, path in paths.items():
-        pixels, (height, width) = picture(path)
-        regions = [Region(names.index(kind), (points,)) for kind, points in labelled[name]]
-        warn_of_outside(regions, height, width, path)
-        classes, instances = draw(regions, height, width)
-        yield LabelledField(path.stem, pixels, classes, instances, None, export)
+def _draw(path: Path, outlines: Outlines, names: Sequence[str], export: Path) -> LabelledField:
+    pixels, (height, width) = picture(path)
+    regions = [Region(names.index(kind), ((points,),)) for kind, points in outlines]
+    warn_of_outside(regions, height, width, path)
+    classes, instances = draw(regions, height, width)
+    return LabelledField(stem_of(path), pixels, classes, instances, None, export)
 
 
-def _read(export: Path) -> dict[str, Outlines]:
+def _read(export: Path, files: Mapping[str, Path], left_out: LeftOut) -> dict[Path, Outlines]:
     """The outlines of each image that was labelled."""
-    labelled: dict[str, Outlines] = {}
-    skipped, other, lines = [], 0, 0
-    for number, entry in enumerate(_entries(export), start=1):
-        name = f"image {number}"
+    by_name = {path.name: path for path in files.values()}
+    labelled: defaultdict[Path, list[Outlines]] = defaultdict(list)
+    images: defaultdict[str, list[str]] = defaultdict(list)
+    lost: Counter[str] = Counter()
+    for number, entry in enumerate(_entries(export, left_out), start=1):
+        name = f"entry {number}"
         try:
-            name, objects = _objects(entry)
-            polygons = [(kind.strip(), _points(shape)) for kind, shape in objects or () if shape]
+            name = _name(entry)
+            labels = _labels(entry)
+            objects = _objects(labels[0]) if labels else []
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else one_line(error)
-            raise InputError(
-                f"{export}: {name} is not as in an export of polygons from Labelbox: {reason}"
-            ) from error
-        other += len(objects or ()) - len(polygons)
-        if objects is None or (objects and not polygons):
-            skipped.append(name)
+            images[_ODD].append(f"{name}: {reason}")
             continue
-        if name in labelled:
-            raise InputError(f"{export}: labels {name} twice: export one label of each image")
-        labelled[name] = [(kind, points) for kind, points in polygons if has_area(points)]
-        lines += len(polygons) - len(labelled[name])
-    if skipped:
-        logger.warning("%s: without polygons, left out: %s", export, name_some(skipped))
-    warn_of_left_out(export, {"that are no polygons": other, FEW_VERTICES: lines})
-    if not labelled:
-        raise InputError(f"{export}: holds no labelled image")
-    return labelled
+        # Names may tell folders, also those of Windows; they choose among the images there are.
+        file_name = re.split(r"[/\\]", name)[-1]
+        path = by_name.get(file_name) or files.get(stem_of(Path(file_name)))
+        outlines = _outlines(objects, lost)
+        if not labels or (objects and not outlines):
+            images[_UNLABELLED].append(name)
+        elif path is None:
+            images[_NO_FILE].append(name)
+        elif len(labels) > 1:
+            images[_TWICE].append(name)
+        else:
+            labelled[path].append(outlines)
+    images[_TWICE] += [path.name for path, labels in labelled.items() if len(labels) > 1]
+    if all(len(labels) > 1 for labels in labelled.values()):
+        reasons = told({**images, **lost}) or "it has no entry"
+        raise InputError(f"{export}: holds no labelled image that can be used: {reasons}")
+    left_out.tell(export, "images", images)
+    left_out.tell(export, "outlines", lost)
+    return {path: labels[0] for path, labels in labelled.items() if len(labels) == 1}
 
 
-def _entries(export: Path) -> list[Any]:
+def _entries(export: Path, left_out: LeftOut) -> list[Any]:
     """The entries of a JSON list, or of lines of JSON."""
+    text = read_text(export)
     try:
-        text = export.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{export}: cannot be read: {one_line(error)}") from error
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        return _lines(export, text, whole=error)
+        content = parse_json(text, export)
+    except InputError as error:
+        return _lines(export, text, left_out, whole=error)
     return content if isinstance(content, list) else [content]
 
 
-def _lines(export: Path, text: str, whole: ValueError) -> list[Any]:
+def _lines(export: Path, text: str, left_out: LeftOut, whole: InputError) -> list[Any]:
     """Lines of JSON; ``whole`` is what is wrong with the text as one."""
     entries: list[Any] = []
+    damaged = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            entries += [json.loads(line)] if line.strip() else []
-        except ValueError as error:
-            reason = f"line {number}: {one_line(error)}" if entries else one_line(whole)
-            raise InputError(f"{export}: is no JSON or NDJSON: {reason}") from error
+            entries += [parse_json(line, export)] if line.strip() else []
+        except InputError:
+            damaged.append(f"line {number}")
+    if not any(isinstance(entry, dict) for entry in entries):
+        raise whole
+    left_out.tell(export, "lines", {"that are not JSON": damaged})
     return entries
 
 
-def _objects(entry: Mapping[str, Any]) -> tuple[str, list[tuple[str, Any]] | None]:
-    """Name of an image, and class and polygon of each object, None for another shape.
-
-    Instead of the objects there is None where nobody labelled the image.
-
-    Raises:
-        ValueError: it has several labels.
-    """
+def _name(entry: Mapping[str, Any]) -> str:
     if "data_row" in entry:
         row = entry["data_row"]
-        name = str(row.get("external_id") or row["global_key"])
-        labels = [
-            label
-            for project in entry["projects"].values()
-            for label in project["labels"]
-            if not label.get("performance_details", {}).get("skipped")
-        ]
-        if not labels:
-            return name, None
-        if len(labels) > 1:
-            raise ValueError(f"{name} has {len(labels)} labels: export one of each image")
-        items = labels[0]["annotations"]["objects"]
-        return name, [(str(item["name"]), item.get("polygon")) for item in items]
-    name, label = str(entry["External ID"]), entry["Label"]
-    if isinstance(label, str):
-        return name, None
+        name = row.get("external_id") or row["global_key"]
+    else:
+        name = entry["External ID"]
+    if not isinstance(name, str):
+        raise ValueError(f"{name} is no name of an image")
+    return name
+
+
+def _labels(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What people have drawn on an image, each time that it was labelled."""
+    if "data_row" not in entry:
+        label = entry["Label"]
+        return [] if label is None or isinstance(label, str) else [label]
+    return [
+        label["annotations"]
+        for project in (entry["projects"] or {}).values()
+        for label in project.get("labels") or ()
+        if not (label.get("performance_details") or {}).get("skipped")
+    ]
+
+
+def _objects(label: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Class and polygon of each object, and None for another shape, or the answer to a question."""
     if "objects" in label:
-        items = label["objects"]
-        return name, [(str(i.get("value") or i["title"]), i.get("polygon")) for i in items]
-    by_class = [(str(kind), item["geometry"]) for kind, items in label.items() for item in items]
-    return name, [(kind, shape if isinstance(shape, list) else None) for kind, shape in by_class]
+        items = [item if isinstance(item, dict) else {} for item in label["objects"] or ()]
+        keys = ("name", "value", "title")
+        kinds = [next((item[key] for key in keys if item.get(key)), None) for item in items]
+        return [(kind, item.get("polygon")) for kind, item in zip(kinds, items, strict=True)]
+    found: list[tuple[Any, Any]] = []
+    for kind, items in label.items():
+        if isinstance(items, list):
+            shapes = [item.get("geometry") if isinstance(item, dict) else None for item in items]
+            found += [(kind, shape) for shape in shapes]
+        else:
+            found.append((kind, None))
+    return found
 
 
-def _points(vertices: Sequence[Mapping[str, float]]) -> Points:
-    points = np.array([(float(v["x"]), float(v["y"])) for v in vertices], np.float64).reshape(-1, 2)
-    if not np.isfinite(points).all():
-        raise ValueError("a vertex without a place")
-    return points - 0.5  # the centre of the first pixel is (1, 1)
+def _outlines(objects: Sequence[tuple[Any, Any]], lost: Counter[str]) -> Outlines:
+    """The polygons among them; ``lost`` counts the others."""
+    outlines = []
+    for kind, shape in objects:
+        try:
+            outlines.append(_outline(kind, shape))
+        except InputError as error:
+            lost[str(error)] += 1
+    return outlines
+
+
+def _outline(kind: Any, shape: Any) -> tuple[str, Points]:
+    """Raise InputError, saying what is wrong with it, where it is no polygon with a class."""
+    if not isinstance(shape, list) or not shape:
+        raise InputError("that are no polygons")
+    if not isinstance(kind, str) or not kind.strip():
+        raise InputError(NO_CLASS)
+    pairs = [(v.get("x"), v.get("y")) if isinstance(v, dict) else () for v in shape]
+    points = outline(pairs) - 0.5  # the centre of the first pixel is (1, 1)
+    if not has_area(points):
+        raise InputError(FEW_VERTICES)
+    return kind.strip(), points

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from genselfdiff.data.importers import Import
+from genselfdiff.data.importers.classes import BACKGROUND
 from genselfdiff.data.importers.files import beside, images_below, picture
+from genselfdiff.data.importers.left_out import LeftOut
 from genselfdiff.data.labelled_folder import IGNORED, LabelledField, require_names
 from genselfdiff.data.masks import open_mask
-from genselfdiff.data.naming import name_some
+from genselfdiff.data.naming import name_some, stem_of
 from genselfdiff.errors import InputError, one_line
 
-BACKGROUND, IGNORE = "background", "ignore"
-"""Names in a table with a meaning: index 0, and what nobody has labelled."""
+IGNORE = "ignore"
+"""Name in a table of what nobody has labelled."""
 
 Table = Mapping[int, int]
 """From a value, or a colour as 0xRRGGBB, to an index."""
@@ -32,13 +35,14 @@ def read_mask_folder(images: Path, masks: Path, meanings: Sequence[str]) -> Impo
             ``background`` is 0, and what is called ``ignore`` is `IGNORED`.
 
     Raises:
-        InputError: the table is none, or images and masks do not pair; on iterating: a file cannot
-            be read, or holds a value without a meaning.
+        InputError: the table is none, or no image has a mask; on iterating: no pair can be read, or
+            a mask holds a value without a meaning.
     """
     table, names = _parse(meanings)
-    pairs = beside(images_below(images), images_below(masks), masks, "mask")
+    left_out = LeftOut()
+    pairs = beside(images_below(images), images_below(masks), masks, "mask", left_out)
     colours = any(meaning.startswith("#") for meaning in meanings)
-    return Import(names, len(pairs), _fields(pairs, table, colours))
+    return Import(names, len(pairs), _fields(pairs, table, colours, left_out), left_out)
 
 
 def _parse(meanings: Sequence[str]) -> tuple[Table, list[str]]:
@@ -60,13 +64,10 @@ def _parse(meanings: Sequence[str]) -> tuple[Table, list[str]]:
 
 
 def _fields(
-    pairs: Sequence[tuple[Path, Path]], table: Table, colours: bool
+    pairs: Sequence[tuple[Path, Path]], table: Table, colours: bool, left_out: LeftOut
 ) -> Iterator[LabelledField]:
-    for image, mask in pairs:
-        values = _colours(mask) if colours else open_mask(mask, by_colours=False).values
-        pixels, size = picture(image)
-        if size != values.shape:
-            raise InputError(f"{mask}: is not of the size of {image}")
+    readers = [partial(_read, *pair, colours) for pair in pairs]
+    for image, mask, pixels, values in left_out.each(readers):
         found, places = np.unique(values, return_inverse=True)
         unknown = [
             f"#{value:06x}" if colours else str(value) for value in found if value not in table
@@ -77,14 +78,24 @@ def _fields(
             )
         meaning = np.array([table[int(value)] for value in found], np.uint8)
         classes = meaning[places].reshape(values.shape)
-        yield LabelledField(image.stem, pixels, classes, None, None, mask)
+        yield LabelledField(stem_of(image), pixels, classes, None, None, mask)
 
 
-def _colours(path: Path) -> NDArray[np.int64]:
+def _read(
+    image: Path, mask: Path, colours: bool
+) -> tuple[Path, Path, Path | NDArray[np.uint8], NDArray[np.integer]]:
+    values = _colours(mask) if colours else open_mask(mask, by_colours=False).values
+    pixels, size = picture(image)
+    if size != values.shape:
+        raise InputError(f"{mask}: is not of the size of {image}")
+    return image, mask, pixels, values
+
+
+def _colours(path: Path) -> NDArray[np.uint32]:
     """The pixels of a mask of colours as 0xRRGGBB."""
     try:
         with Image.open(path) as file:
-            red, green, blue = np.moveaxis(np.asarray(file.convert("RGB"), np.int64), 2, 0)
+            red, green, blue = np.moveaxis(np.asarray(file.convert("RGB")), 2, 0)
     except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
         raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
-    return red << 16 | green << 8 | blue
+    return red.astype(np.uint32) << 16 | green.astype(np.uint32) << 8 | blue

@@ -1,75 +1,120 @@
 """MoNuSeg: nuclei outlined with Aperio ImageScope, one XML file beside each image."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
 from genselfdiff.data.importers import Import
-from genselfdiff.data.importers.files import beside, images_below, picture
+from genselfdiff.data.importers.aperio_xml import Shape, read_shapes
+from genselfdiff.data.importers.files import beside, images_below, labels_below, picture
+from genselfdiff.data.importers.left_out import FEW_VERTICES, LeftOut, told
 from genselfdiff.data.labelled_folder import LabelledField
-from genselfdiff.data.polygons import (
-    FEW_VERTICES,
-    Region,
-    draw,
-    has_area,
-    warn_of_left_out,
-    warn_of_outside,
-)
-from genselfdiff.errors import InputError, one_line
+from genselfdiff.data.naming import stem_of
+from genselfdiff.data.polygons import Points, Region, draw, has_area, outline, warn_of_outside
+from genselfdiff.errors import InputError
+from genselfdiff.slides.resolution import PLAUSIBLE_MPP
+
+logger = logging.getLogger("genselfdiff")
 
 CLASSES = ("background", "nucleus")
+
+_NEEDLESS = "that take nothing away (NegativeROA)"
 
 
 def read_monuseg(folder: Path, images: Path | None = None) -> Import:
     """Read all images below ``images``, or ``folder``, with an XML file of their name in that.
 
-    Every Region of every Annotation is a nucleus, drawn over those before it. Vertices are the
-    centres of pixels, as in the masks of the challenge; outlines may be open.
+    Every Region of every Annotation is a nucleus, drawn over those before it, unless it is a
+    NegativeROA: that is a hole in those of its Annotation. Vertices are the centres of pixels, as
+    in the masks of the challenge; outlines may be open.
 
     Raises:
-        InputError: there is no such pair; on iterating: a file cannot be read.
+        InputError: there is no such pair; on iterating: no pair can be read.
     """
-    outlines = {path.stem: path for path in sorted(folder.rglob("*.xml"))}
-    pairs = beside(images_below(images or folder), outlines, folder, "XML file")
-    return Import(CLASSES, len(pairs), _fields(pairs))
+    outlines = labels_below(folder, {".xml"})
+    left_out = LeftOut()
+    pairs = beside(images_below(images or folder), outlines, folder, "XML file", left_out)
+    readers = [partial(_read, *pair, left_out) for pair in pairs]
+    return Import(CLASSES, len(pairs), left_out.each(readers), left_out)
 
 
-def _fields(pairs: Sequence[tuple[Path, Path]]) -> Iterator[LabelledField]:
-    for image, xml in pairs:
-        pixels, (height, width) = picture(image)
-        regions, mpp = read_aperio_xml(xml)
-        warn_of_outside(regions, height, width, xml)
-        classes, instances = draw(regions, height, width)
-        yield LabelledField(image.stem, pixels, classes, instances, mpp, xml)
+def _read(image: Path, xml: Path, left_out: LeftOut) -> LabelledField:
+    regions, mpp = read_regions(xml, left_out)
+    pixels, (height, width) = picture(image)
+    warn_of_outside(regions, height, width, xml)
+    classes, instances = draw(regions, height, width)
+    return LabelledField(stem_of(image), pixels, classes, instances, mpp, xml)
 
 
-def read_aperio_xml(path: Path) -> tuple[list[Region], float | None]:
+def read_regions(path: Path, left_out: LeftOut) -> tuple[list[Region], float | None]:
     """Read the regions of an ImageScope file, each of class 1, and its micrometres per pixel.
 
     Raises:
-        InputError: the file cannot be read, or holds no Region.
+        InputError: the file cannot be read, or holds no Region that is an outline.
     """
-    try:
-        text = path.read_bytes()
-        if b"<!ENTITY" in text:  # entities could expand without bound
-            raise InputError(f"{path}: defines entities, as no file of ImageScope does")
-        root = ElementTree.fromstring(text)
-        regions = [_region(region) for region in root.iter("Region")]
-        mpp = float(root.get("MicronsPerPixel", "nan"))
-    except (OSError, ElementTree.ParseError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: is no XML file of ImageScope: {one_line(error)}") from error
+    layers, mpp = read_shapes(path)
+    lost: Counter[str] = Counter()
+    regions = [region for layer in layers for region in _regions(layer, lost)]
     if not regions:
-        raise InputError(f"{path}: holds no Region: give the XML files of MoNuSeg")
-    areas = [region for region in regions if has_area(region.rings[0])]
-    warn_of_left_out(path, {FEW_VERTICES: len(regions) - len(areas)})
-    return areas, mpp if mpp > 0 else None
+        reasons = told(lost) or "it has none"
+        raise InputError(f"{path}: holds no Region that is an outline: {reasons}")
+    left_out.tell(path, "outlines", lost)
+    return regions, _resolution(path, mpp)
 
 
-def _region(region: ElementTree.Element) -> Region:
-    vertices = [(vertex.get("X"), vertex.get("Y")) for vertex in region.iter("Vertex")]
-    points = np.array(vertices, np.float64).reshape(-1, 2)
-    if not np.isfinite(points).all():
-        raise ValueError("a vertex without a place")
-    return Region(1, (points + 0.5,))
+def _regions(layer: Sequence[Shape], lost: Counter[str]) -> list[Region]:
+    """The regions of an Annotation, with what its NegativeROAs take away as holes.
+
+    These are holes in the regions before them, and in larger ones wherever they stand.
+    """
+    shapes: list[tuple[Shape, Region]] = []
+    for shape in layer:
+        try:
+            shapes.append((shape, Region(1, ((_points(shape),),))))
+        except InputError as error:
+            lost[str(error)] += 1
+    positive = [(n, region) for n, (shape, region) in enumerate(shapes) if not shape.is_negative]
+    holes: list[list[Points]] = [[] for _ in positive]
+    if len(positive) < len(shapes):
+        order = np.array([n for n, _ in positive], int)
+        areas = np.array([region.area() for _, region in positive])
+        boxes = np.array([region.box() for _, region in positive]).reshape(-1, 4)
+    for number, (shape, region) in enumerate(shapes):
+        if shape.is_negative:
+            left, top, right, bottom = region.box()
+            meets = (boxes[:, :2] < (right, bottom)).all(1) & (boxes[:, 2:] > (left, top)).all(1)
+            cut = np.flatnonzero(meets & ((order < number) | (areas >= region.area())))
+            for index in cut:
+                holes[index].append(region.polygons[0][0])
+            lost[_NEEDLESS] += not len(cut)
+    return [
+        Region(1, ((*region.polygons[0], *cut),))
+        for (_, region), cut in zip(positive, holes, strict=True)
+    ]
+
+
+def _points(shape: Shape) -> Points:
+    """Raise InputError, saying what is wrong with its vertices, where they are no outline."""
+    if shape.is_box:
+        raise InputError("that are ellipses, arrows or rulers")
+    points = outline(shape.vertices) + 0.5
+    if not has_area(points):
+        raise InputError(FEW_VERTICES)
+    return points
+
+
+def _resolution(path: Path, text: str) -> float | None:
+    """Micrometres per pixel of the file's MicronsPerPixel, None where it is none or 0."""
+    try:
+        mpp = float(text.replace(",", ".") or 0)
+    except ValueError:
+        mpp = float("nan")
+    if PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1]:
+        return mpp
+    if mpp != 0:
+        logger.warning("%s: MicronsPerPixel is %s, which no microscope has", path, text)
+    return None

@@ -1,44 +1,37 @@
 """QuPath: annotations that it exports as GeoJSON, over a slide or an image."""
 
-import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from genselfdiff.data.importers import Import
-from genselfdiff.data.importers.files import beside, images_below
-from genselfdiff.data.labelled_folder import LabelledField, require_names
-from genselfdiff.data.polygons import FEW_VERTICES, Region, draw, has_area, warn_of_left_out
-from genselfdiff.errors import InputError, one_line
-from genselfdiff.slides import open_slide
-from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT
+from genselfdiff.data.importers.classes import choose_classes
+from genselfdiff.data.importers.files import beside, images_below, labels_below
+from genselfdiff.data.importers.geojson import Annotated, Annotation, read_geojson
+from genselfdiff.data.importers.left_out import LeftOut
+from genselfdiff.data.importers.qupath_fields import Box, Drawing, Scales, cut_field
+from genselfdiff.data.labelled_folder import IGNORED
+from genselfdiff.data.naming import name_some, stem_of
+from genselfdiff.data.polygons import Region
+from genselfdiff.errors import InputError
+from genselfdiff.slides import IMAGE_SUFFIXES, is_folder_of_slides
+from genselfdiff.slides.zarr_folder import ZARR_SUFFIX
 
 logger = logging.getLogger("genselfdiff")
 
 FIELD_CLASS = "Region*"
 """QuPath's own class for what is no tissue class, but a part of the slide."""
 
-MAX_FIELD_PIXELS = 2**28
-
-Box = tuple[int, int, int, int]
-
 
 @dataclass(frozen=True)
-class _Annotation:
-    name: str
-    polygons: Sequence[Sequence[Any]]  # rings of points of x and y, in pixels of level 0
-
-    def has_area(self) -> bool:
-        return any(has_area(np.array(rings[0], np.float64)) for rings in self.polygons)
-
-    def box(self) -> tuple[float, float, float, float]:
-        points = np.array([point for rings in self.polygons for point in rings[0]], np.float64)
-        return *points.min(0).tolist(), *points.max(0).tolist()
+class _Slide:
+    path: Path
+    source: Path  # the file of its annotations
+    content: Annotated
 
 
 def read_qupath(
@@ -46,137 +39,136 @@ def read_qupath(
     annotations: Path,
     *,
     mpp: float | None = None,
+    image_mpp: float | None = None,
     field_class: str = FIELD_CLASS,
     classes: Sequence[str] | None = None,
+    nuclei: bool = False,
 ) -> Import:
     """Cut labelled fields out of slides that were annotated in QuPath.
 
     A field is the box of each annotation of ``field_class``, rectangles in which everything has
     been annotated; without any, all of the slide. In it, objects of other classes are drawn,
-    larger ones first, so that none is hidden under what contains it. Objects without a class, lines
-    and points are left out, with a warning.
+    larger ones first, so that none is hidden under what contains it. What has a class whose name
+    ends in ``*``, as QuPath's own Ignore*, is not labelled (`IGNORED`), unless ``classes`` names
+    it. Objects without a class, lines and points, and slides without annotations are left out.
 
     Args:
         slides: a slide, or a folder of slides.
         annotations: the ``.geojson`` or ``.json`` of the slide; of a folder, that of files with the
             names of the slides.
         mpp: resolution of the fields in um/px, at which they are cut; None: that of level 0.
+        image_mpp: resolution of slides whose files do not tell it, in um/px.
         field_class: of the annotations that say where fields are.
         classes: the names to take, in the order of their indices, without background; None: all
             there are, by the alphabet.
+        nuclei: of cells, take the nuclei, not the outlines of the cells.
 
     Raises:
-        InputError: slides and annotations do not pair, or a file is not what it should be; on
-            iterating: a slide cannot be read, or a field is too large.
+        InputError: slides and annotations do not pair, or there is nothing in them to be used; on
+            iterating: no field can be cut.
     """
-    if slides.is_dir():
-        found = [p for p in sorted(annotations.rglob("*")) if p.suffix in (".geojson", ".json")]
-        pairs = beside(images_below(slides), {p.stem: p for p in found}, annotations, "GeoJSON")
+    left_out = LeftOut()
+    read = _read(slides, annotations, nuclei, left_out)
+    found = [annotation for slide in read for annotation in slide.content.annotations]
+    counts = Counter(annotation.name for annotation in found)
+    if not counts:
+        reasons = left_out.summary() or "it is empty"
+        raise InputError(f"{annotations}: holds no outline with a class: {reasons}")
+    if field_class != FIELD_CLASS and field_class not in counts:
+        there = name_some(sorted(counts), limit=20)
+        raise InputError(f"{annotations}: nothing has the class {field_class}: there are {there}")
+    names, labels = _labels(counts, field_class, classes, annotations)
+    _tell(annotations, found, labels, nuclei)
+    fields = _fields(read, field_class, labels, left_out)
+    if not fields:
+        raise InputError(f"{annotations}: there is no field to cut: {left_out.summary()}")
+    scales = Scales(mpp, image_mpp)
+    readers = [partial(cut_field, *field, scales, left_out) for field in fields]
+    return Import(names, len(readers), left_out.each(readers), left_out)
+
+
+def _read(slides: Path, annotations: Path, nuclei: bool, left_out: LeftOut) -> list[_Slide]:
+    if is_folder_of_slides(slides):
+        images = images_below(slides, IMAGE_SUFFIXES | {ZARR_SUFFIX})
+        labels = labels_below(annotations, {".geojson", ".json"})
+        pairs = beside(images, labels, annotations, "GeoJSON", left_out)
     else:
         pairs = [(slides, annotations)]
-    read = {image: _read(path) for image, path in pairs}
-    kinds = sorted({a.name for each in read.values() for a in each} - {field_class})
-    names = ["background", *(kinds if classes is None else classes)]
-    require_names(names, annotations)
-    fields = {image: _fields_of(each, field_class) for image, each in read.items()}
-    count = sum(max(len(boxes), 1) for boxes in fields.values())
-    objects = {
-        image: [a for a in each if a.name in names[1:] and a.name != field_class]
-        for image, each in read.items()
-    }
-    return Import(names, count, _cut(pairs, fields, objects, names, mpp))
+
+    def read(path: Path, source: Path) -> _Slide:
+        return _Slide(path, source, read_geojson(source, left_out, nuclei=nuclei))
+
+    return list(left_out.each([partial(read, *pair) for pair in pairs]))
 
 
-def _cut(
-    pairs: Sequence[tuple[Path, Path]],
-    fields: dict[Path, list[Box]],
-    objects: dict[Path, list[_Annotation]],
-    names: Sequence[str],
-    mpp: float | None,
-) -> Iterator[LabelledField]:
-    for image, path in pairs:
-        with open_slide(image) as slide:
-            boxes = fields[image] or [(0, 0, slide.width, slide.height)]
-            view = slide.at_mpp(mpp)
-            if view.scale < 1 / BLURRED_ENLARGEMENT:
-                logger.warning("%s: coarser than --mpp %g, the fields will be blurred", image, mpp)
-            scale = view.scale
-            lost = sum(not any(_touches(a, *box) for box in boxes) for a in objects[image])
-            warn_of_left_out(path, {"outside of all fields": lost})
-            for number, (left, top, right, bottom) in enumerate(boxes, start=1):
-                x, y = max(round(left / scale), 0), max(round(top / scale), 0)
-                width = min(round(right / scale), view.width) - x
-                height = min(round(bottom / scale), view.height) - y
-                where = f"{path}: the field at {left}, {top}"
-                if width < 1 or height < 1:
-                    raise InputError(f"{where} lies outside {image}")
-                if width * height > MAX_FIELD_PIXELS:
-                    raise InputError(
-                        f"{where} has {width} x {height} pixels, too many: annotate rectangles of"
-                        f" the class {FIELD_CLASS} around the parts that are labelled"
-                    )
-                inside = [a for a in objects[image] if _touches(a, left, top, right, bottom)]
-                regions = [
-                    Region(names.index(a.name), rings)
-                    for a in inside
-                    for rings in _scaled(a, scale, x, y)
-                ]
-                regions.sort(key=lambda region: -_area(region))
-                classes, instances = draw(regions, height, width)
-                name = image.stem if len(boxes) == 1 else f"{image.stem}_{number}"
-                pixels = view.read(x, y, width, height)
-                yield LabelledField(name, pixels, classes, instances, mpp or slide.mpp, path)
+def _labels(
+    counts: Mapping[str, int], field_class: str, wanted: Sequence[str] | None, source: Path
+) -> tuple[list[str], dict[str, int]]:
+    """Names by their index, and what is drawn for annotations of each class."""
+    drawn = counts.keys() - {field_class}
+    # QuPath takes such classes for none; of its two own ones Region* says nothing of the pixels.
+    ignored = {kind for kind in drawn if kind.endswith("*") and kind not in (wanted or ())}
+    names = choose_classes({kind: counts[kind] for kind in drawn - ignored}, wanted, source)
+    labels = {name: index for index, name in enumerate(names)}
+    return names, labels | dict.fromkeys(ignored - {FIELD_CLASS}, IGNORED)
 
 
-def _read(path: Path) -> list[_Annotation]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        features = content["features"] if isinstance(content, dict) else content
-        found = [annotation for feature in features for annotation in _annotations(feature)]
-        named = [annotation for annotation in found if annotation.name]
-        areas = [annotation for annotation in named if annotation.has_area()]
-        lost = {
-            "without a class": len(found) - len(named),
-            "that are no areas": len(features) - len(found),
-            FEW_VERTICES: len(named) - len(areas),
-        }
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else one_line(error)
-        raise InputError(f"{path}: is no GeoJSON of QuPath: {reason}") from error
-    warn_of_left_out(path, lost)
-    return areas
+def _tell(
+    source: Path, found: Sequence[Annotation], labels: Mapping[str, int], nuclei: bool
+) -> None:
+    ignored = Counter(each.name for each in found if labels.get(each.name) == IGNORED)
+    for kind, count in ignored.items():
+        logger.info(
+            "%s: %d of %s: their pixels are not labelled (%d)", source, count, kind, IGNORED
+        )
+    cells = sum(each.has_nucleus for each in found)
+    if cells and not nuclei:
+        logger.warning(
+            "%s: %d cells have a nucleus: the outlines of the cells are taken; --nuclei takes those"
+            " of the nuclei",
+            source,
+            cells,
+        )
 
 
-def _annotations(feature: dict[str, Any]) -> Iterator[_Annotation]:
-    geometry, properties = feature["geometry"], feature.get("properties") or {}
-    kind = properties.get("classification") or {}
-    name = str(kind.get("name") or ": ".join(kind.get("names") or [])).strip()
-    if geometry["type"] == "Polygon":
-        yield _Annotation(name, [geometry["coordinates"]])
-    elif geometry["type"] == "MultiPolygon":
-        yield _Annotation(name, geometry["coordinates"])
+def _fields(
+    slides: Sequence[_Slide], field_class: str, labels: Mapping[str, int], left_out: LeftOut
+) -> list[tuple[Drawing, str, Box | None]]:
+    """What is drawn on the slide of each field, the name of that and where it is."""
+    fields: list[tuple[Drawing, str, Box | None]] = []
+    for slide in slides:
+        boxes: list[Box] = []
+        regions = []
+        for each in slide.content.annotations:
+            if each.name == field_class:
+                boxes.append(_around(Region(0, each.polygons)))
+            elif each.name in labels:
+                regions.append(Region(labels[each.name], each.polygons))
+        drawing = Drawing(slide.path, slide.source, regions)
+        others = len(slide.content.annotations) - len(regions) - len(boxes)
+        outside = drawing.count_outside(boxes) if boxes else 0
+        left_out.tell(
+            slide.source,
+            "outlines",
+            {"of classes that are not taken": others, "outside of all fields": outside},
+        )
+        name = stem_of(slide.path)
+        if len(boxes) > 1:
+            fields += [(drawing, f"{name}_{n}", box) for n, box in enumerate(boxes, start=1)]
+        elif boxes:
+            fields.append((drawing, name, boxes[0]))
+        elif slide.content.odd.get(field_class):
+            left_out.tell(slide.source, "slides", {f"of which no {field_class} can be used": 1})
+        elif all(region.label == IGNORED for region in regions):
+            left_out.tell(slide.source, "slides", {"on which nothing is annotated": 1})
+        else:
+            fields.append((drawing, name, None))
+    whole = [name for _, name, box in fields if box is None]
+    if 0 < len(whole) < len(fields):
+        logger.warning("no %s is in %s: they are taken whole", field_class, name_some(whole))
+    return fields
 
 
-def _fields_of(annotations: Sequence[_Annotation], field_class: str) -> list[Box]:
-    boxes = [a.box() for a in annotations if a.name == field_class]
-    return [
-        (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
-        for left, top, right, bottom in boxes
-    ]
-
-
-def _touches(annotation: _Annotation, *box: float) -> bool:
-    left, top, right, bottom = annotation.box()
-    return left < box[2] and right > box[0] and top < box[3] and bottom > box[1]
-
-
-def _scaled(
-    annotation: _Annotation, scale: float, x: int, y: int
-) -> Iterator[tuple[np.ndarray, ...]]:
-    for polygon in annotation.polygons:
-        yield tuple(np.array(ring, np.float64)[:, :2] / scale - (x, y) for ring in polygon)
-
-
-def _area(region: Region) -> float:
-    x, y = region.rings[0].T
-    return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+def _around(region: Region) -> Box:
+    left, top, right, bottom = region.box()
+    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)

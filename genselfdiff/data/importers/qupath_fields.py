@@ -1,0 +1,119 @@
+"""Cutting fields out of slides, with what is drawn in them."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genselfdiff.data.importers.left_out import LeftOut
+from genselfdiff.data.labelled_folder import LabelledField
+from genselfdiff.data.polygons import Region, draw
+from genselfdiff.errors import InputError
+from genselfdiff.slides import Slide, open_slide
+from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT
+
+logger = logging.getLogger("genselfdiff")
+
+MAX_FIELD_PIXELS = 2**28
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels of level 0."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Resolutions in um/px.
+
+    Attributes:
+        fields: at which fields are cut; None: as the slides have them.
+        slides: of those whose files do not tell it; None: there are none.
+    """
+
+    fields: float | None
+    slides: float | None
+
+
+class Drawing:
+    """What is drawn on a slide, in pixels of level 0: larger regions first."""
+
+    def __init__(self, slide: Path, source: Path, regions: Sequence[Region]) -> None:
+        self.slide = slide
+        self.source = source
+        self.regions = sorted(regions, key=lambda region: -region.area())
+        self._boxes = np.array([region.box() for region in self.regions]).reshape(-1, 4)
+
+    def count_outside(self, boxes: Sequence[Box]) -> int:
+        """How many regions meet none of the boxes."""
+        meets = np.zeros(len(self.regions), np.bool_)
+        for box in boxes:
+            meets |= self._meets(*box)
+        return int((~meets).sum())
+
+    def within(self, box: Box) -> list[Region]:
+        """The regions that meet a box, in their order."""
+        return [self.regions[index] for index in np.flatnonzero(self._meets(*box))]
+
+    def _meets(self, left: int, top: int, right: int, bottom: int) -> NDArray[np.bool_]:
+        begins = (self._boxes[:, :2] < (right, bottom)).all(1)
+        return np.asarray(begins & (self._boxes[:, 2:] > (left, top)).all(1))
+
+
+def cut_field(
+    drawing: Drawing, name: str, box: Box | None, scales: Scales, left_out: LeftOut
+) -> LabelledField:
+    """Cut a field out of a slide; without a box, all of the slide.
+
+    Raises:
+        InputError: the slide cannot be read at that resolution, or the field is too large or lies
+            outside of it.
+    """
+    with _open(drawing.slide, scales) as slide:
+        view = slide.at_mpp(scales.fields)
+        if box is None:
+            box = (0, 0, slide.width, slide.height)
+            outside = drawing.count_outside([box])
+            left_out.tell(drawing.source, "outlines", {"outside of the slide": outside})
+        left, top, right, bottom = box
+        x, y = max(round(left / view.scale), 0), max(round(top / view.scale), 0)
+        width = min(round(right / view.scale), view.width) - x
+        height = min(round(bottom / view.scale), view.height) - y
+        where = f"{drawing.source}: the field at {left}, {top}"
+        if width < 1 or height < 1:
+            raise InputError(f"{where} lies outside {drawing.slide}")
+        if width * height > MAX_FIELD_PIXELS:
+            raise InputError(
+                f"{where} has {width} x {height} pixels, too many: annotate rectangles of the class"
+                " Region* around the parts that are labelled"
+            )
+        if view.scale < 1 / BLURRED_ENLARGEMENT:
+            logger.warning("%s: coarser than %g um/px: %s blurred", slide.path, scales.fields, name)
+        pixels = view.read(x, y, width, height)
+        regions = (
+            Region(
+                region.label,
+                tuple(
+                    tuple(ring / view.scale - (x, y) for ring in rings) for rings in region.polygons
+                ),
+            )
+            for region in drawing.within(box)
+        )
+        classes, instances = draw(regions, height, width)
+        mpp = scales.fields or slide.mpp
+    return LabelledField(name, pixels, classes, instances, mpp, drawing.source)
+
+
+def _open(path: Path, scales: Scales) -> Slide:
+    slide = open_slide(path)
+    if slide.mpp is None and scales.slides is not None:
+        slide.close()
+        slide = open_slide(path, mpp=scales.slides)
+    if slide.mpp is None and scales.fields is not None:
+        slide.close()
+        raise InputError(
+            f"{path}: the file does not tell its resolution: give it with --image-mpp (um/px), or"
+            " leave out --mpp to take its pixels as they are"
+        )
+    return slide
