@@ -135,8 +135,8 @@ class ResumableFile:
                     f" command to go on with it, or delete {self.partial}"
                 )
             raise OutputError(
-                f"{self.target}: {begun_otherwise(begun, self._purpose)}: repeat that command to"
-                " go on with it, or use --overwrite to start anew"
+                f"{self.target}: was begun with {differences(begun, self._purpose)}: repeat that"
+                " command to go on with it, or use --overwrite to start anew"
             )
         if begun is not None and begun == self._purpose:
             # After a power failure the journal can be ahead of the data.
@@ -155,14 +155,13 @@ def unfinished(target: str | Path) -> dict[str, Any] | None:
     return None
 
 
-def begun_otherwise(begun: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Say in what two purposes differ."""
-    differences = [
-        f"{key} {begun.get(key)} instead of {wanted.get(key)}"
-        for key in sorted(begun.keys() | wanted.keys())
-        if begun.get(key) != wanted.get(key)
-    ]
-    return f"was begun with {', '.join(differences)}"
+def differences(purpose: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Say in what two purposes differ; empty where they do not."""
+    return ", ".join(
+        f"{key} {purpose.get(key)} instead of {wanted.get(key)}"
+        for key in sorted(purpose.keys() | wanted.keys())
+        if purpose.get(key) != wanted.get(key)
+    )
 
 
 def _working_files(target: Path) -> tuple[Path, Path]:

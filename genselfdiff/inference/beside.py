@@ -1,27 +1,37 @@
 """What is written beside a finished mask: overlay, objects, report."""
 
+import fcntl
+import hashlib
+import json
 import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from genselfdiff.errors import OutputError
+from genselfdiff.inference.job import Job
 from genselfdiff.inference.options import Options
+from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.report import write_report
 from genselfdiff.inference.segment_result import SegmentResult
+from genselfdiff.inference.sidecar_record import digest, read_record, write_record
+from genselfdiff.input_files import is_regular_file
 from genselfdiff.slides import MaskReader, Slide, write_objects, write_overlay
 
 logger = logging.getLogger("genselfdiff")
+
+Settings = Mapping[str, Any]
+"""What decides the content of a file, as JSON has it."""
 
 _UNTOLD = ("slide", "mpp", "device", "precision")
 """Settings of a job that a report tells elsewhere."""
 
 
 def write_beside(
-    slide: Slide,
-    result: SegmentResult,
-    options: Options,
-    job: dict[str, Any],
-    *,
-    keep: bool,
+    slide: Slide, result: SegmentResult, options: Options, job: Job, *, keep: bool
 ) -> dict[str, int] | None:
     """Write what ``result.files`` names beside the mask; return the objects of each class.
 
@@ -29,26 +39,143 @@ def write_beside(
         slide: the slide, open.
         result: what is known of the mask.
         options: what to write, and how.
-        job: how the mask was made, for the report.
-        keep: leave files as they are that are there, instead of replacing them.
+        job: how the mask was made.
+        keep: leave files as they are that were made with the same settings; see `_due`.
 
     Returns:
         The number of objects of each class but the first; None if nobody needed them.
+
+    Raises:
+        OutputError: with ``keep``, a file is there that gsd has not left so; or one cannot be
+            written.
     """
-    files = result.files
-
-    def due(path: Path | None) -> Path | None:
-        if path is None or not (keep and path.exists()):
-            return path
-        logger.info("%s: is kept as it is; delete it to have it made again", path)
+    wanted = _wanted(result.files, options, job)
+    if not wanted:
         return None
+    with _alone_at(result.files.mask):
+        due = _due(slide, result, options, job, wanted) if keep else list(wanted)
+        counts = _write(slide, result.files, result, options, job, due)
+        for path in due:
+            write_record(path, wanted[path], None if path == result.files.overlay else counts)
+    if counts is not None:
+        return counts
+    records = (read_record(path) for path in wanted if path != result.files.overlay)
+    return next((dict(r.objects) for r in records if r is not None and r.objects is not None), None)
 
-    overlay, geojson, table, labels, report = map(
-        due, (files.overlay, files.geojson, files.table, files.labels, files.report)
+
+@contextmanager
+def _alone_at(mask: Path) -> Iterator[None]:
+    """Keep other runs from what lies beside a mask; where there are no locks, do without."""
+    opened = os.open(mask, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _due(
+    slide: Slide,
+    result: SegmentResult,
+    options: Options,
+    job: Job,
+    wanted: dict[Path, Settings],
+) -> list[Path]:
+    """Which of the wanted files have to be made.
+
+    Those are not that were made with the same settings. One that was made with others is made
+    again, if nobody has changed it since.
+    """
+    due, unknown = [], []
+    for path, settings in wanted.items():
+        record = read_record(path)
+        if not os.path.lexists(path):
+            due.append(path)
+        elif record is None:
+            unknown.append(path)
+        elif record.settings == settings:
+            logger.info("%s: is kept: it was made with the same settings", path)
+        elif record.is_unchanged(path):
+            logger.info("%s: is made again: it was made with other settings", path)
+            due.append(path)
+        else:
+            raise _other(path)
+    if unknown:
+        _compare(slide, result, options, job, {path: wanted[path] for path in unknown})
+    return due
+
+
+def _compare(
+    slide: Slide,
+    result: SegmentResult,
+    options: Options,
+    job: Job,
+    wanted: Mapping[Path, Settings],
+) -> None:
+    """Make files that tell nothing once more elsewhere, and raise unless they are the same.
+
+    A copy of a mask and its files goes on so, and a file system that keeps no attributes.
+    """
+    with TemporaryDirectory(prefix="gsd-") as folder:
+        files = result.files
+        moved = {path: Path(folder, path.name) for path in wanted}
+        copies = OutputFiles(files.mask, *(moved.get(path) if path else None for path in files[1:]))
+        counts = _write(slide, copies, result, options, job, list(moved.values()))
+        for path, copy in moved.items():
+            if not is_regular_file(path) or digest(path) != digest(copy):
+                raise _other(path)
+            logger.info("%s: is kept: it is what this run would write", path)
+            write_record(path, wanted[path], None if path == files.overlay else counts)
+
+
+def _other(path: Path) -> OutputError:
+    return OutputError(
+        f"{path}: exists already, and was changed or made otherwise than this run would make it:"
+        " move or delete it to have it made again"
     )
+
+
+def _wanted(files: OutputFiles, options: Options, job: Job) -> dict[Path, Settings]:
+    """The files to write, and for each the settings that decide what is in it."""
+    objects = _object_settings(options, job)
+    overlay = {"mask": objects["mask"], "width": options.overlay_width}
+    settings = {
+        files.overlay: overlay,
+        files.geojson: objects,
+        files.table: objects,
+        files.labels: objects,
+        files.report: objects,
+    }
+    return {path: of for path, of in settings.items() if path is not None}
+
+
+def _object_settings(options: Options, job: Job) -> Settings:
+    return {
+        "mask": hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16],
+        "instances": options.instances,
+        "seed distance": options.seed_distance if options.instances else None,
+        "min area": options.min_area,
+    }
+
+
+def _write(
+    slide: Slide,
+    files: OutputFiles,
+    result: SegmentResult,
+    options: Options,
+    job: Job,
+    due: list[Path],
+) -> dict[str, int] | None:
+    """Write those of ``files`` that are due; return the objects, if they were counted."""
+    overlay, geojson, table, labels, report = (
+        path if path in due else None
+        for path in (files.overlay, files.geojson, files.table, files.labels, files.report)
+    )
+    with MaskReader(files.mask) as reader:
+        palette = reader.palette
     if overlay is not None:
-        with MaskReader(files.mask) as reader:
-            write_overlay(slide, files.mask, overlay, reader.palette, options.overlay_width)
+        write_overlay(slide, files.mask, overlay, palette, options.overlay_width)
     if not any((geojson, table, labels, report)):
         return None
     found = write_objects(
@@ -62,8 +189,6 @@ def write_beside(
         overwrite=True,
     )
     if report is not None:
-        with MaskReader(files.mask) as reader:
-            palette = reader.palette
         write_report(
             report,
             result,
@@ -71,6 +196,7 @@ def write_beside(
             palette,
             sizes=found.sizes,
             settings=_settings(options, job),
+            made_with=_object_settings(options, job),
             overwrite=True,
         )
     return found.counts

@@ -18,8 +18,16 @@ from numpy.typing import NDArray
 from genselfdiff.errors import InputError
 from genselfdiff.files import refuse_inputs
 from genselfdiff.inference.beside import write_beside
-from genselfdiff.inference.job import MACHINE, Job, is_same_work, requested
+from genselfdiff.inference.job import MACHINE, Job, content_of, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
+from genselfdiff.inference.mask_state import (
+    begun_job,
+    finished,
+    is_asked_for,
+    made_by,
+    refuse_other,
+    result_of,
+)
 from genselfdiff.inference.memory import READ_AHEAD, keep_within_limit
 from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.options import Options
@@ -30,7 +38,6 @@ from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.progress import progress_bar
 from genselfdiff.resumable_file import unfinished
 from genselfdiff.slides import (
-    MaskReader,
     MaskWriter,
     ProbabilityWriter,
     PyramidWriter,
@@ -113,65 +120,16 @@ def segment_slide(
     files.check()
     request = requested(path, predictor, options)
     done = None if overwrite else finished(files)
-    before = done is not None and is_same_work(done["job"], request)
+    before = done is not None and is_asked_for(done, request, options.on_error)
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         if done is None or not before:
+            refuse_other(files.mask, done, request)
             done = make_mask(source, files, predictor, options, request, overwrite, progress)
         result = result_of(path, files, done, finished_before=before)
         seconds = time.perf_counter() - begin
         result = replace(result, blank_tiles=source.blank_tiles, seconds=seconds)
         objects = write_beside(source, result, options, done["job"], keep=before)
         return replace(result, objects=objects, seconds=time.perf_counter() - begin)
-
-
-def result_of(
-    path: Path, files: OutputFiles, done: dict[str, Any], *, finished_before: bool
-) -> SegmentResult:
-    """The result that a mask tells of itself, without time, objects and damaged tiles."""
-    with MaskReader(files.mask) as reader:
-        width, height, mpp = reader.width, reader.height, reader.mpp
-    return SegmentResult(
-        slide=path,
-        files=files,
-        width=width,
-        height=height,
-        mpp=mpp,
-        scale=done["scale"],
-        tiles=done["tiles"],
-        skipped=done["skipped"],
-        seconds=0.0,
-        device=done["job"]["device"],
-        precision=done["job"]["precision"],
-        pixels=dict(zip(done["classes"], done["pixels"], strict=True)),
-        objects=None,
-        finished_before=finished_before,
-        blank_tiles=0,
-    )
-
-
-def finished(files: OutputFiles) -> dict[str, Any] | None:
-    """What a mask that is there tells of how it was made; None: it is not, or tells nothing.
-
-    Neither counts a mask whose probabilities are wanted, but missing or of another job.
-    """
-    told = _told(files.mask)
-    if told is None or files.probabilities is None:
-        return told
-    return told if made_by(files.probabilities, len(told["classes"])) == told["job"] else None
-
-
-def made_by(path: Path | None, planes: int) -> Job | None:
-    """The job that made a file of probabilities; None: it is not there, or does not tell."""
-    told = None if path is None else _told(path, planes)
-    return told and told["job"]
-
-
-def _told(path: Path, planes: int = 1) -> dict[str, Any] | None:
-    try:
-        with MaskReader(path, planes) as reader:
-            return reader.description if "job" in reader.description else None
-    except InputError:
-        return None
 
 
 def make_mask(
@@ -186,7 +144,7 @@ def make_mask(
     """Predict a slide into its mask, or what a killed run has left to do; return what it tells."""
     # A run that ended early may have made the probabilities, and nothing of the mask.
     beside = made_by(files.probabilities, len(predictor.model.info.classes))
-    begun = unfinished(files.mask) or (None if overwrite else beside)
+    begun = begun_job(files.mask) or (None if overwrite else beside)
     goes_on = begun is not None and is_same_work(begun, request)
     if not overwrite:
         ours = beside is not None and is_same_work(beside, request)
@@ -272,7 +230,13 @@ def predict(
                 )
                 sinks.append((stack.enter_context(writer), as_bytes))
             is_begun = True
-            _write(sinks, source.path.name, layout, predictor, purpose["batch size"], progress)
+            _write(sinks, source, layout, predictor, purpose["batch size"], progress)
+            if content_of(source.path) != told["job"]["slide"]:
+                is_begun = False  # of two slides, it is of no use
+                raise InputError(
+                    f"{source.path}: was changed while it was read: wait until it is written whole,"
+                    " and start anew with --overwrite"
+                )
     except BaseException:
         if is_begun and unfinished(files.mask) is not None:
             logger.info("%s: what is finished is kept: the same command goes on", files.mask)
@@ -313,7 +277,7 @@ class _Band:
 
 def _write(
     sinks: list[_Sink],
-    name: str,
+    source: Slide,
     layout: Layout,
     predictor: Predictor,
     batch_size: int,
@@ -329,7 +293,7 @@ def _write(
     bar = progress_bar(
         total=layout.grid.tiles,
         initial=layout.grid.tiles - rest.grid.tiles,
-        desc=name,
+        desc=source.path.name,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} tiles"
         " [{elapsed}, {remaining} left{postfix}]",
         progress=progress,
@@ -345,6 +309,8 @@ def _write(
             for block in rest.resizer.push(blocks):
                 for band in bands:
                     band.add(block)
+            for writer, _ in sinks:
+                writer.from_damaged |= source.blank_tiles > 0
             for band in bands:
                 band.write(row)
             row += bands[0].height

@@ -1,9 +1,7 @@
 """What decides the pixels of a mask: told in the mask, and obeyed by all runs that work on it."""
 
-import hashlib
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -12,6 +10,7 @@ from genselfdiff.errors import GsdError
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.kernels import native
+from genselfdiff.slides.fingerprint import fingerprint
 
 Job = dict[str, Any]
 """Names and values as JSON has them."""
@@ -19,11 +18,10 @@ Job = dict[str, Any]
 CHOSEN = ("precision", "batch size", "threads")
 """What the run that begins may choose where it is None."""
 
+_COUNTS = ("batch size", "threads")
+
 MACHINE = ("genselfdiff", "torch", "kernels")
 """What rounds: masks of machines that differ in it agree but for a few pixels."""
-
-_ENDS = 2**16
-"""Bytes at the beginning and end of a slide that, with its size, tell it from others."""
 
 
 def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
@@ -31,8 +29,7 @@ def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
     info = predictor.model.info
     tissue = options.tissue
     if not isinstance(tissue, bool):
-        # All of it: edited by hand, it often keeps its size, its beginning and its end.
-        tissue = f"{Path(tissue).name} {_content(Path(tissue), ends=None)}"
+        tissue = content_of(Path(tissue))
     return {
         "slide": content_of(slide),
         "mpp": options.mpp,
@@ -53,8 +50,18 @@ def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
 
 
 def content_of(slide: Path) -> str:
-    """Name of a slide, and what tells it from others of that name."""
-    return f"{slide.name} {_content(slide)}"
+    """Name of a slide, or image of its tissue, and what tells it from others of that name."""
+    return f"{slide.name} {fingerprint(slide)}"
+
+
+def is_job(value: object) -> TypeGuard[Job]:
+    """Whether a file that is there tells a job that this version could have begun or done."""
+    return (
+        isinstance(value, dict)
+        and value.get("precision") in ("float32", "bfloat16")
+        and all(isinstance(value.get(key), int) and value[key] > 0 for key in _COUNTS)
+        and isinstance(value.get("device"), str)
+    )
 
 
 def is_same_work(job: Job, request: Job) -> bool:
@@ -69,25 +76,6 @@ def filled_in(request: Job, job: Job) -> Job:
     """``request`` with what it leaves to the run as ``job`` has chosen it."""
     left = {key: job.get(key) for key in CHOSEN if request[key] is None}
     return request | left
-
-
-def _content(path: Path, ends: int | None = _ENDS) -> str:
-    """Tell a file from others by its ``ends``, or all of it; a folder by files' names and sizes."""
-    digest = hashlib.sha256()
-    if path.is_dir():
-        # The size of a folder within is the file system's affair.
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
-            digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
-    elif path.is_file():
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            digest.update(str(size).encode())
-            if ends is not None:
-                digest.update(stream.read(ends))
-                stream.seek(max(size - ends, 0))
-            while part := stream.read(2**20):
-                digest.update(part)
-    return digest.hexdigest()[:16]
 
 
 def _kernels() -> str:

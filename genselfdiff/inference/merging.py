@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.inference.beside import write_beside
-from genselfdiff.inference.engine import finished, made_by, result_of
 from genselfdiff.inference.job import content_of
+from genselfdiff.inference.mask_state import finished, made_by, result_of
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.shard_folder import (
     FOLDER_SUFFIX,
@@ -153,5 +153,11 @@ def _join(
     with MaskWriter(
         files.mask, palette=palette, class_names=names, description=told, **shape
     ) as writer:
+        writer.from_damaged = any(map(_is_from_damaged, parts))
         for band in bands([part.mask for part in parts], 1):
             writer.push(band)
+
+
+def _is_from_damaged(part: OutputFiles) -> bool:
+    with MaskReader(part.mask) as reader:
+        return bool(reader.description.get("from_damaged"))

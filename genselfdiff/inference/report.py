@@ -1,5 +1,6 @@
 """A page about a segmented slide: pictures, classes, sizes of objects, and how it was made."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ def write_report(
     *,
     sizes: Mapping[str, Counter[int]] | None = None,
     settings: Mapping[str, object] | None = None,
+    made_with: Mapping[str, object] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write one HTML file that needs no other, for screens of any width and for paper.
@@ -47,6 +49,7 @@ def write_report(
         sizes: of the objects of each class, how many there are of each area in pixels, as
             ``write_objects`` counts them; None: objects were not looked for.
         settings: what the run was asked for, by name.
+        made_with: what later runs are told of it in the page's head, see `SidecarRecord`.
         overwrite: replace ``path`` if it exists.
 
     Raises:
@@ -58,6 +61,7 @@ def write_report(
     template = Template((files(__package__) / "report.html").read_text(encoding="utf-8"))
     colours = dict(zip(result.pixels, palette, strict=False))
     page = template.substitute(
+        made_with=escape(json.dumps(made_with)),
         title=escape(result.slide.name),
         lead=escape(_lead(result)),
         thumbnail=jpeg_address(slide.thumbnail(_PICTURE)),

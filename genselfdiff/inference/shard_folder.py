@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genselfdiff.errors import InputError, one_line
-from genselfdiff.inference.engine import finished
+from genselfdiff.inference.mask_state import finished
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
 

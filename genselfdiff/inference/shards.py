@@ -16,9 +16,10 @@ from typing import Any
 
 from genselfdiff.errors import OutputError
 from genselfdiff.files import write_once
-from genselfdiff.inference.engine import choose, describe, finished, made_by, predict
+from genselfdiff.inference.engine import choose, describe, predict
 from genselfdiff.inference.job import MACHINE, filled_in, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
+from genselfdiff.inference.mask_state import begun_job, finished, is_asked_for, made_by
 from genselfdiff.inference.memory import keep_within_limit
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
@@ -31,7 +32,7 @@ from genselfdiff.inference.shard_folder import (
     part_files,
     read_job,
 )
-from genselfdiff.resumable_file import ResumableFile, begun_otherwise, unfinished
+from genselfdiff.resumable_file import ResumableFile, differences
 from genselfdiff.slides import open_slide
 
 logger = logging.getLogger("genselfdiff")
@@ -129,11 +130,11 @@ def segment_part(
     files.check()
     request = requested(path, predictor, options)
     done = finished(files)
-    if done is not None and is_same_work(done["job"], request):
+    if done is not None and is_asked_for(done, request, options.on_error):
         return PartResult(output, output, 0)
     merged = made_by(files.probabilities, len(predictor.model.info.classes))
     files.refuse_existing(but_probabilities=merged is not None and is_same_work(merged, request))
-    if unfinished(output) is not None:
+    if begun_job(output) is not None:
         raise OutputError(
             f"{output}: a run without --shard has begun it: repeat that command, or delete"
             f" {ResumableFile(output).partial} to share it out"
@@ -214,6 +215,6 @@ def _check_same(
     wanted = asked | {"shards": shard.count} | beside
     if begun != wanted:
         raise OutputError(
-            f"{folder}: {begun_otherwise(begun, wanted)}: give all shards the same command, or"
-            " delete this folder to start anew"
+            f"{folder}: was begun with {differences(begun, wanted)}: give all shards the same"
+            " command, or delete this folder to start anew"
         )

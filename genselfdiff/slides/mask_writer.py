@@ -25,7 +25,8 @@ class MaskWriter(PyramidWriter):
     A pixel of a smaller page is the most frequent class of the four below it, of equally frequent
     ones the higher: classes are never blended, and thin objects stay visible. The ImageDescription
     of the first page is JSON: ``{"classes": [...], "mpp": ..., "pixels": [...], ...}``, the number
-    of pixels of each class in the window, and ``description``; in an OME-TIFF it is an annotation.
+    of pixels of each class in the window, ``from_damaged`` if so, and ``description``; in an
+    OME-TIFF it is an annotation.
 
     Args:
         path, width, height, mpp, tile, window, purpose, restart: see ``PyramidWriter``.
@@ -94,6 +95,7 @@ class MaskWriter(PyramidWriter):
         if level == 0:
             pixels = [self.counts[label] for label in range(len(self._palette))]
             description = {"classes": list(self._class_names), "mpp": self.mpp, "pixels": pixels}
+            description |= {"from_damaged": True} if self.from_damaged else {}
             description |= self._description
             tags.append(text_tag(270, self._text(description)))
         return tags

@@ -79,6 +79,8 @@ class PyramidWriter:
         rows_written: rows of the window that need not be written any more; after ``__enter__``
             those of earlier runs.
         counts: pixels of each value in the window, of all planes, as far as their tiles are stored.
+        from_damaged: whether something of what was pushed stands in for data that was damaged; set
+            by whoever pushes, and known to later runs.
 
     Raises:
         OutputError: the folder is missing or not writable, the disk is full, or as
@@ -114,6 +116,7 @@ class PyramidWriter:
         self.planes = planes
         self.rows_written = 0
         self.counts: Counter[int] = Counter()
+        self.from_damaged = False
         self._width, self._height, self._top = columns, rows, y
         self._tile = tile
         self._pages = _pyramid(width, height, tile, planes, (x, y, columns), self.dtype)
@@ -262,7 +265,14 @@ class PyramidWriter:
             (level, row, self._pages[level].stored(row).tolist()) for level, row in self._filled
         ]
         uniform = [(value, *where) for value, where in self._uniform.items()]
-        self._file.record({"bands": bands, "uniform": uniform, "counts": list(self.counts.items())})
+        self._file.record(
+            {
+                "bands": bands,
+                "uniform": uniform,
+                "counts": list(self.counts.items()),
+                "from_damaged": self.from_damaged,
+            }
+        )
         self._filled.clear()
         self._recorded_at = time.monotonic()
 
@@ -284,6 +294,7 @@ class PyramidWriter:
                 page.next_row, page.filled = row + 1, 0
         self._uniform = {value: (offset, size) for value, offset, size in records[-1]["uniform"]}
         self.counts = Counter(dict(records[-1]["counts"]))
+        self.from_damaged = bool(records[-1]["from_damaged"])
         self.rows_written = self._pages[0].next_row * self._tile - self._top
         for level, above in enumerate(self._pages[:-1]):
             # A band makes half a band of the next page: of an even row, one that is not stored yet.

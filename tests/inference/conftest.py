@@ -99,7 +99,12 @@ def picture() -> Callable[..., NDArray[np.uint8]]:
 
 @pytest.fixture
 def write_slide(tmp_path: Path) -> Callable[..., Path]:
-    def write(image: NDArray[np.uint8], mpp: float | None = 0.5, name: str = "slide.tif") -> Path:
+    def write(
+        image: NDArray[np.uint8],
+        mpp: float | None = 0.5,
+        name: str = "slide.tif",
+        compression: str | None = "deflate",
+    ) -> Path:
         resolution = (
             {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": 3}
         )
@@ -108,7 +113,7 @@ def write_slide(tmp_path: Path) -> Callable[..., Path]:
             image,
             photometric="rgb",
             tile=(128, 128),
-            compression="deflate",
+            compression=compression,
             **resolution,
         )
         return tmp_path / name

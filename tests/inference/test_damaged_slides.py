@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from click.testing import CliRunner
 
-from genselfdiff.errors import InputError
+from genselfdiff.errors import InputError, OutputError
 from genselfdiff.inference.engine import segment
 from genselfdiff.slides import open_slide
 from gsd.main import main
@@ -53,3 +53,25 @@ def test_the_command_takes_it(damaged: Path, darkness_model: Path, tmp_path: Pat
     done = CliRunner().invoke(main, [*arguments, "--on-error", "blank"])
     assert done.exit_code == 0, done.output
     assert "damaged tiles taken for glass: 1" in done.output
+
+
+def test_a_mask_with_glass_for_damaged_tiles_is_no_mask_of_a_strict_run(
+    damaged: Path, darkness_model: Path, tmp_path: Path
+) -> None:
+    mask = tmp_path / "mask.tif"
+    segment(damaged, mask, darkness_model, on_error="blank")
+    assert segment(damaged, mask, darkness_model, on_error="blank").finished_before
+    with pytest.raises(OutputError, match="damaged tiles taken for glass"):
+        segment(damaged, mask, darkness_model)
+
+
+def test_a_strict_mask_is_one_of_a_tolerant_run(
+    picture: Callable[..., np.ndarray],
+    write_slide: Callable[..., Path],
+    darkness_model: Path,
+    tmp_path: Path,
+) -> None:
+    whole = write_slide(picture(300, 200), name="whole.tif")
+    segment(whole, tmp_path / "mask.tif", darkness_model)
+    again = segment(whole, tmp_path / "mask.tif", darkness_model, on_error="blank")
+    assert again.finished_before

@@ -1,5 +1,7 @@
 """What a run that goes on takes over of the one before, and what a later one does not repeat."""
 
+import json
+import os
 import shutil
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import tifffile
 
 import genselfdiff
-from genselfdiff.errors import OutputError
+from genselfdiff.errors import InputError, OutputError
 from genselfdiff.inference import engine
 from genselfdiff.inference.job import requested
 from genselfdiff.inference.many import plan_outputs, segment_all
@@ -68,6 +70,29 @@ def test_a_finished_mask_is_not_made_again_nor_for_other_settings(tmp_path, slid
     assert mask.stat().st_mtime_ns == before
 
 
+def test_what_a_finished_mask_was_made_with_is_told(tmp_path, slide, darkness_model):
+    mask = tmp_path / "m.tif"
+    run(slide, mask, darkness_model, mpp=0.5)
+    with pytest.raises(OutputError, match=r"was made with mpp 0\.5 instead of None: name another"):
+        run(slide, mask, darkness_model)
+
+
+@pytest.mark.parametrize("told", [{"job": 5}, {"job": {}}, {"job": {"precision": "float32"}}, {}])
+def test_a_file_that_tells_odd_things_is_no_mask_of_ours(tmp_path, slide, darkness_model, told):
+    mask = tmp_path / "m.tif"
+    run(slide, mask, darkness_model)
+    with tifffile.TiffFile(mask) as tiff:
+        description = json.loads(tiff.pages[0].description)
+    tifffile.imwrite(
+        mask, np.zeros((200, 300), np.uint8), description=json.dumps(description | told)
+    )
+    if told:
+        with pytest.raises(OutputError, match="exists already"):
+            run(slide, mask, darkness_model)
+    else:
+        assert run(slide, mask, darkness_model).finished_before
+
+
 @pytest.mark.parametrize("setting", [{"region": (20, 20, 100, 100)}, {"mpp": 0.51}])
 def test_a_setting_that_is_left_out_asks_for_another_mask(tmp_path, slide, darkness_model, setting):
     mask = tmp_path / "m.tif"
@@ -124,19 +149,6 @@ def test_a_failed_overwrite_keeps_the_old_files(tmp_path, slide, darkness_model,
     with pytest.raises(Full):
         run(slide, mask, darkness_model, probabilities=True, tta=2, overwrite=True)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
-
-
-def test_what_lies_beside_a_finished_mask_is_kept_and_told(tmp_path, slide, darkness_model, caplog):
-    mask = tmp_path / "m.tif"
-    run(slide, mask, darkness_model, geojson=True)
-    old = (tmp_path / "m.geojson").read_bytes()
-    with caplog.at_level("INFO", "genselfdiff"):
-        run(slide, mask, darkness_model, geojson=True, min_area=1e9)
-        assert "m.geojson: is kept as it is; delete it to have it made again" in caplog.text
-        assert (tmp_path / "m.geojson").read_bytes() == old
-        (tmp_path / "m.geojson").unlink()
-        run(slide, mask, darkness_model, geojson=True, min_area=1e9)
-    assert (tmp_path / "m.geojson").read_bytes() != old
 
 
 def test_what_is_obeyed_for_a_slide_is_not_for_the_next(
@@ -199,3 +211,38 @@ def test_what_is_kept_is_told_by_the_run_that_kept_it(
     assert told not in caplog.text
     run(tall, tmp_path / "m.tif", darkness_model)
     assert "goes on at row 512 of 600" in caplog.text
+
+
+def test_a_slide_that_was_changed_in_its_middle_is_another(
+    tmp_path, picture, write_slide, darkness_model, monkeypatch
+):
+    tall = write_slide(picture(600, 80), name="tall.tif", compression=None)
+    mask, times = tmp_path / "m.tif", tall.stat()
+    interrupt(monkeypatch, tall, mask, darkness_model)
+    content = bytearray(tall.read_bytes())
+    content[len(content) // 2] ^= 1
+    tall.write_bytes(content)
+    os.utime(tall, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(OutputError, match=r"begun with slide tall\.tif .* instead of tall\.tif"):
+        run(tall, mask, darkness_model)
+    run(tall, mask, darkness_model, overwrite=True)
+    content[len(content) // 2] ^= 1
+    tall.write_bytes(content)
+    with pytest.raises(OutputError, match=r"exists already, and was made with slide tall\.tif"):
+        run(tall, mask, darkness_model)
+
+
+def test_a_slide_that_changes_while_it_is_read_makes_no_mask(
+    tmp_path, slide, darkness_model, monkeypatch
+):
+    right = engine.labels_of
+
+    def change(band):
+        with slide.open("ab") as file:
+            file.write(b"more")
+        return right(band)
+
+    monkeypatch.setattr(engine, "labels_of", change)
+    with pytest.raises(InputError, match=r"slide\.tif: was changed while it was read"):
+        run(slide, tmp_path / "m.tif", darkness_model)
+    assert not (tmp_path / "m.tif").exists()
