@@ -12,7 +12,9 @@ import click
 from genselfdiff.errors import GsdError, OutputError, one_line
 from genselfdiff.text import shown
 
-RANK = int(os.environ.get("RANK", "0"))
+_told = os.environ.get("RANK", "")
+
+RANK = int(_told) if _told.isdecimal() else 0
 """Number of this process among those that torchrun has started; the first speaks for all."""
 
 

@@ -84,9 +84,9 @@ def joined_world(device: str | None) -> Iterator[tuple[World, torch.device]]:
         InputError: no such device, or fewer GPUs than processes.
         TrainingError: another process has ended.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = choose_device(device)
-    if size == 1 or "LOCAL_RANK" not in os.environ:  # not torchrun's doing
+    size = int(os.environ["WORLD_SIZE"]) if "LOCAL_RANK" in os.environ else 1
+    if size == 1:  # others than torchrun set such variables too
         yield World(), chosen
         return
     if chosen.type == "cuda":

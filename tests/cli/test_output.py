@@ -92,3 +92,13 @@ def test_what_the_terminal_cannot_show_is_escaped() -> None:
     )
     assert ended.returncode == 1
     assert ended.stderr.startswith(b"Error: ")
+
+
+@pytest.mark.parametrize("rank", ["x", ""])
+def test_a_rank_that_is_none_of_torchruns_is_no_rank(rank: str) -> None:
+    environment = os.environ | {"RANK": rank, "WORLD_SIZE": "y"}
+    ended = subprocess.run(
+        [GSD, "compare", "a", "b"], env=environment, capture_output=True, check=False
+    )
+    assert ended.returncode == 1
+    assert b"Error" in ended.stderr and b"Traceback" not in ended.stderr
