@@ -3,8 +3,9 @@
 import csv
 import io
 import os
+import stat
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from genselfdiff.errors import OutputError, one_line
@@ -13,26 +14,55 @@ from genselfdiff.working_files import create_beside, failing_as
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:
-    """Raise OutputError where ``target`` exists and is not to be overwritten."""
-    if target.exists() and not overwrite:
+    """Raise OutputError where a file called ``target`` is not to be written.
+
+    A file that is there is replaced with ``overwrite`` only; a folder, a device or a link never.
+    """
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return  # if its folder is missing, writing tells
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {one_line(error)}") from error
+    if stat.S_ISLNK(mode):
+        raise OutputError(
+            f"{target}: is a link to {target.readlink()}: name that file itself, or remove the link"
+        )
+    if stat.S_ISDIR(mode):
+        raise OutputError(f"{target}: is a folder: name a file")
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"{target}: is a device or a pipe: name a file")
+    if not overwrite:
         raise OutputError(f"{target}: exists already: name another file, or use --overwrite")
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise OutputError if an output is a file that is also read, by this or another name.
 
-    Every command asks this of all that it writes and reads, also where it may overwrite.
+    So it is if an output is a folder that holds one, or if two outputs are one file. Every command
+    asks this of all that it writes and reads, also where it may overwrite.
     """
+    inputs = list(inputs)
     read = {mark for path in inputs for mark in _marks(path)}
+    folders = {
+        str(folder) for path in read if isinstance(path, str) for folder in Path(path).parents
+    }
+    places: set[str] = set()
     for output in outputs:
         if not read.isdisjoint(_marks(output)):
             raise OutputError(f"{output}: is an input of this run: name another file")
+        place = os.path.realpath(output)
+        if place in folders:
+            raise OutputError(f"{output}: holds an input of this run: name another folder")
+        if place in places:
+            raise OutputError(f"{output}: is named for two results: name another file for one")
+        places.add(place)
 
 
 def _marks(path: Path) -> set[Hashable]:
     """Where a path leads, and which file is there: one file can have several names."""
     marks: set[Hashable] = {os.path.realpath(path)}
-    if path.exists():
+    with suppress(OSError):
         status = path.stat()
         marks.add((status.st_dev, status.st_ino))
     return marks

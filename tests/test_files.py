@@ -4,7 +4,7 @@ import os
 import pytest
 
 from genselfdiff.errors import OutputError
-from genselfdiff.files import atomic_file, write_text
+from genselfdiff.files import atomic_file, refuse_existing, refuse_inputs, write_text
 
 
 def test_file_appears_whole(tmp_path):
@@ -67,3 +67,54 @@ def test_permissions_follow_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in "ab"] == [0o640, 0o640]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("folder", "is a folder: name a file"),
+        ("pipe", "is a device or a pipe"),
+        ("link", "is a link to .*file: name that file itself"),
+        ("dangling", "is a link to nowhere"),
+        ("to a device", "is a link to /dev/null"),
+        ("n" * 256, "cannot be written: File name too long"),
+        ("n/" * 3000, "cannot be written: File name too long"),
+        ("file/below", "cannot be written: Not a directory"),
+    ],
+)
+def test_what_no_output_replaces(tmp_path, name, told, overwrite):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for link, goal in (("link", tmp_path / "file"), ("dangling", "nowhere")):
+        (tmp_path / link).symlink_to(goal)
+    (tmp_path / "to a device").symlink_to("/dev/null")
+    with pytest.raises(OutputError, match=told):
+        refuse_existing(tmp_path / name, overwrite)
+
+
+def test_files_are_replaced_on_request_only(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="exists already: name another file, or use --overwrite"):
+        refuse_existing(tmp_path / "file", overwrite=False)
+    refuse_existing(tmp_path / "file", overwrite=True)
+    refuse_existing(tmp_path / "new", overwrite=False)
+    (tmp_path / "linked").symlink_to(tmp_path)
+    refuse_existing(tmp_path / "linked" / "new", overwrite=False)
+
+
+def test_outputs_are_no_inputs(tmp_path):
+    inner, link, twin = tmp_path / "in" / "a", tmp_path / "link", tmp_path / "twin"
+    inner.parent.mkdir()
+    inner.write_text("read")
+    link.symlink_to(inner)
+    os.link(inner, twin)
+    for output in (inner, link, twin, tmp_path / "in" / ".." / "in" / "a"):
+        with pytest.raises(OutputError, match="is an input of this run"):
+            refuse_inputs([tmp_path / "b", output], [tmp_path / "c", inner])
+    with pytest.raises(OutputError, match="in: holds an input of this run"):
+        refuse_inputs([tmp_path / "in"], [link])
+    with pytest.raises(OutputError, match="is named for two results"):
+        refuse_inputs([tmp_path / "b", tmp_path / "in" / ".." / "b"], [inner])
+    refuse_inputs([tmp_path / "b", tmp_path / "in" / "b", tmp_path / "in" / "a.csv"], [inner])

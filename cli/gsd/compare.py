@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from genselfdiff.files import refuse_existing
+from genselfdiff.files import refuse_existing, refuse_inputs
 from genselfdiff.training.comparison import compare as compare_runs
-from gsd.options import verbosity
+from genselfdiff.training.run_folder import RunFolder
+from gsd.options import FILE, verbosity
 from gsd.output import say
 
 
@@ -18,9 +19,9 @@ Examples:
   gsd compare scratch.json pretrained.json
 """
 )
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also draw a plot, as PNG.")
-@click.option("--csv", type=click.Path(path_type=Path), help="Also write the table to it.")
+@click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN...")
+@click.option("-o", "--output", type=FILE, help="Also draw a plot, as PNG.")
+@click.option("--csv", type=FILE, help="Also write the table to it.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @verbosity
 def compare(runs: tuple[Path, ...], output: Path | None, csv: Path | None, overwrite: bool) -> None:
@@ -30,9 +31,10 @@ def compare(runs: tuple[Path, ...], output: Path | None, csv: Path | None, overw
     tells of test images that no choice was made by. The table has the settings in which they
     differ, and the mean difference from the first RUN over the images that both have.
     """
-    for path in (output, csv):
-        if path is not None:
-            refuse_existing(path, overwrite)
+    outputs = [path for path in (output, csv) if path is not None]
+    for path in outputs:
+        refuse_existing(path, overwrite)
+    refuse_inputs(outputs, [path for run in runs for path in (run, *RunFolder(run).files())])
     comparison = compare_runs(runs)
     say(comparison.table())
     if csv is not None:

@@ -19,11 +19,10 @@ from genselfdiff.data.labelled_folder import write_fields
 from genselfdiff.data.naming import names_in
 from genselfdiff.files import refuse_existing
 from genselfdiff.slides import find_slides
-from gsd.options import progress, verbosity
+from gsd.options import FILE, progress, verbosity
 from gsd.output import say
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-FILE = click.Path(path_type=Path)
 
 
 @click.group(

@@ -13,7 +13,7 @@ from genselfdiff.evaluation.tables import text_table, write_scores_csv
 from genselfdiff.files import refuse_existing
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.predictor import PRECISIONS
-from gsd.options import instances, min_area, progress, verbosity
+from gsd.options import FILE, instances, min_area, progress, verbosity
 from gsd.output import say
 
 
@@ -25,12 +25,12 @@ Examples:
   gsd evaluate model.ts --images img --masks masks --json scores.json --html scores.html
 """
 )
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--images", required=True, type=click.Path(path_type=Path), help="Folder of images.")
+@click.argument("model", type=FILE)
+@click.option("--images", required=True, type=FILE, help="Folder of images.")
 @click.option(
     "--masks",
     required=True,
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Folder of integer masks with the same file names, suffix aside.",
 )
 @click.option(
@@ -42,7 +42,7 @@ Examples:
 @click.option("--ignore-label", type=int, help="Mask value that is not counted.")
 @click.option(
     "--truth-objects",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Folder of masks whose values are numbers of objects, such as instances/ of 'gsd data"
     " import'; default: the values of --foreground masks if there are several, else what hangs"
     " together of a class.",
@@ -57,11 +57,11 @@ Examples:
     show_default=True,
     help="auto: bfloat16 where it is fast and hardly changes the labels of some tiles.",
 )
-@click.option("--csv", type=click.Path(path_type=Path), help="Table of all metrics to write.")
-@click.option("--json", type=click.Path(path_type=Path), help="All figures to write.")
+@click.option("--csv", type=FILE, help="Table of all metrics to write.")
+@click.option("--json", type=FILE, help="All figures to write.")
 @click.option(
     "--html",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Page to write: summaries, and the images from worst to best with outlines.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from genselfdiff.training.export import export_run
-from gsd.options import verbosity
+from gsd.options import FILE, verbosity
 from gsd.output import say
 
 
@@ -16,10 +16,8 @@ Example:
   gsd export run2 -o elsewhere.ts --portable
 """
 )
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Model file to write."
-)
+@click.argument("run", type=FILE)
+@click.option("-o", "--output", required=True, type=FILE, help="Model file to write.")
 @click.option(
     "--step", type=int, help="Take the checkpoint of this step, of a run with --keep-every."
 )

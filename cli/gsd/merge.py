@@ -7,7 +7,7 @@ import click
 
 from genselfdiff.errors import GsdError
 from genselfdiff.inference.merging import find_shared, merge_parts
-from gsd.options import verbosity
+from gsd.options import FILE, verbosity
 from gsd.output import complain, report, say
 
 
@@ -18,9 +18,7 @@ Examples:
   gsd merge masks/
 """
 )
-@click.argument(
-    "masks", nargs=-1, required=True, metavar="MASK...", type=click.Path(path_type=Path)
-)
+@click.argument("masks", nargs=-1, required=True, metavar="MASK...", type=FILE)
 @verbosity
 def merge(masks: tuple[Path, ...]) -> None:
     """Make masks of the parts that 'gsd segment --shard' has left.

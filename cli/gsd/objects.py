@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from genselfdiff.slides import write_objects
-from gsd.options import instances, min_area, verbosity
+from gsd.options import FILE, instances, min_area, verbosity
 from gsd.output import say
 
 
@@ -18,21 +18,21 @@ Examples:
   gsd objects mask.tif --instances --table nuclei.parquet --labels nuclei.tif
 """
 )
-@click.argument("mask", type=click.Path(path_type=Path))
+@click.argument("mask", type=FILE)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Polygons to write, a .geojson.",
 )
 @click.option(
     "--table",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Table to write, a .csv or .parquet; a row for each object: place, size, form.",
 )
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Image to write, a .tif of the mask's size; pixels have the id of their object, or 0.",
 )
 @instances

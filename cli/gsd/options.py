@@ -1,7 +1,10 @@
 """Options that all commands share."""
 
+import errno
 import logging
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -11,6 +14,26 @@ from gsd.output import RANK
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _logger = logging.getLogger("genselfdiff")
+
+
+class _FilePath(click.Path):
+    """The name of a file or folder, one that there can be."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Fail where it is empty, as a shell leaves a variable that is not set, or too long."""
+        if not str(value):
+            self.fail("is empty: name a file or folder", param, ctx)
+        try:
+            os.lstat(value)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                self.fail(f"{value}: {error.strerror}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = _FilePath(path_type=Path)
+FILE_AS_TYPED = _FilePath()
+"""As text: a slash at its end says that it is a folder."""
 
 
 def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from genselfdiff.training.sample import restore_tiles, sample_run
-from gsd.options import verbosity
+from gsd.options import FILE, verbosity
 from gsd.output import say
 
 
@@ -17,14 +17,12 @@ Examples:
   gsd sample run1 -o restored.png --from slide.svs --t 300
 """
 )
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="PNG file to write."
-)
+@click.argument("run", type=FILE)
+@click.option("-o", "--output", required=True, type=FILE, help="PNG file to write.")
 @click.option(
     "--from",
     "image",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Noise tiles of this image or slide and restore them, instead of drawing from noise.",
 )
 @click.option(

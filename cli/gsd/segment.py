@@ -11,7 +11,7 @@ from genselfdiff.inference.many import Outcome, plan_outputs, segment_all
 from genselfdiff.inference.predictor import PRECISIONS, VIEWS
 from genselfdiff.inference.shards import Shard
 from genselfdiff.slides.damage import ON_ERROR
-from gsd.options import instances, min_area, progress, verbosity
+from gsd.options import FILE, FILE_AS_TYPED, instances, min_area, progress, verbosity
 from gsd.output import complain, report, say
 
 
@@ -61,19 +61,17 @@ Examples:
   gsd segment slides/ -o masks/ --shard 2/8        (one of 8 processes; then gsd merge masks/)
 """
 )
-@click.argument(
-    "slides", nargs=-1, required=True, metavar="SLIDE...", type=click.Path(path_type=Path)
-)
+@click.argument("slides", nargs=-1, required=True, metavar="SLIDE...", type=FILE)
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(),
+    type=FILE_AS_TYPED,
     help="Mask to write, a .tif; for several slides, or with a slash at its end, a folder.",
 )
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Model file of 'gsd export'; default: the file that GSD_MODEL names.",
 )
 @click.option(
@@ -84,7 +82,7 @@ Examples:
 @click.option("--overlay", is_flag=True, help="Also draw the classes over the slide.")
 @click.option(
     "--overlay-to",
-    type=click.Path(path_type=Path),
+    type=FILE,
     metavar="PNG",
     help="Where the overlay goes; default: beside the mask.",
 )
@@ -168,7 +166,7 @@ Examples:
 @click.option("--no-tissue", is_flag=True, help="Predict everywhere, not only where tissue is.")
 @click.option(
     "--tissue-mask",
-    type=click.Path(path_type=Path),
+    type=FILE,
     metavar="IMAGE",
     help="Predict where this image of the slide, of any size, is not 0.",
 )

@@ -12,7 +12,7 @@ from genselfdiff.data.naming import names_in
 from genselfdiff.errors import InputError
 from genselfdiff.training.config_file import STAGES, read_settings
 from genselfdiff.training.presets import PRESETS
-from gsd.options import Command
+from gsd.options import FILE, Command
 
 
 class Names(click.ParamType):  # type: ignore[type-arg]
@@ -59,7 +59,7 @@ def settings_sources(command: Command) -> Command:
     """Add --config and --preset, which stand in for options that are not given."""
     config = click.option(
         "--config",
-        type=click.Path(path_type=Path),
+        type=FILE,
         is_eager=True,
         expose_value=False,
         callback=_take_file,

@@ -21,7 +21,7 @@ from genselfdiff.training import finetune as run_finetune
 from genselfdiff.training import pretrain as run_pretrain
 from genselfdiff.training.config import DECAYS, FRESH_WEIGHTS, RunConfig
 from genselfdiff.training.run_folder import RunFolder
-from gsd.options import Command, progress, verbosity
+from gsd.options import FILE, Command, progress, verbosity
 from gsd.output import RANK, say
 from gsd.settings import Fold, Names, NamesOrPattern, settings_sources, without_contradicted
 
@@ -47,7 +47,7 @@ def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
         return click.option(option, default=default, show_default=True, help=text, **details)
 
     options = [
-        click.option("--out", type=click.Path(path_type=Path), help="Run folder to write."),
+        click.option("--out", type=FILE, help="Run folder to write."),
         click.option(
             "--resume",
             is_flag=True,
@@ -131,7 +131,7 @@ Examples:
   torchrun --nproc-per-node 4 -m gsd train pretrain slides/ --mpp 0.5 --out run1
 """
 )
-@click.argument("data", nargs=-1, type=click.Path(path_type=Path), metavar="DATA...")
+@click.argument("data", nargs=-1, type=FILE, metavar="DATA...")
 @common_options(PretrainConfig())
 @click.option(
     "--mpp",
@@ -216,10 +216,10 @@ Examples:
 """
 )
 @common_options(FinetuneConfig())
-@click.option("--images", type=click.Path(path_type=Path), help="Folder of labelled images.")
+@click.option("--images", type=FILE, help="Folder of labelled images.")
 @click.option(
     "--masks",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Folder of integer masks with the same file names, suffix aside.",
 )
 @click.option(

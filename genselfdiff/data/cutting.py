@@ -1,6 +1,7 @@
 """Cutting slides into tiles of tissue, for programs that want files."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 
 from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.files import atomic_file, write_csv, write_text
+from genselfdiff.files import atomic_file, write_csv, write_text, writing
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import ScaledView, Slide, TissueMap, open_slide
 from genselfdiff.slides.resolution import check_mpp
@@ -71,7 +72,8 @@ def cut_tiles(
     tissue of each. A call that was stopped goes on when it is repeated.
 
     Args:
-        slides: their names without suffix differ.
+        slides: their names without suffix differ; those in ``folder``, which are tiles of an
+            earlier call, are left out.
         folder: made if it is not there.
         settings: how to cut.
         progress: show a bar; None: on a terminal only.
@@ -83,6 +85,8 @@ def cut_tiles(
         InputError: a slide cannot be read, tells no resolution, or two have the same name.
         OutputError: the folder holds something else, or cannot be written.
     """
+    own = os.path.realpath(folder)
+    slides = [path for path in slides if own not in map(str, path.resolve().parents)]
     stems = [path.stem for path in slides]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
@@ -96,7 +100,8 @@ def cut_tiles(
             view = slide.at_mpp(settings.mpp)
             tiles = _choose(slide, view, settings)
             target = folder / path.stem
-            target.mkdir(exist_ok=True)
+            with writing(target):
+                target.mkdir(exist_ok=True)
             names = _write(view, tiles, target, settings, progress)
             for tile, (name, x, y) in zip(tiles, names, strict=True):
                 rows.append((f"{path.stem}/{name}", str(path), x, y, f"{tile.tissue:.3f}"))

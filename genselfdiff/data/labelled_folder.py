@@ -20,7 +20,7 @@ from PIL import Image
 from genselfdiff.data.folder_parts import replacing
 from genselfdiff.data.naming import list_names, name_some
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.files import atomic_file, write_csv, writing
+from genselfdiff.files import atomic_file, refuse_inputs, write_csv, writing
 from genselfdiff.input_files import is_regular_file, read_csv_rows
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import IMAGE_SUFFIXES, open_slide, read_image
@@ -121,13 +121,21 @@ def write_fields(
 
     Raises:
         InputError: as iterating over ``fields``, or two have the same name.
-        OutputError: the folder is not empty or cannot be written.
+        OutputError: the folder is not empty, holds what is read, or cannot be written.
     """
     bar = progress_bar(fields, total=total, desc=folder.name, progress=progress)
     with replacing(folder, PARTS) as begun:
         _require_replaceable(folder, begun, overwrite)
-        written = _write_fields(begun, class_names, bar)
+        written = _write_fields(begun, class_names, _apart_from(folder, bar))
     return replace(written, folder=folder)
+
+
+def _apart_from(folder: Path, fields: Iterable[LabelledField]) -> Iterator[LabelledField]:
+    """The fields; raises OutputError where one is read from what would be replaced."""
+    for field in fields:
+        image = [field.image] if isinstance(field.image, Path) else []
+        refuse_inputs([folder / part for part in PARTS], [field.source, *image])
+        yield field
 
 
 def _require_replaceable(folder: Path, begun: Path, overwrite: bool) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.files import atomic_file, refuse_existing
+from genselfdiff.files import atomic_file, refuse_existing, refuse_inputs
 from genselfdiff.slides.geojson import SUFFIXES, GeoJsonWriter
 from genselfdiff.slides.instances import InstanceSplitter, seed_distance_in_pixels
 from genselfdiff.slides.label_image import LABEL_SUFFIXES, LabelImage
@@ -155,11 +155,10 @@ def _check_targets(
             raise OutputError(f"{target}: must end in {' or '.join(suffixes)}: name it so")
     if table is not None:
         check_table(table)
-    for target in (geojson, table, labels):
-        if target is not None:
-            refuse_existing(target, overwrite)
-            if target.exists() and mask.exists() and target.samefile(mask):
-                raise OutputError(f"{target}: is the mask: name another file")
+    targets = [target for target in (geojson, table, labels) if target is not None]
+    refuse_inputs(targets, [mask])
+    for target in targets:
+        refuse_existing(target, overwrite)
 
 
 def _objects(

@@ -6,8 +6,7 @@ import torch
 
 import genselfdiff
 from genselfdiff.data.class_colors import class_color
-from genselfdiff.errors import InputError
-from genselfdiff.files import refuse_existing
+from genselfdiff.files import refuse_existing, refuse_inputs
 from genselfdiff.inference.model_file import ModelInfo, save_model
 from genselfdiff.models import load_initial_weights
 from genselfdiff.training.config import FinetuneConfig
@@ -36,13 +35,13 @@ def export_run(
 
     Raises:
         ModelError: not a stage-2 run, or one without a checkpoint.
-        OutputError: ``output`` exists and not ``overwrite``, or cannot be written.
+        OutputError: ``output`` exists and not ``overwrite``, is a file of the run, or cannot be
+            written.
     """
     folder = RunFolder(run)
     output = Path(output)
-    if output.is_dir():
-        raise InputError(f"{output}: a folder: give the name of a file, model.ts for example")
     refuse_existing(output, overwrite)
+    refuse_inputs([output], folder.files())
     config = FinetuneConfig.read(folder.config)
     weights = folder.weights_of(step)
     checkpoint = read_checkpoint(weights)

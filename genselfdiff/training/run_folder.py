@@ -88,6 +88,12 @@ class RunFolder:
         self.fields = self.path / "fields"
         self.tensorboard = self.path / "tensorboard"
 
+    def files(self) -> list[Path]:
+        """What training has written there, which is no output of another command."""
+        parts = (self.checkpoints, self.samples, self.fields, self.tensorboard)
+        inner = [path for folder in parts if folder.is_dir() for path in folder.iterdir()]
+        return [self.config, self.latest, self.best, self.metrics, self.curves, *inner]
+
     def require_absent(self) -> None:
         """Raise OutputError where the path exists and is not an empty folder.
 

@@ -11,7 +11,7 @@ from torch import nn
 from genselfdiff.data import UnlabelledTiles, open_sources
 from genselfdiff.diffusion import NoiseSchedule, sample_ancestral, sample_ddim
 from genselfdiff.errors import InputError
-from genselfdiff.files import atomic_file, refuse_existing
+from genselfdiff.files import atomic_file, refuse_existing, refuse_inputs
 from genselfdiff.inference.device import choose_device
 from genselfdiff.kernels import add_noise
 from genselfdiff.models import load_initial_weights
@@ -40,9 +40,10 @@ def sample_run(
     Raises:
         ModelError: not a stage-1 run.
         InputError: a number out of range.
-        OutputError: the picture exists and not ``overwrite``, or cannot be written.
+        OutputError: the picture exists and not ``overwrite``, is read, or cannot be written.
     """
     output = _picture(output, overwrite)
+    refuse_inputs([output], RunFolder(run).files())
     config, network = _trained(run, device)
     size = config.tile_size if size is None else size
     _require_some(count)
@@ -97,9 +98,10 @@ def restore_tiles(
     Raises:
         ModelError: not a stage-1 run.
         InputError: the image cannot be used, or a number is out of range.
-        OutputError: the picture exists and not ``overwrite``, or cannot be written.
+        OutputError: the picture exists and not ``overwrite``, is read, or cannot be written.
     """
     output = _picture(output, overwrite)
+    refuse_inputs([output], [Path(image), *RunFolder(run).files()])
     config, network = _trained(run, device)
     assert config.mpp is not None
     _require_some(count)

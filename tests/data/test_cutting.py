@@ -9,7 +9,7 @@ from PIL import Image
 
 from genselfdiff.data.cutting import CutSettings, cut_tiles
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.slides import open_slide
+from genselfdiff.slides import find_slides, open_slide
 
 
 @pytest.fixture
@@ -114,3 +114,19 @@ def test_what_cannot_be_cut(slide, tmp_path):
 def test_settings_out_of_range(options, told):
     with pytest.raises(InputError, match=told):
         CutSettings(**({"mpp": 0.5} | options))
+
+
+def test_tiles_of_an_earlier_call_are_no_slides(slide, tmp_path):
+    settings, folder = CutSettings(mpp=0.5, tile_size=64), tmp_path / "tiles"
+    first = cut_tiles(find_slides([tmp_path]), folder, settings)
+    assert cut_tiles(find_slides([tmp_path]), folder, settings) == first == {slide: 7 * 5}
+    assert sorted(path.name for path in folder.iterdir()) == ["slide", "tiles.csv", "tiles.json"]
+
+
+def test_a_file_in_place_of_a_slides_folder_is_told(slide, tmp_path):
+    settings, folder = CutSettings(mpp=0.5, tile_size=64), tmp_path / "tiles"
+    cut_tiles([slide], folder, settings)
+    shutil.rmtree(folder / "slide")
+    (folder / "slide").write_text("mine")
+    with pytest.raises(OutputError, match="tiles/slide: cannot be written: File exists"):
+        cut_tiles([slide], folder, settings)

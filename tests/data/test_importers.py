@@ -240,6 +240,21 @@ def test_a_mask_of_another_size(images, masks, tmp_path):
         written(read_mask_folder(images, masks, ["7=x", "0=background", "200=y"]), tmp_path)
 
 
+def test_an_import_does_not_replace_what_it_reads(images, masks, tmp_path):
+    meanings = ["7=gland", "0=background", "200=ignore"]
+    (masks / "b.png").unlink()
+    written(read_mask_folder(images, masks, meanings), tmp_path)
+    out = tmp_path / "out"
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    with pytest.raises(OutputError, match="masks: holds an input of this run"):
+        written(
+            read_mask_folder(images, out / "masks", ["1=gland", "0=background", "255=ignore"]),
+            tmp_path,
+            overwrite=True,
+        )
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+
+
 def test_a_folder_that_is_not_empty(images, tmp_path):
     for name in "ab":
         (images / f"{name}.xml").write_bytes(aperio_xml(SQUARE))

@@ -208,7 +208,7 @@ def test_what_cannot_be_written_leaves_nothing(
     path, image = write(tmp_path / "m.tif", blobs()), tmp_path / "o.tif"
     with pytest.raises(OutputError, match=r"o\.png: must end in \.tif or \.tiff: name it so"):
         write_objects(path, labels=tmp_path / "o.png")
-    with pytest.raises(OutputError, match="is the mask: name another file"):
+    with pytest.raises(OutputError, match="is an input of this run: name another file"):
         write_objects(path, labels=path, overwrite=True)
     with pytest.raises(OutputError, match=r"none/o\.tif"):
         write_objects(path, labels=tmp_path / "none" / "o.tif")

@@ -1,9 +1,11 @@
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -24,6 +26,7 @@ from genselfdiff.training import (
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.runs import prepared
 from genselfdiff.training.sample import restore_tiles, sample_run
+from gsd.main import main
 
 
 def test_pretraining_lowers_the_validation_loss(tmp_path, pretrain_config):
@@ -294,6 +297,24 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path, pretrain_config, finetune
         with pytest.raises(InputError, match="use --device cpu"):
             run(dataclasses.replace(config, **nowhere), tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["config.toml", "best.safetensors", "samples/step_1.png"])
+def test_a_file_of_a_run_is_no_output(tmp_path, name):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / name).write_text("of the run")
+    with pytest.raises(OutputError, match="is an input of this run"):
+        export_run(tmp_path, tmp_path / name, overwrite=True)
+    picture = tmp_path / "linked.png"
+    os.link(tmp_path / name, picture)
+    with pytest.raises(OutputError, match="is an input of this run"):
+        sample_run(tmp_path, picture, overwrite=True)
+    with pytest.raises(OutputError, match="is an input of this run"):
+        restore_tiles(tmp_path, "a.png", picture, t=3, overwrite=True)
+    for option in ("-o", "--csv"):
+        arguments = ["compare", str(tmp_path), "b", option, str(tmp_path / name), "--overwrite"]
+        assert "is an input of this run" in CliRunner().invoke(main, arguments).output
+    assert (tmp_path / name).read_text() == "of the run"
 
 
 @pytest.mark.parametrize("name", [".lock", ".gsd-unfinished"])
