@@ -1,16 +1,18 @@
 """Odd entries among good labels: they are left out and told, and never end an import."""
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
-from importing import SQUARE, aperio_xml, box, mask, names, region, written
+from importing import SQUARE, aperio_xml, box, feature, mask, names, region, written
 from PIL import Image
 
 from genselfdiff.data.importers.glas import read_glas
 from genselfdiff.data.importers.labelbox import read_labelbox
 from genselfdiff.data.importers.mask_folder import read_mask_folder
 from genselfdiff.data.importers.monuseg import read_monuseg
+from genselfdiff.data.importers.qupath import read_qupath
 from genselfdiff.errors import InputError
 
 
@@ -214,3 +216,49 @@ def test_an_annotation_of_glas_that_is_damaged(tmp_path):
     assert written(found, tmp_path).objects == 107
     assert names(tmp_path) == ["train_1"]
     assert found.left_out.summary() == "left out: images: 1 that cannot be used with their labels"
+
+
+ODD = (None, 3, 10**400, float("nan"), "x", [], {}, [None], [[1, 2]])
+
+
+def places(content, place=()):
+    """Where something is in JSON, as keys and indices."""
+    yield place
+    if isinstance(content, dict | list):
+        for key in content if isinstance(content, dict) else range(len(content)):
+            yield from places(content[key], (*place, key))
+
+
+def with_odd(content, place, odd):
+    if not place:
+        return odd
+    changed = content.copy()
+    changed[place[0]] = with_odd(content[place[0]], place[1:], odd)
+    return changed
+
+
+CELL = feature("", box(1, 1, 5, 5), nucleusGeometry={"type": "Polygon", "coordinates": []})
+CELL["properties"]["classification"] = {"names": ["gland", "lumen"]}
+COLLECTION = {"type": "GeometryCollection", "geometries": [CELL["geometry"]]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"features": [CELL, feature("Region*", geometry=COLLECTION)]},
+        row(label(ROW), name="a.png"),
+        [GOOD],
+        [older({"objects": [{"value": "tumor", "polygon": vertices(SQUARE)}]}, name="a.png")],
+    ],
+    ids=["GeoJSON", "NDJSON of Labelbox", "JSON of Labelbox", "JSON of Labelbox with objects"],
+)
+def test_whatever_is_odd_wherever_is_at_most_an_error_of_the_input(images, tmp_path, content):
+    export = tmp_path / "export.json"
+    for place in places(content):
+        for odd in ODD:
+            export.write_text(json.dumps(with_odd(content, place, odd)))
+            with suppress(InputError):
+                if "features" in content:
+                    read_qupath(images / "a.png", export, nuclei=True)
+                else:
+                    read_labelbox(export, images)

@@ -201,6 +201,36 @@ def test_regions_are_no_class_where_others_are_the_fields(labelled, caplog):
         labelled(field, part, field_class="Feild")
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_what_is_around_a_field_in_its_box_is_not_labelled(tmp_path, slide, scale):
+    corner = [(100, 40), (180, 40), (180, 80), (140, 80), (140, 120), (100, 120)]
+    features = [feature("Region*", corner), feature("gland", box(120, 60, 160, 100))]
+    (tmp_path / "a.geojson").write_text(json.dumps(features))
+    found = read_qupath(slide, tmp_path / "a.geojson", mpp=0.5 * scale)
+    written(found, tmp_path)
+    expected = np.zeros((80, 80), int)
+    expected[20:60, 20:60], expected[40:, 40:] = 1, IGNORED
+    np.testing.assert_array_equal(mask(tmp_path, "slide"), expected[::scale, ::scale])
+    numbers = mask(tmp_path, "slide", "instances")
+    np.testing.assert_array_equal(numbers, (expected == 1)[::scale, ::scale])
+
+
+def test_an_upright_field_is_all_labelled(labelled):
+    field = feature("Region*", box(1.6, 0.7, 9.4, 7.3))
+    classes, *_ = labelled(GOOD, field)
+    assert classes.shape == (8, 9)
+    assert classes.max() == 1
+
+
+def test_other_planes_of_a_stack_are_left_out(labelled, caplog):
+    first, other = feature("gland", box(0, 0, 2, 2)), feature("gland", box(3, 3, 9, 9))
+    first["geometry"]["plane"] = {"c": -1, "z": 0, "t": 0}
+    other["geometry"]["plane"] = {"c": -1, "z": 2, "t": 0}
+    classes, *_ = labelled(first, other)
+    assert classes.sum() == 4
+    assert "outlines left out: 1 in other planes of a stack" in caplog.text
+
+
 def test_background_is_the_background(labelled):
     classes, instances, result = labelled(GOOD, feature("background", box(3, 2, 5, 3)))
     assert classes.sum() == instances.sum() == 10

@@ -38,7 +38,7 @@ def labels_below(folder: Path, suffixes: Collection[str], what: str = "labels") 
         InputError: there is no such folder, or two files have the same name.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+        raise InputError(f"{folder}: {'is no' if folder.exists() else 'no such'} folder")
     found: dict[str, Path] = {}
     for path in sorted(files_below(folder, suffixes)):
         name = stem_of(path)

@@ -87,7 +87,11 @@ def _annotation(feature: Any, name: str, nuclei: bool) -> Annotation:
     """Raise InputError, saying what is wrong with it, where a feature is no area with a class."""
     nucleus = _entry(feature, "nucleusGeometry")
     is_cell = nucleus is not None or _entry(_entry(feature, "properties"), "objectType") == "cell"
-    shapes = _shapes(nucleus if nuclei and is_cell else _entry(feature, "geometry"))
+    geometry = _entry(feature, "geometry")
+    plane = _entry(geometry, "plane")
+    if any(_entry(plane, axis) not in (None, 0) for axis in "zt"):
+        raise InputError("in other planes of a stack")
+    shapes = _shapes(nucleus if nuclei and is_cell else geometry)
     if not shapes:
         raise InputError("that are no areas")
     if not name:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.classes import BACKGROUND
@@ -95,7 +95,8 @@ def _colours(path: Path) -> NDArray[np.uint32]:
     """The pixels of a mask of colours as 0xRRGGBB."""
     try:
         with Image.open(path) as file:
-            red, green, blue = np.moveaxis(np.asarray(file.convert("RGB")), 2, 0)
+            upright = ImageOps.exif_transpose(file)
+            red, green, blue = np.moveaxis(np.asarray(upright.convert("RGB")), 2, 0)
     except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
         raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
     return red.astype(np.uint32) << 16 | green.astype(np.uint32) << 8 | blue

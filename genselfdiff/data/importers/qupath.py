@@ -1,7 +1,6 @@
 """QuPath: annotations that it exports as GeoJSON, over a slide or an image."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from genselfdiff.data.importers.classes import choose_classes
 from genselfdiff.data.importers.files import beside, images_below, labels_below
 from genselfdiff.data.importers.geojson import Annotated, Annotation, read_geojson
 from genselfdiff.data.importers.left_out import LeftOut
-from genselfdiff.data.importers.qupath_fields import Box, Drawing, Scales, cut_field
+from genselfdiff.data.importers.qupath_fields import Drawing, Scales, box_around, cut_field
 from genselfdiff.data.labelled_folder import IGNORED
 from genselfdiff.data.naming import name_some, stem_of
 from genselfdiff.data.polygons import Region
@@ -46,11 +45,12 @@ def read_qupath(
 ) -> Import:
     """Cut labelled fields out of slides that were annotated in QuPath.
 
-    A field is the box of each annotation of ``field_class``, rectangles in which everything has
-    been annotated; without any, all of the slide. In it, objects of other classes are drawn,
-    larger ones first, so that none is hidden under what contains it. What has a class whose name
-    ends in ``*``, as QuPath's own Ignore*, is not labelled (`IGNORED`), unless ``classes`` names
-    it. Objects without a class, lines and points, and slides without annotations are left out.
+    A field is each annotation of ``field_class``, in which everything has been annotated, mostly a
+    rectangle; of other shapes the box around is cut out. Without any, it is the slide. In it,
+    objects of other classes are drawn, larger ones first, so that none is hidden under what
+    contains it. What has a class whose name ends in ``*``, as QuPath's own Ignore*, is not labelled
+    (`IGNORED`), unless ``classes`` names it. Objects without a class, lines and points, and slides
+    without annotations are left out.
 
     Args:
         slides: a slide, or a folder of slides.
@@ -133,42 +133,37 @@ def _tell(
 
 def _fields(
     slides: Sequence[_Slide], field_class: str, labels: Mapping[str, int], left_out: LeftOut
-) -> list[tuple[Drawing, str, Box | None]]:
+) -> list[tuple[Drawing, str, Region | None]]:
     """What is drawn on the slide of each field, the name of that and where it is."""
-    fields: list[tuple[Drawing, str, Box | None]] = []
+    fields: list[tuple[Drawing, str, Region | None]] = []
     for slide in slides:
-        boxes: list[Box] = []
-        regions = []
+        there: list[Region] = []
+        drawn: list[Region] = []
         for each in slide.content.annotations:
             if each.name == field_class:
-                boxes.append(_around(Region(0, each.polygons)))
+                there.append(Region(1, each.polygons))
             elif each.name in labels:
-                regions.append(Region(labels[each.name], each.polygons))
-        drawing = Drawing(slide.path, slide.source, regions)
-        others = len(slide.content.annotations) - len(regions) - len(boxes)
-        outside = drawing.count_outside(boxes) if boxes else 0
+                drawn.append(Region(labels[each.name], each.polygons))
+        drawing = Drawing(slide.path, slide.source, drawn)
+        others = len(slide.content.annotations) - len(drawn) - len(there)
+        outside = drawing.count_outside(map(box_around, there)) if there else 0
         left_out.tell(
             slide.source,
             "outlines",
             {"of classes that are not taken": others, "outside of all fields": outside},
         )
         name = stem_of(slide.path)
-        if len(boxes) > 1:
-            fields += [(drawing, f"{name}_{n}", box) for n, box in enumerate(boxes, start=1)]
-        elif boxes:
-            fields.append((drawing, name, boxes[0]))
+        if len(there) > 1:
+            fields += [(drawing, f"{name}_{n}", field) for n, field in enumerate(there, start=1)]
+        elif there:
+            fields.append((drawing, name, there[0]))
         elif slide.content.odd.get(field_class):
             left_out.tell(slide.source, "slides", {f"of which no {field_class} can be used": 1})
-        elif all(region.label == IGNORED for region in regions):
+        elif all(region.label == IGNORED for region in drawn):
             left_out.tell(slide.source, "slides", {"on which nothing is annotated": 1})
         else:
             fields.append((drawing, name, None))
-    whole = [name for _, name, box in fields if box is None]
+    whole = [name for _, name, field in fields if field is None]
     if 0 < len(whole) < len(fields):
         logger.warning("no %s is in %s: they are taken whole", field_class, name_some(whole))
     return fields
-
-
-def _around(region: Region) -> Box:
-    left, top, right, bottom = region.box()
-    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)

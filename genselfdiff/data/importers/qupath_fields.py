@@ -1,7 +1,8 @@
 """Cutting fields out of slides, with what is drawn in them."""
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.data.importers.left_out import LeftOut
-from genselfdiff.data.labelled_folder import LabelledField
+from genselfdiff.data.labelled_folder import IGNORED, LabelledField
 from genselfdiff.data.polygons import Region, draw
 from genselfdiff.errors import InputError
 from genselfdiff.slides import Slide, open_slide
@@ -45,7 +46,7 @@ class Drawing:
         self.regions = sorted(regions, key=lambda region: -region.area())
         self._boxes = np.array([region.box() for region in self.regions]).reshape(-1, 4)
 
-    def count_outside(self, boxes: Sequence[Box]) -> int:
+    def count_outside(self, boxes: Iterable[Box]) -> int:
         """How many regions meet none of the boxes."""
         meets = np.zeros(len(self.regions), np.bool_)
         for box in boxes:
@@ -62,9 +63,11 @@ class Drawing:
 
 
 def cut_field(
-    drawing: Drawing, name: str, box: Box | None, scales: Scales, left_out: LeftOut
+    drawing: Drawing, name: str, field: Region | None, scales: Scales, left_out: LeftOut
 ) -> LabelledField:
-    """Cut a field out of a slide; without a box, all of the slide.
+    """Cut the box around a field out of a slide; without one, all of the slide.
+
+    What is in the box but not in the field, where that is no upright rectangle, is `IGNORED`.
 
     Raises:
         InputError: the slide cannot be read at that resolution, or the field is too large or lies
@@ -72,10 +75,12 @@ def cut_field(
     """
     with _open(drawing.slide, scales) as slide:
         view = slide.at_mpp(scales.fields)
-        if box is None:
+        if field is None:
             box = (0, 0, slide.width, slide.height)
             outside = drawing.count_outside([box])
             left_out.tell(drawing.source, "outlines", {"outside of the slide": outside})
+        else:
+            box = box_around(field)
         left, top, right, bottom = box
         x, y = max(round(left / view.scale), 0), max(round(top / view.scale), 0)
         width = min(round(right / view.scale), view.width) - x
@@ -91,18 +96,35 @@ def cut_field(
         if view.scale < 1 / BLURRED_ENLARGEMENT:
             logger.warning("%s: coarser than %g um/px: %s blurred", slide.path, scales.fields, name)
         pixels = view.read(x, y, width, height)
-        regions = (
-            Region(
-                region.label,
-                tuple(
-                    tuple(ring / view.scale - (x, y) for ring in rings) for rings in region.polygons
-                ),
-            )
-            for region in drawing.within(box)
-        )
+        regions = (_moved(region, view.scale, x, y) for region in drawing.within(box))
         classes, instances = draw(regions, height, width)
+        if field is not None and not _is_upright(field):
+            inside, _ = draw([_moved(field, view.scale, x, y)], height, width)
+            classes[inside == 0] = IGNORED
+            instances[inside == 0] = 0
         mpp = scales.fields or slide.mpp
     return LabelledField(name, pixels, classes, instances, mpp, drawing.source)
+
+
+def box_around(region: Region) -> Box:
+    """The pixels that a region reaches into."""
+    left, top, right, bottom = region.box()
+    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+
+
+def _is_upright(region: Region) -> bool:
+    """Whether it is a rectangle whose sides are those of its box."""
+    left, top, right, bottom = region.box()
+    is_whole = len(region.polygons) == len(region.polygons[0]) == 1
+    return is_whole and math.isclose(region.area(), (right - left) * (bottom - top))
+
+
+def _moved(region: Region, scale: float, x: int, y: int) -> Region:
+    """A region of level 0, in pixels of a view whose pixel at ``x`` and ``y`` is the first."""
+    return Region(
+        region.label,
+        tuple(tuple(ring / scale - (x, y) for ring in rings) for rings in region.polygons),
+    )
 
 
 def _open(path: Path, scales: Scales) -> Slide:
