@@ -1,6 +1,7 @@
 """Cutting slides into tiles of tissue, for programs that want files."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -9,12 +10,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from genselfdiff.data.folder_parts import alone_in
 from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, write_csv, write_text, writing
+from genselfdiff.input_files import is_regular_file, read_bytes
 from genselfdiff.progress import progress_bar
-from genselfdiff.slides import ScaledView, Slide, TissueMap, open_slide
+from genselfdiff.slides import ScaledView, TissueMap, open_slide
 from genselfdiff.slides.resolution import check_mpp
+
+logger = logging.getLogger("genselfdiff")
 
 TABLE_NAME, SETTINGS_NAME = "tiles.csv", "tiles.json"
 COLUMNS = ("tile", "slide", "x", "y", "tissue")
@@ -64,12 +69,13 @@ class _Tile:
 
 def cut_tiles(
     slides: Sequence[Path], folder: Path, settings: CutSettings, progress: bool | None = None
-) -> dict[Path, int]:
+) -> dict[Path, int | None]:
     """Cut slides into tiles side by side, and keep those with tissue.
 
     They are PNGs in a folder for each slide, named by the place of their upper left corner in
     pixels of level 0, and know their resolution. ``tiles.csv`` tells slide, place and share of
-    tissue of each. A call that was stopped goes on when it is repeated.
+    tissue of each. A call that was stopped goes on when it is repeated. Tiles that are damaged are
+    left out, and slides that cannot be read; both are told.
 
     Args:
         slides: their names without suffix differ; those in ``folder``, which are tiles of an
@@ -79,11 +85,12 @@ def cut_tiles(
         progress: show a bar; None: on a terminal only.
 
     Returns:
-        The number of tiles of each slide.
+        The number of tiles of each slide; None where it could not be read.
 
     Raises:
-        InputError: a slide cannot be read, tells no resolution, or two have the same name.
-        OutputError: the folder holds something else, or cannot be written.
+        InputError: no slide can be read, one tells no resolution, or two have the same name.
+        OutputError: the folder holds something else, or cannot be written, or another process is
+            writing into it.
     """
     own = os.path.realpath(folder)
     slides = [path for path in slides if own not in map(str, path.resolve().parents)]
@@ -91,48 +98,55 @@ def cut_tiles(
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
         raise InputError(f"several slides are called {name_some(twice)}: cut them into two folders")
-    mpps = {path: _mpp_of(path, settings) for path in slides}
-    _claim(folder, settings)
-    counts = {}
+    failed: list[InputError] = []
+    mpps = {path: _mpp_of(path, settings, failed) for path in slides}
+    readable = {path: mpp for path, mpp in mpps.items() if mpp is not None}
+    if failed and not readable:
+        raise failed[0]
+    counts: dict[Path, int | None] = dict.fromkeys(slides)
     rows: list[tuple[str, str, int, int, str]] = []
-    for path in slides:
-        with open_slide(path, mpp=mpps[path]) as slide:
-            view = slide.at_mpp(settings.mpp)
-            tiles = _choose(slide, view, settings)
-            target = folder / path.stem
-            with writing(target):
-                target.mkdir(exist_ok=True)
-            names = _write(view, tiles, target, settings, progress)
-            for tile, (name, x, y) in zip(tiles, names, strict=True):
-                rows.append((f"{path.stem}/{name}", str(path), x, y, f"{tile.tissue:.3f}"))
-        counts[path] = len(tiles)
-        write_csv(folder / TABLE_NAME, COLUMNS, rows)
+    with alone_in(folder):
+        _claim(folder, settings)
+        for path, mpp in readable.items():
+            try:
+                found = list(_cut(path, mpp, folder / path.stem, settings, progress))
+            except InputError as error:
+                failed.append(error)
+                continue
+            rows += [(f"{path.stem}/{name}", str(path), x, y, part) for name, x, y, part in found]
+            counts[path] = len(found)
+            write_csv(folder / TABLE_NAME, COLUMNS, rows)
+    if len(failed) == len(slides) > 0:
+        raise failed[0]
+    for failure in failed:
+        logger.error("%s; this slide is left out", failure)
     return counts
 
 
-def _mpp_of(path: Path, settings: CutSettings) -> float:
-    """Resolution of a slide, at which tiles of ``settings`` can be cut."""
-    with open_slide(path) as slide:
-        mpp = slide.mpp or settings.image_mpp
-    if mpp is None:
-        raise InputError(
-            f"{path}: the file does not tell its resolution: give it with --image-mpp (um/px)"
-        )
-    with open_slide(path, mpp=mpp) as slide:
-        slide.at_mpp(settings.mpp)
-    return mpp
+def _mpp_of(path: Path, settings: CutSettings, failed: list[InputError]) -> float | None:
+    """Resolution of a slide, at which tiles of ``settings`` can be cut; None: it has failed."""
+    try:
+        with open_slide(path) as slide:
+            mpp = slide.mpp or settings.image_mpp
+        if mpp is not None:
+            with open_slide(path, mpp=mpp) as slide:
+                slide.at_mpp(settings.mpp)
+            return mpp
+    except InputError as error:
+        failed.append(error)
+        return None
+    raise InputError(
+        f"{path}: the file does not tell its resolution: give it with --image-mpp (um/px)"
+    )
 
 
 def _claim(folder: Path, settings: CutSettings) -> None:
-    """Make the folder, or see that a call with the same settings has."""
+    """Mark a folder that is empty, or see that a call with the same settings has."""
     told = json.dumps(asdict(settings), indent=1)
     claim = folder / SETTINGS_NAME
-    try:
-        is_used = folder.is_dir() and any(folder.iterdir())
-        is_ours = claim.is_file() and claim.read_text(encoding="utf-8") == told
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+    with writing(folder):
+        is_used = any(folder.iterdir())
+    is_ours = is_regular_file(claim) and read_bytes(claim) == told.encode()
     if is_used and not is_ours:
         raise OutputError(
             f"{folder}: holds something else, or tiles that were cut otherwise: name another folder"
@@ -140,9 +154,9 @@ def _claim(folder: Path, settings: CutSettings) -> None:
     write_text(claim, told)
 
 
-def _choose(slide: Slide, view: ScaledView, settings: CutSettings) -> list[_Tile]:
+def _choose(tissue: TissueMap, view: ScaledView, settings: CutSettings) -> list[_Tile]:
     """The tiles with enough tissue, row by row."""
-    tissue, side = TissueMap(slide), settings.tile_size * view.scale
+    side = settings.tile_size * view.scale
     tiles = [
         _Tile(x, y, tissue.fraction(x * side, y * side, side, side))
         for y in range(view.height // settings.tile_size)
@@ -155,23 +169,38 @@ def _choose(slide: Slide, view: ScaledView, settings: CutSettings) -> list[_Tile
     return tiles
 
 
-def _write(
-    view: ScaledView,
-    tiles: Sequence[_Tile],
-    target: Path,
-    settings: CutSettings,
-    progress: bool | None,
-) -> Iterator[tuple[str, int, int]]:
-    """Write the tiles that are not there; give the name and level-0 place of each."""
-    size = settings.tile_size
-    view.hold_rows(view.width, size)
+def _cut(
+    path: Path, mpp: float, target: Path, settings: CutSettings, progress: bool | None
+) -> Iterator[tuple[str, int, int, str]]:
+    """Write the tiles of a slide that are not there; give name, level-0 place and tissue of each.
+
+    Raises:
+        InputError: the slide cannot be read, or none of its tiles.
+    """
+    size, damaged, cut = settings.tile_size, list[InputError](), 0
     dots = (25400 / settings.mpp,) * 2
-    bar = progress_bar(tiles, desc=target.name, progress=progress)
-    for tile in bar:
-        x, y = (round(place * size * view.scale) for place in (tile.x, tile.y))
-        name = f"{target.name}_x{x}_y{y}.png"
-        if not (target / name).exists():
-            pixels = view.read(tile.x * size, tile.y * size, size, size)
-            with atomic_file(target / name) as temporary:
-                Image.fromarray(pixels).save(temporary, format="PNG", dpi=dots)
-        yield name, x, y
+    with open_slide(path, mpp=mpp, on_error="blank") as slide:
+        tissue = TissueMap(slide)
+    with open_slide(path, mpp=mpp) as slide:
+        view = slide.at_mpp(settings.mpp)
+        view.hold_rows(view.width, size)
+        tiles = _choose(tissue, view, settings)
+        with writing(target):
+            target.mkdir(exist_ok=True)
+        for tile in progress_bar(tiles, desc=target.name, progress=progress):
+            x, y = (round(place * size * view.scale) for place in (tile.x, tile.y))
+            name = f"{target.name}_x{x}_y{y}.png"
+            if not (target / name).exists():
+                try:
+                    pixels = view.read(tile.x * size, tile.y * size, size, size)
+                except InputError as error:
+                    damaged.append(error)
+                    continue
+                with atomic_file(target / name) as temporary:
+                    Image.fromarray(pixels).save(temporary, format="PNG", dpi=dots)
+            cut += 1
+            yield name, x, y, f"{tile.tissue:.3f}"
+    if damaged and not cut:
+        raise damaged[0]
+    if damaged:
+        logger.warning("%d tiles are left out, as %s", len(damaged), damaged[0])

@@ -8,8 +8,9 @@ import tifffile
 from PIL import Image
 
 from genselfdiff.data.cutting import CutSettings, cut_tiles
+from genselfdiff.data.folder_parts import alone_in
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.slides import find_slides, open_slide
+from genselfdiff.slides import find_slides, open_slide, read_image
 
 
 @pytest.fixture
@@ -100,6 +101,58 @@ def test_what_cannot_be_cut(slide, tmp_path):
     assert not (tmp_path / "x").exists()
     known = CutSettings(mpp=0.5, image_mpp=0.5, tissue_fraction=0.0)
     assert list(cut_tiles([Path(tmp_path / "plain.png")], tmp_path / "y", known).values()) == [1]
+
+
+def damage_tile(path, number):
+    """Overwrite a stored tile in the middle of the tissue."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        offset, count = page.dataoffsets[number], page.databytecounts[number]
+    with path.open("r+b") as stream:
+        stream.seek(offset)
+        stream.write(b"\xff" * count)
+
+
+def test_what_is_damaged_is_left_out_and_told(slide, tmp_path, caplog):
+    settings = CutSettings(mpp=0.25, tile_size=96, tissue_fraction=0.1)
+    pixels = read_image(slide)
+    with tifffile.TiffWriter(tmp_path / "damaged.tif") as file:
+        options = {"photometric": "rgb", "tile": (128, 128), "compression": "zlib"}
+        told = {"resolution": (40_000, 40_000), "resolutionunit": "CENTIMETER"}
+        file.write(pixels, **options, **told)
+    damage_tile(tmp_path / "damaged.tif", 11)
+    (tmp_path / "none.tif").write_bytes(slide.read_bytes()[:300])
+    slides = [tmp_path / "none.tif", tmp_path / "damaged.tif", slide]
+    counts = cut_tiles(slides, tmp_path / "tiles", settings)
+    # One of 128 x 128 lies in four of 96 x 96.
+    assert list(counts.values()) == [None, 7 * 9 - 4, 7 * 9]
+    assert "tiles are left out, as " in caplog.text
+    assert "none.tif" in caplog.text and "this slide is left out" in caplog.text
+    lacking = {f"damaged/damaged_x{x}_y{y}.png" for x in (96, 192) for y in (96, 192)}
+    assert not lacking & {row["tile"] for row in table(tmp_path / "tiles")}
+    with pytest.raises(InputError, match=r"none\.tif"):
+        cut_tiles(slides[:1], tmp_path / "x", settings)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_second_call_for_the_same_folder_is_refused(slide, tmp_path):
+    settings = CutSettings(mpp=0.5, tile_size=64)
+    with alone_in(tmp_path / "tiles"):
+        with pytest.raises(OutputError, match="another process is writing into it"):
+            cut_tiles([slide], tmp_path / "tiles", settings)
+        assert not list((tmp_path / "tiles").iterdir())
+    assert not (tmp_path / "tiles").exists()
+
+
+@pytest.mark.parametrize("name", ["mine.txt", ".hidden", "tiles.json"])
+def test_a_folder_of_others_is_left_as_it_is(slide, tmp_path, name):
+    (tmp_path / "tiles").mkdir()
+    (tmp_path / "tiles" / name).write_bytes(b"\xff mine")
+    with pytest.raises(OutputError, match="holds something else"):
+        cut_tiles([slide], tmp_path / "tiles", CutSettings(mpp=0.5))
+    assert [(p.name, p.read_bytes()) for p in (tmp_path / "tiles").iterdir()] == [
+        (name, b"\xff mine")
+    ]
 
 
 @pytest.mark.parametrize(
