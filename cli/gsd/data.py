@@ -17,7 +17,8 @@ from genselfdiff.data.importers.monuseg import read_monuseg
 from genselfdiff.data.importers.qupath import FIELD_CLASS, read_qupath
 from genselfdiff.data.labelled_folder import write_fields
 from genselfdiff.data.naming import names_in
-from genselfdiff.files import refuse_existing
+from genselfdiff.data.pairs import images_in
+from genselfdiff.files import refuse_existing, refuse_inputs
 from genselfdiff.slides import find_slides
 from gsd.options import FILE, progress, verbosity
 from gsd.output import say
@@ -90,13 +91,19 @@ def tiles(
     """Cut SLIDES, files or folders, into PNG tiles that hold tissue.
 
     'gsd train pretrain' needs none: it draws tiles from slides itself. Given again after it was
-    stopped, the command goes on.
+    stopped, the command goes on. Slides that cannot be read and tiles that are damaged are told and
+    left out; the exit status is 1 if there are such slides.
     """
     settings = CutSettings(mpp, tile_size, tissue, limit, seed, image_mpp)
     counts = cut_tiles(find_slides(slides), output, settings, progress())
-    for path, count in counts.items():
+    cut = {path: count for path, count in counts.items() if count is not None}
+    for path, count in cut.items():
         say(f"{path}: {count} tiles")
-    say(f"{output}: {sum(counts.values())} tiles of {len(counts)} slides")
+    failed = len(counts) - len(cut)
+    without = f"; {failed} slides could not be read" if failed else ""
+    say(f"{output}: {sum(cut.values())} tiles of {len(cut)} slides{without}")
+    if failed:
+        sys.exit(1)
 
 
 @data.command(
@@ -122,16 +129,17 @@ def check(
     """Look through labelled images: sizes, classes, and what is wrong with them.
 
     FOLDER holds images/ and masks/, as 'gsd data import' leaves them. Files without a partner, that
-    cannot be read, do not fit or are there twice are told, and the exit status is 1.
+    cannot be read, do not fit, are there twice or are not read as they are stored are told, and the
+    exit status is 1.
     """
     if folder is None and (images is None or masks is None):
         raise click.UsageError("name a folder, or --images and --masks")
     base = folder or Path()
+    images, masks = images or base / "images", masks or base / "masks"
     if sheet is not None:
+        refuse_inputs([sheet], images_in([images, masks]))
         refuse_existing(sheet, overwrite)
-    found = check_folders(
-        images or base / "images", masks or base / "masks", sheet=sheet, progress=progress()
-    )
+    found = check_folders(images, masks, sheet=sheet, progress=progress())
     say(found.summary())
     if found.problems:
         sys.exit(1)

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
+from genselfdiff.data.pairs import images_in
 from genselfdiff.evaluation.case_pictures import CasePictures
 from genselfdiff.evaluation.evaluate import evaluate_model
 from genselfdiff.evaluation.evaluation_file import write_evaluation
 from genselfdiff.evaluation.page import write_page
 from genselfdiff.evaluation.scoring import ObjectOptions
 from genselfdiff.evaluation.tables import text_table, write_scores_csv
-from genselfdiff.files import refuse_existing
+from genselfdiff.files import refuse_existing, refuse_inputs
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.predictor import PRECISIONS
 from gsd.options import FILE, instances, min_area, progress, verbosity
@@ -96,9 +97,11 @@ def evaluate(
     prediction; pixels are compared as predicted.
     """
     keep_freed_memory()
-    for path in (csv, json, html):
-        if path is not None:
-            refuse_existing(path, overwrite)
+    outputs = [path for path in (csv, json, html) if path is not None]
+    folders = [path for path in (images, masks, truth_objects) if path is not None]
+    refuse_inputs(outputs, [model, *images_in(folders)])
+    for path in outputs:
+        refuse_existing(path, overwrite)
     pictures = CasePictures()
     report = evaluate_model(
         model,

@@ -1,7 +1,7 @@
 """Pairs of image and mask: finding them, reading them, and what their masks hold."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -192,6 +192,17 @@ def by_stem(folder: Path, suffixes: Sequence[str], kind: str) -> dict[str, Path]
             expected,
         )
     return found
+
+
+def images_in(folders: Iterable[Path]) -> list[Path]:
+    """All files in folders that `find_pairs` could take: what no output may replace."""
+    return [
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in _entries(folder)
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, *MASK_SUFFIXES)
+    ]
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.data import Pair, find_pairs, inspect_masks, load_pair, read_mask
+from genselfdiff.data.masks import has_soft_edges
 from genselfdiff.errors import InputError
 from genselfdiff.evaluation.scores import EvaluationReport
 from genselfdiff.evaluation.scoring import UNSPLIT, Comparison, ObjectOptions, score_image
@@ -104,12 +105,14 @@ def evaluate_model(
     if found.numbered and truth_objects is None:
         logger.info("the masks hold several values: they are taken for numbers of objects")
     predictor = Predictor(loaded, precision)
-    scores = []
+    scores, are_apart = [], False
     bar = progress_bar(pairs, unit="image", progress=progress)
     for pair in bar:
         image, labels = load_pair(
             pair, num_classes=len(classes), foreground=found.foreground, ignore_label=ignore_label
         )
+        numbers = _numbers(numbered.get(pair.stem), labels)
+        are_apart = are_apart or (numbers is not None and _differ(numbers))
         prediction, known_mpp = _predict(predictor, pair, image, mpp)
         comparison = score_image(
             pair.stem,
@@ -118,12 +121,19 @@ def evaluate_model(
             len(classes),
             ignore_label=ignore_label,
             mpp=known_mpp,
-            truth_numbers=_numbers(numbered.get(pair.stem), labels),
+            truth_numbers=numbers,
             objects=objects,
         )
         scores.append(comparison.scores)
         if watch is not None:
             watch(Case(image, labels, prediction, comparison))
+    if truth_objects is not None and not are_apart:
+        logger.warning(
+            "%s: none of %d masks holds more than one number: what is labelled in each counts as"
+            " one object",
+            truth_objects,
+            len(pairs),
+        )
     settings: dict[str, object] = {
         "foreground": found.foreground,
         "ignore_label": ignore_label,
@@ -145,7 +155,15 @@ def _numbers(path: Path | None, labels: NDArray[np.uint8]) -> NDArray[np.integer
             f"{path}: {numbers.shape[1]} x {numbers.shape[0]} pixels, but the image has"
             f" {labels.shape[1]} x {labels.shape[0]}: give the objects of this image"
         )
+    if has_soft_edges(numbers):
+        raise InputError(f"{path}: has soft edges, where each object should have its number")
     return numbers
+
+
+def _differ(numbers: NDArray[np.integer]) -> bool:
+    """Whether there are several objects."""
+    inside = numbers[numbers != 0]
+    return bool((inside != inside[:1]).any())
 
 
 def _predict(

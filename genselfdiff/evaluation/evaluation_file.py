@@ -19,9 +19,13 @@ from genselfdiff.evaluation.scores import (
     Summary,
 )
 from genselfdiff.files import write_text
+from genselfdiff.input_files import read_json
 
 _FORMAT = 1
 _KIND = "gsd evaluation"
+
+_LARGEST_COUNT = 2**40
+"""Of pixels or objects of an image; sums over many images stay within 64 bits."""
 
 
 def write_evaluation(path: str | Path, report: EvaluationReport) -> None:
@@ -51,7 +55,8 @@ def write_evaluation(path: str | Path, report: EvaluationReport) -> None:
         },
         "confusion": report.matrix.tolist(),
     }
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    # In ASCII: names of files can hold bytes that are no UTF-8.
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_evaluation(path: str | Path) -> EvaluationReport:
@@ -61,12 +66,7 @@ def read_evaluation(path: str | Path) -> EvaluationReport:
         InputError: the file cannot be read, or is not one of ours or from a later version.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
-    except ValueError as error:
-        raise _foreign(path, "it is no JSON") from error
+    content = read_json(path)
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise _foreign(path, "it holds something else")
     if content.get("format") != _FORMAT:
@@ -75,11 +75,15 @@ def read_evaluation(path: str | Path) -> EvaluationReport:
             " again, or use the version that wrote it"
         )
     try:
-        classes = tuple(map(str, content["classes"]))
+        classes = tuple(_text(name) for name in content["classes"])
         images = tuple(_image(entry, classes) for entry in content["images"])
         if not images:
             raise ValueError("no image")
-        return EvaluationReport(Path(content["model"]), classes, dict(content["settings"]), images)
+        for what, names in (("class", classes), ("image", [image.name for image in images])):
+            if len(set(names)) != len(names):
+                raise ValueError(f"two of one {what}")
+        model = Path(_text(content["model"]))
+        return EvaluationReport(model, classes, dict(content["settings"]), images)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _foreign(path, f"it is damaged: {type(error).__name__} {one_line(error)}") from error
 
@@ -115,23 +119,48 @@ def _image_entry(image: ImageScores, classes: Sequence[str]) -> dict[str, Any]:
 
 def _image(entry: Mapping[str, Any], classes: Sequence[str]) -> ImageScores:
     """The scores of an image, from what they are made of."""
-    matrix = np.array(entry["confusion"], np.int64)
+    matrix = np.array([[_count(pixels) for pixels in row] for row in entry["confusion"]], np.int64)
     if matrix.shape != (len(classes), len(classes)):
         raise ValueError(f"confusion of {entry['image']} does not fit {len(classes)} classes")
     distances = [
         [_or_nan(entry["by_class"][name][key]) for key in ("hausdorff_px", "hd95_px")]
         for name in classes
     ]
-    objects = [InstanceCounts(**entry["objects"][name]) for name in classes[1:]]
+    mpp = None if entry["mpp"] is None else _number(entry["mpp"])
+    if mpp == 0:
+        raise ValueError("mpp is 0")
     return ImageScores(
-        str(entry["image"]),
-        int(entry["width"]),
-        int(entry["height"]),
-        None if entry["mpp"] is None else float(entry["mpp"]),
+        _text(entry["image"]),
+        _count(entry["width"]),
+        _count(entry["height"]),
+        mpp,
         matrix,
         np.array(distances, np.float64),
-        [InstanceCounts(), *objects],
+        [InstanceCounts(), *(_objects(entry["objects"][name]) for name in classes[1:])],
     )
+
+
+def _objects(entry: Mapping[str, Any]) -> InstanceCounts:
+    counts = {key: _count(value) for key, value in entry.items() if key != "iou_sum"}
+    return InstanceCounts(**counts, iou_sum=_number(entry["iou_sum"]))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value} is no text")
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= _LARGEST_COUNT:
+        raise ValueError(f"{value} is no count")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{value} is no number from 0 on")
+    return float(value)
 
 
 def _summary_entry(summary: Summary) -> dict[str, object]:
@@ -148,4 +177,4 @@ def _or_null(value: float) -> float | None:
 
 
 def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    return math.nan if value is None else _number(value)

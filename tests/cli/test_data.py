@@ -38,6 +38,11 @@ def test_labelbox_then_check():
     assert done.exit_code == 0, done.output
     assert "value 1: 8.17 % of the pixels, in 1 images\nno problems" in done.output
     assert Path("sheet.png").is_file()
+    before = Path("fields/masks/a.png").read_bytes()
+    refused = gsd("check", "fields", "--sheet", "fields/masks/a.png", "--overwrite")
+    assert refused.exit_code == 1
+    assert "a.png: is an input of this run" in refused.output
+    assert Path("fields/masks/a.png").read_bytes() == before
     Path("fields/masks/a.png").rename("fields/masks/b.png")
     done = gsd("check", "fields", "-q")
     assert done.exit_code == 1
@@ -59,3 +64,13 @@ def test_other_kinds_are_asked_for_in_the_same_way():
     done = gsd("import", "qupath", "pictures/a.png", "--annotations", "a.geojson", "-o", "x")
     assert "a.geojson: holds no outline with a class: it is empty" in done.output
     assert gsd("check").exit_code == 2
+
+
+@pytest.mark.usefixtures("work")
+def test_slides_that_cannot_be_cut_are_counted():
+    Image.new("RGB", (80, 80), (180, 90, 150)).save("pictures/b.png")
+    Path("pictures/c.png").write_bytes(Path("pictures/b.png").read_bytes()[:60])
+    sizes = ("--mpp", "0.5", "--image-mpp", "0.5", "--tile-size", "32", "--tissue", "0")
+    done = gsd("tiles", "pictures", *sizes, "-o", "tiles", "-q")
+    assert done.exit_code == 1
+    assert "tiles: 4 tiles of 2 slides; 1 slides could not be read" in done.output

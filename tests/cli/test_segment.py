@@ -353,6 +353,24 @@ def test_evaluate(work):
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 1
     assert "--mpp" in refused.stderr
+    Path("link.csv").hardlink_to("masks/field.png")
+    for option, name in (
+        ("--html", "model.ts"),
+        ("--csv", "images/field.png"),
+        ("--json", "masks/../masks/field.png"),
+        ("--csv", "link.csv"),
+    ):
+        refused = CliRunner().invoke(main, [*arguments, option, name, "--overwrite"])
+        assert refused.exit_code == 1
+        assert "is an input of this run" in refused.stderr
+    twice = CliRunner().invoke(main, [*arguments, "--csv", "x", "--json", "./x"])
+    assert twice.exit_code == 1
+    assert "x: is named for two results" in twice.stderr
+    for one, other in (("scores.json", "x"), ("x.png", "scores.json")):
+        outputs = ["--csv", one, "-o", other, "--overwrite"]
+        refused = CliRunner().invoke(main, ["compare", "scores.json", "scores.json", *outputs])
+        assert refused.exit_code == 1
+        assert "scores.json: is an input of this run" in refused.stderr
 
 
 @pytest.mark.parametrize("command", ["segment", "objects", "evaluate"])

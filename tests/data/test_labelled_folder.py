@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,24 @@ def test_hidden_folders_of_others_are_kept(tmp_path: Path) -> None:
     before = contents(tmp_path / "out")
     write(tmp_path / "out", "a", overwrite=True)
     assert before.items() <= contents(tmp_path / "out").items()
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+@pytest.mark.parametrize("read", ["images/a.tif", "masks/a.png"])
+def test_an_import_does_not_replace_what_it_reads(
+    tmp_path: Path, read: str, is_linked: bool
+) -> None:
+    out, there = tmp_path / "out", tmp_path / "out"
+    write(out, "a")
+    before = contents(out)
+    if is_linked:
+        there = tmp_path / "link"
+        there.symlink_to(out)
+    kind = "image" if read.startswith("images") else "source"
+    fields = [field("b"), replace(field("c"), **{kind: there / read})]
+    with pytest.raises(OutputError, match=f"{Path(read).parent}: holds an input"):
+        write_fields(out, ["background", "x"], fields, overwrite=True)
+    assert contents(out) == before
 
 
 def test_names_that_are_one_file_are_refused(tmp_path: Path) -> None:

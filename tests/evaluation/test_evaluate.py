@@ -142,7 +142,21 @@ def test_numbers_of_foreground_masks_are_the_true_objects(model, folders, caplog
     assert "taken for numbers of objects" in caplog.text
 
 
-def test_true_objects_of_a_folder(tmp_path, model, folders):
+def test_masks_with_soft_edges_or_of_two_kinds_have_the_objects_of_sharp_ones(model, folders):
+    images, masks, truths, _ = folders
+    sharp = evaluate_model(model, images, masks, mpp=0.5, device="cpu")
+    soft = np.kron(truths["field0"], np.full((4, 4), 255, np.uint8))
+    soft = np.asarray(Image.fromarray(np.roll(soft, 1, (0, 1))).reduce(4))
+    Image.fromarray(soft).save(masks / "field0.png")
+    Image.fromarray(truths["field1"] * np.uint8(255)).save(masks / "field1.png")
+    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", foreground=True)
+    assert np.unique(soft).size > 2
+    for one, other in zip(report.images, sharp.images, strict=True):
+        np.testing.assert_array_equal(one.matrix, other.matrix)
+        assert one.instances[1] == other.instances[1]
+
+
+def test_true_objects_of_a_folder(tmp_path, model, folders, caplog):
     images, masks, truths, _ = folders
     objects = tmp_path / "objects"
     objects.mkdir()
@@ -150,6 +164,13 @@ def test_true_objects_of_a_folder(tmp_path, model, folders):
         Image.fromarray(truth.astype(np.uint16) * 700).save(objects / f"{name}.png")
     report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", truth_objects=objects)
     assert [score.instances[1].truth for score in report.images] == [1, 1, 1]
+    assert "none of 3 masks holds more than one number" in caplog.text
+    soft = truths["field1"] * np.uint8(255)
+    soft[20:, 20:] //= 2
+    soft[20::2, 20:] //= 2
+    Image.fromarray(soft).save(objects / "field1.png")
+    with pytest.raises(InputError, match=r"field1\.png: has soft edges"):
+        evaluate_model(model, images, masks, mpp=0.5, device="cpu", truth_objects=objects)
     Image.fromarray(np.ones((5, 7), np.uint8)).save(objects / "field1.png")
     with pytest.raises(InputError, match=r"field1\.png: 7 x 5"):
         evaluate_model(model, images, masks, mpp=0.5, device="cpu", truth_objects=objects)

@@ -1,6 +1,9 @@
 import csv
 import json
 import math
+import os
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.evaluation.evaluation_file import read_evaluation, write_evaluation
+from genselfdiff.evaluation.page import write_page
 from genselfdiff.evaluation.scores import CLASS_METRICS, EvaluationReport
 from genselfdiff.evaluation.scoring import score_image
 from genselfdiff.evaluation.tables import text_table, write_scores_csv
@@ -117,7 +121,8 @@ def test_images_of_several_or_unknown_resolutions(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no json", "no JSON"),
+        ("no json", "is not JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ("[1, 2]", "something else"),
         ('{"classes": [], "images": []}', "something else"),
         ('{"kind": "gsd evaluation", "format": 2}', "format 2"),
@@ -144,6 +149,21 @@ def test_files_that_are_no_evaluation(tmp_path, text, message):
         lambda entry: entry.update(confusion=[[1, 2], [3, 4]]),
         lambda entry: entry["objects"]["nucleus"].pop("truth") and entry["objects"].clear(),
         lambda entry: entry.update(mpp="a quarter"),
+        lambda entry: entry.update(mpp=float("nan")),
+        lambda entry: entry.update(mpp=0),
+        lambda entry: entry.update(image=None),
+        lambda entry: entry.update(image="field0"),
+        lambda entry: entry.update(width=10**400),
+        lambda entry: entry["confusion"][0].__setitem__(0, -1),
+        lambda entry: entry["confusion"][0].__setitem__(0, 1.5),
+        lambda entry: entry["confusion"][0].__setitem__(0, 2**63),
+        lambda entry: entry["confusion"].append([]),
+        lambda entry: entry["objects"]["nucleus"].update(truth=True),
+        lambda entry: entry["objects"]["nucleus"].update(matched=1e300),
+        lambda entry: entry["objects"]["nucleus"].update(iou_sum=float("inf")),
+        lambda entry: entry["objects"]["nucleus"].update(unknown=1),
+        lambda entry: entry["by_class"]["nucleus"].update(hd95_px="far"),
+        lambda entry: entry["by_class"]["nucleus"].update(hd95_px=-1),
     ],
 )
 def test_damaged_images(tmp_path, content, damage):
@@ -151,6 +171,24 @@ def test_damaged_images(tmp_path, content, damage):
     (tmp_path / "scores.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"scores\.json: is no evaluation .it is damaged"):
         read_evaluation(tmp_path / "scores.json")
+
+
+def test_names_of_other_people(tmp_path, report):
+    name = os.fsdecode(b"=sl\xe4ide\x1b[31m")
+    images = (replace(report.images[0], name=name), *report.images[1:])
+    odd = replace(report, model=Path(name), images=images, classes=("background", "+n", "<b>\n"))
+    write_evaluation(tmp_path / "scores.json", odd)
+    again = read_evaluation(tmp_path / "scores.json")
+    assert (again.model, again.images[0].name, again.classes) == (odd.model, name, odd.classes)
+    write_scores_csv(tmp_path / "scores.csv", odd)
+    cells = (tmp_path / "scores.csv").read_text(encoding="utf-8")
+    assert "\n'=sl\\xe4ide\\x1b[31m," in cells
+    assert not re.search(r"(^|,)[=+@-][^0-9]", cells, re.MULTILINE)
+    assert text_table(odd).replace("\n", "").isprintable()
+    assert "sl\\xe4ide\\x1b[31m" in text_table(odd)
+    write_page(tmp_path / "scores.html", odd, {})
+    page = (tmp_path / "scores.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;\\x0a" in page
 
 
 def test_csv(tmp_path, report):
