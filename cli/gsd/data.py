@@ -292,7 +292,8 @@ def qupath(
     """Annotations that QuPath exported as GeoJSON, over SLIDES: a slide, or a folder of them.
 
     Draw rectangles of the class Region* around what you annotate completely: each becomes an image.
-    In QuPath: File, Export objects as GeoJSON.
+    Other classes whose names end in * (Ignore*) are not labelled. In QuPath: File, Export objects
+    as GeoJSON.
     """
     found = read_qupath(
         slides,

@@ -169,6 +169,19 @@ def test_good_polygons_of_labelbox_among_odd_ones(images, tmp_path):
     assert found.left_out.summary() == "left out: outlines: 3 that are no polygons"
 
 
+def test_an_image_that_had_another_size_when_it_was_labelled(images, tmp_path, caplog):
+    export = tmp_path / "export.ndjson"
+    sizes = {"a.png": (9, 12), "b.png": (24, 18)}  # of one that is turned, and of a larger one
+    rows = [
+        row(label(ROW), name=name) | {"media_attributes": {"width": width, "height": height}}
+        for name, (width, height) in sizes.items()
+    ]
+    export.write_text("\n".join(map(json.dumps, rows)))
+    written(read_labelbox(export, images), tmp_path)
+    assert names(tmp_path) == ["a"]
+    assert "b.png: has 12 x 9 pixels, but what was labelled in" in caplog.text
+
+
 def test_a_line_of_labelbox_that_is_cut_short(images, tmp_path):
     export = tmp_path / "export.ndjson"
     export.write_text(f'{json.dumps(GOOD)}\n{{"data_row": {{"exter')

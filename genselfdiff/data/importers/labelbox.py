@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ from genselfdiff.input_files import parse_json, read_text
 
 Outlines = list[tuple[str, Points]]
 """Class and vertices of each polygon."""
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    outlines: Outlines
+    size: tuple[Any, Any]  # width and height that the export tells, None where it tells none
+
 
 _UNLABELLED = "without polygons"
 _NO_FILE = "that are not in the folder"
@@ -50,7 +58,7 @@ def read_labelbox(export: Path, images: Path, classes: Sequence[str] | None = No
     """
     left_out = LeftOut()
     labelled = _read(export, images_below(images), left_out)
-    found = Counter(kind for outlines in labelled.values() for kind, _ in outlines)
+    found = Counter(kind for each in labelled.values() for kind, _ in each.outlines)
     names = choose_classes(found, classes, export)
     missing = sorted(found.keys() - set(names))
     if missing:
@@ -59,18 +67,23 @@ def read_labelbox(export: Path, images: Path, classes: Sequence[str] | None = No
     return Import(names, len(readers), left_out.each(readers), left_out)
 
 
-def _draw(path: Path, outlines: Outlines, names: Sequence[str], export: Path) -> LabelledField:
+def _draw(path: Path, labelled: _Labelled, names: Sequence[str], export: Path) -> LabelledField:
     pixels, (height, width) = picture(path)
-    regions = [Region(names.index(kind), ((points,),)) for kind, points in outlines]
+    if None not in labelled.size and labelled.size not in ((width, height), (height, width)):
+        raise InputError(
+            f"{path}: has {width} x {height} pixels, but what was labelled in {export}"
+            f" {labelled.size[0]} x {labelled.size[1]}"
+        )
+    regions = [Region(names.index(kind), ((points,),)) for kind, points in labelled.outlines]
     warn_of_outside(regions, height, width, path)
     classes, instances = draw(regions, height, width)
     return LabelledField(stem_of(path), pixels, classes, instances, None, export)
 
 
-def _read(export: Path, files: Mapping[str, Path], left_out: LeftOut) -> dict[Path, Outlines]:
+def _read(export: Path, files: Mapping[str, Path], left_out: LeftOut) -> dict[Path, _Labelled]:
     """The outlines of each image that was labelled."""
     by_name = {path.name: path for path in files.values()}
-    labelled: defaultdict[Path, list[Outlines]] = defaultdict(list)
+    labelled: defaultdict[Path, list[_Labelled]] = defaultdict(list)
     images: defaultdict[str, list[str]] = defaultdict(list)
     lost: Counter[str] = Counter()
     for number, entry in enumerate(_entries(export, left_out), start=1):
@@ -79,6 +92,8 @@ def _read(export: Path, files: Mapping[str, Path], left_out: LeftOut) -> dict[Pa
             name = _name(entry)
             labels = _labels(entry)
             objects = _objects(labels[0]) if labels else []
+            media = entry.get("media_attributes") or {}
+            size = (media.get("width"), media.get("height"))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else one_line(error)
             images[_ODD].append(f"{name}: {reason}")
@@ -94,7 +109,7 @@ def _read(export: Path, files: Mapping[str, Path], left_out: LeftOut) -> dict[Pa
         elif len(labels) > 1:
             images[_TWICE].append(name)
         else:
-            labelled[path].append(outlines)
+            labelled[path].append(_Labelled(outlines, size))
     images[_TWICE] += [path.name for path, labels in labelled.items() if len(labels) > 1]
     if all(len(labels) > 1 for labels in labelled.values()):
         reasons = told({**images, **lost}) or "it has no entry"
