@@ -248,7 +248,7 @@ def test_cells_and_their_nuclei(labelled, caplog):
     classes, *_ = labelled(cell, bare, nuclei=True)
     assert classes[3:5, 4:6].all()
     assert classes.sum() == 4
-    assert "outlines left out: 1 that are no areas" in caplog.text
+    assert "outlines left out: 1 that are cells without a nucleus" in caplog.text
 
 
 def test_classes_that_nothing_has(labelled, caplog):

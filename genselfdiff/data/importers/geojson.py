@@ -87,6 +87,8 @@ def _annotation(feature: Any, name: str, nuclei: bool) -> Annotation:
     """Raise InputError, saying what is wrong with it, where a feature is no area with a class."""
     nucleus = _entry(feature, "nucleusGeometry")
     is_cell = nucleus is not None or _entry(_entry(feature, "properties"), "objectType") == "cell"
+    if nuclei and is_cell and nucleus is None:
+        raise InputError("that are cells without a nucleus")
     geometry = _entry(feature, "geometry")
     plane = _entry(geometry, "plane")
     if any(_entry(plane, axis) not in (None, 0) for axis in "zt"):
