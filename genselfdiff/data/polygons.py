@@ -133,12 +133,16 @@ def _runs(ring: Points, height: int, width: int) -> Iterator[tuple[int, int, int
         right = np.concatenate((x[on_centres], np.maximum(x, x2)[level]))
         yield from _clipped(rows, left, right, height, width)
     upper, lower = np.ceil(np.minimum(y, y2)), np.ceil(np.maximum(y, y2))
-    steps = max(_CROSSINGS_AT_ONCE // len(ring), 1)
-    for top in range(0, height, steps):
+    bands = [(0, height)]
+    while bands:
+        top, bottom = bands.pop()
         # An edge crosses the rows from its upper end on, but for its lower end.
-        bottom = min(top + steps, height)
         begins = np.minimum(np.maximum(upper, top), bottom).astype(np.int64)
         counts = np.minimum(np.maximum(lower, top), bottom).astype(np.int64) - begins
+        if bottom - top > 1 and counts.sum() > _CROSSINGS_AT_ONCE:
+            middle = (top + bottom) // 2
+            bands += [(top, middle), (middle, bottom)]
+            continue
         edges = np.repeat(np.arange(len(ring)), counts)
         rows = np.arange(len(edges)) + np.repeat(begins - counts.cumsum() + counts, counts)
         places = x[edges] + (rows - y[edges]) / (y2 - y)[edges] * (x2 - x)[edges]

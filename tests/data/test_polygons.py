@@ -36,7 +36,7 @@ def centres(height, width):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_as_shapely_says(seed, monkeypatch):
-    monkeypatch.setattr(polygons, "_CROSSINGS_AT_ONCE", 30)  # three rows of nine edges
+    monkeypatch.setattr(polygons, "_CROSSINGS_AT_ONCE", 10)  # of some rows
     rng = np.random.default_rng(seed)
     angles = np.sort(rng.uniform(0, 2 * np.pi, 9))
     radii = rng.uniform(2, 14, (9, 1))
