@@ -1,5 +1,6 @@
 """Reading a mask back, band by band, with what it says about its classes."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,8 @@ class MaskReader:
     def __init__(self, path: str | Path, planes: int = 1) -> None:
         self.path = Path(path)
         self.planes = planes
+        if not os.path.exists(path):
+            raise InputError(f"{path}: no such file")
         try:
             with open_input(self.path) as file:
                 check_directories(file)
