@@ -11,21 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.files import refuse_inputs
 from genselfdiff.inference.beside import write_beside
-from genselfdiff.inference.job import content_of
+from genselfdiff.inference.job import Job, content_of
 from genselfdiff.inference.mask_state import finished, made_by, result_of
+from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.shard_folder import (
     FOLDER_SUFFIX,
     JOB_NAME,
+    SharedJob,
     folder_of,
     missing_parts,
-    options_from_json,
     part_files,
     read_job,
+    remove_parts,
+    require_own_folder,
 )
 from genselfdiff.inference.summary import Summary
-from genselfdiff.slides import MaskReader, MaskWriter, ProbabilityWriter, open_slide
+from genselfdiff.slides import (
+    MaskReader,
+    MaskWriter,
+    ProbabilityWriter,
+    is_folder_of_slides,
+    open_slide,
+)
+from genselfdiff.slides.scaled_view import check_window
 
 logger = logging.getLogger("genselfdiff")
 
@@ -62,29 +73,28 @@ def merge_parts(mask: Path) -> OutputFiles:
     folder = folder_of(mask)
     if not folder.is_dir():
         raise InputError(f"{mask}: no parts of it in {folder}: gsd segment --shard leaves them")
+    require_own_folder(folder)
     shared = read_job(folder)
-    told = shared["told"]
-    options = options_from_json(shared, mask)
+    options, slide = shared.options_at(mask), Path(shared.slide)
     files = OutputFiles.of(mask, options)
-    listed: str | None = shared["listed"]
-    summary = None if listed is None else Summary(mask.parent)
+    files.check()
+    refuse_inputs(files.all(), [slide, folder / JOB_NAME])
+    summary = None if shared.listed is None else Summary(mask.parent)
     begin = time.perf_counter()
     done = finished(files)
-    if done is None or done["job"] != told["job"]:
+    if done is None or done["job"] != shared.job:
         missing = missing_parts(folder, shared, options)
         if missing:
-            names = ", ".join(f"{index}/{shared['shards']}" for index in missing)
+            names = ", ".join(f"{index}/{shared.shards}" for index in missing)
             raise InputError(f"{mask}: not finished yet: run gsd segment with --shard {names}")
-        made = made_by(files.probabilities, shared["classes"])
-        files.refuse_existing(but_probabilities=made == told["job"])
-        parts = [part_files(folder, int(index), options) for index in shared["parts"]]
-        _join(files, parts, list(shared["parts"].values()), told)
+        made = made_by(files.probabilities, shared.classes)
+        files.refuse_existing(but_probabilities=made == shared.job)
+        _join(files, options, shared)
     done = finished(files)
     assert done is not None
-    slide = Path(shared["slide"])
     result = result_of(slide, files, done, finished_before=True)
     if any((files.overlay, files.geojson, files.table, files.labels, files.report)):
-        if not slide.exists() or content_of(slide) != told["job"]["slide"]:
+        if not _is_there(slide, shared.job):
             raise InputError(
                 f"{slide}: is not there, or another slide by now, but what is beside {mask} is"
                 f" drawn from it: put it back and repeat gsd merge {mask}"
@@ -92,9 +102,9 @@ def merge_parts(mask: Path) -> OutputFiles:
         with open_slide(slide, mpp=options.mpp, on_error=options.on_error) as source:
             objects = write_beside(source, result, options, done["job"], keep=True)
         result = replace(result, objects=objects)
-    if summary is not None and listed is not None:
+    if summary is not None and shared.listed is not None:
         result = replace(result, seconds=time.perf_counter() - begin)
-        summary.add(Path(listed), result, None)
+        summary.add(Path(shared.listed), result, None)
     _remove(folder)
     return files
 
@@ -103,28 +113,35 @@ def _mask_of(folder: Path) -> Path:
     return folder.with_name(folder.name.removesuffix(FOLDER_SUFFIX))
 
 
+def _is_there(slide: Path, job: Job) -> bool:
+    """Whether ``slide``, which somebody else has named, is what the job tells of its content."""
+    if slide.name != job["slide"].rpartition(" ")[0] or is_folder_of_slides(slide):
+        return False
+    return slide.exists() and content_of(slide) == job["slide"]
+
+
 def _remove(folder: Path) -> None:
-    """Remove what was merged, the job last: a merge that is stopped here can be repeated."""
+    """Remove what was merged."""
     try:
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == JOB_NAME):
-            path.unlink(missing_ok=True)
-        folder.rmdir()
+        others = remove_parts(folder)
     except FileNotFoundError:
         logger.debug("%s: another merge was first", folder)
     except OSError as error:
         logger.warning("%s: is merged, but cannot be removed: %s", folder, one_line(error))
+    else:
+        if others:
+            logger.warning("%s: stays, for what is not of gsd: %s", folder, ", ".join(others))
 
 
-def _join(
-    files: OutputFiles,
-    parts: Sequence[OutputFiles],
-    rows: Sequence[list[int]],
-    told: dict[str, Any],
-) -> None:
+def _join(files: OutputFiles, options: Options, shared: SharedJob) -> None:
     """Write the mask, and the probabilities if there are any, from the parts, in their order."""
-    order = sorted(range(len(parts)), key=lambda i: rows[i])
+    folder = folder_of(files.mask)
+    order = sorted(shared.parts, key=lambda index: shared.parts[index])
+    parts = [part_files(folder, index, options) for index in order]
+    rows = [shared.parts[index] for index in order]
     with MaskReader(parts[0].mask) as reader:
-        x, y, width, height = told["job"]["region"] or (0, 0, reader.width, reader.height)
+        size = reader.width, reader.height
+        x, y, width, height = shared.job.get("region") or (0, 0, *size)
         shape: dict[str, Any] = {
             "width": reader.width,
             "height": reader.height,
@@ -133,29 +150,40 @@ def _join(
         }
         names = reader.class_names
         palette = reader.palette[: len(names)]
+    try:
+        check_window(x, y, width, height, *size)
+    except ValueError as error:
+        raise _unfit(files) from error
+    if not len(names) == len(palette) == shared.classes or rows[-1][1] != height:
+        raise _unfit(files)
 
     def bands(parts: Sequence[Path | None], planes: int) -> Iterator[Uint8]:
-        for index in order:
-            part = parts[index]
+        for (first, last), part in zip(rows, parts, strict=True):
             assert part is not None
-            first, last = rows[index]
             with MaskReader(part, planes) as reader:
+                if (reader.width, reader.height) != size:
+                    raise _unfit(files)
                 for band in reader.stacks(y + first, y + last):
                     yield band[:, :, x : x + width]
 
-    made = made_by(files.probabilities, len(names))
-    if files.probabilities is not None and made != told["job"]:
+    job = shared.job
+    if files.probabilities is not None and made_by(files.probabilities, len(names)) != job:
         with ProbabilityWriter(
-            files.probabilities, class_names=names, job=told["job"], **shape
+            files.probabilities, class_names=names, job=job, **shape
         ) as probabilities:
             for band in bands([part.probabilities for part in parts], len(names)):
                 probabilities.push(band)
     with MaskWriter(
-        files.mask, palette=palette, class_names=names, description=told, **shape
+        files.mask, palette=palette, class_names=names, description=shared.told, **shape
     ) as writer:
         writer.from_damaged = any(map(_is_from_damaged, parts))
         for band in bands([part.mask for part in parts], 1):
             writer.push(band)
+
+
+def _unfit(files: OutputFiles) -> InputError:
+    folder = folder_of(files.mask)
+    return InputError(f"{folder}: its parts do not fit its {JOB_NAME}: delete it and start anew")
 
 
 def _is_from_damaged(part: OutputFiles) -> bool:

@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from genselfdiff.errors import OutputError
+from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import write_once
 from genselfdiff.inference.engine import choose, describe, predict
 from genselfdiff.inference.job import MACHINE, filled_in, is_same_work, requested
@@ -26,11 +26,13 @@ from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.shard_folder import (
     JOB_NAME,
+    SharedJob,
     folder_of,
     missing_parts,
-    options_to_json,
+    options_as_json,
     part_files,
     read_job,
+    require_own_folder,
 )
 from genselfdiff.resumable_file import ResumableFile, differences
 from genselfdiff.slides import open_slide
@@ -128,6 +130,7 @@ def segment_part(
     """
     files = OutputFiles.of(output, options)
     files.check()
+    beside = options_as_json(options, output)
     request = requested(path, predictor, options)
     done = finished(files)
     if done is not None and is_asked_for(done, request, options.on_error):
@@ -140,6 +143,7 @@ def segment_part(
             f" {ResumableFile(output).partial} to share it out"
         )
     folder = folder_of(output)
+    require_own_folder(folder)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -147,34 +151,35 @@ def segment_part(
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         layout = lay_out(source, predictor.model.info, options, progress)
         if not (folder / JOB_NAME).exists():
-            content = {
-                "slide": str(path.absolute()),
-                "listed": str(path) if listed else None,
-                "classes": len(predictor.model.info.classes),
-                "shards": shard.count,
-                "parts": _parts(layout, pieces),
-                "options": options_to_json(options, output),
-                "told": describe(layout, choose(request, source, predictor, layout, options)),
-            }
-            if not write_once(folder / JOB_NAME, json.dumps(content, indent=1)):
+            begun = SharedJob(
+                slide=str(path.absolute()),
+                listed=str(path) if listed else None,
+                classes=len(predictor.model.info.classes),
+                shards=shard.count,
+                parts=_parts(layout, pieces),
+                options=beside,
+                told=describe(layout, choose(request, source, predictor, layout, options)),
+            )
+            if not write_once(folder / JOB_NAME, json.dumps(begun.as_json(), indent=1)):
                 logger.debug("%s: another shard was first", folder)
         shared = read_job(folder)
-        job = shared["told"]["job"]
-        _check_same(folder, shared, request, options_to_json(options, output), shard)
-        keep_within_limit(options, source, layout, predictor, job["batch size"])
-        predictor.obey(job["precision"], job["threads"])
+        _check_same(folder, shared, request, beside, shard)
+        if max(end for _, end in shared.parts.values()) != layout.window[3]:
+            raise InputError(f"{folder / JOB_NAME}: is of another slide: delete {folder}")
+        keep_within_limit(options, source, layout, predictor, shared.job["batch size"])
+        predictor.obey(shared.job["precision"], shared.job["threads"])
         part = part_files(folder, shard.index, options)
-        if str(shard.index) in missing_parts(folder, shared, options):
-            rows = shared["parts"][str(shard.index)]
+        if shard.index in missing_parts(folder, shared, options):
+            rows = shared.parts[shard.index]
             mine = layout.rows(*rows)
-            told = describe(mine, job | {"rows": rows})
+            told = describe(mine, shared.job | {"rows": [*rows]})
             predict(
                 source, mine, predictor, part, told, told["job"], restart=False, progress=progress
             )
     return PartResult(output, part.mask, len(missing_parts(folder, shared, options)))
 
 
-def _parts(layout: Layout, pieces: Sequence[Piece]) -> dict[str, list[int]]:
+def _parts(layout: Layout, pieces: Sequence[Piece]) -> dict[int, tuple[int, int]]:
     """Rows of the window, from and to, of each shard with any; cut by the tiles to predict."""
     grid, (_, top, _, height) = layout.grid, layout.window
     # A row without tissue takes time as well, if little: to read nothing, and to write its class.
@@ -187,19 +192,19 @@ def _parts(layout: Layout, pieces: Sequence[Piece]) -> dict[str, list[int]]:
         start = starts[bisect_left(work, fraction * work[-1])]
         return min(max(round(start / _CUT_AT) * _CUT_AT - top, 0), height)
 
-    rows = {str(piece.shard): [row(piece.begin), row(piece.end)] for piece in pieces}
+    rows = {piece.shard: (row(piece.begin), row(piece.end)) for piece in pieces}
     return {index: span for index, span in rows.items() if span[0] < span[1]}
 
 
 def _check_same(
     folder: Path,
-    shared: dict[str, Any],
+    shared: SharedJob,
     request: dict[str, Any],
     beside: dict[str, Any],
     shard: Shard,
 ) -> None:
     """Raise OutputError where this shard has another command than the one that began."""
-    job = shared["told"]["job"]
+    job = shared.job
     asked = filled_in(request, job)
     for key in MACHINE:
         if asked[key] != job.get(key):
@@ -211,7 +216,7 @@ def _check_same(
                 job.get(key),
             )
         asked[key] = job.get(key)
-    begun = job | {"shards": shared["shards"]} | shared["options"]
+    begun = job | {"shards": shared.shards} | shared.options
     wanted = asked | {"shards": shard.count} | beside
     if begun != wanted:
         raise OutputError(

@@ -3,6 +3,7 @@
 import csv
 import errno
 import itertools
+import json
 import os
 import random
 import shutil
@@ -19,7 +20,10 @@ from genselfdiff.inference import engine, merging, shard_folder, shards
 from genselfdiff.inference.many import plan_outputs, segment_all
 from genselfdiff.inference.merging import find_shared, merge_parts
 from genselfdiff.inference.model_file import save_model
+from genselfdiff.inference.options import Options
+from genselfdiff.inference.shard_folder import SharedJob, options_as_json, read_job
 from genselfdiff.inference.shards import Shard, share_out
+from genselfdiff.slides import MaskReader, MaskWriter
 
 
 @pytest.fixture(autouse=True)
@@ -226,15 +230,15 @@ def test_without_hard_links(tmp_path, picture, write_slide, model, monkeypatch):
 
 def test_a_merge_that_was_stopped_while_it_tidied_up(tmp_path, half, model, monkeypatch):
     run(half, model, 2, 2, overlay=True)
-    right = Path.unlink
+    right = os.unlink
 
-    def stop(self, missing_ok=False):
-        right(self, missing_ok)
-        if self.parent.suffix == ".shards":
+    def stop(path, **where):
+        right(path, **where)
+        if where:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", stop)
+        patch.setattr(os, "unlink", stop)
         with pytest.raises(KeyboardInterrupt):
             merge_parts(tmp_path / "m.tif")
     merge_parts(tmp_path / "m.tif")
@@ -314,7 +318,167 @@ def test_merged_without_its_slide(tmp_path, half, model):
     assert (tmp_path / "m_overlay.png").exists()
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"told": {"job": {}}}', '{"told": 3}'])
+def test_merging_takes_away_only_what_shards_have_left(tmp_path, half, model, caplog):
+    run(half, model, 2, 2, overlay=True)
+    folder, mine = tmp_path / "m.tif.shards", tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis").write_text("precious")
+    (folder / "notes.txt").write_text("mine")
+    (folder / "part-3.tif").symlink_to(mine / "thesis")
+    (folder / "part-4.tif").mkdir()
+    (folder / ".part-5.tif.partial").write_bytes(b"of a killed run")
+    (folder / ".job.json.gsd-0.json").write_bytes(b"of a killed run")
+    merge_parts(tmp_path / "m.tif")
+    assert {path.name for path in folder.iterdir()} == {"notes.txt", "part-3.tif", "part-4.tif"}
+    assert "stays, for what is not of gsd: " in caplog.text
+    assert (mine / "thesis").read_text() == "precious"
+    assert find_shared([tmp_path / "m.tif"]) == [tmp_path / "m.tif"]
+    with pytest.raises(InputError, match="no parts of masks in it"):
+        find_shared([tmp_path])
+
+
+def test_a_folder_of_parts_is_no_link(tmp_path, half, model):
+    folder, elsewhere = tmp_path / "m.tif.shards", tmp_path / "elsewhere"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    before = {path.name for path in elsewhere.iterdir()}
+    with pytest.raises(OutputError, match=r"m\.tif\.shards: is a link"):
+        run(half, model, 2, 2, overlay=True)
+    with pytest.raises(OutputError, match=r"m\.tif\.shards: is a link"):
+        merge_parts(tmp_path / "m.tif")
+    assert {path.name for path in elsewhere.iterdir()} == before
+
+
+def test_of_shards_everything_lies_beside_the_mask(tmp_path, picture, write_slide, model):
+    plan = plan_outputs([write_slide(picture(300, 200))], tmp_path / "m.tif")
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("elsewhere/drawn.png", "elsewhere/../elsewhere/a.png", "-drawn.png"):
+        with pytest.raises(InputError, match=rf"{name}: of shards, it has to lie beside the mask"):
+            run(plan, model, 1, 2, overlay=tmp_path / name)
+    assert not (tmp_path / "m.tif.shards").exists()
+
+
+def changed_job(folder: Path, *keys: str, value: object) -> None:
+    """Write a job with another value at a place in it."""
+    content = json.loads((folder / "job.json").read_text())
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    (folder / "job.json").write_text(json.dumps(content))
+
+
+HOSTILE = [
+    (("options", "overlay"), "../mine/new.png"),
+    (("options", "overlay"), "/tmp/gsd-new.png"),
+    (("options", "overlay"), ".."),
+    (("options", "overlay"), ".hidden.png"),
+    (("options", "overlay"), ["a.png"]),
+    (("options", "table"), "../mine/new.csv"),
+    (("options", "table"), 1),
+    (("options", "on_error"), "ask"),
+    (("options", "min_area"), "0"),
+    (("options", "min_area"), -1.0),
+    (("options", "min_area"), float("nan")),
+    (("options", "geojson"), 1),
+    (("options", "colour"), "red"),
+    (("slide",), None),
+    (("listed",), 3),
+    (("classes",), True),
+    (("classes",), 10**9),
+    (("shards",), 0),
+    (("parts",), {}),
+    (("parts",), {"1": [0, 200], "2": [100, 300]}),
+    (("parts",), {"1": [0, 100], "2": [200, 300]}),
+    (("parts", "1"), [0]),
+    (("parts", "1"), [0.0, 100.0]),
+    (("parts", "../../1"), [300, 301]),
+    (("parts", "3"), [300, 301]),
+    (("parts", "-1"), [300, 301]),
+    (("told", "scale"), "1"),
+    (("told", "tiles"), None),
+    (("told", "job"), {}),
+    (("told", "job", "precision"), "float8"),
+    (("told", "job", "threads"), -1),
+    (("told", "job", "batch size"), "x"),
+    (("told", "job", "region"), [0, 0, 1]),
+    (("told", "job", "slide"), 3),
+]
+
+
+@pytest.mark.parametrize(("keys", "value"), HOSTILE)
+def test_jobs_that_somebody_has_changed(tmp_path, keys, value):
+    job = {"slide": "s.tif 0123", "precision": "float32", "batch size": 1, "threads": 1}
+    shared = SharedJob(
+        slide="/slides/s.tif",
+        listed=None,
+        classes=3,
+        shards=2,
+        parts={1: (0, 160), 2: (160, 300)},
+        options=options_as_json(Options(overlay=True), tmp_path / "m.tif"),
+        told={"tiles": 3, "skipped": 0, "scale": 1.2, "job": job | {"device": "cpu"}},
+    )
+    (tmp_path / "job.json").write_text(json.dumps(shared.as_json()))
+    assert read_job(tmp_path) == shared
+    changed_job(tmp_path, *keys, value=value)
+    with pytest.raises(InputError, match=r"job\.json: is no job of this version.* delete "):
+        read_job(tmp_path)
+
+
+@pytest.fixture
+def whole(tmp_path, half, model):
+    run(half, model, 2, 2, overlay=True)
+    return tmp_path / "m.tif.shards"
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("parts",), {"1": [0, 160], "2": [160, 10**9]}),
+        (("classes",), 2),
+        (("told", "job", "region"), [0, 0, 10**9, 300]),
+        (("told", "job", "region"), [10, -20, 100, 100]),
+        (("told", "job", "region"), [10, 10, 100, 100]),
+    ],
+)
+def test_jobs_that_do_not_fit_their_parts(tmp_path, whole, keys, value):
+    changed_job(whole, *keys, value=value)
+    job = json.loads((whole / "job.json").read_text())
+    for index, rows in job["parts"].items():  # as if all of it came from one hand
+        with MaskReader(whole / f"part-{index}.tif") as reader:
+            told = reader.description | {"job": job["told"]["job"] | {"rows": rows}}
+            bands = list(reader.bands())
+            shape = {"width": reader.width, "height": reader.height, "mpp": reader.mpp}
+            looks = {"palette": reader.palette[:3], "class_names": reader.class_names}
+        with MaskWriter(whole / f"part-{index}.tif", description=told, **shape, **looks) as writer:
+            for band in bands:
+                writer.push(band[None])
+    with pytest.raises(InputError, match=r"its parts do not fit its job\.json"):
+        merge_parts(tmp_path / "m.tif")
+    assert not (tmp_path / "m.tif").exists()
+
+
+@pytest.mark.parametrize("named", ["/", ".", "other/slide.tif", "pipe/slide.tif"])
+def test_a_job_shows_no_other_slide(tmp_path, whole, named):
+    for name in ("other", "pipe"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other" / "slide.tif").write_bytes(b"somebody else's")
+    os.mkfifo(tmp_path / "pipe" / "slide.tif")
+    changed_job(whole, "slide", value=str(tmp_path / named))
+    with pytest.raises(InputError, match="is not there, or another slide by now"):
+        merge_parts(tmp_path / "m.tif")
+    assert not (tmp_path / "m_overlay.png").exists()
+
+
+def test_an_output_of_a_job_is_not_its_slide(tmp_path, whole):
+    changed_job(whole, "slide", value=str(tmp_path / "m_overlay.png"))
+    with pytest.raises(OutputError, match=r"m_overlay\.png: is an input of this run"):
+        merge_parts(tmp_path / "m.tif")
+
+
+@pytest.mark.parametrize(
+    "content", [" " * 2**20 + "{}", "[" * 10**5, "", "[1]", '{"told": {"job": {}}}', '{"told": 3}']
+)
 def test_jobs_that_are_none(tmp_path, half, model, content, monkeypatch):
     monkeypatch.setattr(shard_folder, "_PATIENCE", 1)
     (tmp_path / "m.tif.shards" / "job.json").write_text(content)
