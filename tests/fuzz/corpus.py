@@ -3,8 +3,10 @@
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
+import numcodecs
 import numpy as np
 import tifffile
 import zarr
@@ -44,11 +46,19 @@ def write_corpus(folder: Path) -> None:
         "packbits.tif": {"photometric": "rgb", "rowsperstrip": 16, "compression": "packbits"},
         "strips.tif": {"photometric": "rgb", "rowsperstrip": 32, "compression": "zlib"},
         "raw.tif": {"photometric": "rgb", **scale},
-    }
+        "turned.tif": {**tiles, "compression": "zlib", "extratags": [(274, 3, 1, 6, True)]},
+        "imagej.tif": {
+            "photometric": "rgb", "resolution": (2.0, 2.0), "resolutionunit": 1,
+            **_described(b"ImageJ=1.53t\nunit=\\u00B5m\nmin=0.0\n"),
+        },
+        "strays.svs": {**tiles, **_described(b"Aperio X\r\n|MPP = 0,5|Time = \x8d,\x81")},
+    }  # fmt: skip
     for name, options in tiffs.items():
         tifffile.imwrite(folder / name, pixels, **options)
     deep = pixels.astype(np.uint16) * 257
     tifffile.imwrite(folder / "deep.tif", deep, photometric="rgb", compression="lzw")
+    _write_palettes(folder, pixels)
+    _write_pages(folder / "pages.tif", pixels)
     planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
     separate = {"planarconfig": "separate", "photometric": "rgb", "tile": (64, 64)}
     tifffile.imwrite(folder / "planes.tif", planes, compression="zlib", **separate)
@@ -60,6 +70,7 @@ def write_corpus(folder: Path) -> None:
         "a.png": {},
         "a.jpg": {"quality": 85},
         "progressive.jpg": {"progressive": True},
+        "turned.jpg": {"exif": _turned()},
     }.items():
         Image.fromarray(pixels).save(folder / name, **options)
     Image.fromarray(pixels).quantize(16).save(folder / "palette.png")
@@ -68,7 +79,42 @@ def write_corpus(folder: Path) -> None:
     tifffile.imwrite(folder / "openslide.svslide", pixels, **tiles, compression="jpeg")
     for version in (2, 3):
         _write_zarr(folder / f"v{version}.zarr", pixels, version)
+    zlib = {"compressors": numcodecs.Zlib()}
+    _write_zarr(folder / "zlib.zarr", pixels, 2, **zlib)
+    _write_zarr(folder / "shards.zarr", pixels, 3, shards=(3, 128, 128))
     _write_masks(folder, pixels)
+
+
+def _described(text: bytes) -> dict[str, object]:
+    """What makes tifffile write a description that is not ASCII."""
+    return {"metadata": None, "extratags": [(270, 2, len(text) + 1, text + b"\0", True)]}
+
+
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[274] = 6
+    return exif
+
+
+def _write_palettes(folder: Path, pixels: Uint8) -> None:
+    """With colours of 16 bits, as they should be, and of 8, as some programs write them."""
+    quantized = Image.fromarray(pixels).quantize(16)
+    colours = np.zeros((256, 3), np.uint16)
+    listed = np.reshape(quantized.getpalette(), (-1, 3))
+    colours[: len(listed)] = listed
+    for name, factor in (("palette.tif", 257), ("palette8.tif", 1)):
+        colormap = colours.T * np.uint16(factor)
+        indices = np.asarray(quantized)
+        tifffile.imwrite(folder / name, indices, photometric="palette", colormap=colormap)
+
+
+def _write_pages(path: Path, pixels: Uint8) -> None:
+    """Many directories with a description each."""
+    with tifffile.TiffWriter(path) as writer:
+        for index in range(20):
+            page = np.ascontiguousarray(pixels[: 170 - index])
+            layout = {"photometric": "rgb", "tile": (64, 64), "compression": "zlib"}
+            writer.write(page, description=f"page {index} " * 200, metadata=None, **layout)
 
 
 def is_mask(name: str) -> bool:
@@ -128,9 +174,10 @@ def _write_svs(path: Path, pixels: Uint8, compression: str | int) -> None:
         writer.write(macro, description=f"{APERIO}macro 400x300", subfiletype=9, **other)
 
 
-def _write_zarr(path: Path, pixels: Uint8, version: int) -> None:
+def _write_zarr(path: Path, pixels: Uint8, version: int, **options: Any) -> None:
     group = zarr.open_group(path, mode="w", zarr_format=version)
-    array = group.create_array("0", shape=(3, 170, 230), chunks=(3, 64, 64), dtype="u1")
+    layout = {"shape": (3, 170, 230), "chunks": (3, 64, 64), "dtype": "u1"}
+    array = group.create_array("0", **layout, **options)
     array[...] = np.moveaxis(pixels, -1, 0)
     scale = [{"type": "scale", "scale": [1.0, 0.5, 0.5]}]
     axes = [{"name": axis, "unit": "micrometer"} for axis in "cyx"]

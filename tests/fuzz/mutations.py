@@ -16,6 +16,11 @@ _SIZES |= {16: 8, 17: 8, 18: 8}
 _STRIPS_AND_TILES = {273, 279, 324, 325, 330}
 """Tags of offsets and byte counts, SubIFDs included."""
 
+_NEEDED = set(range(256, 260)) | {262, 277, 278, 322, 323} | _STRIPS_AND_TILES
+_DESCRIPTION = 270
+_TELLING = (254, 266, 274, 284, 296, 317, 338, 339, 530, 532, 32997)
+"""Tags of one number that say how pixels are to be taken: the orientation, for one."""
+
 
 def mutate(data: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
     """Return damaged bytes, and in words what was done: one to three things."""
@@ -203,13 +208,73 @@ def _swap_pieces(data: bytearray, rng: np.random.Generator) -> str:
     return f"two values of tag {tiff.get('H', entry)} exchanged"
 
 
+def _overlap_pieces(data: bytearray, rng: np.random.Generator) -> str:
+    """All tiles in the place of one, with its size: a small file that claims to be a large one."""
+    tiff = _Tiff(data)
+    lists = [entry for entry in tiff.entries if tiff.get("H", entry) in _STRIPS_AND_TILES]
+    if not lists:
+        return "nothing"
+    for entry in lists:
+        place, size, count = tiff.value_place(entry)
+        count = min(count, (len(data) - place) // size)
+        data[place : place + size * count] = data[place : place + size] * count
+    return "all tiles are the first"
+
+
+def _share_values(data: bytearray, rng: np.random.Generator) -> str:
+    """All directories have the values of one for a tag, of which they may claim more."""
+    tiff = _Tiff(data)
+    if not tiff.entries:
+        return "nothing"
+    code = tiff.get("H", int(rng.choice(tiff.entries)))
+    alike = [entry for entry in tiff.entries if tiff.get("H", entry) == code]
+    model = int(rng.choice(alike))
+    kept = data[model + 2 : model + (20 if tiff.is_big else 12)]
+    times = int(rng.choice([1, 1, 2, 1000, 10**6]))
+    for entry in alike:
+        data[entry + 2 : entry + 2 + len(kept)] = kept
+        tiff.put(tiff.word, entry + 4, times * tiff.get(tiff.word, model + 4))
+    return f"{len(alike)} directories share {times} times the values of tag {code}"
+
+
+def _give_tag(data: bytearray, rng: np.random.Generator) -> str:
+    """Some entry that is not needed becomes one that says how pixels are to be taken."""
+    tiff = _Tiff(data)
+    spare = [entry for entry in tiff.entries if tiff.get("H", entry) not in _NEEDED]
+    if not spare:
+        return "nothing"
+    entry, code = int(rng.choice(spare)), int(rng.choice(_TELLING))
+    value = int(rng.choice([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 65535]))
+    tiff.put("H", entry, code)
+    tiff.put("H", entry + 2, 3)
+    tiff.put(tiff.word, entry + 4, 1)
+    tiff.put("H", tiff.value_place(entry)[0], value)
+    return f"tag {code} is {value}"
+
+
+def _describe(data: bytearray, rng: np.random.Generator) -> str:
+    """A description with bytes that are no text, with numbers that have no end, or split."""
+    tiff = _Tiff(data)
+    texts = [entry for entry in tiff.entries if tiff.get("H", entry) == _DESCRIPTION]
+    if not texts:
+        return "nothing"
+    place, _, count = tiff.value_place(int(rng.choice(texts)))
+    begin = place + int(rng.integers(max(1, count)))
+    end = min(begin + int(2 ** rng.uniform(0, 9)), place + count, len(data))
+    filler = (b"9", b"0,", b"\0", b"<a>", b"\xb5m", b"\x8d\x81\xff", b"MPP = ", b"\nunit=")
+    text = filler[int(rng.integers(len(filler)))]
+    data[begin:end] = (text * (end - begin))[: end - begin]
+    return f"bytes {begin} to {end} of a description repeat {text!r}"
+
+
 def _link(data: bytearray, rng: np.random.Generator) -> str:
-    """A directory that follows itself, or another, or is its own SubIFD, or lies nowhere."""
+    """A directory that follows itself, or another, or is its own SubIFD, or lies beyond the end."""
     tiff = _Tiff(data)
     places = [link for link in tiff.links if link + 8 <= len(data)]
     places += [tiff.value_place(e)[0] for e in tiff.entries if tiff.get("H", e) == 330]
     place = int(rng.choice(places))
-    targets = [*tiff.directories, *tiff.directories, len(data) + 100, _place(data, rng)]
+    beyond = [len(data), len(data) + 100, 2**31 - 1]
+    targets = [*tiff.directories, *tiff.directories, *beyond, _place(data, rng)]
     target = int(rng.choice(targets))
     if place + 8 > len(data):
         return "nothing"
@@ -253,14 +318,16 @@ def _json_number(data: bytearray, rng: np.random.Generator) -> str:
     if not numbers:
         return "nothing"
     found = numbers[int(rng.integers(len(numbers)))]
-    new = str(rng.choice([str(_number(int(found[0][:18]), rng)), "null", "[]", '"a"', "1e99"]))
+    odd = ["null", "[]", '"a"', "1e99", "9" * 400, "9" * 5000, "[" * 9999 + "]" * 9999]
+    new = str(rng.choice([str(_number(int(found[0][:18]), rng)), *odd]))
     data[found.start() : found.end()] = new.encode()
-    return f"{found[0].decode()} at {found.start()} is {new}"
+    return f"{found[0].decode()} at {found.start()} is {new[:20]}"
 
 
 _ANYWHERE: list[Mutation] = [
     _flip_bits, _overwrite, _fill, _delete, _insert, _truncate, _repeat,
 ]  # fmt: skip
 _IN_TIFF: list[Mutation] = [
-    _change_value, _change_value, _change_entry, _swap_entries, _swap_pieces, _link,
+    _change_value, _change_value, _change_entry, _swap_entries, _swap_pieces, _link, _link,
+    _overlap_pieces, _share_values, _give_tag, _describe,
 ]  # fmt: skip

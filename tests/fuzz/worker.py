@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
+from attacks import attack
 from corpus import SLIDE, is_mask
 from mutations import mutate
 from torch import nn
@@ -27,6 +28,9 @@ from genselfdiff.inference.predictor import Predictor
 
 ADDRESS_SPACE = 4 * 2**30
 """Bytes that a file may make the process map beside what it has mapped before."""
+
+ATTACKED = 0.15
+"""Of the files; the others are damaged as disks and bad writers do."""
 
 
 class Darkness(nn.Module):
@@ -68,6 +72,8 @@ def damage(corpus: Path, seed: int, number: int, folder: Path) -> tuple[Path, st
     else:
         member = path = folder / name
         shutil.copy(corpus / name, path)
+    if rng.random() < ATTACKED:
+        return path, f"{member.relative_to(folder)}: {attack(member, rng)}"
     data, told = mutate(member.read_bytes(), rng)
     member.write_bytes(data)
     return path, f"{member.relative_to(folder)}: {told}"
