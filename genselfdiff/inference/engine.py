@@ -146,9 +146,8 @@ def make_mask(
     beside = made_by(files.probabilities, len(predictor.model.info.classes))
     begun = begun_job(files.mask) or (None if overwrite else beside)
     goes_on = begun is not None and is_same_work(begun, request)
-    if not overwrite:
-        ours = beside is not None and is_same_work(beside, request)
-        files.refuse_existing(but_probabilities=goes_on and ours)
+    ours = beside is not None and is_same_work(beside, request)
+    files.refuse_existing(overwrite=overwrite, but_probabilities=goes_on and ours)
     layout = lay_out(source, predictor.model.info, options, progress)
     if begun is not None and goes_on:
         keep_within_limit(options, source, layout, predictor, begun["batch size"])

@@ -1,5 +1,6 @@
 """The files that segmenting a slide leaves, by their names."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -57,10 +58,15 @@ class OutputFiles(NamedTuple):
             _check_target(self.table, TABLE_SUFFIXES)
             check_table(self.table)
 
-    def refuse_existing(self, *, but_probabilities: bool) -> None:
-        """Raise OutputError if one of them exists; the probabilities may on request."""
+    def refuse_existing(self, *, overwrite: bool = False, but_probabilities: bool = False) -> None:
+        """Raise OutputError if one of them is there that is not to be replaced.
+
+        Args:
+            overwrite: replace files.
+            but_probabilities: the probabilities may be there.
+        """
         for path in self.all():
-            refuse_existing(path, overwrite=but_probabilities and path == self.probabilities)
+            refuse_existing(path, overwrite or (but_probabilities and path == self.probabilities))
 
 
 def every_file(mask: Path) -> list[Path]:
@@ -72,9 +78,7 @@ def every_file(mask: Path) -> list[Path]:
 
 
 def _check_target(target: Path, suffixes: Sequence[str]) -> None:
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):  # also where the name is too long
         raise OutputError(f"{target}: the folder {target.parent} does not exist: create it first")
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder: name a file")
     if target.suffix.lower() not in suffixes:
         raise OutputError(f"{target}: must end in {' or '.join(suffixes)}: name it so")

@@ -1,15 +1,15 @@
 """``summary.csv``: one row for each slide that went into a folder of masks, over all runs."""
 
-import csv
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from genselfdiff.errors import InputError, OutputError, one_line
+from genselfdiff.errors import InputError, one_line
 from genselfdiff.files import write_csv
 from genselfdiff.inference.segment_result import SegmentResult
+from genselfdiff.input_files import read_csv_rows
 from genselfdiff.text import spreadsheet_cell
 
 SUMMARY_NAME = "summary.csv"
@@ -31,8 +31,7 @@ class Summary:
         folder: where masks go; ``summary.csv`` is read and written there.
 
     Raises:
-        InputError: the table that is there is none of ours.
-        OutputError: it cannot be read.
+        InputError: the table that is there is none of ours, or cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,21 +60,16 @@ class Summary:
 
     def _read(self) -> dict[str, Mapping[str, str]]:
         """The rows that are there, by slide, in their order."""
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return {}
         try:
-            with self.path.open(encoding="utf-8", newline="") as text:
-                rows = list(csv.DictReader(text))
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be read: {one_line(error)}") from error
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise self._foreign() from error
-        if any(None in row or None in row.values() or not row.get("slide") for row in rows):
-            raise self._foreign()
+            columns, rows = read_csv_rows(self.path)
+        except InputError as error:
+            raise InputError(f"{error}; or move it elsewhere, if it is not of gsd") from error
+        is_ours = {*_FIRST, *_LAST} <= set(columns) and all(row["slide"] for row in rows)
+        if not is_ours:
+            raise InputError(f"{self.path}: is no summary that gsd has written: move it elsewhere")
         return {row["slide"]: row for row in rows}
-
-    def _foreign(self) -> InputError:
-        return InputError(f"{self.path}: is no summary that gsd has written: move it elsewhere")
 
 
 @contextmanager

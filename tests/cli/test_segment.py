@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -251,12 +252,40 @@ def test_several_slides_of_which_one_is_bad(work):
         ),
         (["slide.tif"], 2, "--output"),
         (["-o", "mask.tif"], 2, "SLIDE"),
+        (["slide.tif", "-o", ""], 2, "is empty"),
+        (["", "-o", "mask.tif"], 2, "is empty"),
+        (["n/" * 3000, "-o", "mask.tif"], 2, "File name too long"),
+        (["slide.tif", "-o", f"{'n' * 300}.tif"], 2, "File name too long"),
+        (["slide.tif", "-o", f"{'n' * 250}.tif", "--model", "model.ts"], 1, "File name too long"),
+        (
+            ["slide.tif", "-o", f"{'n' * 236}.tif", "--model", "model.ts", "--probabilities"],
+            1,
+            "File name too long",
+        ),
+        (["slide.tif", "-o", "link.tif", "--model", "model.ts"], 1, "is a link to taken.tif"),
+        (
+            ["slide.tif", "-o", "link.tif", "--model", "model.ts", "--overwrite"],
+            1,
+            "is a link to taken.tif",
+        ),
+        (
+            ["slide.tif", "-o", "h.tif", "--model", "model.ts", "--report", "--overwrite"],
+            1,
+            "h.html: is a folder",
+        ),
+        (
+            *(["slide.tif", "--overlay-to", "pipe.png", "-o", "m.tif", "--model", "model.ts"], 1),
+            "is a device or a pipe",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(work, arguments, status, message):
     write_slide("unscaled.tif", mpp=None)
     Path("taken.tif").write_text("precious")
     Path("had.geojson").write_text("precious")
+    Path("link.tif").symlink_to("taken.tif")
+    Path("h.html").mkdir()
+    os.mkfifo("pipe.png")
     before = {path.name for path in work.iterdir()}
     done = gsd(*arguments)
     assert done.exit_code == status

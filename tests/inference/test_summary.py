@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genselfdiff.errors import GsdError, InputError, OutputError
+from genselfdiff.errors import GsdError, InputError
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.summary import Summary
@@ -35,7 +35,7 @@ def test_a_row_for_each_slide(tmp_path: Path, result: SegmentResult) -> None:
         **{"nucleus pixels": "3000000", "nucleus mm2": "0.750000", "nucleus objects": "1200"},
     }
     assert list(first)[-1] == "error"
-    assert (second["slide"], second["error"]) == (str(bad), f"{bad}: damaged:")
+    assert (second["slide"], second["error"]) == (str(bad), f"{bad}: damaged:\\x0areally")
     assert second["nucleus pixels"] == second["mask"] == ""
 
 
@@ -52,18 +52,38 @@ def test_rows_of_earlier_runs_are_kept(tmp_path: Path, result: SegmentResult) ->
     assert {p.name for p in tmp_path.iterdir()} == {"summary.csv"}
 
 
-def test_a_table_of_others_is_left_alone(tmp_path: Path, result: SegmentResult) -> None:
+@pytest.mark.parametrize(
+    "foreign",
+    [b"x", b"", b"name,value\na,1\n", b"slide\na,b,c\n", b"slide,error\na,\n", b"\xff\xfe\x00"],
+)
+def test_a_table_of_others_is_left_alone(tmp_path: Path, foreign: bytes) -> None:
     path = tmp_path / "summary.csv"
-    for foreign in (b"name,value\na,1\n", b"slide\na,b,c\n", b"\xff\xfe\x00"):
-        path.write_bytes(foreign)
-        with pytest.raises(InputError, match=r"summary\.csv: is no summary that gsd has written"):
-            Summary(tmp_path)
-        assert path.read_bytes() == foreign
-    path.unlink()
+    path.write_bytes(foreign)
+    with pytest.raises(InputError, match=r"summary\.csv: .* move it elsewhere"):
+        Summary(tmp_path)
+    assert path.read_bytes() == foreign
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path, result: SegmentResult) -> None:
     summary = Summary(tmp_path)
-    path.mkdir()
-    with pytest.raises(OutputError, match=r"summary\.csv: cannot be read"):
+    (tmp_path / "summary.csv").mkdir()
+    with pytest.raises(InputError, match=r"summary\.csv: is a folder"):
         summary.add(result.slide, result, None)
+
+
+def test_a_table_that_a_spreadsheet_has_saved_goes_on(
+    tmp_path: Path, result: SegmentResult
+) -> None:
+    path = tmp_path / "summary.csv"
+    Summary(tmp_path).add(result.slide, result, None)
+    head, row = path.read_text(encoding="utf-8").splitlines()
+    saved = f"{head},comment\n{row},blurred\n".replace(",", ";")
+    path.write_bytes(b"\xef\xbb\xbf" + saved.replace("\n", "\r\n").encode())
+    Summary(tmp_path).add(Path("=b.svs"), None, GsdError("no"))
+    Summary(tmp_path).add(Path("=b.svs"), None, GsdError("still no"))
+    first, second = rows(tmp_path)
+    assert (first["slide"], first["comment"], first["error"]) == (str(result.slide), "blurred", "")
+    assert (second["slide"], second["error"]) == ("'=b.svs", "still no")
 
 
 def test_two_runs_at_once_lose_no_row(tmp_path: Path, result: SegmentResult) -> None:
