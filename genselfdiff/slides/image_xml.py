@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 from genselfdiff.slides.lengths import micrometres, number
@@ -12,7 +12,16 @@ Element = ElementTree.Element
 _LONGEST = 2**24
 """Characters of XML that are parsed: its elements take up to 30 times as many bytes."""
 
-_OTHER_IMAGES = re.compile(r"\b(label|macro|thumbnail|overview)\b", re.I)
+_OTHER_IMAGE = (
+    r"(?<![a-z])(slide_?)?(label|macro|thumbnail|overview|barcode|preview)_?(image|picture|photo)?"
+    r"(?![a-z])"
+)
+_OTHER_IMAGES = re.compile(_OTHER_IMAGE, re.I)
+_BEGINS_AS_OTHER = re.compile(r"\s*" + _OTHER_IMAGE, re.I)
+"""What names of images and descriptions of pages say that show the slide's label or all glass."""
+
+_COARSER = 4
+"""Times that the pixels of such a picture are larger than the scan's, at the least."""
 
 
 def ome_images(xml: str) -> list[tuple[str, Element]]:
@@ -27,15 +36,31 @@ def ome_images(xml: str) -> list[tuple[str, Element]]:
     ]
 
 
-def ome_other_sizes(xml: str) -> set[tuple[int, int]]:
-    """Return the sizes in pixels that only photographs of label and glass have, by their names."""
+def begins_as_other_image(description: str) -> bool:
+    """Tell whether the description of a page is that of a photograph of label or glass."""
+    return bool(_BEGINS_AS_OTHER.match(description))
+
+
+def ome_size(pixels: Element) -> tuple[int, int] | None:
+    """Return width and height of an image in pixels, if its element tells them."""
+    try:
+        return int(pixels.get("SizeX", "")), int(pixels.get("SizeY", ""))
+    except ValueError:
+        return None
+
+
+def ome_other_sizes(images: Sequence[tuple[str, Element]]) -> set[tuple[int, int]]:
+    """Return the sizes in pixels that only photographs of label and glass have.
+
+    These are told by their names, or by pixels far larger than those of another image.
+    """
+    lengths = [_ome_length(pixels, "X") for _, pixels in images]
+    finest = min((length for length in lengths if length > 0), default=math.inf)
     sizes: dict[bool, set[tuple[int, int]]] = {True: set(), False: set()}
-    for name, pixels in ome_images(xml):
-        try:
-            size = int(pixels.get("SizeX", "")), int(pixels.get("SizeY", ""))
-        except ValueError:
-            continue
-        sizes[bool(_OTHER_IMAGES.search(name))].add(size)
+    for (name, pixels), length in zip(images, lengths, strict=True):
+        if size := ome_size(pixels):
+            is_other = bool(_OTHER_IMAGES.search(name)) or length > _COARSER * finest
+            sizes[is_other].add(size)
     return sizes[True] - sizes[False]
 
 
@@ -45,6 +70,15 @@ def ome_pixel_size(xml: str, width: int, height: int) -> tuple[float, float] | N
         if (pixels.get("SizeX"), pixels.get("SizeY")) == (str(width), str(height)):
             x, y = (_ome_length(pixels, axis) for axis in "XY")
             return (x, y) if math.isfinite(x) and math.isfinite(y) else None
+    return None
+
+
+def ome_significant_bits(xml: str, width: int, height: int) -> int | None:
+    """Return how many bits the pixels of the image of ``width`` x ``height`` use, if it is told."""
+    for _, pixels in ome_images(xml):
+        bits = pixels.get("SignificantBits", "")
+        if ome_size(pixels) == (width, height) and bits.isdecimal() and len(bits) < 3:
+            return int(bits)
     return None
 
 

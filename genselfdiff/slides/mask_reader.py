@@ -12,6 +12,8 @@ from tifffile import TiffFile, TiffPage
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
 from genselfdiff.slides.ome_description import told_in
+from genselfdiff.slides.orientation import UPRIGHT, page_orientation
+from genselfdiff.slides.pixel_format import palette_of
 from genselfdiff.slides.pyramid_writer import STORED_MPP
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, is_absurd
 from genselfdiff.slides.tiff_directories import check_directories
@@ -68,7 +70,8 @@ class MaskReader:
             )
             low, high = STORED_MPP
             self.mpp = float(mpp) if isinstance(mpp, int | float) and low <= mpp <= high else None
-            self.palette = _palette(page)
+            colours = [] if page.colormap is None else palette_of(page).tolist()
+            self.palette = [(red, green, blue) for red, green, blue in colours]
         except InputError:
             self.close()
             raise
@@ -150,6 +153,8 @@ class MaskReader:
         separate = self.planes == 1 or page.planarconfig == 2
         if not whole_bytes or page.samplesperpixel != self.planes or not separate:
             raise InputError(f"{self.path}: is no mask of class indices: 8 bits a pixel are needed")
+        if page_orientation(page) != UPRIGHT:
+            raise InputError(f"{self.path}: is stored turned or mirrored; save it upright")
         rows, columns = page.chunks[:2]
         stored = self.path.stat().st_size
         if rows * columns > MAX_PIXELS_AT_ONCE or is_absurd(columns, rows, stored):
@@ -164,9 +169,3 @@ class MaskReader:
 
 _UNIFORM_BYTES = 4096
 """Tiles of one class take less; others need not be compared."""
-
-
-def _palette(page: TiffPage) -> list[Colour]:
-    if page.colormap is None:
-        return []
-    return [(int(r) >> 8, int(g) >> 8, int(b) >> 8) for r, g, b in np.transpose(page.colormap)]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tifffile import TiffFile, TiffPage
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides.damage import Damage, Unreadable
@@ -28,6 +29,8 @@ Some are TIFFs, but what their pages hold is no plain pyramid: tiles that overla
 areas of the glass and its photograph (.scn), or one JPEG stream of gigapixels (.ndpi).
 """
 
+_XMP, _NDPI = 700, 65420
+
 _PIECE = 512
 """Side in pixels of what is asked of OpenSlide at once."""
 
@@ -43,6 +46,21 @@ for level in range(slide.level_count):
 """
 
 _TRIAL_SECONDS = 120
+
+
+def is_for_openslide(tiff: TiffFile) -> bool:
+    """Tell whether a TIFF is one of such slides under another name, by what its makers write."""
+    return any(_is_for_openslide(page) for page in tiff.pages if isinstance(page, TiffPage))
+
+
+def _is_for_openslide(page: TiffPage) -> bool:
+    xmp = page.tags.get(_XMP)
+    return (
+        _NDPI in page.tags
+        or (xmp is not None and "<iScan" in str(xmp.value))  # Ventana
+        or page.software.startswith("MedScan")  # Trestle
+        or "www.leica-microsystems.com/scn/" in page.description
+    )
 
 
 def open_with_openslide(path: Path, damage: Damage) -> StoredImage:

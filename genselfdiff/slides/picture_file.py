@@ -13,7 +13,9 @@ from PIL.PngImagePlugin import PngImageFile
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides import resolution
 from genselfdiff.slides.damage import Damage
-from genselfdiff.slides.pixel_format import over_white, white_where
+from genselfdiff.slides.notes import tell_of_16_bits
+from genselfdiff.slides.orientation import picture_orientation, upright
+from genselfdiff.slides.pixel_format import FULL_RANGE, mask_pixels, over_white
 from genselfdiff.slides.stored_image import (
     MAX_PIXELS_AT_ONCE,
     StoredImage,
@@ -39,13 +41,14 @@ def open_picture(
 ) -> StoredImage:
     """Open a PNG or JPEG file; it is decoded when first read, and if damaged, never tolerated.
 
-    With ``as_mask`` its pixels become white where any stored number but alpha is not 0, else black.
+    With ``as_mask`` its pixels become what ``mask_pixels`` makes of the stored numbers.
 
     Raises:
         InputError: the file is damaged, or larger than ``MAX_PIXELS_AT_ONCE``.
     """
     with _open(path, header) as image:
         width, height = image.size
+        orientation, is_deep = picture_orientation(image), _has_16_bits(image)
         per_byte = _pixels_per_byte(image)
         mpp, doubt = _mpp(image.info.get("dpi", (0.0, 0.0)))
         icc_bytes = len(image.info.get("icc_profile") or b"")
@@ -58,8 +61,11 @@ def open_picture(
             f"{path}: {width} x {height} pixels are too many for a PNG or JPEG, which must be"
             " decoded as a whole; convert it to a tiled TIFF"
         )
-    picture = _Picture(damage, header, width, height, _nonzero if as_mask else _rgb)
-    return StoredImage((picture,), mpp, doubt, icc_bytes, lambda: None)
+    picture = _Picture(damage, header, width, height, _mask if as_mask else _rgb)
+    levels = upright([picture], orientation)
+    if is_deep and not as_mask:
+        tell_of_16_bits(levels[0], FULL_RANGE)
+    return StoredImage(levels, mpp, doubt, icc_bytes, lambda: None)
 
 
 class _Picture(StoredLevel):
@@ -118,6 +124,11 @@ def _pixels_per_byte(image: ImageFile) -> float:
     return 1032 * 8 / bits.get(image.mode, 1)
 
 
+def _has_16_bits(image: ImageFile) -> bool:
+    """Whether a PNG has 16 bits, of which Pillow keeps the higher 8 where it is in colour."""
+    return any("16" in str(tile.args) for tile in image.tile)
+
+
 def _rgb(image: Image.Image) -> Uint8:
     if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255
         grey = (np.asarray(image).astype(np.uint32) + 128) // 257
@@ -127,10 +138,11 @@ def _rgb(image: Image.Image) -> Uint8:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _nonzero(image: Image.Image) -> Uint8:
+def _mask(image: Image.Image) -> Uint8:
     stored = np.asarray(image)
     stored = stored.reshape(*stored.shape[:2], -1)
-    return white_where(stored[..., : 3 if stored.shape[2] >= 3 else 1])
+    colours = 3 if stored.shape[2] >= 3 else 1
+    return mask_pixels(stored[..., :colours], stored[..., colours:])
 
 
 def _mpp(dpi: tuple[float, float]) -> tuple[float | None, str]:

@@ -229,7 +229,7 @@ def open_counting(damage: Damage, *, mpp: float | None = None) -> Slide:
 
 
 def open_mask(path: str | Path) -> Slide:
-    """Open an image as ``open_slide`` does, white where a stored number is not 0, else black.
+    """Open an image as ``open_slide`` does, for its stored numbers: see ``mask_pixels``.
 
     Numbers of any type count as they are stored, whatever colours a palette gives them.
 

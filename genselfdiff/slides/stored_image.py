@@ -123,6 +123,11 @@ class StoredLevel(ABC):
             )
         )
 
+    def forget(self) -> None:
+        """Drop all that is held of this level from memory."""
+        _CACHE.reserve(self, 0)
+        _CACHE.drop(lambda key: isinstance(key, tuple) and key[0] is self)
+
     def _decoded(self, column: int, row: int) -> Uint8:
         try:
             return self.decode(column, row)
@@ -163,5 +168,4 @@ class StoredImage:
     def forget_pieces(self) -> None:
         """Drop the decoded pieces of this image from memory."""
         for level in self.levels:
-            _CACHE.reserve(level, 0)
-        _CACHE.drop(lambda key: isinstance(key, tuple) and key[0] in self.levels)
+            level.forget()

@@ -9,7 +9,7 @@ of schemes in which no slide is stored are not let near data at all.
 import io
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -17,15 +17,21 @@ from numpy.typing import NDArray
 from PIL.TiffImagePlugin import TiffImageFile
 from tifffile import TiffPage
 
+from genselfdiff.slides.pixel_format import UnreadKind, ycbcr_to_rgb
+
 Decoder = Callable[[bytes, int], NDArray[Any]]
 """From the stored bytes and the number of a piece to (h, w, samples)."""
 
 _UNCOMPRESSED, _LZW = 1, 5
 _JPEG, _JPEG_2000 = (7, 33007, 34892), (33003, 33005, 34712)
+_APERIO_YCBCR = 33003
 _OTHERS = (8, 32773, 32946, 34925, 34926, 34927, 50000, 50001)
 """Deflate, PackBits, LZMA, zstd and WebP, the last ones under old and new numbers."""
 
 _RGB, _YCBCR = 2, 6
+_COLOUR_SEGMENTS = {(0xE0, b"JFIF\0"), (0xE1, b"Exif\0"), (0xEE, b"Adobe")}
+"""Marker and beginning of the segments of a JPEG that settle which colours it holds."""
+
 _SPARE_PIXELS = 2**20
 """That a compressed tile may have beyond twice those of its page's tiles."""
 
@@ -36,41 +42,36 @@ def piece_decoder(page: TiffPage) -> Decoder:
     All that is needed is taken from ``page`` now: its TiffFile may be closed afterwards.
 
     Raises:
-        ValueError: the page is compressed as no slide is.
+        UnreadKind: the page is compressed as no slide is.
     """
     if page.compression in _JPEG:
         return _jpeg_decoder(page)
     if page.compression == _LZW:
         return _lzw_decoder(page)
     if page.compression not in (_UNCOMPRESSED, *_JPEG_2000, *_OTHERS):
-        raise ValueError(
+        raise UnreadKind(
             f"its compression {int(page.compression)} is not read; deflate, LZW, JPEG, JPEG 2000,"
             " zstd and WebP are"
         )
-    decode, limit = page.decode, _most_pixels(page)
-    is_jpeg_2000 = page.compression in _JPEG_2000
-
-    def decoded(data: bytes, index: int) -> NDArray[Any]:
-        if is_jpeg_2000:
-            _check_size(_jpeg_2000_size(data), limit)
-        return np.asarray(decode(data, index)[0])[0]
-
-    return decoded
+    if page.compression in _JPEG_2000:
+        return _jpeg_2000_decoder(page)
+    decode = page.decode
+    return lambda data, index: np.asarray(decode(data, index)[0])[0]
 
 
 def _jpeg_decoder(page: TiffPage) -> Decoder:
     tables, limit = page.jpegtables, _most_pixels(page)
-    stored = wanted = None
-    if not page.extrasamples and page.photometric in (_RGB, _YCBCR):
-        wanted = _RGB
-        # Aperio's JPEGs hold RGB without saying so; those in JFIF do say what they hold.
-        if page.photometric == _RGB and not page.is_jfif:
-            stored = _RGB
+    wanted = _RGB if not page.extrasamples and page.photometric in (_RGB, _YCBCR) else None
     if page.planarconfig != 1:
         wanted = 1  # each plane by itself is grey
+    # Aperio's JPEGs hold RGB without saying so. Others tell what they hold, tile by tile, and
+    # where RGB is not meant to be stored, libjpeg knows it by what they tell.
+    may_be_rgb = wanted == _RGB and page.photometric == _RGB
 
     def decoded(data: bytes, index: int) -> NDArray[Any]:
-        _check_size(_jpeg_size(data), limit)
+        header = _jpeg_header(data)
+        _check_size((header.width, header.height), limit)
+        stored = _RGB if may_be_rgb and header.is_silent_rgb else None
         pixels = imagecodecs.jpeg8_decode(
             data, tables=tables, colorspace=stored, outcolorspace=wanted
         )
@@ -83,7 +84,7 @@ def _jpeg_decoder(page: TiffPage) -> Decoder:
 
 def _lzw_decoder(page: TiffPage) -> Decoder:
     if page.fillorder != 1:
-        raise ValueError("its LZW codes are stored in reverse, which is not read")
+        raise UnreadKind("its LZW codes are stored in reverse, which is not read")
     across = page.tilewidth if page.is_tiled else page.imagewidth
     down = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
     samples = page.samplesperpixel if page.planarconfig == 1 else 1
@@ -127,22 +128,72 @@ def _check_size(size: tuple[int, int], limit: int) -> None:
         raise ValueError(f"it says of itself that it is {size[0]} x {size[1]} pixels")
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height in the frame header of a JPEG; ValueError if it has none."""
-    at = 2
+class _JpegHeader(NamedTuple):
+    """Size in pixels of a JPEG, and whether it has three components without telling colours."""
+
+    width: int
+    height: int
+    is_silent_rgb: bool
+
+
+def _jpeg_header(data: bytes) -> _JpegHeader:
+    """Read what stands before the scan of a JPEG; ValueError if it has no frame."""
+    at, tells_colours = 2, False
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
+            height, width, components = struct.unpack_from(">HHB", data, at + 5)
+            # Components follow by number, sampling and table; RGB is never stored in other sizes.
+            sampling = data[at + 11 : at + 10 + 3 * components : 3]
+            alike = components == 3 and len(set(sampling)) == 1
+            return _JpegHeader(width, height, alike and not tells_colours)
+        content = data[at + 4 : at + 9]
+        tells_colours |= (marker, content) in _COLOUR_SEGMENTS
         # Bytes of 255 may fill up before a marker, which otherwise tells its segment's length.
         at += 1 if marker == 0xFF else 2 + struct.unpack_from(">H", data, at + 2)[0]
     raise ValueError("its JPEG has no frame")
 
 
-def _jpeg_2000_size(data: bytes) -> tuple[int, int]:
-    at = data.find(b"\xff\x4f\xff\x51")
-    if at < 0 or at + 24 > len(data):
+def _jpeg_2000_decoder(page: TiffPage) -> Decoder:
+    decode, limit = page.decode, _most_pixels(page)
+    # Aperio's 33003 is YCbCr of which the codestream says nothing; Bio-Formats' is what it says.
+    may_be_ycbcr = page.compression == _APERIO_YCBCR and not page.parent.is_ome
+
+    def decoded(data: bytes, index: int) -> NDArray[Any]:
+        header = _jpeg_2000_header(data)
+        _check_size((header.width, header.height), limit)
+        pixels = np.asarray(decode(data, index)[0])[0]
+        return ycbcr_to_rgb(pixels) if may_be_ycbcr and header.is_silent_ycbcr else pixels
+
+    return decoded
+
+
+class _Jpeg2000Header(NamedTuple):
+    """Size in pixels of a JPEG 2000, and whether it may be YCbCr without telling it.
+
+    That is a bare codestream without a colour transform, which a file around it would tell. Where
+    its chroma is smaller, imagecodecs converts it.
+    """
+
+    width: int
+    height: int
+    is_silent_ycbcr: bool
+
+
+def _jpeg_2000_header(data: bytes) -> _Jpeg2000Header:
+    start = data.find(b"\xff\x4f\xff\x51")
+    if start < 0 or start + 24 > len(data):
         raise ValueError("its JPEG 2000 has no header")
-    right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
-    return max(right - left, 0), max(bottom - top, 0)
+    right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
+    full_size = data[start + 46 : start + 48] == b"\1\1"
+    silent = start == 0 and full_size and not _has_colour_transform(data)
+    return _Jpeg2000Header(max(right - left, 0), max(bottom - top, 0), silent)
+
+
+def _has_colour_transform(codestream: bytes) -> bool:
+    at = 2
+    while at + 9 <= len(codestream) and codestream[at] == 0xFF:
+        if codestream[at + 1] == 0x52:  # COD: coding style, order, layers (2 bytes), transform
+            return codestream[at + 8] != 0
+        at += 2 + int(struct.unpack_from(">H", codestream, at + 2)[0])
+    return False

@@ -9,12 +9,8 @@ from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError
 from genselfdiff.slides.damage import Damage, Unreadable
-from genselfdiff.slides.pixel_format import (
-    aperio_to_rgb,
-    convert_planes,
-    nonzero_converter,
-    rgb_converter,
-)
+from genselfdiff.slides.missing_tiles import TileMap
+from genselfdiff.slides.pixel_format import PixelFormat, convert_planes
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredLevel, is_absurd
 from genselfdiff.slides.tiff_codecs import piece_decoder
 from genselfdiff.slides.tiff_pages import LevelPage
@@ -27,18 +23,24 @@ _BAND_BYTES = 2**20
 
 
 def tiff_level(
-    level: LevelPage, index: int, file: FileIO, damage: Damage, as_mask: bool
-) -> StoredLevel:
+    level: LevelPage,
+    index: int,
+    file: FileIO,
+    damage: Damage,
+    pixels: PixelFormat,
+    finer: "TiffLevel | None",
+) -> "TiffLevel":
     """Make level ``index`` of a page that reads from ``file``, which stays the caller's.
 
-    With ``as_mask`` pixels become white where a stored number is not 0, else black. Where damage
-    is tolerated, so are pieces beyond the end of the file until they are read.
+    What is stored becomes RGB as ``pixels`` says; what is not, but in the ``finer`` level, is made
+    of that. Where damage is tolerated, so are pieces beyond the end of the file until they are
+    read.
 
     All that is needed is taken from the page now: its TiffFile may be closed afterwards.
 
     Raises:
         InputError: the file is truncated, or stored in pieces too large to decode at once.
-        ValueError: the page is no plane of grey or colour pixels, or its tags are damaged.
+        ValueError: the page is no plane of pixels, or its tags are damaged.
     """
     page = level.page
     if page.imagewidth < 1 or page.imagelength < 1:
@@ -53,15 +55,21 @@ def tiff_level(
         and page.predictor == 1
         and page.fillorder == 1
         and not page.is_subsampled
+        and 0 not in page.dataoffsets  # where a strip is not stored
     )
-    return (_RawStrips if raw else _Segments)(level, index, file, damage, as_mask)
+    return (_RawStrips if raw else _Segments)(level, index, file, damage, pixels, finer)
 
 
-class _TiffLevel(StoredLevel):
+class TiffLevel(StoredLevel):
     """What both kinds share.
 
     Bytes are read without a file position, which threads and forked processes would share.
+
+    Attributes:
+        tiles: which pieces are stored.
     """
+
+    tiles: TileMap
 
     def __init__(
         self,
@@ -69,7 +77,7 @@ class _TiffLevel(StoredLevel):
         index: int,
         file: FileIO,
         damage: Damage,
-        as_mask: bool,
+        pixels: PixelFormat,
         piece: tuple[int, int],
     ) -> None:
         page = level.page
@@ -79,7 +87,7 @@ class _TiffLevel(StoredLevel):
         self._is_tiled = page.is_tiled
         self._file = file
         self._file_size = os.fstat(file.fileno()).st_size
-        self._to_rgb = (nonzero_converter if as_mask else rgb_converter)(page)
+        self._pixels = pixels
         self._offsets = np.asarray(page.dataoffsets, np.int64)
         self._counts = np.asarray(page.databytecounts, np.int64)
 
@@ -110,11 +118,17 @@ class _TiffLevel(StoredLevel):
         )
 
 
-class _Segments(_TiffLevel):
+class _Segments(TiffLevel):
     """Tiles, or compressed strips: decoded one at a time."""
 
     def __init__(
-        self, level: LevelPage, index: int, file: FileIO, damage: Damage, as_mask: bool
+        self,
+        level: LevelPage,
+        index: int,
+        file: FileIO,
+        damage: Damage,
+        pixels: PixelFormat,
+        finer: TiffLevel | None,
     ) -> None:
         page = level.page
         columns = page.tilewidth if page.is_tiled else page.imagewidth
@@ -127,57 +141,64 @@ class _Segments(_TiffLevel):
                 f"{damage.path}: is stored in pieces of {columns} x {rows} pixels, too large to"
                 " decode in bounded memory; convert it to a tiled TIFF"
             )
-        super().__init__(level, index, file, damage, as_mask, (columns, rows))
+        super().__init__(level, index, file, damage, pixels, (columns, rows))
         self._across = -(-page.imagewidth // columns)
         self._per_plane = self._across * -(-page.imagelength // rows)
         self._planes = page.samplesperpixel if page.planarconfig == 2 else 1
         self._check_listed(self._per_plane * self._planes)
-        self._compression = int(page.compression)
+        if page.dtype is None:
+            raise ValueError(f"its samples are of {page.bitspersample} bits")
+        self._item_bytes = page.dtype.itemsize
         self._decode = piece_decoder(page)
-        is_zero = as_mask or page.colormap is not None
-        self._blank = self._to_rgb(np.zeros((1, 1, 1), np.uint8)) if is_zero else np.uint8(255)
+        self._stored = (self._counts > 0).reshape(self._planes, -1, self._across).max(axis=0)
+        self.tiles = TileMap(self, self._stored, None if finer is None else finer.tiles)
 
     def decode(self, column: int, row: int) -> Uint8:
-        index = row * self._across + column
-        planes = [
-            self._decode_segment(plane * self._per_plane + index) for plane in range(self._planes)
-        ]
-        present = [plane for plane in planes if plane is not None]
-        if len(present) < len(planes):
-            # Not stored: glass, or of a palette image the first entry.
-            return np.broadcast_to(self._blank, (self.piece_height, self.piece_width, 3))
-        return convert_planes(self._to_rgb, present)
-
-    def _decode_segment(self, index: int) -> NDArray[Any] | None:
-        count = int(self._counts[index])
-        if count == 0:
-            return None
+        if self.tiles.is_rebuilt(column, row):
+            return self.tiles.rebuild(column, row)
+        if not self._stored[row, column]:
+            return np.broadcast_to(self._pixels.empty, (self.piece_height, self.piece_width, 3))
+        index = first = row * self._across + column
         try:
-            if is_absurd(self.piece_width, self.piece_height, count):
-                raise ValueError(f"{count} bytes cannot hold that many pixels")
-            data = self._read_at(int(self._offsets[index]), count)
-            pixels = aperio_to_rgb(self._compression, data, self._decode(data, index))
-            self._check_covers(index, pixels)
+            planes = []
+            for index in range(first, len(self._counts), self._per_plane):
+                planes.append(self._decode_segment(index))
+                self._check_covers(column, row, planes[-1])
+            return convert_planes(self._pixels.convert, planes)
         except MemoryError:
             raise
         except Exception as error:  # every codec has errors of its own
-            row, column = divmod(index % self._per_plane, self._across)
             raise self._unreadable(column, row, int(self._offsets[index]), error) from error
+
+    def _decode_segment(self, index: int) -> NDArray[Any]:
+        offset, count = int(self._offsets[index]), int(self._counts[index])
+        if offset == 0 or count == 0:
+            raise ValueError("not all of it is stored")
+        if is_absurd(self.piece_width, self.piece_height, count):
+            raise ValueError(f"{count} bytes cannot hold that many pixels")
+        pixels = self._decode(self._read_at(offset, count), index)
+        if pixels.dtype.itemsize != self._item_bytes:
+            raise ValueError(f"its samples are of {pixels.dtype}")
         return pixels
 
-    def _check_covers(self, index: int, pixels: NDArray[Any]) -> None:
-        row, column = divmod(index % self._per_plane, self._across)
+    def _check_covers(self, column: int, row: int, pixels: NDArray[Any]) -> None:
         height = min(self.piece_height, self.height - row * self.piece_height)
         width = min(self.piece_width, self.width - column * self.piece_width)
         if pixels.shape[0] < height or pixels.shape[1] < width:
             raise ValueError(f"it is {pixels.shape[1]} x {pixels.shape[0]} pixels")
 
 
-class _RawStrips(_TiffLevel):
+class _RawStrips(TiffLevel):
     """Uncompressed strips: any rows can be read by themselves."""
 
     def __init__(
-        self, level: LevelPage, index: int, file: FileIO, damage: Damage, as_mask: bool
+        self,
+        level: LevelPage,
+        index: int,
+        file: FileIO,
+        damage: Damage,
+        pixels: PixelFormat,
+        finer: TiffLevel | None,
     ) -> None:
         page = level.page
         order = page.parent.byteorder
@@ -188,12 +209,13 @@ class _RawStrips(_TiffLevel):
         if self._strip_rows < 1:
             raise ValueError("its strips have no rows")
         rows = min(max(1, _BAND_BYTES // self._row_bytes), page.imagelength)
-        super().__init__(level, index, file, damage, as_mask, (page.imagewidth, rows))
+        super().__init__(level, index, file, damage, pixels, (page.imagewidth, rows))
         strips = -(-self.height // self._strip_rows)
         needed = np.full(len(self._counts), self._strip_rows * self._row_bytes)
         needed[-1:] = (self.height - (strips - 1) * self._strip_rows) * self._row_bytes
         self._counts = needed  # some writers count more, or the last strip as full
         self._check_listed(strips)
+        self.tiles = TileMap(self, np.ones((-(-self.height // rows), 1), np.bool_))
 
     def decode(self, column: int, row: int) -> Uint8:
         first = row * self.piece_height
@@ -203,9 +225,13 @@ class _RawStrips(_TiffLevel):
             for strip in range(first // self._strip_rows, (last - 1) // self._strip_rows + 1)
         ]
         stored = np.frombuffer(b"".join(parts), self._dtype)
-        return convert_planes(
-            self._to_rgb, [stored.reshape(last - first, self.width, self._samples)]
-        )
+        try:
+            return convert_planes(
+                self._pixels.convert, [stored.reshape(last - first, self.width, self._samples)]
+            )
+        except ValueError as error:
+            strip = first // self._strip_rows
+            raise self._unreadable(0, strip, int(self._offsets[strip]), error) from error
 
     def _read_rows(self, strip: int, first: int, last: int) -> bytes:
         """Read those of the rows ``first`` to ``last`` that lie in ``strip``."""

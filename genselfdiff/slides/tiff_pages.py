@@ -1,19 +1,25 @@
 """Which pages of a TIFF are the levels of the slide, and which show something else."""
 
+import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from tifffile import TiffFile, TiffPage
 
 from genselfdiff.slides import image_xml
+from genselfdiff.slides.notes import tell_once
+from genselfdiff.slides.orientation import page_orientation
+from genselfdiff.slides.pixel_format import UnreadKind
 from genselfdiff.slides.stored_image import is_reduction
 
 _DESCRIPTION = 270
 _REDUCED, _TRANSPARENCY_MASK = 1, 4  # bits of NewSubfileType
 
-_OTHER_PICTURES = re.compile(r"\s*(label|macro|thumbnail|overview)\b", re.I)
-"""How the descriptions of pages begin that show the slide's label or the whole glass."""
+_GREY = (0, 1)
+_ORIENTATION = 274
 
 
 @dataclass(frozen=True)
@@ -37,27 +43,99 @@ def description_of(page: TiffPage) -> str:
         return told.decode("latin-1")
 
 
-def slide_pages(tiff: TiffFile) -> tuple[list[LevelPage], str]:
+def slide_pages(tiff: TiffFile, path: Path) -> tuple[list[LevelPage], str]:
     """Return the pages of the pyramid, largest first, and the description of the file.
 
+    Other images that are left out, but those of label and glass, are told with the ``path``.
+
     Raises:
-        ValueError: there is no image, or its channels are images of their own.
+        UnreadKind: its channels are images of their own, or may be.
+        ValueError: there is no image.
     """
     pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
     if not pages:
         raise ValueError("it holds no image")
     xml = description_of(pages[0])
-    others = image_xml.ome_other_sizes(xml)
+    images = image_xml.ome_images(xml)
+    others = image_xml.ome_other_sizes(images)
     slides = [page for page in pages if not _is_other(page) and _size(page) not in others] or pages
     whole = [page for page in slides if not page.subfiletype & _REDUCED] or slides
-    main = max(whole, key=lambda page: page.imagewidth * page.imagelength)
-    _refuse_separate_channels(main, xml)
+    main = _largest_scan(whole)
+    planes = [page for page in whole if _is_plane_beside(main, page)]
+    own = [pixels for _, pixels in images if image_xml.ome_size(pixels) == _size(main)]
+    _check_planes(main, max(len(planes), _told_planes(main)), own, path)
     if image_xml.is_philips(xml):
         return _philips_levels(main, slides), xml
-    reduced = [page for page in (*slides, *_sub_pages(main)) if _is_level_of(main, page)]
+    apart = {image_xml.ome_size(pixels) for _, pixels in images} - {_size(main)}
+    chain = [page for page in slides if _size(page) not in apart]
+    reduced = [page for page in (*chain, *_sub_pages(main)) if _is_level_of(main, page)]
     by_size = {_size(page): page for page in reversed(reduced)}
     levels = [main, *(by_size[size] for size in sorted(by_size, reverse=True))]
+    left = {_size(page) for page in whole if page.is_tiled == main.is_tiled}
+    _tell_left_out(left - {_size(page) for page in levels}, main, path)
     return [LevelPage(page, *_size(page)) for page in levels], xml
+
+
+def _largest_scan(pages: list[TiffPage]) -> TiffPage:
+    """The largest page; but scans are tiled, and a larger page beside them is a photograph."""
+    tiled = [page for page in pages if page.is_tiled]
+    scans = [
+        page
+        for page in pages
+        if page.is_tiled or not tiled or any(is_reduction(_size(page), _size(t)) for t in tiled)
+    ]
+    return max(scans, key=lambda page: page.imagewidth * page.imagelength)
+
+
+def _is_plane_beside(main: TiffPage, page: TiffPage) -> bool:
+    return _size(page) == _size(main) and _is_stored_alike(main, page)
+
+
+def _told_planes(main: TiffPage) -> int:
+    """Images of the size of ``main`` that ImageJ or tifffile tell of; not all have directories."""
+    text = description_of(main)
+    if text.startswith("ImageJ=") and (told := re.search(r"^images=(\d{1,9})\s*$", text, re.M)):
+        return int(told[1])
+    if told := re.match(r'\{"shape": \[([\d, ]{1,99})\]', text):
+        values = math.prod(int(side) for side in told[1].split(",") if side.strip())
+        return values // (main.imagewidth * main.imagelength * main.samplesperpixel)
+    return 1
+
+
+def _check_planes(main: TiffPage, planes: int, own: list[image_xml.Element], path: Path) -> None:
+    """Tell of a stack; refuse grey images that may be the channels of one.
+
+    ``own``: what OME-XML says of images of the size of ``main``.
+    """
+    for pixels in own:
+        channels = pixels.get("SizeC", "1")
+        if main.samplesperpixel == 1 and channels != "1":
+            raise UnreadKind(f"its {channels} channels are separate grey images, not one in RGB")
+    if planes < 2:
+        return
+    text = description_of(main)
+    of_one_channel = own or (text.startswith("ImageJ=") and "channels=" not in text)
+    if main.photometric in _GREY and main.samplesperpixel == 1 and not of_one_channel:
+        raise UnreadKind(
+            f"it holds {planes} grey images of one size, which may be the red, green and blue of"
+            " one; save it as RGB, or one of them alone"
+        )
+    tell_once(
+        logging.WARNING,
+        f"{path}: holds {planes} images of {main.imagewidth} x {main.imagelength} pixels, as a"
+        " stack does; only the first is read",
+    )
+
+
+def _tell_left_out(sizes: set[tuple[int, int]], main: TiffPage, path: Path) -> None:
+    if sizes:
+        listed = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3])
+        more = ", ..." if len(sizes) > 3 else ""
+        tell_once(
+            logging.WARNING,
+            f"{path}: the image of {main.imagewidth} x {main.imagelength} pixels is read; images of"
+            f" {len(sizes)} other sizes ({listed}{more}) are not",
+        )
 
 
 def _size(page: TiffPage) -> tuple[int, int]:
@@ -69,7 +147,8 @@ def _is_other(page: TiffPage) -> bool:
     text = description_of(page)
     if text.startswith("Aperio"):
         text = "".join(text.splitlines()[1:2])
-    return bool(_OTHER_PICTURES.match(text)) or bool(page.subfiletype & _TRANSPARENCY_MASK)
+    is_named = image_xml.begins_as_other_image(text)
+    return is_named or bool(page.subfiletype & _TRANSPARENCY_MASK)
 
 
 def _sub_pages(page: TiffPage) -> Iterator[TiffPage]:
@@ -84,7 +163,11 @@ def _is_level_of(main: TiffPage, page: TiffPage) -> bool:
 
     Levels are stored alike; this leaves out the thumbnail of SVS files, which is not tiled.
     """
-    return is_reduction(_size(main), _size(page)) and _is_stored_alike(main, page)
+    return (
+        is_reduction(_size(main), _size(page))
+        and _is_stored_alike(main, page)
+        and (_ORIENTATION not in page.tags or page_orientation(page) == page_orientation(main))
+    )
 
 
 def _is_stored_alike(main: TiffPage, page: TiffPage) -> bool:
@@ -110,13 +193,3 @@ def _philips_levels(main: TiffPage, pages: list[TiffPage]) -> list[LevelPage]:
             break
         levels.append(LevelPage(page, *size))
     return levels
-
-
-def _refuse_separate_channels(main: TiffPage, xml: str) -> None:
-    for _, pixels in image_xml.ome_images(xml):
-        channels = pixels.get("SizeC", "1")
-        size = (pixels.get("SizeX"), pixels.get("SizeY"))
-        if size == (str(main.imagewidth), str(main.imagelength)) and (
-            main.samplesperpixel == 1 and channels != "1"
-        ):
-            raise ValueError(f"its {channels} channels are separate grey images, not one in RGB")

@@ -100,11 +100,19 @@ def _read_mask(path: Path, slide: Slide, max_side: int) -> Bool:
         index = max(i for i in enough if file.levels[i].height >= height)
         level = file.levels[index]
         mask = np.empty((height, width), np.bool_)
+        hides = differs = False
         left = np.arange(width) * level.width // width
         for row in range(height):
             top, bottom = row * level.height // height, (row + 1) * level.height // height
-            stored = file.read_level(0, top, level.width, bottom - top, index)[..., 0]
-            mask[row] = np.maximum.reduceat(stored.max(axis=0), left) > 0
+            stored = file.read_level(0, top, level.width, bottom - top, index)
+            marked, seen = stored[..., 0], stored[..., 1] > 0
+            hides = hides or not seen.all()
+            differs = differs or bool((seen != (marked > 0)).any())
+            mask[row] = np.maximum.reduceat(marked.max(axis=0), left) > 0
+    if hides and differs:
+        raise InputError(
+            f"{path}: its alpha channel shows another mask than its colours; save it without alpha"
+        )
     return mask
 
 

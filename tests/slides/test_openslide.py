@@ -171,3 +171,49 @@ def test_a_tile_larger_than_its_file_is_refused_before_openslide_sees_it(
     path.write_bytes(data)
     with pytest.raises(InputError, match="stored pieces of it are larger than all of it"):
         open_slide(path)
+
+
+OVERLAPS = "Background Color=0;Objective Power=20;JPEG Quality=85;OverlapsXY= 64 64;"
+SCN = '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"></scn>'
+XMP = b'<EncodeInfo Ver="2"><SlideInfo><iScan Magnification="20" ScanRes="0.46"/></SlideInfo>'
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {"software": "MedScan", "description": OVERLAPS},
+        {"description": SCN},
+        {"description": "level=0 mag=20", "extratags": [(700, "B", len(XMP), XMP, True)]},
+        {"extratags": [(65420, "I", 1, 1, True)]},
+    ],
+    ids=["Trestle", "Leica", "Ventana", "Hamamatsu"],
+)
+@pytest.mark.parametrize("page", [0, 1])
+def test_makers_are_known_under_the_name_of_a_tiff(
+    tmp_path: Path,
+    picture: np.ndarray,
+    marks: dict[str, object],
+    page: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their tiles lap over each other, or are several areas: not to be read as they look."""
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for index in range(2):
+            more = marks if index == page else {}
+            writer.write(picture, photometric="rgb", tile=(64, 64), metadata=None, **more)
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    with pytest.raises(InputError, match=r"a\.tif: .*pip install 'genselfdiff\[openslide\]'"):
+        open_slide(path)
+
+
+def test_overlaps_are_removed(tmp_path: Path, picture: np.ndarray) -> None:
+    path = tmp_path / "a.tif"
+    options = {"photometric": "rgb", "compression": "jpeg", "tile": (128, 128), "metadata": None}
+    pixels = np.tile(picture, (2, 1, 1))[:512, :512]
+    tifffile.imwrite(path, pixels, software="MedScan", description=OVERLAPS, **options)
+    with open_slide(path) as slide, openslide.OpenSlide(path) as theirs:
+        assert theirs.properties["openslide.vendor"] == "trestle"
+        assert (slide.width, slide.height) == theirs.dimensions == (320, 320)
+        seen = np.asarray(theirs.read_region((0, 0), 0, (320, 320)).convert("RGB"))
+        np.testing.assert_array_equal(slide.read_level(0, 0, 320, 320), seen)
