@@ -62,6 +62,10 @@ def test_fields_that_were_annotated_in_qupath(tmp_path, slide, image, caplog):
     half = read_qupath(slide, annotations, mpp=1.0, classes=["gland", "lumen"])
     written(half, tmp_path, overwrite=True)
     np.testing.assert_array_equal(mask(tmp_path, f"{slide.stem}_1"), expected[::2, ::2])
+    assert "blurred" not in caplog.text
+    double = read_qupath(slide, annotations, mpp=0.25, classes=["gland", "lumen"])
+    written(double, tmp_path, overwrite=True)
+    assert caplog.text.count("coarser than --mpp, its fields will be blurred") == 1
 
 
 @pytest.mark.parametrize(

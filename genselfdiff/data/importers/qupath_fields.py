@@ -45,6 +45,13 @@ class Drawing:
         self.source = source
         self.regions = sorted(regions, key=lambda region: -region.area())
         self._boxes = np.array([region.box() for region in self.regions]).reshape(-1, 4)
+        self._warned: set[str] = set()
+
+    def warn_once(self, text: str) -> None:
+        """Log something of the slide, however many fields it has."""
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning("%s: %s", self.slide, text)
 
     def count_outside(self, boxes: Iterable[Box]) -> int:
         """How many regions meet none of the boxes."""
@@ -94,7 +101,7 @@ def cut_field(
                 " Region* around the parts that are labelled"
             )
         if view.scale < 1 / BLURRED_ENLARGEMENT:
-            logger.warning("%s: coarser than %g um/px: %s blurred", slide.path, scales.fields, name)
+            drawing.warn_once("coarser than --mpp, its fields will be blurred")
         pixels = view.read(x, y, width, height)
         regions = (_moved(region, view.scale, x, y) for region in drawing.within(box))
         classes, instances = draw(regions, height, width)
