@@ -5,33 +5,42 @@ package or its native library is loaded too; the ``gsd.json`` extra file of eith
 of ``ModelInfo``.
 """
 
-import hashlib
+import io
 import json
-import math
+import logging
 import os
+import shutil
 import warnings
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import torch
 from torch import nn
 from torch.jit.frontend import FrontendError
 
-from genselfdiff.errors import ModelError, OutputError, one_line
+from genselfdiff.errors import InputError, ModelError, one_line
 from genselfdiff.files import atomic_file
 from genselfdiff.inference.device import choose_devices
+from genselfdiff.inference.model_archive import EXTRA_FILE, ModelArchive, read_archive
+from genselfdiff.inference.model_code import check_compiled
+from genselfdiff.input_files import open_input, parse_json
 from genselfdiff.kernels import OPERATIONS
 from genselfdiff.models import for_export
+from genselfdiff.slides.resolution import MPP_RANGE
 
-EXTRA_FILE = "gsd.json"
+logger = logging.getLogger("genselfdiff")
+
 FORMAT = "genselfdiff-model"
 FORMAT_VERSION = 1
 INPUT_SCALINGS = {"minus_one_one": (1 / 127.5, -1.0), "zero_one": (1 / 255, 0.0)}
 """Factor and shift from grey levels 0..255 to what the network sees."""
 SIZE_MULTIPLE = 8
 """Networks see heights and widths that are multiples of this."""
+LARGEST_TILE = 4096
+"""Pixels of a side: a tile of so many, and what a model gives for it, takes a GiB."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -82,18 +91,22 @@ class ModelInfo:
             "one (red, green, blue) of integers 0..255 for each class",
         )
         _check(
-            self.mpp is None or (_is_number(self.mpp) and math.isfinite(self.mpp) and self.mpp > 0),
+            self.mpp is None or (_is_number(self.mpp) and MPP_RANGE[0] <= self.mpp <= MPP_RANGE[1]),
             "mpp",
-            "a positive number of micrometres per pixel, or null",
+            f"{MPP_RANGE[0]:g} to {MPP_RANGE[1]:g} micrometres per pixel, or null",
         )
         _check(
             _is_integer(self.tile_size)
-            and self.tile_size >= SIZE_MULTIPLE
+            and SIZE_MULTIPLE <= self.tile_size <= LARGEST_TILE
             and self.tile_size % SIZE_MULTIPLE == 0,
             "tile_size",
-            f"a positive multiple of {SIZE_MULTIPLE}",
+            f"a multiple of {SIZE_MULTIPLE} up to {LARGEST_TILE}",
         )
-        _check(self.input_scaling in INPUT_SCALINGS, "input_scaling", " or ".join(INPUT_SCALINGS))
+        _check(
+            isinstance(self.input_scaling, str) and self.input_scaling in INPUT_SCALINGS,
+            "input_scaling",
+            " or ".join(INPUT_SCALINGS),
+        )
         _check(isinstance(self.architecture, dict), "architecture", "an object")
         _check(isinstance(self.training, dict), "training", "an object")
         _check(isinstance(self.licence, str), "licence", "a text")
@@ -118,9 +131,11 @@ class ModelInfo:
             ModelError: not JSON, of a newer format, or a field is unknown, missing or ill-typed.
         """
         try:
-            content = json.loads(text)
-        except ValueError as error:
-            raise ModelError(f"{EXTRA_FILE} is not valid JSON: {error}") from error
+            content = parse_json(text if isinstance(text, str) else text.decode(), EXTRA_FILE)
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{EXTRA_FILE}: is no text in UTF-8") from error
+        except InputError as error:
+            raise ModelError(str(error)) from error
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise ModelError(f"{EXTRA_FILE} does not describe a {FORMAT}")
         version = content.pop("format_version", None)
@@ -204,6 +219,24 @@ class Segmenter(nn.Module):
         return probabilities
 
 
+def check_probabilities(given: object, images: torch.Tensor) -> torch.Tensor:
+    """What a model gives for ``images`` (N, 3, H, W), if it can be probabilities (N, C, H, W).
+
+    Raises:
+        ModelError: it has another type or shape.
+    """
+    if not isinstance(given, torch.Tensor):
+        raise ModelError(f"gives {type(given).__name__} instead of a tensor of probabilities")
+    if given.layout != torch.strided or not given.is_floating_point():
+        raise ModelError(f"gives {given.dtype}, {given.layout} instead of probabilities")
+    count, _, height, width = images.shape
+    if given.dim() != 4 or given.shape[0] != count or given.shape[2:] != images.shape[2:]:
+        raise ModelError(
+            f"gives shape {tuple(given.shape)} for {count} images of {width} x {height} pixels"
+        )
+    return given
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model file, ready to predict.
@@ -227,10 +260,22 @@ class LoadedModel:
 
         Returns:
             (N, C, H, W) float32 probabilities on ``device``.
+
+        Raises:
+            ModelError: the model gives something else.
         """
+        if images.is_floating_point() and images.numel():
+            low, high = (extreme.item() for extreme in images.aminmax())
+            if low < 0 or 0 < high <= 1:
+                logger.warning(
+                    "%s: takes images in 0..255, but these lie in %g..%g", self.path, low, high
+                )
         with torch.inference_mode():
-            probabilities: torch.Tensor = self.module(images.to(self.device))
-        return probabilities
+            given = self.module(images.to(self.device))
+        try:
+            return check_probabilities(given, images)
+        except ModelError as error:
+            raise ModelError(f"{self.path}: {error}") from error
 
 
 def save_model(
@@ -266,16 +311,16 @@ def save_model(
             f"{path}: the network gives {channels} channels, but {len(info.classes)} classes are"
             " named: name as many as the network was trained with"
         )
-    needed = torch.jit.export_opnames(script)  # type: ignore[no-untyped-call]
-    allowed = ("aten::", "prim::") if portable else ("aten::", "prim::", "gsd::")
-    foreign = [name for name in needed if not name.startswith(allowed)]
-    if foreign:
-        raise ModelError(f"{path}: the exported network would need {foreign[0]} beside plain torch")
-    with atomic_file(path) as temporary:
-        try:
-            script.save(str(temporary), _extra_files={EXTRA_FILE: info.to_json()})
-        except RuntimeError as error:  # torch reports a full disk this way
-            raise OutputError(f"{path}: cannot be written: {one_line(error)}") from error
+    # To memory first: torch ends the process where a disk is full.
+    saved = io.BytesIO()
+    with _deprecated():
+        torch.jit.save(script, saved, _extra_files={EXTRA_FILE: info.to_json()})
+    try:
+        content = read_archive(saved).content
+    except ModelError as error:
+        raise ModelError(f"{path}: the network cannot be exported: it {error}") from error
+    with content, atomic_file(path) as temporary, temporary.open("wb") as file:
+        shutil.copyfileobj(content, file, 2**20)
 
 
 def load_model(path: str | Path, device: str | torch.device | None = None) -> LoadedModel:
@@ -291,27 +336,22 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Lo
         InputError: the device is not there, or GSD_KERNELS asks for what the model cannot do on it.
     """
     path = Path(path)
-    info = read_info(path)
     chosen, *further = choose_devices(device)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            module = torch.jit.load(str(path), map_location=chosen)  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError) as error:
-        if "Unknown builtin op: gsd::" in str(error):
-            raise ModelError(
-                f"{path}: needs operations that this version of genselfdiff does not have: update"
-                " genselfdiff, or export the run again"
-            ) from error
-        raise ModelError(f"{path}: damaged model file: {one_line(error)}") from error
-    needed = torch.jit.export_opnames(module)  # type: ignore[no-untyped-call]
+    archive = _read(path)
+    with archive.content as content:
+        try:
+            info = ModelInfo.from_json(archive.metadata)
+            module = _loaded(content, chosen)
+            needed = check_compiled(module)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+        except RuntimeError as error:
+            raise ModelError(f"{path}: damaged model file: {one_line(error)}") from error
     for operation in OPERATIONS:
         if f"gsd::{operation.name}" in needed:
             operation.check_scripted(chosen)
     module.eval()
-    return LoadedModel(path, info, chosen, module, digest, tuple(further))
+    return LoadedModel(path, info, chosen, module, archive.digest, tuple(further))
 
 
 def find_model(
@@ -333,42 +373,18 @@ def find_model(
     return load_model(named, device)
 
 
-def read_info(path: str | Path) -> ModelInfo:
-    """Metadata of a model file; every byte of the file is checked against its checksums.
-
-    Raises:
-        ModelError: as ``load_model``.
-    """
-    path = Path(path)
+def _read(path: Path) -> ModelArchive:
     if path.is_dir():
         raise ModelError(
             f"{path}: a folder: 'gsd export {path} -o model.ts' makes a model file of a run"
         )
-    if not path.is_file():
+    if not path.exists():
         raise ModelError(f"{path}: there is no such model file")
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-            members = archive.namelist()
-            wanted = [name for name in members if name.endswith(f"/extra/{EXTRA_FILE}")]
-            text = archive.read(wanted[0]) if wanted and not damaged else b""
-    except zipfile.BadZipFile as error:
-        raise ModelError(
-            f"{path}: not a model file, or damaged: gsd export writes model files"
-        ) from error
-    except (OSError, NotImplementedError, EOFError) as error:
-        raise ModelError(f"{path}: cannot be read: {one_line(error)}") from error
-    if damaged:
-        raise ModelError(f"{path}: damaged model file ({damaged}): copy or export it again")
-    if not wanted:
-        kind = "an archive"
-        if any("/code/" in name for name in members):
-            kind = "a TorchScript file"
-        elif any(name.endswith("/data.pkl") for name in members):
-            kind = "a checkpoint"
-        raise ModelError(f"{path}: {kind} without {EXTRA_FILE}: gsd export writes model files")
-    try:
-        return ModelInfo.from_json(text)
+        with open_input(path) as file:
+            return read_archive(file)
+    except InputError as error:
+        raise ModelError(str(error)) from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
 
@@ -380,11 +396,28 @@ def with_memory_format(module: Module, memory_format: torch.memory_format) -> Mo
     return converted
 
 
+def _loaded(content: BinaryIO, device: torch.device) -> torch.jit.ScriptModule:
+    path = Path(f"/dev/fd/{content.fileno()}")  # torch copies what it reads from Python's files
+    source = str(path) if path.exists() else content
+    with _deprecated():
+        module: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
+            source, map_location=device
+        )
+    return module
+
+
 def _script(module: nn.Module) -> torch.jit.ScriptModule:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with _deprecated():
         script: torch.jit.ScriptModule = torch.jit.script(module)
     return script
+
+
+@contextmanager
+def _deprecated() -> Iterator[None]:
+    """Without torch's warnings that TorchScript is no longer developed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def _check(condition: bool, name: str, wanted: str) -> None:

@@ -16,7 +16,12 @@ import torch
 
 from genselfdiff.errors import InputError, ModelError, one_line
 from genselfdiff.inference.device import has_fast_bfloat16
-from genselfdiff.inference.model_file import LoadedModel, load_model, with_memory_format
+from genselfdiff.inference.model_file import (
+    LoadedModel,
+    check_probabilities,
+    load_model,
+    with_memory_format,
+)
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 AGREEMENT = 0.97
@@ -33,6 +38,8 @@ MAX_WORKERS = 8
 """Each worker holds one tile's activations, so their number bounds memory on large machines."""
 WORKERS_PER_GPU = 2
 """One copies while the other computes."""
+TOLERANCE = 0.1
+"""Beyond 0 and 1, of probabilities that a model has enlarged: cubic interpolation overshoots."""
 VIEWS = (1, 2, 4, 8)
 """How many ways of looking at a tile can be averaged."""
 _TURNS = tuple(
@@ -80,6 +87,8 @@ class Predictor:
         self.max_workers = MAX_WORKERS
         self._threads: int | None = None
         models = [model, *(load_model(model.path, device) for device in model.further)]
+        if any(each.digest != model.digest for each in models):
+            raise ModelError(f"{model.path}: has changed since it was read: begin again")
         modules = [with_memory_format(each.module, torch.channels_last) for each in models]
         self._devices = [each.device for each in models]
         self._modules = {"float32": modules}
@@ -174,6 +183,8 @@ class Predictor:
                 else:
                     there = pixels.to(self._devices[number])
                     probabilities = _mean_view(module, there, turns).cpu()
+        except ModelError as error:
+            raise ModelError(f"{self.model.path}: {error}") from error
         except (MemoryError, RuntimeError, torch.jit.Error) as error:
             size = f"{pixels.shape[3]} x {pixels.shape[2]}"
             if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
@@ -189,11 +200,17 @@ class Predictor:
                 f"{self.model.path}: gives {probabilities.shape[1]} channels, but names"
                 f" {len(self.model.info.classes)} classes"
             )
-        if not math.isfinite(probabilities.sum().item()):
+        low, high = (extreme.item() for extreme in probabilities.aminmax())
+        if not math.isfinite(high - low):
             in_float32 = precision == "float32"
             remedy = "train or export it again" if in_float32 else "use --precision float32"
             raise ModelError(
                 f"{self.model.path}: its output in {precision} is not a number: {remedy}"
+            )
+        if low < -TOLERANCE or high > 1 + TOLERANCE:
+            raise ModelError(
+                f"{self.model.path}: gives values from {low:g} to {high:g}, not probabilities:"
+                " export it with a softmax"
             )
         return probabilities
 
@@ -276,7 +293,8 @@ def _view(module: torch.nn.Module, pixels: torch.Tensor, turn: Turn) -> torch.Te
     transposed, flipped = turn
     seen = pixels.transpose(2, 3) if transposed else pixels
     seen = seen.flip(flipped) if flipped else seen
-    given: torch.Tensor = module(seen.contiguous(memory_format=torch.channels_last))
+    seen = seen.contiguous(memory_format=torch.channels_last)
+    given = check_probabilities(module(seen), seen)
     given = given.flip(flipped) if flipped else given
     return given.transpose(2, 3) if transposed else given
 

@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -272,10 +274,17 @@ def test_wrong_input(conv_net, x, message):
         ("colors", [[0, 0, 0], [0, 0, 1.5]]),
         ("mpp", 0),
         ("mpp", "0.5"),
+        ("mpp", 1e-300),
+        ("mpp", 10**400),
+        ("mpp", float("nan")),
         ("tile_size", 100),
         ("tile_size", True),
         ("tile_size", 256.0),
+        ("tile_size", 8_000_000),
+        ("tile_size", 8 * 10**400),
         ("input_scaling", "none"),
+        ("input_scaling", []),
+        ("input_scaling", {}),
         ("architecture", []),
         ("training", "x"),
         ("licence", 3),
@@ -296,7 +305,7 @@ def test_metadata_with_missing_and_unknown_fields(info):
     del content["mpp"]
     with pytest.raises(ModelError, match="'mpp' is missing"):
         ModelInfo.from_json(json.dumps(content))
-    for text in ("{", "[]", "{}"):
+    for text in ("{", "[]", "{}", b"\xff", 100_000 * "[", "9" * 5000):
         with pytest.raises(ModelError, match=EXTRA_FILE):
             ModelInfo.from_json(text)
 
@@ -366,6 +375,56 @@ def test_operators_beyond_torch_are_refused(tmp_path, info):
 
     with pytest.raises(ModelError, match="gsd_test::same"):
         save_model(Custom(), info(), tmp_path / "model.ts")
+
+
+@pytest.mark.parametrize("name", ["fused", "portable"])
+def test_an_exported_file_does_not_tell_where_it_was_made(flavours, name):
+    folders = [str(Path(file).parent).encode() for file in (torch.__file__, native.__file__)]
+    with zipfile.ZipFile(flavours / f"{name}.ts") as archive:
+        for member in archive.namelist():
+            assert not member.endswith(".debug_pkl")
+            data = archive.read(member)
+            assert not any(folder in data for folder in [*folders, str(flavours).encode()])
+            if "/data/" in member:  # where torch puts tensors, so that they can be mapped
+                info = archive.getinfo(member)
+                assert (info.header_offset + 30 + len(member) + len(info.extra)) % 64 == 0
+
+
+def test_a_full_disk_is_told(tmp_path, conv_net, info, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfileobj", fail)
+    with pytest.raises(OutputError, match="cannot be written: No space"):
+        save_model(conv_net(), info(3), tmp_path / "model.ts")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_does_more_than_compute_is_not_exported(tmp_path, info):
+    class Saves(nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            if x.shape[0] > 1:
+                torch.save(x, "written.pt")
+            return x[:, :2]
+
+    with pytest.raises(ModelError, match="cannot be exported: it names aten::save"):
+        save_model(Saves(), info(), tmp_path / "model.ts")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (torch.rand(1, 3, 8, 8), True),
+        (2 * torch.rand(1, 3, 8, 8) - 1, True),
+        (255 * torch.rand(1, 3, 8, 8), False),
+        (torch.zeros(1, 3, 8, 8), False),
+        (torch.ones(1, 3, 8, 8, dtype=torch.uint8), False),
+    ],
+)
+def test_images_in_another_range_are_told(darkness_model, caplog, images, told):
+    load_model(darkness_model, "cpu")(images)
+    assert ("takes images in 0..255" in caplog.text) == told
 
 
 def test_unwritable_target(tmp_path, conv_net, info):

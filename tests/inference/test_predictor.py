@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import genselfdiff
-from genselfdiff.errors import InputError
+from genselfdiff.errors import InputError, ModelError
 from genselfdiff.inference import device as devices
 from genselfdiff.inference import predictor as predictor_module
 from genselfdiff.inference.model_file import load_model, save_model
@@ -119,6 +119,56 @@ def test_eight_views_do_not_care_how_a_tile_lies(tmp_path, info):
 def test_other_numbers_of_views_are_refused(darkness_model):
     with pytest.raises(InputError, match="1, 2, 4 or 8"):
         Predictor(load_model(darkness_model, "cpu"), "float32", 3)
+
+
+class Gives(nn.Module):
+    """In the place of a module that TorchScript has compiled."""
+
+    def __init__(self, answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x):
+        return self.answer(x)
+
+
+def full(*shape, value=0.5, dtype=torch.float32):
+    return torch.full(shape, value, dtype=dtype)
+
+
+@pytest.mark.parametrize("tta", [1, 8])
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x: (x, x), "gives tuple"),
+        (lambda x: 5, "gives int"),
+        (lambda x: torch.zeros([]), r"gives shape \(\)"),
+        (lambda x: full(7, 2, 16, 16), r"gives shape \(7, 2, 16, 16\) for 2 images of 16 x 16"),
+        (lambda x: full(0, 2, 16, 16), r"gives shape \(0, 2"),
+        (lambda x: full(2, 2, 8, 8), r"gives shape \(2, 2, 8, 8\)"),
+        (lambda x: full(2, 2, 1, 1), r"gives shape \(2, 2, 1, 1\)"),
+        (lambda x: full(2, 3, 16, 16), "gives 3 channels, but names 2 classes"),
+        (lambda x: full(2, 2, 16, 16, dtype=torch.complex64), "gives torch.complex64"),
+        (lambda x: full(2, 2, 16, 16, value=1, dtype=torch.int64), "gives torch.int64"),
+        (lambda x: full(2, 2, 16, 16, value=True, dtype=torch.bool), "gives torch.bool"),
+        (lambda x: full(2, 2, 16, 16).to_sparse(), "gives torch.float32, torch.sparse_coo"),
+        (lambda x: full(2, 2, 16, 16, value=37.5), "gives values from 37.5 to 37.5"),
+        (lambda x: full(2, 2, 16, 16, value=-1), "gives values from -1 to -1"),
+        (lambda x: full(2, 2, 16, 16, value=float("nan")), "not a number"),
+        (lambda x: full(2, 2, 16, 16, value=float("inf")), "not a number"),
+    ],
+)
+def test_what_is_no_probabilities_is_the_models_fault(darkness_model, answer, message, tta):
+    loaded = dataclasses.replace(load_model(darkness_model, "cpu"), module=Gives(answer))
+    with pytest.raises(ModelError, match=f"darkness.ts: .*{message}"):
+        Predictor(loaded, "float32", tta)(tiles(2, 16, 16))
+
+
+def test_a_file_that_changes_between_two_devices(darkness_model, info):
+    loaded = load_model(darkness_model, "cpu")
+    save_model(Ramp(), info(), darkness_model)
+    with pytest.raises(ModelError, match="has changed"):
+        Predictor(dataclasses.replace(loaded, further=(torch.device("cpu"),)), "float32")
 
 
 class TestSeveralDevices:
