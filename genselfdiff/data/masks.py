@@ -10,6 +10,8 @@ from PIL import Image, ImageOps
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
+from genselfdiff.slides.orientation import page_orientation, turned
+from genselfdiff.slides.pixel_format import palette_of
 from genselfdiff.slides.stored_image import is_absurd
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
@@ -18,9 +20,6 @@ MAX_MASK_PIXELS = 1 << 28
 
 MAX_MASK_BYTES = 1 << 30
 """Of its pixels, decoded."""
-
-_UPRIGHT = 1
-"""Orientation, as TIFF and EXIF number it."""
 
 _FLAT_SHARE = 0.25
 """Of the pixels at soft edges, at most this many lie within an area of their value."""
@@ -141,11 +140,7 @@ def _read_tiff(path: Path, stream: BinaryIO) -> _Stored:
         if samples > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
             pixels = np.moveaxis(pixels, 0, -1)
         shape = (height, width) if samples == 1 else (height, width, samples)
-        tag = page.tags.get("Orientation")
-        return _Stored(
-            _upright(pixels.reshape(shape), _UPRIGHT if tag is None else int(tag.value)),
-            _colours(page),
-        )
+        return _Stored(turned(pixels.reshape(shape), page_orientation(page)), _colours(page))
 
 
 def _require_one_page(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
@@ -164,23 +159,11 @@ def _require_one_page(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPa
 def _colours(page: tifffile.TiffPage) -> NDArray[np.integer] | None:
     """The colours of the values from 0 on, in 8 bits; None where 0 is black."""
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-        colours = np.asarray(page.colormap, np.int64).T
-        return colours if colours.max() < 256 else colours >> 8
+        return palette_of(page).astype(np.int64)
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and page.bitspersample <= 16:
         ramp = np.arange(2**page.bitspersample)[::-1] * 255 // (2**page.bitspersample - 1)
         return np.repeat(ramp[:, None], 3, 1)
     return None
-
-
-def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """The picture as it is to be looked at, of one stored in an ``orientation`` of TIFF, 1 to 8."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels
 
 
 def _one_channel(path: Path, pixels: NDArray[Any]) -> Mask:

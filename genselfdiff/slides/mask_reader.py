@@ -12,8 +12,8 @@ from tifffile import TiffFile, TiffPage
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
 from genselfdiff.slides.ome_description import told_in
-from genselfdiff.slides.orientation import UPRIGHT, page_orientation
-from genselfdiff.slides.pixel_format import palette_of
+from genselfdiff.slides.orientation import require_upright
+from genselfdiff.slides.pixel_format import palette_of, refuse_white_zero
 from genselfdiff.slides.pyramid_writer import STORED_MPP
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, is_absurd
 from genselfdiff.slides.tiff_directories import check_directories
@@ -153,8 +153,8 @@ class MaskReader:
         separate = self.planes == 1 or page.planarconfig == 2
         if not whole_bytes or page.samplesperpixel != self.planes or not separate:
             raise InputError(f"{self.path}: is no mask of class indices: 8 bits a pixel are needed")
-        if page_orientation(page) != UPRIGHT:
-            raise InputError(f"{self.path}: is stored turned or mirrored; save it upright")
+        refuse_white_zero(page)
+        require_upright(self.path, page)
         rows, columns = page.chunks[:2]
         stored = self.path.stat().st_size
         if rows * columns > MAX_PIXELS_AT_ONCE or is_absurd(columns, rows, stored):

@@ -54,10 +54,11 @@ def is_for_openslide(tiff: TiffFile) -> bool:
 
 
 def _is_for_openslide(page: TiffPage) -> bool:
-    xmp = page.tags.get(_XMP)
+    xmp = page.tags.valueof(_XMP, default=b"")
+    text = xmp if isinstance(xmp, bytes) else str(xmp).encode()
     return (
         _NDPI in page.tags
-        or (xmp is not None and "<iScan" in str(xmp.value))  # Ventana
+        or b"<iScan" in text  # Ventana
         or page.software.startswith("MedScan")  # Trestle
         or "www.leica-microsystems.com/scn/" in page.description
     )

@@ -7,6 +7,7 @@ import logging
 import os
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 from tifffile import TiffPage
 
+from genselfdiff.errors import InputError
 from genselfdiff.slides.notes import tell_once
 from genselfdiff.slides.stored_image import StoredLevel
 
@@ -35,6 +37,12 @@ def page_orientation(page: TiffPage) -> int:
     """How the pixels of a page are stored, 1 to 8; what is not told or no such number is 1."""
     tag = page.tags.get(_TAG)
     return _known(tag.value if tag is not None else UPRIGHT)
+
+
+def require_upright(path: Path, page: TiffPage) -> None:
+    """Raise InputError, naming the file, where a mask that is read in bands is not upright."""
+    if page_orientation(page) != UPRIGHT:
+        raise InputError(f"{path}: is stored turned or mirrored; save it upright")
 
 
 def picture_orientation(image: Image.Image) -> int:

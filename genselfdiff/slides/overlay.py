@@ -11,6 +11,7 @@ from tifffile import TiffFile, TiffPage
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.files import atomic_file
+from genselfdiff.slides.orientation import require_upright
 from genselfdiff.slides.reader import Slide
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE
 
@@ -127,6 +128,7 @@ def _labels(path: Path, slide: Slide, width: int, height: int) -> Uint8:
     try:
         with TiffFile(path) as tiff:
             pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
+            require_upright(path, pages[0])
             _check_field(path, pages[0], slide)
             large = [page for page in pages if page.imagewidth >= width] or pages[:1]
             page = min(large, key=lambda page: page.imagewidth)

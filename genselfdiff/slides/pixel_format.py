@@ -200,7 +200,11 @@ def mask_format(page: TiffPage) -> PixelFormat:
     """Choose how what is decoded of a mask becomes what ``mask_pixels`` makes.
 
     What counts is the stored number, not the colour that a palette gives it, of any type.
+
+    Raises:
+        UnreadKind: see ``refuse_white_zero``.
     """
+    refuse_white_zero(page)
     alphas = _alphas(page, 1)
     colours = 3 if page.samplesperpixel - len(alphas) >= 3 else 1
 
@@ -208,6 +212,12 @@ def mask_format(page: TiffPage) -> PixelFormat:
         return mask_pixels(stored[..., :colours], stored[..., alphas])
 
     return PixelFormat(convert, np.array([0, 255, 0], np.uint8))
+
+
+def refuse_white_zero(page: TiffPage) -> None:
+    """Raise UnreadKind for a mask of which 0 is white: nobody knows whether that is marked."""
+    if page.photometric == _MINISWHITE:
+        raise UnreadKind("0 is white in it, which may mean two things; save it with 0 as black")
 
 
 def mask_pixels(colours: NDArray[Any], alphas: NDArray[Any]) -> Uint8:

@@ -28,7 +28,7 @@ _APERIO_YCBCR = 33003
 _OTHERS = (8, 32773, 32946, 34925, 34926, 34927, 50000, 50001)
 """Deflate, PackBits, LZMA, zstd and WebP, the last ones under old and new numbers."""
 
-_RGB, _YCBCR = 2, 6
+_GREY, _RGB, _YCBCR = 1, 2, 6
 _COLOUR_SEGMENTS = {(0xE0, b"JFIF\0"), (0xE1, b"Exif\0"), (0xEE, b"Adobe")}
 """Marker and beginning of the segments of a JPEG that settle which colours it holds."""
 
@@ -61,12 +61,12 @@ def piece_decoder(page: TiffPage) -> Decoder:
 
 def _jpeg_decoder(page: TiffPage) -> Decoder:
     tables, limit = page.jpegtables, _most_pixels(page)
-    wanted = _RGB if not page.extrasamples and page.photometric in (_RGB, _YCBCR) else None
+    wanted = _RGB if page.samplesperpixel == 3 else None
     if page.planarconfig != 1:
-        wanted = 1  # each plane by itself is grey
+        wanted = _GREY  # each plane by itself
     # Aperio's JPEGs hold RGB without saying so. Others tell what they hold, tile by tile, and
     # where RGB is not meant to be stored, libjpeg knows it by what they tell.
-    may_be_rgb = wanted == _RGB and page.photometric == _RGB
+    may_be_rgb = wanted == _RGB and page.photometric != _YCBCR
 
     def decoded(data: bytes, index: int) -> NDArray[Any]:
         header = _jpeg_header(data)

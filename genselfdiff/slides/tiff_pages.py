@@ -133,8 +133,8 @@ def _tell_left_out(sizes: set[tuple[int, int]], main: TiffPage, path: Path) -> N
         more = ", ..." if len(sizes) > 3 else ""
         tell_once(
             logging.WARNING,
-            f"{path}: the image of {main.imagewidth} x {main.imagelength} pixels is read; images of"
-            f" {len(sizes)} other sizes ({listed}{more}) are not",
+            f"{path}: the image of {main.imagewidth} x {main.imagelength} pixels is read, others in"
+            f" the file are not: {listed}{more}",
         )
 
 

@@ -217,6 +217,19 @@ def test_masks_with_a_table(images, masks, tmp_path, name, meanings):
     assert "--ignore-label 255" in result.summary()
 
 
+def test_a_palette_of_8_bits_as_colours(images, masks, tmp_path):
+    (masks / "a.png").unlink()
+    (masks / "b.png").unlink()
+    values = np.zeros((9, 12), np.uint8)
+    values[:3] = 1
+    colours = np.zeros((3, 256), np.uint16)
+    colours[0, 1] = 255  # 65,280 or more is what the format wants
+    tifffile.imwrite(masks / "a.tif", values, photometric="palette", colormap=colours)
+    table = ["#ff0000=gland", "#000000=background"]
+    written(read_mask_folder(images, masks, table), tmp_path)
+    np.testing.assert_array_equal(mask(tmp_path, "a"), values)
+
+
 @pytest.mark.parametrize(
     ("meanings", "told"),
     [

@@ -12,7 +12,14 @@ import tifffile
 from PIL import Image, ImageOps
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides import MaskReader, TissueMap, open_slide, read_image, stored_image
+from genselfdiff.slides import (
+    MaskReader,
+    TissueMap,
+    open_slide,
+    read_image,
+    stored_image,
+    write_overlay,
+)
 
 TURNS = range(2, 9)
 
@@ -129,7 +136,10 @@ def test_a_tissue_mask_is_turned_as_well(tiff: Callable[..., Path], tmp_path: Pa
     assert tissue[:20].all() and not tissue[20:].any()
 
 
-def test_a_turned_mask_is_no_mask_of_ours(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "m.tif", np.zeros((9, 7), np.uint8), extratags=tag(3))
+def test_a_turned_mask_is_no_mask_of_ours(tiff: Callable[..., Path], tmp_path: Path) -> None:
+    mask, slide = tmp_path / "m.tif", tiff(np.zeros((9, 7, 3), np.uint8))
+    tifffile.imwrite(mask, np.zeros((9, 7), np.uint8), extratags=tag(3))
     with pytest.raises(InputError, match=r"m\.tif: is stored turned or mirrored; save it upright"):
-        MaskReader(tmp_path / "m.tif")
+        MaskReader(mask)
+    with open_slide(slide) as opened, pytest.raises(InputError, match="save it upright"):
+        write_overlay(opened, mask, tmp_path / "o.png", [(0, 0, 0)])

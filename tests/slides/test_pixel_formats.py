@@ -253,3 +253,12 @@ def test_alpha_of_a_tissue_mask(tmp_path: Path, tiff: Callable[..., Path], name:
             path = write_mask(tmp_path / name, colours, alpha)
             with pytest.raises(InputError, match="its alpha channel shows another mask than its"):
                 TissueMap(opened, mask_file=path)
+
+
+def test_masks_of_which_0_is_white_are_refused(tmp_path: Path, tiff: Callable[..., Path]) -> None:
+    slide, mask = tiff(np.zeros((40, 40, 3), np.uint8)), tmp_path / "m.tif"
+    tifffile.imwrite(mask, np.zeros((40, 40), np.uint8), photometric="miniswhite")
+    with open_slide(slide) as opened, pytest.raises(InputError, match="0 is white in it"):
+        TissueMap(opened, mask_file=mask)
+    with pytest.raises(InputError, match="0 is white in it"):
+        MaskReader(mask)

@@ -57,15 +57,25 @@ KINDS = {
 }
 
 
-def write(path: Path, tiles: Sequence[bytes], side: int, compression: int, **more: object) -> Path:
+def write(
+    path: Path,
+    tiles: Sequence[bytes],
+    side: int,
+    compression: int,
+    tag: int = 2,
+    **more: object,
+) -> Path:
+    """A row of square tiles, whose colours the page tells by ``tag``."""
     shape = (side, side * len(tiles), 3)
-    options = {"dtype": np.uint8, "tile": (side, side), "photometric": "rgb", "metadata": None}
+    kind = "rgb" if tag == 2 else "minisblack"
+    options = {"dtype": np.uint8, "tile": (side, side), "photometric": kind, "metadata": None}
+    options["planarconfig"] = 1
     with tifffile.TiffWriter(path) as writer:
         writer.write(iter(tiles), shape=shape, compression=compression, **options, **more)
     with tifffile.TiffFile(path) as file:
         at = file.pages[0].tags["PhotometricInterpretation"].valueoffset
     data = bytearray(path.read_bytes())
-    data[at] = 2  # for JPEG tifffile tags it as YCbCr
+    data[at] = tag  # tifffile would have RGB in JPEG tagged as YCbCr
     path.write_bytes(data)
     return path
 
@@ -90,6 +100,13 @@ def test_smaller_chroma_is_ycbcr(tmp_path: Path, picture: np.ndarray, kind: obje
     (piece,) = cut(picture, 1)
     pixels = read_image(write(tmp_path / "a.tif", [kind(piece, 2)], 128, 7))
     assert abs(pixels.astype(int).mean(axis=(0, 1)) - piece.mean(axis=(0, 1))).max() < 2
+
+
+def test_three_samples_of_jpeg_tagged_as_grey(tmp_path: Path, picture: np.ndarray) -> None:
+    """So libtiff writes them: it leaves their colours alone, and tells nothing of them."""
+    tiles = [silent_rgb(piece) for piece in cut(picture, 2)]
+    path = write(tmp_path / "a.tif", tiles, 128, 7, tag=1, extrasamples=[0, 0])
+    assert abs(read_image(path).astype(int) - picture[:128, :256]).mean() < 3
 
 
 def test_the_first_tile_is_not_stored(tmp_path: Path, picture: np.ndarray) -> None:

@@ -17,6 +17,9 @@ from genselfdiff.data.labelled_folder import IGNORED, LabelledField, require_nam
 from genselfdiff.data.masks import open_mask
 from genselfdiff.data.naming import name_some, stem_of
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.slides import read_image
+
+_TIFF_SUFFIXES = (".tif", ".tiff")
 
 IGNORE = "ignore"
 """Name in a table of what nobody has labelled."""
@@ -94,9 +97,14 @@ def _read(
 def _colours(path: Path) -> NDArray[np.uint32]:
     """The pixels of a mask of colours as 0xRRGGBB."""
     try:
-        with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file)
-            red, green, blue = np.moveaxis(np.asarray(upright.convert("RGB")), 2, 0)
+        if path.suffix.lower() in _TIFF_SUFFIXES:
+            colours = read_image(path)  # which knows more colour maps than Pillow
+        else:
+            with Image.open(path) as file:
+                colours = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    except InputError:
+        raise
     except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
         raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
+    red, green, blue = np.moveaxis(colours, 2, 0)
     return red.astype(np.uint32) << 16 | green.astype(np.uint32) << 8 | blue
