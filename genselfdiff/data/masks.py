@@ -13,6 +13,7 @@ from genselfdiff.input_files import open_input
 from genselfdiff.slides.orientation import page_orientation, turned
 from genselfdiff.slides.pixel_format import palette_of
 from genselfdiff.slides.stored_image import is_absurd
+from genselfdiff.slides.tiff_directories import check_directories
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 
@@ -126,6 +127,7 @@ def _read_picture(path: Path, stream: BinaryIO) -> _Stored:
 
 
 def _read_tiff(path: Path, stream: BinaryIO) -> _Stored:
+    check_directories(stream)
     with tifffile.TiffFile(stream, name=path.name) as file:
         page = file.pages.first
         width, height, samples = page.imagewidth, page.imagelength, page.samplesperpixel

@@ -16,6 +16,7 @@ from genselfdiff.slides.orientation import require_upright
 from genselfdiff.slides.pixel_format import palette_of, refuse_white_zero
 from genselfdiff.slides.pyramid_writer import STORED_MPP
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, is_absurd
+from genselfdiff.slides.tiff_codecs import piece_decoder
 from genselfdiff.slides.tiff_directories import check_directories
 from genselfdiff.text import shown
 
@@ -63,6 +64,7 @@ class MaskReader:
             self._page = page
             self.width, self.height = page.imagewidth, page.imagelength
             self._check(page)
+            self._decode = piece_decoder(page)
             self.description = told_in(page.description)
             names, mpp = self.description.get("classes"), self.description.get("mpp")
             self.class_names = (
@@ -142,8 +144,7 @@ class MaskReader:
             data = file.read(count)
             if len(data) < count:
                 raise ValueError("the file ends before it")
-            decoded = self._page.decode(data, index, jpegtables=self._page.jpegtables)[0]
-            pixels = np.asarray(decoded)[0, :, :, 0]
+            pixels = self._decode(data, index)[:, :, 0]
             tile[: len(pixels)] = pixels
             if count < _UNIFORM_BYTES and (pixels == pixels[0, 0]).all():
                 uniform[offset] = int(pixels[0, 0])

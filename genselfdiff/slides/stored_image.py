@@ -87,6 +87,13 @@ class StoredLevel(ABC):
             InputError: nothing of the file can be read.
         """
 
+    def shared_with(self, column: int, row: int) -> tuple[int, int]:
+        """Return column and row of the piece whose bytes this one has: its own, or another's.
+
+        What is stored once is decoded and held once, however often a level shows it.
+        """
+        return column, row
+
     def read(self, x: int, y: int, width: int, height: int) -> Uint8:
         """Return a window, which must lie inside the level, as (height, width, 3) RGB."""
         window = np.empty((height, width, 3), np.uint8)
@@ -94,7 +101,8 @@ class StoredLevel(ABC):
             top = row * self.piece_height
             for column in range(x // self.piece_width, -(-(x + width) // self.piece_width)):
                 left = column * self.piece_width
-                piece = _CACHE.get((self, column, row), partial(self._decoded, column, row))
+                place = self.shared_with(column, row)
+                piece = _CACHE.get((self, *place), partial(self._decoded, *place))
                 y0, y1 = max(y, top), min(y + height, top + self.piece_height)
                 x0, x1 = max(x, left), min(x + width, left + self.piece_width)
                 window[y0 - y : y1 - y, x0 - x : x1 - x] = piece[

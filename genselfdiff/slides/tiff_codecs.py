@@ -25,7 +25,8 @@ Decoder = Callable[[bytes, int], NDArray[Any]]
 _UNCOMPRESSED, _LZW = 1, 5
 _JPEG, _JPEG_2000 = (7, 33007, 34892), (33003, 33005, 34712)
 _APERIO_YCBCR = 33003
-_OTHERS = (8, 32773, 32946, 34925, 34926, 34927, 50000, 50001)
+_WEBP = (34927, 50001)
+_OTHERS = (8, 32773, 32946, 34925, 34926, 50000, *_WEBP)
 """Deflate, PackBits, LZMA, zstd and WebP, the last ones under old and new numbers."""
 
 _GREY, _RGB, _YCBCR = 1, 2, 6
@@ -55,8 +56,14 @@ def piece_decoder(page: TiffPage) -> Decoder:
         )
     if page.compression in _JPEG_2000:
         return _jpeg_2000_decoder(page)
-    decode = page.decode
-    return lambda data, index: np.asarray(decode(data, index)[0])[0]
+    decode, is_webp, limit = page.decode, page.compression in _WEBP, _most_pixels(page)
+
+    def decoded(data: bytes, index: int) -> NDArray[Any]:
+        if is_webp:
+            _check_size(_webp_size(data), limit)
+        return np.asarray(decode(data, index)[0])[0]
+
+    return decoded
 
 
 def _jpeg_decoder(page: TiffPage) -> Decoder:
@@ -197,3 +204,17 @@ def _has_colour_transform(codestream: bytes) -> bool:
             return codestream[at + 8] != 0
         at += 2 + int(struct.unpack_from(">H", codestream, at + 2)[0])
     return False
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the first chunk of a WebP; ValueError if there is none."""
+    kind = data[12:16]
+    if len(data) >= 30 and kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if len(data) >= 30 and kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if len(data) >= 25 and kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    raise ValueError("its WebP has no header")

@@ -152,6 +152,31 @@ class _Segments(TiffLevel):
         self._decode = piece_decoder(page)
         self._stored = (self._counts > 0).reshape(self._planes, -1, self._across).max(axis=0)
         self.tiles = TileMap(self, self._stored, None if finer is None else finer.tiles)
+        self._first = self._find_shared()
+
+    def _find_shared(self) -> NDArray[np.intp] | None:
+        """Return for each piece the first with its bytes; None if the file has room for all."""
+        if self._planes > 1 or int(self._counts.sum()) <= self._file_size:
+            return None
+        pieces = np.arange(self._per_plane)
+        row, column = np.divmod(pieces, self._across)
+        # One at the edge may end there.
+        is_whole = (column + 1) * self.piece_width <= self.width
+        is_whole &= (row + 1) * self.piece_height <= self.height
+        whole, first = np.flatnonzero(is_whole), pieces.copy()
+        _, at, inverse = np.unique(self._offsets[whole], return_index=True, return_inverse=True)
+        first[whole] = whole[at][inverse]
+        return np.where(self._counts == self._counts[first], first, pieces)
+
+    def shared_with(self, column: int, row: int) -> tuple[int, int]:
+        if self._first is None:
+            return column, row
+        first_row, first_column = divmod(
+            int(self._first[row * self._across + column]), self._across
+        )
+        if self.tiles.is_rebuilt(column, row) or self.tiles.is_rebuilt(first_column, first_row):
+            return column, row
+        return first_column, first_row
 
     def decode(self, column: int, row: int) -> Uint8:
         if self.tiles.is_rebuilt(column, row):

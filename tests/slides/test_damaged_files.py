@@ -16,8 +16,16 @@ import pytest
 import tifffile
 from PIL import Image
 
+from genselfdiff.data.masks import read_mask
 from genselfdiff.errors import InputError
-from genselfdiff.slides import MaskReader, find_slides, open_slide, read_image
+from genselfdiff.slides import (
+    MaskReader,
+    find_slides,
+    open_slide,
+    read_image,
+    tiff_codecs,
+    tiff_level,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -430,10 +438,51 @@ def shared_description(path: Path, directories: int, described: int) -> None:
 
 
 @pytest.mark.parametrize(("directories", "described"), [(400, 2**19), (1, 2**31), (30, 2**23)])
-@pytest.mark.parametrize("read", [read_image, MaskReader])
+@pytest.mark.parametrize("read", [read_image, MaskReader, read_mask])
 def test_memory_follows_what_is_held_not_what_is_claimed(
     tmp_path: Path, directories: int, described: int, read: Callable[[Path], object]
 ) -> None:
     shared_description(tmp_path / "a.tif", directories, described)
     with pytest.raises(InputError, match="more than those of any slide"):
         read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(("width", "height", "decoded"), [(384, 256, 1), (350, 200, 1 + 9)])
+def test_tiles_in_one_place_are_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, height: int, decoded: int
+) -> None:
+    tile = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    stored = zlib.compress(tile.tobytes())
+
+    def overlapping(at: int) -> bytes:
+        lists = (struct.pack("<24I", *[value] * 24) for value in (at, len(stored)))
+        names = ("tile_offsets", "tile_counts")
+        return tiff_bytes(
+            width, height, stored, compression=8, tile_width=64, tile_length=64,
+            **dict(zip(names, lists, strict=True)),
+        )  # fmt: skip
+
+    path = tmp_path / "a.tif"
+    path.write_bytes(overlapping(len(overlapping(0)) - len(stored)))
+    seen = []
+
+    def counting(page: tifffile.TiffPage) -> tiff_codecs.Decoder:
+        decode = tiff_codecs.piece_decoder(page)
+        return lambda data, index: (seen.append(index), decode(data, index))[1]
+
+    monkeypatch.setattr(tiff_level, "piece_decoder", counting)
+    np.testing.assert_array_equal(read_image(path), np.tile(tile, (4, 6, 1))[:height, :width])
+    assert len(seen) == len(set(seen)) == decoded
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("code", [34927, 50001])
+def test_a_tile_of_webp_that_is_far_larger_than_its_page_says(
+    tmp_path: Path, lossless: bool, code: int
+) -> None:
+    stored = imagecodecs.webp_encode(np.zeros((2500, 2500, 3), np.uint8), lossless=lossless)
+    tags = {"compression": code, "tile_width": 64, "tile_length": 64, "tile_counts": len(stored)}
+    at = len(tiff_bytes(64, 64, **tags, tile_offsets=0))
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff_bytes(64, 64, stored, **tags, tile_offsets=at))
+    refused(path, "it says of itself that it is 2500 x 2500 pixels")
