@@ -21,7 +21,7 @@ from genselfdiff.data.masks import (
 from genselfdiff.data.naming import name_some, stem_of
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import is_regular_file
-from genselfdiff.slides import IMAGE_SUFFIXES, read_image
+from genselfdiff.slides import IMAGE_SUFFIXES, open_slide, read_image
 
 logger = logging.getLogger("genselfdiff")
 
@@ -86,18 +86,20 @@ def inspect_masks(
 ) -> MaskSummary:
     """Look at every mask and say what they hold; all label errors surface here, before training.
 
+    Of the images only the sizes are looked at.
+
     Without ``num_classes`` the classes are counted: the largest value (``ignore_label`` aside)
     plus one. Masks that hold 0 and 255 only, sharp or with soft edges, are recognised as foreground
     masks, with a note, unless more than two classes are asked for.
 
     Raises:
-        InputError: a mask cannot be read, holds more classes than can be meant, or values beyond
-            ``num_classes``; nothing is labelled where the classes have to be counted; some masks
+        InputError: a mask cannot be read, has not the size of its image, holds more classes than
+            can be meant, or values beyond ``num_classes``; nothing is labelled where the classes have to be counted; some masks
             have numbers of objects and others soft edges; or ``ignore_label`` is out of range.
     """
     if ignore_label is not None and not 0 <= ignore_label <= 255:
         raise InputError(f"--ignore-label {ignore_label}: must be from 0 to 255")
-    looks = [_Look.of(pair.mask, open_mask(pair.mask), ignore_label) for pair in pairs]
+    looks = [_look_at(pair, ignore_label) for pair in pairs]
     _tell_oddities(looks)
     labels = frozenset[int]().union(*(look.labels for look in looks))
     two_valued = ignore_label != 255 and num_classes in (None, 2) and 255 in labels
@@ -139,11 +141,7 @@ def load_pair(
     """
     image = read_image(pair.image)
     values = read_mask(pair.mask)
-    if image.shape[:2] != values.shape:
-        raise InputError(
-            f"{pair.mask}: {values.shape[1]} x {values.shape[0]} pixels, but {pair.image} has "
-            f"{image.shape[1]} x {image.shape[0]}: give the mask of this image"
-        )
+    _require_size(pair, values, *image.shape[:2])
     if foreground:
         labels = is_foreground(values, ignore_label).astype(np.uint8)
         if ignore_label is not None:
@@ -228,6 +226,21 @@ class _Look(NamedTuple):
         labels = values - {0, ignore_label}
         is_soft = len(labels) > 1 and has_soft_edges(mask.values, ignore_label)
         return cls(path, labels, ignore_label in values, is_soft, mask.oddity)
+
+
+def _look_at(pair: Pair, ignore_label: int | None) -> _Look:
+    mask = open_mask(pair.mask)
+    with open_slide(pair.image) as image:
+        _require_size(pair, mask.values, image.height, image.width)
+    return _Look.of(pair.mask, mask, ignore_label)
+
+
+def _require_size(pair: Pair, values: NDArray[np.integer], height: int, width: int) -> None:
+    if values.shape != (height, width):
+        raise InputError(
+            f"{pair.mask}: {values.shape[1]} x {values.shape[0]} pixels, but {pair.image} has"
+            f" {width} x {height}: give the mask of this image"
+        )
 
 
 def _tell_oddities(looks: Sequence[_Look]) -> None:

@@ -104,6 +104,9 @@ def evaluate_model(
     source = "numbers" if numbered else "connected"
     if found.numbered and truth_objects is None:
         logger.info("the masks hold several values: they are taken for numbers of objects")
+    for pair in pairs:  # before hours of predictions, not in their middle
+        with open_slide(pair.image, mpp=mpp) as slide:
+            slide.at_mpp(loaded.info.mpp)
     predictor = Predictor(loaded, precision)
     scores, are_apart = [], False
     bar = progress_bar(pairs, unit="image", progress=progress)

@@ -338,3 +338,5 @@ def test_sizes_must_match(save: Save) -> None:
     mask = save("masks/a.png", np.zeros((12, 10), np.uint8))
     with pytest.raises(InputError, match=r"a\.png: 10 x 12 pixels, but .*a\.png has 12 x 10"):
         load_pair(Pair("a", image, mask))
+    with pytest.raises(InputError, match=r"a\.png: 10 x 12 pixels, but .*a\.png has 12 x 10"):
+        inspect_masks([Pair("a", image, mask)], num_classes=2)
