@@ -79,7 +79,7 @@ def read_text(path: str | Path) -> str:
         InputError: it cannot be read, or is not in UTF-8.
     """
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        return read_bytes(path).decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: is no text in UTF-8 (byte {error.start}): save it as UTF-8"

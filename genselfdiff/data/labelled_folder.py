@@ -21,7 +21,7 @@ from genselfdiff.data.folder_parts import replacing
 from genselfdiff.data.naming import list_names, name_some
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, refuse_inputs, write_csv, writing
-from genselfdiff.input_files import is_regular_file, read_csv_rows
+from genselfdiff.input_files import is_regular_file, open_input, read_csv_rows
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import IMAGE_SUFFIXES, open_slide, read_image
 from genselfdiff.slides.resolution import agree
@@ -247,11 +247,12 @@ def _write_image(folder: Path, field: LabelledField) -> float | None:
 
 
 def _copy(image: Path, target: Path) -> None:
-    with atomic_file(target) as temporary:
-        try:
-            shutil.copyfile(image, temporary)
-        except OSError as error:
-            raise InputError(f"{image}: cannot be read: {error.strerror}") from error
+    with (
+        open_input(image) as source,
+        atomic_file(target) as temporary,
+        temporary.open("wb") as copy,
+    ):
+        shutil.copyfileobj(source, copy)
 
 
 def _write_mask(target: Path, mask: NDArray[np.uint8] | NDArray[np.uint16]) -> None:

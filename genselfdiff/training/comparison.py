@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy.stats import wilcoxon
 
 from genselfdiff.errors import InputError
@@ -18,6 +17,9 @@ from genselfdiff.files import atomic_file, write_csv
 from genselfdiff.text import shown
 from genselfdiff.training.config import NO_INIT, FinetuneConfig, read_run_config
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LOSS = "validation loss"
 SCORE = "validation Dice"
@@ -103,6 +105,8 @@ class Comparison:
         Raises:
             OutputError: the file cannot be written.
         """
+        from matplotlib.figure import Figure  # writes a cache into HOME, which a table needs not
+
         with_curve = [c for c in self.candidates if c.curve]
         with_images = [c for c in self.candidates if c.images]
         panels = bool(with_curve) + bool(with_images)
@@ -238,7 +242,7 @@ def _cells(difference: Difference | None) -> list[str]:
     ]
 
 
-def _draw_images(axes: Axes, candidates: Sequence[Candidate], colours: dict[str, str]) -> None:
+def _draw_images(axes: "Axes", candidates: Sequence[Candidate], colours: dict[str, str]) -> None:
     """A dot for each image, images joined by a line, and the mean of each candidate."""
     common = set.intersection(*(set(candidate.images) for candidate in candidates))
     places = range(len(candidates))

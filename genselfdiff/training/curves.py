@@ -1,13 +1,13 @@
 """The loss curves of a run as a picture."""
 
-from matplotlib.figure import Figure
-
 from genselfdiff.files import atomic_file
 from genselfdiff.training.run_folder import RunFolder
 
 
 def draw_curves(run: RunFolder) -> None:
     """Draw ``curves.png`` from ``metrics.jsonl``: training loss above, validation below."""
+    from matplotlib.figure import Figure  # writes a cache into HOME, which no other command needs
+
     records = run.read_metrics()
     training = [(r["step"], r["loss"]) for r in records if "loss" in r]
     validation = [(r["step"], r["validation"]) for r in records if "validation" in r]
