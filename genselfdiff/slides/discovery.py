@@ -76,6 +76,8 @@ def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
                 continue
             if name in zarrs or is_regular_file(path):
                 yield path
+            else:
+                logger.warning("%s: left out: it is no file, or a link to none", path)
 
 
 def _warn(error: OSError) -> None:

@@ -79,3 +79,13 @@ def test_a_folder_that_cannot_be_looked_into_is_told(tmp_path, monkeypatch, capl
     monkeypatch.setattr(os, "scandir", refusing)
     assert find_slides([tmp_path]) == [tmp_path / "a.tif"]
     assert f"{tmp_path / 'closed'}: left out, it cannot be looked into" in caplog.text
+
+
+def test_what_is_no_file_is_left_out_and_told(tmp_path, caplog):
+    touch(tmp_path / "a.tif")
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / "gone.svs").symlink_to(tmp_path / "unmounted" / "gone.svs")
+    os.mkfifo(tmp_path / "not-named-so")
+    assert find_slides([tmp_path]) == [tmp_path / "a.tif"]
+    left_out = [record.args[0].name for record in caplog.records]
+    assert sorted(left_out) == ["gone.svs", "pipe.tif"]
