@@ -122,7 +122,7 @@ def _colour_converter(page: TiffPage, colours: int, scaled: Converter) -> Conver
     """How the first samples become RGB; ``scaled`` makes 8 bits of them."""
     if page.photometric == _PALETTE:
         table = palette_of(page)
-        return lambda stored: table[stored[..., 0]]
+        return lambda stored: table[stored[..., 0].astype(np.uint16)]  # bits are bool as decoded
     if colours == 1:
         inverted = page.photometric == _MINISWHITE
         return lambda stored: _grey(scaled(stored[..., :1]), inverted)

@@ -48,7 +48,7 @@ def open_tiff(path: Path, damage: Damage, *, as_mask: bool = False) -> StoredIma
                 levels = upright(stored, page_orientation(main))
                 mpp, doubt = resolution.believed(*_stated_sizes(main, xml))
                 icc_bytes = main.tags[_ICC].count if _ICC in main.tags else 0
-                if main.bitspersample == 16 and not as_mask:
+                if main.bitspersample == 16 and main.colormap is None and not as_mask:
                     tell_of_16_bits(levels[-1], white)
         except InputError:
             raise

@@ -58,7 +58,14 @@ def slide_pages(tiff: TiffFile, path: Path) -> tuple[list[LevelPage], str]:
     xml = description_of(pages[0])
     images = image_xml.ome_images(xml)
     others = image_xml.ome_other_sizes(images)
-    slides = [page for page in pages if not _is_other(page) and _size(page) not in others] or pages
+    slides = [page for page in pages if not _is_other(page) and _size(page) not in others]
+    if not slides:
+        tell_once(
+            logging.WARNING,
+            f"{path}: holds nothing but what calls itself a label, a photograph or a mask; it is"
+            " read as it is",
+        )
+        slides = pages
     whole = [page for page in slides if not page.subfiletype & _REDUCED] or slides
     main = _largest_scan(whole)
     planes = [page for page in whole if _is_plane_beside(main, page)]

@@ -46,6 +46,16 @@ def test_colour_maps_of_8_and_16_bits(
         assert reader.palette[:4] == FOUR
 
 
+def test_a_palette_of_two_entries(tiff: Callable[..., Path]) -> None:
+    bits = np.arange(70 * 90).reshape(70, 90) % 7 < 3
+    colours = np.array([[255, 9], [255, 8], [0, 7]]) * 257
+    tags = [(320, "H", 6, tuple(colours.ravel().tolist()), True)]
+    path = tiff(bits, photometric="minisblack", metadata=None, extratags=tags)
+    set_tag(path, 262, 3)
+    expected = np.where(bits[..., None], (9, 8, 7), (255, 255, 0))
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
 @pytest.mark.parametrize("samples", [(), (255,)], ids=["three", "with alpha"])
 @pytest.mark.parametrize("layout", [{"tile": (64, 64)}, {}])
 def test_three_samples_tagged_as_grey(

@@ -106,9 +106,12 @@ def test_pictures_of_a_plain_tiff_that_are_no_slide(
     np.testing.assert_array_equal(read_image(path), picture)
 
 
-def test_a_label_alone_is_what_there_is(tiff: Callable[..., Path], picture: np.ndarray) -> None:
+def test_a_label_alone_is_what_there_is(
+    tiff: Callable[..., Path], picture: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tiff(picture, description="label", metadata=None)
     np.testing.assert_array_equal(read_image(path), picture)
+    assert f"{path}: holds nothing but what calls itself a label" in caplog.text
 
 
 ANISOTROPIC = {"resolution": (40_000, 20_000), "resolutionunit": "CENTIMETER"}
