@@ -26,7 +26,7 @@ _FLAT_SHARE = 0.25
 """Of the pixels at soft edges, at most this many lie within an area of their value."""
 
 _FULL_SHARE = 0.1
-"""Of the pixels in soft-edged objects, at least this many are wholly inside."""
+"""Of the pixels of objects with soft edges, at least this many are wholly inside."""
 
 Values = NDArray[np.integer]
 Bool = NDArray[np.bool_]
@@ -45,7 +45,7 @@ class Mask(NamedTuple):
 
 
 class _Stored(NamedTuple):
-    """``pixels`` (H, W) or (H, W, channels); ``colours`` (n, 3) of their values, if told."""
+    """``pixels`` (H, W) or (H, W, channels); ``colours`` (n, 4) RGBA of their values, if told."""
 
     pixels: NDArray[Any]
     colours: NDArray[np.integer] | None = None
@@ -62,8 +62,8 @@ def open_mask(path: Path, *, by_colours: bool = True) -> Mask:
     A palette image gives its indices. But where the palette has no black for 0 and black for
     another value, as that of a program that sorts colours by their frequency, the colours decide:
     if they are black and white alone, black is 0 and white 255; else nobody knows what is meant.
-    TIFFs of which 0 is white are palettes of that kind. Of a picture in one colour its transparency
-    is the mask.
+    TIFFs of which 0 is white are palettes of that kind. A 0 that is transparent is the background.
+    Of a picture in one colour its transparency is the mask.
 
     Args:
         path: the file.
@@ -121,8 +121,10 @@ def _read_picture(path: Path, stream: BinaryIO) -> _Stored:
     with Image.open(stream) as file:
         _require_size(path, *file.size)
         ImageOps.exif_transpose(file, in_place=True)
-        palette = file.getpalette() if file.mode == "P" else None
-        colours = None if palette is None else np.array(palette, np.int64).reshape(-1, 3)
+        colours = None
+        if file.mode == "P":
+            file.apply_transparency()
+            colours = np.array(file.getpalette("RGBA"), np.int64).reshape(-1, 4)
         return _Stored(np.asarray(file), colours)
 
 
@@ -159,13 +161,15 @@ def _require_one_page(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPa
 
 
 def _colours(page: tifffile.TiffPage) -> NDArray[np.integer] | None:
-    """The colours of the values from 0 on, in 8 bits; None where 0 is black."""
+    """The opaque colours of the values from 0 on, in 8 bits; None where 0 is black."""
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-        return palette_of(page).astype(np.int64)
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and page.bitspersample <= 16:
+        colours = palette_of(page).astype(np.int64)
+    elif page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and page.bitspersample <= 16:
         ramp = np.arange(2**page.bitspersample)[::-1] * 255 // (2**page.bitspersample - 1)
-        return np.repeat(ramp[:, None], 3, 1)
-    return None
+        colours = np.repeat(ramp[:, None], 3, 1)
+    else:
+        return None
+    return np.pad(colours, ((0, 0), (0, 1)), constant_values=255)
 
 
 def _one_channel(path: Path, pixels: NDArray[Any]) -> Mask:
@@ -196,19 +200,27 @@ def _one_channel(path: Path, pixels: NDArray[Any]) -> Mask:
 
 
 def _as_shown(path: Path, values: Values, colours: NDArray[np.integer]) -> Mask:
-    black, white = (colours == 0).all(1), (colours == 255).all(1)
-    if not len(colours) or black[0] or not black.any():
-        return Mask(values)
     used = np.unique(values)
     if used[-1] >= len(colours):
         raise InputError(f"{path}: holds {used[-1]}, but its palette has {len(colours)} colours")
+    black, white = ((colours[:, :3] == level).all(1) for level in (0, 255))
+    hidden = colours[:, 3] == 0
+    if hidden[0]:
+        return Mask(values)
+    if hidden[used].any():
+        raise InputError(
+            f"{path}: its palette hides {used[hidden[used]][0]}, but shows 0: save the mask without"
+            " transparency"
+        )
+    if black[0] or not black.any():
+        return Mask(values)
     is_plain = black | white
     if is_plain.all() or (black[used].any() and is_plain[used].all()):
         shown = np.where(white, 255, 0).astype(np.uint8)
         return Mask(shown[values], "is read by its colours, black as 0, as it stores white as 0")
     if not black[used].any():
         return Mask(values)
-    red, green, blue = colours[0].tolist()
+    red, green, blue, _ = colours[0].tolist()
     raise InputError(
         f"{path}: its palette shows {used[black[used]][0]} in black, but 0 in"
         f" #{red:02x}{green:02x}{blue:02x}: say with 'gsd data import folder' what its colours mean"

@@ -94,8 +94,9 @@ def inspect_masks(
 
     Raises:
         InputError: a mask cannot be read, has not the size of its image, holds more classes than
-            can be meant, or values beyond ``num_classes``; nothing is labelled where the classes have to be counted; some masks
-            have numbers of objects and others soft edges; or ``ignore_label`` is out of range.
+            can be meant, or values beyond ``num_classes``; nothing is labelled where the classes
+            have to be counted; some masks have numbers of objects and others soft edges; or
+            ``ignore_label`` is out of range.
     """
     if ignore_label is not None and not 0 <= ignore_label <= 255:
         raise InputError(f"--ignore-label {ignore_label}: must be from 0 to 255")

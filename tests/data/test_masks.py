@@ -74,6 +74,34 @@ def test_a_background_that_is_not_the_first_colour_is_refused(
         read_mask(path)
 
 
+@pytest.mark.parametrize(
+    ("colours", "alpha", "is_read"),
+    [
+        ((BLACK, RED), (0, 255), True),
+        ((WHITE, BLACK), (0, 255), True),
+        ((WHITE, WHITE), (0, 255), True),
+        ((WHITE, BLACK), (255, 0), False),
+        ((WHITE, WHITE), (255, 0), False),
+        ((RED, GREEN), (128, 0), False),
+        ((BLACK, RED), (255, 100), True),
+    ],
+)
+def test_what_a_palette_hides_is_the_background(
+    tmp_path: Path,
+    colours: tuple[tuple[int, int, int], ...],
+    alpha: tuple[int, int],
+    is_read: bool,
+) -> None:
+    path = palette_mask(tmp_path / "mask.png", OBJECT, *colours)
+    with Image.open(path) as image:
+        image.save(tmp_path / "hidden.png", transparency=bytes(alpha))
+    if is_read:
+        np.testing.assert_array_equal(read_mask(tmp_path / "hidden.png"), OBJECT)
+    else:
+        with pytest.raises(InputError, match=r"hidden\.png: its palette hides 1, but shows 0"):
+            read_mask(tmp_path / "hidden.png")
+
+
 @pytest.mark.parametrize("bits", [1, 8, 16])
 def test_a_tiff_of_which_0_is_white(tmp_path: Path, bits: int) -> None:
     shown = OBJECT.astype(bool) if bits == 1 else OBJECT.astype(f"u{bits // 8}") * (2**bits - 1)
