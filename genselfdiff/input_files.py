@@ -25,6 +25,9 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISBLK, "a device"),
 )
 
+_DOTS = 100
+"""Of a key in TOML: tomllib's memory grows with the square of their number."""
+
 _WHOLE_DIGITS = 18
 """More digits than these make no whole number of 64 bits for certain; it is read as a float."""
 
@@ -72,14 +75,17 @@ def read_bytes(path: str | Path, at_most: int = LARGEST_TEXT) -> bytes:
             raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
 
 
-def read_text(path: str | Path) -> str:
+def read_text(path: str | Path, errors: str = "strict") -> str:
     """Read a text in UTF-8, without the mark (BOM) that some programs put before it.
+
+    With ``errors`` "surrogateescape", bytes that are no UTF-8 come as Python has them in names of
+    files.
 
     Raises:
         InputError: it cannot be read, or is not in UTF-8.
     """
     try:
-        return read_bytes(path).decode().removeprefix("\ufeff")
+        return read_bytes(path).decode("utf-8", errors).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: is no text in UTF-8 (byte {error.start}): save it as UTF-8"
@@ -113,13 +119,15 @@ def parse_json(text: str, path: str | Path) -> Any:
         raise InputError(f"{path}: is not JSON: {one_line(error)}") from error
 
 
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Read a TOML file.
+def read_toml(path: str | Path, errors: str = "strict") -> dict[str, Any]:
+    """Read a TOML file; ``errors`` as for `read_text`.
 
     Raises:
         InputError: it cannot be read, is not TOML, or is nested too deeply.
     """
-    text = read_text(path)
+    text = read_text(path, errors)
+    if any(key.count(".") > _DOTS for line in text.splitlines() for key in _keys(line)):
+        raise InputError(f"{path}: is nested too deeply to be read")
     try:
         return tomllib.loads(text)
     except RecursionError as error:
@@ -150,6 +158,14 @@ def read_csv_rows(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
     if any(None in row for row in rows):
         raise InputError(f"{path}: a row has more cells than the {len(names)} columns have names")
     return names, rows
+
+
+def _keys(line: str) -> list[str]:
+    """What of a line of TOML may be keys: what stands before an equals sign, or a table's head."""
+    parts = line.split("=")
+    if len(parts) == 1:
+        return parts if line.lstrip().startswith("[") else []
+    return parts[:-1] if "{" in line else parts[:1]
 
 
 def _whole_number(digits: str) -> int | float:

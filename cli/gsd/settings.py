@@ -126,12 +126,15 @@ def _checked(ctx: click.Context, path: Path, parameter: click.Parameter, value: 
         InputError: it is no value for this parameter.
     """
     takes_lists = parameter.nargs == -1 or isinstance(parameter.type, _LISTS)
-    if isinstance(value, dict) or (isinstance(value, list) and not takes_lists):
-        raise InputError(f"{path}: {parameter.name} is {value!r}: give a single value")
-    if parameter.nargs == -1:
-        value = [value] if isinstance(value, str) else value
-    elif not isinstance(value, list):
-        value = str(value)
+    parts = value if takes_lists and isinstance(value, list) else [value]
+    if any(isinstance(part, list | dict) for part in parts):
+        several = " or a list of them" if takes_lists else ""
+        raise InputError(f"{path}: {parameter.name}: give a single value{several}")
+    try:
+        texts = [str(part) for part in parts]
+    except ValueError as error:  # a whole number of thousands of digits, given in base 16
+        raise InputError(f"{path}: {parameter.name}: the number is too large") from error
+    value = texts if parameter.nargs == -1 or isinstance(value, list) else texts[0]
     try:
         parameter.type_cast_value(ctx, value)
     except click.BadParameter as error:

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import TypeVar
 import torch
 
 from genselfdiff.errors import InputError, ModelError, one_line
-from genselfdiff.inference.device import has_fast_bfloat16
+from genselfdiff.inference.device import has_fast_bfloat16, is_out_of_memory
 from genselfdiff.inference.model_file import (
     LoadedModel,
     check_probabilities,
@@ -30,8 +29,6 @@ ENOUGH_PIXELS = 256
 """Of a class in either precision: with fewer, nothing is concluded from it."""
 COMPARED_TILES = 16
 """At most so many tiles of a slide are predicted in both precisions before it is begun."""
-_NO_MEMORY = re.compile(r"out of memory|(can't|cannot) allocate memory|not enough memory", re.I)
-"""What torch says of it; TorchScript makes plain RuntimeErrors of all errors."""
 READERS = 4
 """Threads that read tiles, at most."""
 MAX_WORKERS = 8
@@ -187,7 +184,7 @@ class Predictor:
             raise ModelError(f"{self.model.path}: {error}") from error
         except (MemoryError, RuntimeError, torch.jit.Error) as error:
             size = f"{pixels.shape[3]} x {pixels.shape[2]}"
-            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            if is_out_of_memory(error):
                 raise InputError(
                     f"{self.model.device} has too little memory for {pixels.shape[0]} tiles of"
                     f" {size}: use a smaller --batch-size or --tile-size"

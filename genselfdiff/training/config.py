@@ -1,8 +1,6 @@
 """Settings of a training run: written into its folder, read back to resume and to export."""
 
 import json
-import math
-import tomllib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,16 +10,24 @@ import tomli_w
 
 from genselfdiff.data.augment import POLICIES
 from genselfdiff.diffusion import SCHEDULES
-from genselfdiff.errors import InputError, ModelError, one_line
-from genselfdiff.files import write_text
+from genselfdiff.errors import InputError, ModelError
+from genselfdiff.files import atomic_file
 from genselfdiff.inference.model_file import INPUT_SCALINGS
 from genselfdiff.inference.predictor import PRECISIONS
+from genselfdiff.input_files import read_toml
 from genselfdiff.kernels.multi_loss.reference import FORMS
 from genselfdiff.models import ARCHITECTURES, DEFAULT_ARCHITECTURE
 from genselfdiff.slides.damage import ON_ERROR
 from genselfdiff.slides.resolution import check_mpp
+from genselfdiff.text import shown
+from genselfdiff.training.setting_types import require_type
 
 NO_INIT = "none"
+
+LARGEST_TILE = 1 << 14
+LARGEST_WIDTH = 1 << 12
+LONGEST_SCHEDULE = 1 << 20
+"""Bounds beyond which no machine has the memory: a number that large has a digit too many."""
 
 DECAYS = ("cosine", "none")
 FRESH_WEIGHTS = ("torch", "normal")
@@ -88,6 +94,8 @@ class RunConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        for setting in fields(self):
+            require_type(setting.name, getattr(self, setting.name), setting.type)
         self._require_at_least(1, "batch_size", "accumulate", "steps")
         self._require_at_least(1, "log_every", "validate_every")
         self._require_at_least(0, "seed", "keep_every", "clip_norm")
@@ -97,14 +105,17 @@ class RunConfig:
         self._require_one_of(DECAYS, "decay")
         self._require_one_of(FRESH_WEIGHTS, "fresh_weights")
         self._require_share("warm_up", "beta1", "ema")
-        if self.tile_size < 8 or self.tile_size % 8:
-            raise InputError(f"tile_size {self.tile_size} must be a positive multiple of 8")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+        if not 8 <= self.tile_size <= LARGEST_TILE or self.tile_size % 8:
+            raise InputError(
+                f"tile_size {self.tile_size} must be a multiple of 8 from 8 to {LARGEST_TILE}"
+            )
+        if not self.learning_rate > 0:
             raise InputError(f"learning_rate {self.learning_rate:g} must be above 0")
         if self.architecture is not None:
             self._require_one_of(ARCHITECTURES, "architecture")
         if self.width is not None:
             self._require_at_least(8, "width")
+            self._require_at_most(LARGEST_WIDTH, "width")
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"batch_size {self.batch_size} cannot be computed in {self.accumulate} equal parts"
@@ -123,8 +134,12 @@ class RunConfig:
 
     def _require_at_least(self, least: int, *names: str) -> None:
         for name in names:
-            if not getattr(self, name) >= least:  # NaN is not
+            if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+    def _require_at_most(self, most: int, name: str) -> None:
+        if getattr(self, name) > most:
+            raise InputError(f"{name} must be at most {most}, not {getattr(self, name)}")
 
     def _require_one_of(self, choices: Collection[str], name: str) -> None:
         if getattr(self, name) not in choices:
@@ -150,8 +165,13 @@ class RunConfig:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def write(self, path: Path) -> None:
-        """Write as TOML, which ``gsd train --config`` takes for another run."""
-        write_text(path, tomli_w.dumps({"stage": type(self).stage, **self._given()}))
+        """Write as TOML, which ``gsd train --config`` takes for another run.
+
+        Names of files that are no UTF-8 keep their bytes.
+        """
+        text = tomli_w.dumps({"stage": type(self).stage, **self._given()})
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(text.encode(errors="surrogateescape"))
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -173,7 +193,7 @@ class RunConfig:
             )
         try:
             return cls(**content)
-        except (TypeError, InputError) as error:
+        except InputError as error:
             raise ModelError(f"{path}: damaged: {error}") from error
 
     stage = ""
@@ -216,6 +236,7 @@ class PretrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_at_least(1, "timesteps", "validation_tiles")
+        self._require_at_most(LONGEST_SCHEDULE, "timesteps")
         self._require_at_least(0, "sample_every")
         self._require_one_of(SCHEDULES, "schedule")
         self._require_one_of(ON_ERROR, "on_error")
@@ -303,6 +324,11 @@ class FinetuneConfig(RunConfig):
             )
         if self.foreground and len(names) != 2:
             raise InputError(f"foreground masks have two classes, but {len(names)} are named")
+        unseen = next((name for name in names if shown(name) != name), None)
+        if unseen is not None:
+            raise InputError(
+                f"classes: {unseen} holds characters that cannot be shown: name it otherwise"
+            )
         if self.ignore_label is not None and self.ignore_label < len(names):
             raise InputError(
                 f"ignore_label {self.ignore_label} is class {names[self.ignore_label]!r}:"
@@ -316,17 +342,13 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: no such file, or not the settings of a run.
     """
+    if not path.exists():
+        raise ModelError(f"{path.parent}: not a run folder of gsd train (no {path.name} in it)")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(
-            f"{path.parent}: not a run folder of gsd train (no {path.name} in it)"
-        ) from error
-    except ValueError as error:
-        raise ModelError(
-            f"{path}: damaged ({one_line(error)}): restore it or train again"
-        ) from error
-    if "stage" not in content:
+        content = read_toml(path, errors="surrogateescape")
+    except InputError as error:
+        raise ModelError(f"{error}: restore it or train again") from error
+    if not isinstance(content.get("stage"), str):
         raise ModelError(f"{path}: not the settings of a gsd run")
     return {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
 

@@ -1,10 +1,10 @@
 """Settings that a user keeps in a TOML file."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from genselfdiff.errors import InputError, one_line
+from genselfdiff.errors import InputError
+from genselfdiff.input_files import read_toml
 from genselfdiff.training.config import FinetuneConfig, PretrainConfig
 
 STAGES = (PretrainConfig.stage, FinetuneConfig.stage)
@@ -19,10 +19,7 @@ def read_settings(path: Path, stage: str) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, or is of a run of the other stage.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as TOML: {one_line(error)}") from error
+    content = read_toml(path, errors="surrogateescape")
     if content.pop("stage", stage) != stage:
         raise InputError(f"{path}: has the settings of another stage, not of gsd train {stage}")
     content.pop("origin", None)  # what a run keeps of the run that it started from

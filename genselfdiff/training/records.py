@@ -128,7 +128,6 @@ class Records:
         network = self.step.network
         network.eval()
         with (
-            self.step.too_little_memory(),
             self.step.average.in_place(),
             torch.no_grad(),
             self.step.autocast,

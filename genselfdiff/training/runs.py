@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from genselfdiff.errors import InputError
+from genselfdiff.inference.device import is_out_of_memory
 from genselfdiff.training.completing import complete_finetune, complete_pretrain
 from genselfdiff.training.config import FinetuneConfig, PretrainConfig, RunConfig
 from genselfdiff.training.distributed import World, joined_world
@@ -79,13 +80,13 @@ def prepared(config: RunConfig) -> Iterator[tuple[Any, TrainingStep]]:
     Raises:
         InputError, ModelError: as by `pretrain` and `finetune`.
     """
-    with joined_world(config.device) as (world, device):
+    with joined_world(config.device) as (world, device), _too_little_memory(config, device):
         yield _start(_completed(config), RunFolder("not written"), device, world, fresh=True)
 
 
 def _run(config: Config, out: str | Path, resume: bool, progress: bool | None) -> RunFolder:
     run = RunFolder(out)
-    with joined_world(config.device) as (world, device):
+    with joined_world(config.device) as (world, device), _too_little_memory(config, device):
         if not resume:
             if world.is_first:
                 run.require_absent()
@@ -96,6 +97,24 @@ def _run(config: Config, out: str | Path, resume: bool, progress: bool | None) -
         if world.is_first:
             logger.info("best %s %.4f; checkpoints in %s", task.score_name, best, run.path)
     return run
+
+
+@contextmanager
+def _too_little_memory(config: RunConfig, device: torch.device) -> Iterator[None]:
+    """Tell what to do where the block asks for more memory than there is.
+
+    Raises:
+        InputError: it does.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{device} has too little memory for {config.batch_size} tiles a step: start anew with"
+            " --accumulate, or a smaller --batch-size, --tile-size or --width"
+        ) from error
 
 
 def _completed(config: Config) -> Config:

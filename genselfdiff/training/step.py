@@ -1,14 +1,12 @@
 """One optimiser step: everything between a batch and the next weights."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
-from genselfdiff.errors import InputError
 from genselfdiff.inference.device import has_fast_bfloat16
 from genselfdiff.training.averaging import WeightAverage
 from genselfdiff.training.config import RunConfig
@@ -17,7 +15,6 @@ from genselfdiff.training.task import Objective
 
 BETA2 = 0.999
 NEVER_CLIPPED = math.inf
-NO_MEMORY = "DefaultCPUAllocator"
 
 
 class TrainingStep:
@@ -64,9 +61,6 @@ class TrainingStep:
 
         Returns:
             (2,) float32 on the device: the loss and the norm of its gradient before clipping.
-
-        Raises:
-            InputError: the device has too little memory.
         """
         config = self.config
         for group in self.optimiser.param_groups:
@@ -76,21 +70,20 @@ class TrainingStep:
         part = share // config.accumulate
         first = step * config.batch_size + self.world.rank * share
         total = torch.zeros((), device=self.device)
-        with self.too_little_memory():
-            batch = _to(batch, self.device)
-            for start in range(0, share, part):
-                with self._synchronised(start + part == share):
-                    with self.autocast:
-                        loss = self.objective.loss(
-                            self._wrapped, _part(batch, start, part), first + start
-                        )
-                    (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
-                total += loss.detach() / config.accumulate
-            norm = nn.utils.clip_grad_norm_(
-                self.network.parameters(), config.clip_norm or NEVER_CLIPPED
-            )
-            self.optimiser.step()
-            self.average.update(step)
+        batch = _to(batch, self.device)
+        for start in range(0, share, part):
+            with self._synchronised(start + part == share):
+                with self.autocast:
+                    loss = self.objective.loss(
+                        self._wrapped, _part(batch, start, part), first + start
+                    )
+                (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach() / config.accumulate
+        norm = nn.utils.clip_grad_norm_(
+            self.network.parameters(), config.clip_norm or NEVER_CLIPPED
+        )
+        self.optimiser.step()
+        self.average.update(step)
         return torch.stack((total, norm.detach().float()))
 
     def load_optimiser(self, state: dict[int, dict[str, torch.Tensor]]) -> None:
@@ -109,24 +102,6 @@ class TrainingStep:
         if last or self.world.size == 1:
             return nullcontext()
         return self._wrapped.no_sync()  # type: ignore[operator]
-
-    @contextmanager
-    def too_little_memory(self) -> Iterator[None]:
-        """Tell what to do where the block asks the device for more memory than there is.
-
-        Raises:
-            InputError: it does.
-        """
-        try:
-            yield
-        except RuntimeError as error:
-            # On a CPU it has no class of its own.
-            if not isinstance(error, torch.OutOfMemoryError) and NO_MEMORY not in str(error):
-                raise
-            raise InputError(
-                f"{self.device} has too little memory for {self.config.batch_size} tiles a step:"
-                " start anew with --accumulate, or a smaller --batch-size, --tile-size or --width"
-            ) from error
 
 
 def learning_rate(config: RunConfig, step: int) -> float:

@@ -116,10 +116,23 @@ def test_a_run_can_be_repeated_from_its_settings(tmp_path, labelled):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("steps = ", "study.toml: cannot be read as TOML: "),
+        ("steps = ", "study.toml: is not TOML: "),
         ('steps = "many"', "study.toml: steps: 'many' is not a valid integer"),
         ("steps = 2.5", "study.toml: steps: '2.5' is not a valid integer"),
-        ("steps = [1, 2]", "study.toml: steps is [1, 2]: give a single value"),
+        ("steps = [1, 2]", "study.toml: steps: give a single value"),
+        ("steps.a.b = 1", "study.toml: steps: give a single value"),
+        ("val = [['p1']]", "study.toml: val: give a single value or a list of them"),
+        pytest.param(
+            "steps = " + "9" * 400, "steps is larger than the whole numbers of 64 bits", id="400"
+        ),
+        pytest.param("steps = " + "9" * 5000, "study.toml: is not TOML: Exceeds the", id="5000"),
+        pytest.param("steps = 0x" + "f" * 5000, "steps: the number is too large", id="base 16"),
+        ("fold = [1.5, 4]", "study.toml: fold: ['1.5', '4'] is not K/N"),
+        ("fold = [inf, 4]", "study.toml: fold: ['inf', '4'] is not K/N"),
+        ("learning_rate = 1e400", "learning_rate must be a finite number, not inf"),
+        ("clip_norm = nan", "clip_norm must be a finite number, not nan"),
+        pytest.param("steps = " + "[" * 100_000, "study.toml: is nested too deeply", id="deep"),
+        ('classes = ["a", "b\\u001b[2J"]', "classes: b\\x1b[2J holds characters that cannot be"),
         (
             "tile_sise = 32",
             "study.toml: gsd train finetune has no setting 'tile_sise'; is tile_size",

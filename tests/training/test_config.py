@@ -6,6 +6,7 @@ import pytest
 
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.training import FinetuneConfig, PretrainConfig
+from genselfdiff.training.config_file import read_settings
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,19 @@ from genselfdiff.training import FinetuneConfig, PretrainConfig
         (PretrainConfig, "seed", -1),
         (PretrainConfig, "workers", -1),
         (PretrainConfig, "tile_size", 20),
+        (PretrainConfig, "tile_size", 8_000_000),
+        (PretrainConfig, "tile_size", 64.0),
+        (PretrainConfig, "steps", True),
+        (PretrainConfig, "steps", 2**63),
+        (PretrainConfig, "batch_size", 10**400),
+        (PretrainConfig, "learning_rate", 10**400),
+        (PretrainConfig, "learning_rate", "1e-3"),
+        (PretrainConfig, "clip_norm", float("inf")),
+        (PretrainConfig, "p2_gamma", float("nan")),
+        (PretrainConfig, "width", 8 << 20),
+        (PretrainConfig, "timesteps", 10**9),
+        (PretrainConfig, "data", "slides"),
+        (PretrainConfig, "data", (1,)),
         (PretrainConfig, "learning_rate", 0),
         (PretrainConfig, "learning_rate", float("nan")),
         (PretrainConfig, "mpp", -1),
@@ -49,6 +63,12 @@ from genselfdiff.training import FinetuneConfig, PretrainConfig
         (FinetuneConfig, "classes", ("a", "a")),
         (FinetuneConfig, "classes", ("a", "")),
         (FinetuneConfig, "classes", ("a",)),
+        (FinetuneConfig, "classes", ("a", "b\x1b[2J")),
+        (FinetuneConfig, "classes", ("a", "b\udce4")),
+        (FinetuneConfig, "fold", (1, 2, 3)),
+        (FinetuneConfig, "fold", (1, 2**63)),
+        (FinetuneConfig, "val", 3),
+        (FinetuneConfig, "origin", ()),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(kind, setting, value):
@@ -140,6 +160,23 @@ def test_all_settings_come_back_from_the_file(tmp_path, config):
     other = next(other for other in FULL if type(other) is not type(config))
     with pytest.raises(ModelError, match=f"a run of `gsd train {config.stage}`, not of"):
         type(other).read(tmp_path / "config.toml")
+
+
+def test_names_that_are_no_utf8_keep_their_bytes(tmp_path):
+    config = FinetuneConfig(images="im\udce4ges", val=("b\udcfc", "g\u00fcnstig"))
+    path = tmp_path / "config.toml"
+    config.write(path)
+    assert b'"im\xe4ges"' in path.read_bytes()
+    assert FinetuneConfig.read(path) == config
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    found = read_settings(path, "finetune")
+    assert (found["images"], found["val"]) == (config.images, [*config.val])
+
+
+def test_many_files_of_one_line_are_no_deep_nesting(tmp_path):
+    names = [f"slide.{number}.svs" for number in range(3000)]
+    (tmp_path / "study.toml").write_text(f"data = {names}\n")
+    assert read_settings(tmp_path / "study.toml", "pretrain")["data"] == names
 
 
 @pytest.mark.parametrize("config", FULL, ids=["pretrain", "finetune"])

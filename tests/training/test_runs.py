@@ -370,9 +370,20 @@ def test_damaged_checkpoints_are_named(tmp_path, pretrain_config):
         sample_run(run.path, tmp_path / "grid.png")
     for old, new, told in (
         ("seed = 0", "seed = 0\ncolour = 1", "unknown setting 'colour'"),
-        ("steps = 8", 'steps = "many"', "damaged"),
+        ("steps = 8", 'steps = "many"', "damaged: steps must be a whole number, not str"),
+        ("steps = 8", "steps = 8.5", "damaged: steps must be a whole number, not float"),
+        ("steps = 8", "steps = true", "damaged: steps must be a whole number, not bool"),
+        ("steps = 8", "steps = 2024-01-01", "damaged: steps must be a whole number, not date"),
         ("steps = 8", "steps = 0", "damaged: steps must be at least 1"),
-        ("steps = 8", "steps = ", "damaged"),
+        ("steps = 8", f"steps = {10**400}", "damaged: steps is larger than"),
+        ("seed = 0", f"seed = {2**63 - 1}", "damaged: seed is larger than"),
+        ("ema = 0.999", f"ema = {10**400}", "damaged: ema is larger than"),
+        ("ema = 0.999", "ema = nan", "damaged: ema must be a finite number"),
+        ("mpp = 0.5", "mpp = [0.5]", "damaged: mpp must be a number, not tuple"),
+        ("data = [", "data = [7, ", "damaged: data must be a list, not tuple"),
+        ("steps = 8", "steps = ", "is not TOML: .*: restore it"),
+        ("steps = 8", "steps = " + "[" * 5000, "is nested too deeply to be read: restore it"),
+        ('stage = "pretrain"', "stage = {}", "not the settings of a gsd run"),
         ('stage = "pretrain"', "", "not the settings of a gsd run"),
     ):
         assert old in config
