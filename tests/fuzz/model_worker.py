@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import os
-import re
 import resource
 import sys
 import tempfile
