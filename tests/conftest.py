@@ -1,7 +1,6 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 # As the command does, and as early: threads that spin cost twenty times the time where another
@@ -32,25 +31,6 @@ def golden() -> dict[str, np.ndarray]:
     """Figures (float64) made by running the authors' code on fixed inputs."""
     with np.load(REFERENCE / "golden.npz") as archive:
         return {name: archive[name] for name in archive.files}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _builtins_stay_alive() -> Iterator[None]:
-    """torch.jit knows builtin functions by id() and does not keep them; torch.compile frees some.
-
-    A list that is later born at such an address passes for the function, and scripting a module
-    that holds it fails with "builtin cannot be used as a value".
-    """
-    kept = []
-    register = torch.jit._builtins._register_builtin
-
-    def register_and_keep(function: object, name: str) -> None:
-        kept.append(function)
-        register(function, name)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.jit._builtins, "_register_builtin", register_and_keep)
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,6 @@ import json
 import logging
 import os
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -29,6 +26,7 @@ from genselfdiff.inference.model_code import check_compiled
 from genselfdiff.input_files import open_input, parse_json
 from genselfdiff.kernels import OPERATIONS
 from genselfdiff.models import for_export
+from genselfdiff.models.torchscript import script, without_deprecations
 from genselfdiff.slides.resolution import MPP_RANGE
 
 logger = logging.getLogger("genselfdiff")
@@ -301,9 +299,9 @@ def save_model(
     layout = torch.contiguous_format if portable else torch.channels_last
     segmenter = with_memory_format(segmenter, layout)
     try:
-        script = _script(segmenter)
+        compiled = script(segmenter)
         with torch.inference_mode():
-            channels = script(torch.zeros(1, 3, 16, 16, dtype=torch.uint8)).shape[1]
+            channels = compiled(torch.zeros(1, 3, 16, 16, dtype=torch.uint8)).shape[1]
     except (RuntimeError, torch.jit.Error, FrontendError) as error:
         raise ModelError(f"{path}: the network cannot be exported: {one_line(error)}") from error
     if channels != len(info.classes):
@@ -311,10 +309,14 @@ def save_model(
             f"{path}: the network gives {channels} channels, but {len(info.classes)} classes are"
             " named: name as many as the network was trained with"
         )
+    needed: list[str] = torch.jit.export_opnames(compiled)  # type: ignore[no-untyped-call]
+    ours = [name for name in needed if name.startswith("gsd::")]
+    if portable and ours:
+        raise ModelError(f"{path}: the exported network would need {ours[0]} beside plain torch")
     # To memory first: torch ends the process where a disk is full.
     saved = io.BytesIO()
-    with _deprecated():
-        torch.jit.save(script, saved, _extra_files={EXTRA_FILE: info.to_json()})
+    with without_deprecations():
+        torch.jit.save(compiled, saved, _extra_files={EXTRA_FILE: info.to_json()})
     try:
         content = read_archive(saved).content
     except ModelError as error:
@@ -399,25 +401,11 @@ def with_memory_format(module: Module, memory_format: torch.memory_format) -> Mo
 def _loaded(content: BinaryIO, device: torch.device) -> torch.jit.ScriptModule:
     path = Path(f"/dev/fd/{content.fileno()}")  # torch copies what it reads from Python's files
     source = str(path) if path.exists() else content
-    with _deprecated():
+    with without_deprecations():
         module: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
             source, map_location=device
         )
     return module
-
-
-def _script(module: nn.Module) -> torch.jit.ScriptModule:
-    with _deprecated():
-        script: torch.jit.ScriptModule = torch.jit.script(module)
-    return script
-
-
-@contextmanager
-def _deprecated() -> Iterator[None]:
-    """Without torch's warnings that TorchScript is no longer developed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
 
 
 def _check(condition: bool, name: str, wanted: str) -> None:

@@ -22,6 +22,7 @@ from genselfdiff.inference.model_file import (
 )
 from genselfdiff.kernels import native
 from genselfdiff.models import create_model
+from genselfdiff.models.torchscript import script
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.(script|load):DeprecationWarning")
 
@@ -212,7 +213,7 @@ def test_operations_of_a_later_version_are_told_from_damage(flavours, tmp_path):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 30), (7, 8), (8, 8), (17, 23)])
 def test_any_size(conv_net, size):
-    segmenter = torch.jit.script(Segmenter(conv_net(), "zero_one"))
+    segmenter = script(Segmenter(conv_net(), "zero_one"))
     y = segmenter(images(2, 3, *size))
     assert y.shape == (2, 3, *size)
     assert y.dtype == torch.float32
@@ -258,7 +259,7 @@ def test_other_parameter_types(tmp_path, conv_net, info, dtype, tolerance):
     ],
 )
 def test_wrong_input(conv_net, x, message):
-    segmenter = torch.jit.script(Segmenter(conv_net(), "zero_one"))
+    segmenter = script(Segmenter(conv_net(), "zero_one"))
     with pytest.raises(torch.jit.Error, match=message):
         segmenter(x)
 
@@ -319,7 +320,7 @@ def test_files_that_are_no_models(tmp_path, conv_net, info):
     checkpoint = tmp_path / "weights.pt"
     torch.save(conv_net().state_dict(), checkpoint)
     foreign = tmp_path / "foreign.ts"
-    torch.jit.script(nn.Conv2d(3, 2, 1)).save(str(foreign))
+    script(nn.Conv2d(3, 2, 1)).save(str(foreign))
     truncated = tmp_path / "truncated.ts"
     truncated.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     newer = rewritten(good, tmp_path / "newer.ts", format_version=2)

@@ -16,6 +16,7 @@ from genselfdiff.inference.model_code import check_code
 from genselfdiff.inference.model_file import load_model
 from genselfdiff.inference.model_operators import computes
 from genselfdiff.inference.model_values import check_values
+from genselfdiff.models.torchscript import script
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -100,7 +101,7 @@ class HasClasses(Head):
 
 
 def scripted(module: nn.Module, info, path: Path) -> Path:
-    torch.jit.script(module).save(str(path), _extra_files={EXTRA_FILE: info().to_json()})
+    script(module).save(str(path), _extra_files={EXTRA_FILE: info().to_json()})
     return path
 
 
@@ -164,14 +165,13 @@ class Ordinary(nn.Module):
 def test_models_of_ordinary_layers_load(tmp_path, info, way):
     module = Ordinary().eval()
     x = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
-    script = (
-        torch.jit.script(module)
-        if way == "scripted"
-        else torch.jit.trace(module, x, check_trace=False)
-    )
+    if way == "scripted":
+        compiled = script(module)
+    else:
+        compiled = torch.jit.trace(module, x, check_trace=False)
     if way == "frozen":
-        script = torch.jit.freeze(script)
-    script.save(str(tmp_path / "model.ts"), _extra_files={EXTRA_FILE: info().to_json()})
+        compiled = torch.jit.freeze(compiled)
+    compiled.save(str(tmp_path / "model.ts"), _extra_files={EXTRA_FILE: info().to_json()})
     torch.testing.assert_close(load_model(tmp_path / "model.ts", "cpu")(x), module(x).detach())
 
 

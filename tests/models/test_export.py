@@ -5,8 +5,9 @@ import torch
 
 from genselfdiff.models import create_model
 from genselfdiff.models.export import for_export
+from genselfdiff.models.torchscript import script
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.(script|freeze):DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.freeze:DeprecationWarning")
 
 OPERATIONS = {"gsd::group_norm_silu", "gsd::linear_attention"}
 
@@ -60,8 +61,7 @@ def test_the_network_stays_as_it_was(network, portable):
 @pytest.mark.parametrize("portable", [False, True])
 def test_what_is_compiled_depends_on_portable_alone(monkeypatch, network, portable, choice):
     monkeypatch.setenv("GSD_KERNELS", choice)
-    script = torch.jit.script(for_export(network, portable=portable))
-    needed = set(torch.jit.export_opnames(script))
+    needed = set(torch.jit.export_opnames(script(for_export(network, portable=portable))))
     foreign = {name for name in needed if not name.startswith(("aten::", "prim::"))}
     assert foreign == (set() if portable else OPERATIONS)
 
@@ -77,19 +77,17 @@ def test_what_is_compiled_depends_on_portable_alone(monkeypatch, network, portab
     ids=["contiguous", "channels_last", "every other column"],
 )
 def test_fused_takes_any_layout(network, view, freeze):
-    script = torch.jit.script(for_export(network, portable=False))
+    compiled = script(for_export(network, portable=False))
     if freeze:
-        script = torch.jit.freeze(script)
+        compiled = torch.jit.freeze(compiled)
     x = torch.randn(2, 3, 16, 24)
-    found = script(view(x), torch.zeros(2, dtype=torch.int64))
+    found = compiled(view(x), torch.zeros(2, dtype=torch.int64))
     torch.testing.assert_close(found, at_time_zero(network, x), rtol=1e-4, atol=1e-5)
 
 
 def test_fused_under_autocast(network):
     """Where float32 and bfloat16 meet."""
-    fused, plain = (
-        torch.jit.script(for_export(network, portable=portable)) for portable in (False, True)
-    )
+    fused, plain = (script(for_export(network, portable=portable)) for portable in (False, True))
     x, t = torch.randn(2, 3, 16, 24), torch.zeros(2, dtype=torch.int64)
     exact = at_time_zero(network, x)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

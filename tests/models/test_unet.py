@@ -7,6 +7,7 @@ import torch
 
 from genselfdiff.errors import InputError
 from genselfdiff.models import ARCHITECTURES, create_model
+from genselfdiff.models.torchscript import script
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_every_architecture_keeps_the_size(name, size):
 def test_scripted_network_gives_the_same_numbers(monkeypatch):
     monkeypatch.setenv("GSD_KERNELS", "reference")  # what it compiles to
     model = create_model("tiny", out_channels=2).eval()
-    scripted = torch.jit.script(model)
+    scripted = script(model)
     x, t = torch.randn(2, 3, 32, 24), torch.tensor([0, 500])
     with torch.no_grad():
         torch.testing.assert_close(scripted(x, t), model(x, t), rtol=0, atol=1e-6)
