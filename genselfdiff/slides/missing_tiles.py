@@ -17,7 +17,7 @@ Uint8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
-_PIXELS_AT_ONCE = 2**24
+_PIXELS_AT_ONCE = 2**22
 """Of the finer level: one tile may cover far more of it than memory should hold."""
 
 

@@ -48,7 +48,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.parametrize("limit", [2**24, 5000])
+@pytest.mark.parametrize("limit", [2**22, 5000])
 def test_a_level_is_completed_from_the_finer_one(
     write: Callable[..., Path], picture: np.ndarray, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
