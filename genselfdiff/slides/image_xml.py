@@ -3,14 +3,15 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from xml.etree import ElementTree
 
 from genselfdiff.slides.lengths import micrometres, number
 
 Element = ElementTree.Element
 
-_LONGEST = 2**24
-"""Characters of XML that are parsed: its elements take up to 30 times as many bytes."""
+_LONGEST, _MOST_MARKS = 2**24, 2**19
+"""Characters, and "<" and "=" among them, of XML that is parsed: each tag takes memory and time."""
 
 _OTHER_IMAGE = (
     r"(?<![a-z])(slide_?)?(label|macro|thumbnail|overview|barcode|preview)_?(image|picture|photo)?"
@@ -26,7 +27,7 @@ _COARSER = 4
 
 def ome_images(xml: str) -> list[tuple[str, Element]]:
     """Return (name, Pixels element) of each image of an OME-XML description; none if it is none."""
-    root = _root(xml, "<OME")
+    root = root_of(xml, "<OME")
     return [
         (image.get("Name", ""), pixels)
         for image in (root.iter() if root is not None else ())
@@ -92,7 +93,7 @@ def philips_pixel_size(xml: str) -> tuple[float, float] | None:
 
     Levels tell theirs as well as the scan: the smallest is that of level 0.
     """
-    root = _root(xml, "DPUfsImport")
+    root = root_of(xml, "DPUfsImport")
     sizes = []
     for scan in root.iter("DataObject") if root is not None else ():
         if scan.get("ObjectType") == "DPScannedImage" and "WSI" in _values(
@@ -102,11 +103,22 @@ def philips_pixel_size(xml: str) -> tuple[float, float] | None:
     return min((size for size in sizes if size is not None), default=None)
 
 
-def _root(xml: str, mark: str) -> Element | None:
+def root_of(xml: str, mark: str) -> Element | None:
+    """Return the root of XML that has ``mark`` in it; None if it is none, or another's.
+
+    Raises:
+        ValueError: it is larger than any slide's.
+    """
     if mark not in xml or "<!ENTITY" in xml:  # entities could expand without bound
         return None
-    if len(xml) > _LONGEST:
-        raise ValueError(f"its XML has {len(xml):,} characters, more than that of any slide")
+    if len(xml) > _LONGEST or xml.count("<") + xml.count("=") > _MOST_MARKS:
+        raise ValueError(f"its XML of {len(xml):,} characters is more than that of any slide")
+    return _parsed(xml)
+
+
+@lru_cache(maxsize=1)
+def _parsed(xml: str) -> Element | None:
+    """Parse what is asked for several times while a slide is opened."""
     try:
         return ElementTree.fromstring(xml)  # it is decoded, whatever encoding it says it has
     except (ElementTree.ParseError, ValueError):

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from genselfdiff.slides.image_xml import root_of
+
 OME_SUFFIXES = (".ome.tif", ".ome.tiff")
 
 _SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _OURS = "genselfdiff/mask"
 """Namespace of the annotation that holds our own description."""
+_LONGEST = 2**21
+"""Characters of JSON that are parsed; no mask of ours has as many."""
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that file names can have: control characters, and bytes that are not UTF-8."""
 
@@ -61,8 +65,9 @@ def told_in(description: str) -> dict[str, Any]:
     try:
         if description.startswith("<?xml"):
             path = f".//{{{_SCHEMA}}}CommentAnnotation[@Namespace='{_OURS}']/{{{_SCHEMA}}}Value"
-            description = ElementTree.fromstring(description).findtext(path) or ""
-        told = json.loads(description)
-    except (ValueError, RecursionError, ElementTree.ParseError):
+            root = root_of(description, _OURS)
+            description = "" if root is None else root.findtext(path) or ""
+        told = json.loads(description[:_LONGEST])
+    except (ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}

@@ -78,3 +78,25 @@ def test_an_ome_tiff_of_one_tile(tmp_path):
         assert tiff.is_ome
         assert tiff.pages[0].subifds is None
         assert tiff.asarray().all()
+
+
+@pytest.mark.parametrize(
+    ("description", "mpp"),
+    [
+        ('{"mpp": 0.5}', 0.5),
+        ('{"mpp": ' + "9" * 400 + "}", None),
+        ('{"mpp": ' + "9" * 5000 + "}", None),
+        ("[" * 100_000, None),
+        ('{"mpp": 0.5, "more": [' + "[]," * 10**6 + "[]]}", None),
+        ("<?xml version='1.0'?><OME>genselfdiff/mask" + "<a/>" * 2**19 + "</OME>", None),
+    ],
+)
+def test_descriptions_that_no_mask_of_ours_has(
+    tmp_path: Path, description: str, mpp: float | None
+) -> None:
+    path = tmp_path / "mask.tif"
+    labels = np.zeros((64, 64), np.uint8)
+    tifffile.imwrite(path, labels, tile=(64, 64), description=description, metadata=None)
+    with MaskReader(path) as mask:
+        assert mask.mpp == mpp
+        np.testing.assert_array_equal(np.concatenate(list(mask.bands())), labels)
