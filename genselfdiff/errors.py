@@ -4,6 +4,7 @@ The command line prints them as one line without a traceback, so every message s
 with which file, and what to do about it.
 """
 
+import errno
 import re
 
 from genselfdiff.text import shown
@@ -50,3 +51,20 @@ def one_line(error: BaseException) -> str:
     raised = [re.match(r"[\w.]+(?:Error|Exception): (.+)", line) for line in lines[1:]]
     told = [match[1] for match in raised if match][-1:] or lines or [type(error).__name__]
     return shown(told[0][:_LONGEST_FOREIGN])
+
+
+def outside_cause(error: BaseException) -> str | None:
+    """What stopped a command that is not in its code: a limit of the machine, or a file.
+
+    Returns:
+        A line for people; None: the cause is not known to be one of these.
+    """
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "there is not enough memory: use smaller tiles or batches, or end other programs"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "the limit of open files is reached: raise it (ulimit -n)"
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "the limit of processes and threads is reached: raise it (ulimit -u)"
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        return f"{error.filename}: {one_line(error)}"
+    return None

@@ -1,8 +1,15 @@
+import errno
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
+from click.testing import CliRunner
 from torch.utils.data import DataLoader, Dataset
 
-from genselfdiff.errors import InputError, OutputError, one_line
+from genselfdiff.errors import InputError, OutputError, one_line, outside_cause
+from gsd.main import main
 
 
 class Unreadable(Dataset[int]):
@@ -50,3 +57,50 @@ def test_an_error_of_torchscript_is_told_without_its_traceback() -> None:
 
 def square(x: torch.Tensor) -> torch.Tensor:
     return x.reshape(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "there is not enough memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 B"),
+            "there is not enough memory",
+        ),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.tif"), "a.tif: Permission denied"),
+    ],
+)
+def test_causes_that_are_not_in_our_code(error, line, monkeypatch):
+    assert line in outside_cause(error)
+
+    def fail(runs):
+        raise error
+
+    monkeypatch.setattr("gsd.compare.compare_runs", fail)
+    ended = CliRunner().invoke(main, ["compare", "a", "b"])
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith("Error: ")
+    assert line in ended.stderr
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a mistake"), OSError(5, "I/O error"), KeyError(1)])
+def test_mistakes_of_ours_keep_their_traceback(error, monkeypatch):
+    assert outside_cause(error) is None
+
+    def fail(runs):
+        raise error
+
+    monkeypatch.setattr("gsd.compare.compare_runs", fail)
+    assert CliRunner().invoke(main, ["compare", "a", "b"]).exception is error
+
+
+def test_no_command_writes_into_home_before_it_begins(tmp_path):
+    program = (
+        "import importlib\nfrom gsd.main import COMMANDS\n"
+        "for module, _ in COMMANDS.values(): importlib.import_module(module)"
+    )
+    folders = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=os.environ | folders, check=True)
+    assert os.listdir(tmp_path) == []

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 import genselfdiff
-from genselfdiff.errors import GsdError
+from genselfdiff.errors import GsdError, outside_cause
 from genselfdiff.text import shown
 from gsd.output import complain, log_to_stderr, open_streams, report
 
@@ -73,6 +73,14 @@ class Gsd(click.Group):
         except KeyboardInterrupt as stop:
             complain("Stopped.")
             _leave(143 if isinstance(stop, _Terminated) else 130)
+        except (OSError, MemoryError, RuntimeError) as error:
+            cause = outside_cause(error)
+            if cause is None or isinstance(error, BrokenPipeError):
+                raise
+            failure = GsdError(cause)
+            failure.__cause__ = error
+            report(failure)
+            _leave(1)
 
 
 def _leave(status: int) -> NoReturn:

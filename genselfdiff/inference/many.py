@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genselfdiff.errors import GsdError, InputError, OutputError, one_line
+from genselfdiff.errors import GsdError, InputError, OutputError, one_line, outside_cause
 from genselfdiff.files import refuse_inputs
 from genselfdiff.inference.engine import segment_slide
 from genselfdiff.inference.estimate import Estimate, estimate_slide
@@ -174,10 +174,8 @@ def segment_all(
         except GsdError as error:
             outcome = Outcome(slide, error=error)
         except Exception as error:  # whatever it is, the other slides can do without this one
-            failure = GsdError(
-                f"{slide}: failed unexpectedly: {type(error).__name__}: {one_line(error)}; -v tells"
-                " where"
-            )
+            cause = outside_cause(error) or f"{type(error).__name__}: {one_line(error)}"
+            failure = GsdError(f"{slide}: failed unexpectedly: {cause}; -v tells where")
             failure.__cause__ = error
             outcome = Outcome(slide, error=failure)
         if summary is not None and not isinstance(outcome.result, PartResult | Estimate):
