@@ -163,8 +163,9 @@ def _jpeg_header(data: bytes) -> _JpegHeader:
 
 def _jpeg_2000_decoder(page: TiffPage) -> Decoder:
     decode, limit = page.decode, _most_pixels(page)
-    # Aperio's 33003 is YCbCr of which the codestream says nothing; Bio-Formats' is what it says.
-    may_be_ycbcr = page.compression == _APERIO_YCBCR and not page.parent.is_ome
+    # Aperio's 33003 is YCbCr of which nothing in the file tells; Bio-Formats' is what is told.
+    silent = page.photometric == _YCBCR or not page.parent.is_ome
+    may_be_ycbcr = page.compression == _APERIO_YCBCR and silent
 
     def decoded(data: bytes, index: int) -> NDArray[Any]:
         header = _jpeg_2000_header(data)

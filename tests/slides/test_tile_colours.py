@@ -67,9 +67,11 @@ def write(
 ) -> Path:
     """A row of square tiles, whose colours the page tells by ``tag``."""
     shape = (side, side * len(tiles), 3)
-    kind = "rgb" if tag == 2 else "minisblack"
+    kind = "minisblack" if tag == 1 else "rgb"
     options = {"dtype": np.uint8, "tile": (side, side), "photometric": kind, "metadata": None}
     options["planarconfig"] = 1
+    if tag == 6:
+        options["extratags"] = [(530, "H", 2, (1, 1), True)]  # chroma of full size
     with tifffile.TiffWriter(path) as writer:
         writer.write(iter(tiles), shape=shape, compression=compression, **options, **more)
     with tifffile.TiffFile(path) as file:
@@ -136,14 +138,17 @@ def test_jpeg_2000_that_tells_its_colours(
     assert abs(read_image(path).astype(int) - picture[:128, :256]).max() <= (0 if reversible else 9)
 
 
-@pytest.mark.parametrize(("description", "is_ycbcr"), [("Aperio x\n128x128", True), (OME, False)])
+@pytest.mark.parametrize(
+    ("description", "tag", "is_ycbcr"),
+    [("Aperio x\n128x128", 2, True), (OME, 2, False), (OME, 6, True)],
+)
 def test_jpeg_2000_that_does_not_tell(
-    tmp_path: Path, picture: np.ndarray, description: str, is_ycbcr: bool
+    tmp_path: Path, picture: np.ndarray, description: str, tag: int, is_ycbcr: bool
 ) -> None:
     stored = np.asarray(Image.fromarray(picture).convert("YCbCr")) if is_ycbcr else picture
     tiles = [
         imagecodecs.jpeg2k_encode(piece, codecformat="j2k", mct=False, level=0)
         for piece in cut(stored, 2)
     ]
-    path = write(tmp_path / "a.ome.tif", tiles, 128, 33003, description=description)
+    path = write(tmp_path / "a.ome.tif", tiles, 128, 33003, tag, description=description)
     assert abs(read_image(path).astype(int) - picture[:128, :256]).max() <= 3
