@@ -1,5 +1,7 @@
 """Masks as OpenSlide, tifffile and ome-types see them."""
 
+from pathlib import Path
+
 import numpy as np
 import ome_types
 import openslide
