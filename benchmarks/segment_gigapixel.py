@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from segment_memory import GSD
 from torch import nn
 
-from genselfdiff.inference.model_file import ModelInfo, save_model
+from genselfdiff.inference.model_file import save_model
+from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.slides import open_slide
 
 TILE = 256

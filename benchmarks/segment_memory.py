@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import nn
 
-from genselfdiff.inference.model_file import ModelInfo, save_model
+from genselfdiff.inference.model_file import save_model
+from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.models import create_model
 
 TILE = 256

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from genselfdiff.data.augment import POLICIES
 from genselfdiff.diffusion import SCHEDULES
 from genselfdiff.inference.device import keep_freed_memory
-from genselfdiff.inference.model_file import INPUT_SCALINGS
+from genselfdiff.inference.model_info import INPUT_SCALINGS
 from genselfdiff.inference.predictor import PRECISIONS
 from genselfdiff.kernels.multi_loss.reference import FORMS
 from genselfdiff.models import ARCHITECTURES, DEFAULT_ARCHITECTURE

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from genselfdiff.errors import InputError
-from genselfdiff.inference.model_file import ModelInfo
+from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.inference.options import Options, Region
 from genselfdiff.inference.resample import RowResizer
 from genselfdiff.inference.tile_grid import TileGrid

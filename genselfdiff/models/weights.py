@@ -1,5 +1,6 @@
 """Starting a network from weights made elsewhere: our runs, or the authors' checkpoints."""
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import nn
 from genselfdiff.errors import ModelError
 
 HEAD_PREFIX = "net.final_conv."
+_MOST_UNPACKED = 10
+"""Times the bytes of a file: torch does not compress, and weights hardly can be."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,33 @@ def read_authors_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
+        _check_size(path)
         with torch.serialization.safe_globals(_numpy_globals()):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
     # A damaged pickle raises whatever its reader stumbles over.
     except Exception as error:
         raise ModelError(f"{path}: cannot be read as a PyTorch checkpoint of weights") from error
     state = content.get("model_state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ModelError(f"{path}: holds no 'model_state_dict' with tensors")
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.is_floating_point()
+        for name, value in state.items()
+    ):
+        raise ModelError(f"{path}: holds no 'model_state_dict' with tensors of weights")
     return state
+
+
+def _check_size(path: Path) -> None:
+    """Raise ModelError if the file would unpack to much more than it holds."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > _MOST_UNPACKED * path.stat().st_size:
+            raise ModelError(f"{path}: would unpack to {unpacked:,} bytes: no weights do")
 
 
 def _numpy_globals() -> list[Any]:

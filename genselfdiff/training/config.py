@@ -12,7 +12,7 @@ from genselfdiff.data.augment import POLICIES
 from genselfdiff.diffusion import SCHEDULES
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.files import atomic_file
-from genselfdiff.inference.model_file import INPUT_SCALINGS
+from genselfdiff.inference.model_info import INPUT_SCALINGS
 from genselfdiff.inference.predictor import PRECISIONS
 from genselfdiff.input_files import read_toml
 from genselfdiff.kernels.multi_loss.reference import FORMS

@@ -7,7 +7,8 @@ import torch
 import genselfdiff
 from genselfdiff.data.class_colors import class_color
 from genselfdiff.files import refuse_existing, refuse_inputs
-from genselfdiff.inference.model_file import ModelInfo, save_model
+from genselfdiff.inference.model_file import save_model
+from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.models import load_initial_weights
 from genselfdiff.training.config import FinetuneConfig
 from genselfdiff.training.networks import segmenter_network

@@ -26,7 +26,8 @@ from genselfdiff.errors import InputError
 from genselfdiff.evaluation.outlines_picture import draw_outlines
 from genselfdiff.evaluation.pixel_metrics import confusion, dice
 from genselfdiff.files import atomic_file
-from genselfdiff.inference.model_file import INPUT_SCALINGS, Segmenter
+from genselfdiff.inference.model_file import Segmenter
+from genselfdiff.inference.model_info import INPUT_SCALINGS
 from genselfdiff.inference.tiled import predict_image
 from genselfdiff.losses import MultiLoss
 from genselfdiff.slides.resolution import MAX_ENLARGEMENT, SAME_SCALE, agree

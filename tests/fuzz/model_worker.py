@@ -24,7 +24,8 @@ from worker import ADDRESS_SPACE, Darkness, memory
 
 from genselfdiff.errors import GsdError
 from genselfdiff.inference.engine import segment
-from genselfdiff.inference.model_file import ModelInfo, save_model
+from genselfdiff.inference.model_file import save_model
+from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.models import create_model
 
 Members = dict[str, bytes]

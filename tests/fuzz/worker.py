@@ -23,7 +23,8 @@ from torch import nn
 
 from genselfdiff.errors import GsdError
 from genselfdiff.inference.engine import segment
-from genselfdiff.inference.model_file import ModelInfo, load_model, save_model
+from genselfdiff.inference.model_file import load_model, save_model
+from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.inference.predictor import Predictor
 
 ADDRESS_SPACE = 4 * 2**30

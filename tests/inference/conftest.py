@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from genselfdiff.inference.model_file import ModelInfo, save_model
+from genselfdiff.inference.model_file import save_model
+from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.segment_result import SegmentResult
 

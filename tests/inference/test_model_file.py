@@ -12,14 +12,9 @@ import torch
 from torch import nn
 
 from genselfdiff.errors import InputError, ModelError, OutputError
-from genselfdiff.inference.model_file import (
-    EXTRA_FILE,
-    ModelInfo,
-    Segmenter,
-    load_model,
-    mirrored_indices,
-    save_model,
-)
+from genselfdiff.inference.model_archive import EXTRA_FILE
+from genselfdiff.inference.model_file import Segmenter, load_model, mirrored_indices, save_model
+from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.kernels import native
 from genselfdiff.models import create_model
 from genselfdiff.models.torchscript import script

@@ -1,5 +1,6 @@
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -83,7 +84,17 @@ class Hostile:
         return os.system, ("true",)
 
 
-@pytest.mark.parametrize("content", [Hostile(), {"weights": 1}, {"model_state_dict": {"a": 1}}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        Hostile(),
+        {"weights": 1},
+        {"model_state_dict": {"a": 1}},
+        {"model_state_dict": {1: torch.ones(2)}},
+        {"model_state_dict": {"a": torch.ones(2, dtype=torch.complex64)}},
+        {"model_state_dict": {"a": torch.ones(2).to_sparse()}},
+    ],
+)
 def test_other_pickles_are_refused(tmp_path, content):
     path = tmp_path / "bad.pth"
     torch.save(content, path)
@@ -98,3 +109,13 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
         read_authors_checkpoint(path)
     with pytest.raises(ModelError, match=r"absent\.pth"):
         read_authors_checkpoint(tmp_path / "absent.pth")
+
+
+def test_a_checkpoint_that_would_unpack_to_much_is_refused(tmp_path):
+    path, packed = tmp_path / "weights.pth", tmp_path / "packed.pth"
+    torch.save({"epoch": 1, "model_state_dict": {"a": torch.zeros(2**20)}}, path)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(ModelError, match=r"packed\.pth: would unpack to 4,"):
+        read_authors_checkpoint(packed)

@@ -1,0 +1,157 @@
+"""What a user of a model must know: the ``gsd.json`` in its file."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from genselfdiff.errors import InputError, ModelError
+from genselfdiff.inference.model_archive import EXTRA_FILE
+from genselfdiff.input_files import parse_json
+from genselfdiff.slides.resolution import MPP_RANGE
+
+FORMAT = "genselfdiff-model"
+FORMAT_VERSION = 1
+INPUT_SCALINGS = {"minus_one_one": (1 / 127.5, -1.0), "zero_one": (1 / 255, 0.0)}
+"""Factor and shift from grey levels 0..255 to what the network sees."""
+SIZE_MULTIPLE = 8
+"""Networks see heights and widths that are multiples of this."""
+LARGEST_TILE = 4096
+"""Pixels of a side: a tile of so many, and what a model gives for it, takes a GiB."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a user of the model must know; everything is checked on creation.
+
+    Args:
+        classes: name of each class, in the order of the output channels; class 0 is background.
+        colors: RGB of each class, 0..255.
+        mpp: micrometres per pixel that the model was trained at; None: unknown, use images as
+            they are.
+        tile_size: side in pixels of the tiles to predict; a multiple of 8.
+        input_scaling: what the network itself sees: "minus_one_one" (x / 127.5 - 1) or
+            "zero_one" (x / 255). ``Segmenter`` applies it.
+        architecture: how the network was made, for people and tools.
+        training: where the weights come from.
+        licence: terms of use of the weights, as text.
+
+    Raises:
+        ModelError: a field has the wrong type or value; the message names it.
+    """
+
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    mpp: float | None
+    tile_size: int
+    input_scaling: str
+    architecture: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        _check(
+            isinstance(self.classes, tuple)
+            and 2 <= len(self.classes) <= 256
+            and all(isinstance(name, str) and name for name in self.classes)
+            and len(set(self.classes)) == len(self.classes),
+            "classes",
+            "2 to 256 different names",
+        )
+        _check(
+            isinstance(self.colors, tuple)
+            and len(self.colors) == len(self.classes)
+            and all(_is_color(color) for color in self.colors),
+            "colors",
+            "one (red, green, blue) of integers 0..255 for each class",
+        )
+        _check(
+            self.mpp is None or (_is_number(self.mpp) and MPP_RANGE[0] <= self.mpp <= MPP_RANGE[1]),
+            "mpp",
+            f"{MPP_RANGE[0]:g} to {MPP_RANGE[1]:g} micrometres per pixel, or null",
+        )
+        _check(
+            _is_integer(self.tile_size)
+            and SIZE_MULTIPLE <= self.tile_size <= LARGEST_TILE
+            and self.tile_size % SIZE_MULTIPLE == 0,
+            "tile_size",
+            f"a multiple of {SIZE_MULTIPLE} up to {LARGEST_TILE}",
+        )
+        check_input_scaling(self.input_scaling)
+        _check(isinstance(self.architecture, dict), "architecture", "an object")
+        _check(isinstance(self.training, dict), "training", "an object")
+        _check(isinstance(self.licence, str), "licence", "a text")
+
+    def to_json(self) -> str:
+        """The content of ``gsd.json``.
+
+        Raises:
+            ModelError: ``architecture`` or ``training`` holds what JSON cannot express.
+        """
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        try:
+            return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"model metadata cannot be written as JSON: {error}") from error
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "ModelInfo":
+        """Parse and check ``gsd.json``.
+
+        Raises:
+            ModelError: not JSON, of a newer format, or a field is unknown, missing or ill-typed.
+        """
+        try:
+            content = parse_json(text if isinstance(text, str) else text.decode(), EXTRA_FILE)
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{EXTRA_FILE}: is no text in UTF-8") from error
+        except InputError as error:
+            raise ModelError(str(error)) from error
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise ModelError(f"{EXTRA_FILE} does not describe a {FORMAT}")
+        version = content.pop("format_version", None)
+        if not _is_integer(version) or version < 1:
+            raise ModelError(f"{EXTRA_FILE}: field 'format_version' must be a positive integer")
+        if version > FORMAT_VERSION:
+            raise ModelError(
+                f"written in format {version}, but this version of genselfdiff reads up to"
+                f" {FORMAT_VERSION}: update genselfdiff"
+            )
+        names = {f.name for f in fields(cls)}
+        if missing := sorted(names - content.keys()):
+            raise ModelError(f"{EXTRA_FILE}: field {missing[0]!r} is missing")
+        if unknown := sorted(content.keys() - names):
+            raise ModelError(f"{EXTRA_FILE}: field {unknown[0]!r} is unknown")
+        for name in ("classes", "colors"):
+            _check(isinstance(content[name], list), name, "a list")
+        content["classes"] = tuple(content["classes"])
+        content["colors"] = tuple(
+            tuple(color) if isinstance(color, list) else color for color in content["colors"]
+        )
+        return cls(**content)
+
+
+def check_input_scaling(name: str) -> None:
+    """Raise ModelError unless ``INPUT_SCALINGS`` has ``name``."""
+    known = isinstance(name, str) and name in INPUT_SCALINGS
+    _check(known, "input_scaling", " or ".join(INPUT_SCALINGS))
+
+
+def _check(condition: bool, name: str, wanted: str) -> None:
+    if not condition:
+        raise ModelError(f"model metadata: field {name!r} must be {wanted}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_color(value: object) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 3
+        and all(_is_integer(part) and 0 <= part <= 255 for part in value)
+    )
