@@ -95,7 +95,7 @@ def tiles(
     left out; the exit status is 1 if there are such slides.
     """
     settings = CutSettings(mpp, tile_size, tissue, limit, seed, image_mpp)
-    counts = cut_tiles(find_slides(slides), output, settings, progress())
+    counts = cut_tiles(find_slides(slides, output), output, settings, progress())
     cut = {path: count for path, count in counts.items() if count is not None}
     for path, count in cut.items():
         say(f"{path}: {count} tiles")

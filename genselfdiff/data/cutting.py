@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,8 +77,7 @@ def cut_tiles(
     left out, and slides that cannot be read; both are told.
 
     Args:
-        slides: their names without suffix differ; those in ``folder``, which are tiles of an
-            earlier call, are left out.
+        slides: their names without suffix differ.
         folder: made if it is not there.
         settings: how to cut.
         progress: show a bar; None: on a terminal only.
@@ -92,8 +90,6 @@ def cut_tiles(
         OutputError: the folder holds something else, or cannot be written, or another process is
             writing into it.
     """
-    own = os.path.realpath(folder)
-    slides = [path for path in slides if own not in map(str, path.resolve().parents)]
     stems = [path.stem for path in slides]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:

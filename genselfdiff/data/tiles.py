@@ -68,19 +68,20 @@ def open_sources(
     mpp: float,
     image_mpp: float | None = None,
     on_error: str = "fail",
+    written: Path | None = None,
 ) -> list[TileSource]:
     """Open every image and slide under ``paths`` as a source of tiles at ``mpp`` um/px.
 
     A file's own resolution wins over ``image_mpp`` (um/px), which stands in where a file has none;
     a warning names the files whose own resolution contradicts it, and those that have to be
     enlarged much to reach ``mpp``. ``on_error`` says what becomes of damaged stored tiles, see
-    `open_slide`.
+    `open_slide`; ``written`` is left out, see `find_slides`.
 
     Raises:
         InputError: a path is missing, holds no image, or an image cannot be read; or neither the
             file nor ``image_mpp`` tells the resolution.
     """
-    files = find_slides([Path(path) for path in paths])
+    files = find_slides(paths, written)
     # Decoding releases the interpreter lock, so that threads shorten the look at every file.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         opened = list(pool.map(lambda path: _open_source(path, image_mpp, on_error), files))

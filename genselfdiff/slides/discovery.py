@@ -16,13 +16,14 @@ IMAGE_SUFFIXES = OPENSLIDE_SUFFIXES | {".svs", ".tif", ".tiff", ".btf", ".png", 
 """Lower-case endings by which files in a folder are taken for slides or images."""
 
 
-def find_slides(paths: Iterable[str | Path]) -> list[Path]:
+def find_slides(paths: Iterable[str | Path], written: Path | None = None) -> list[Path]:
     """List the slides and images that ``paths`` name, each once, folders in sorted order.
 
     Args:
         paths: files, taken whatever they end in, and folders, searched recursively for
             ``IMAGE_SUFFIXES`` and folders in ``ZARR_SUFFIX``, each one slide; hidden files and
             folders in them are left out.
+        written: a folder that results go to; what lies in it, from a call before, is no slide.
 
     Raises:
         InputError: a path does not exist, a folder holds no image, or ``paths`` is empty.
@@ -30,7 +31,7 @@ def find_slides(paths: Iterable[str | Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if is_folder_of_slides(path):
-            images = _images_below(path)
+            images = [image for image in _images_below(path) if not _is_below(image, written)]
             if not images:
                 endings = " ".join(sorted({*IMAGE_SUFFIXES, ZARR_SUFFIX}))
                 raise InputError(f"{path}: no images in this folder; expected files in {endings}")
@@ -47,6 +48,12 @@ def find_slides(paths: Iterable[str | Path]) -> list[Path]:
 def is_folder_of_slides(path: Path) -> bool:
     """Whether ``path`` is a folder to search, not one that is a slide itself."""
     return os.path.isdir(path) and not is_zarr(path)
+
+
+def _is_below(path: Path, folder: Path | None) -> bool:
+    return folder is not None and Path(os.path.realpath(path)).is_relative_to(
+        os.path.realpath(folder)
+    )
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:

@@ -51,7 +51,11 @@ class PretrainTask:
         self.run = run
         self.schedule = NoiseSchedule.create(config.schedule, config.timesteps)
         sources = open_sources(
-            config.data, mpp=config.mpp, image_mpp=config.image_mpp, on_error=config.on_error
+            config.data,
+            mpp=config.mpp,
+            image_mpp=config.image_mpp,
+            on_error=config.on_error,
+            written=run.path,
         )
         training, validation = split_sources(
             sources, mpp=config.mpp, tile_size=config.tile_size, seed=config.seed

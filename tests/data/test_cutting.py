@@ -10,7 +10,7 @@ from PIL import Image
 from genselfdiff.data.cutting import CutSettings, cut_tiles
 from genselfdiff.data.folder_parts import alone_in
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.slides import find_slides, open_slide, read_image
+from genselfdiff.slides import open_slide, read_image
 
 
 @pytest.fixture
@@ -167,13 +167,6 @@ def test_a_folder_of_others_is_left_as_it_is(slide, tmp_path, name):
 def test_settings_out_of_range(options, told):
     with pytest.raises(InputError, match=told):
         CutSettings(**({"mpp": 0.5} | options))
-
-
-def test_tiles_of_an_earlier_call_are_no_slides(slide, tmp_path):
-    settings, folder = CutSettings(mpp=0.5, tile_size=64), tmp_path / "tiles"
-    first = cut_tiles(find_slides([tmp_path]), folder, settings)
-    assert cut_tiles(find_slides([tmp_path]), folder, settings) == first == {slide: 7 * 5}
-    assert sorted(path.name for path in folder.iterdir()) == ["slide", "tiles.csv", "tiles.json"]
 
 
 def test_a_file_in_place_of_a_slides_folder_is_told(slide, tmp_path):

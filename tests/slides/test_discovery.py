@@ -89,3 +89,15 @@ def test_what_is_no_file_is_left_out_and_told(tmp_path, caplog):
     assert find_slides([tmp_path]) == [tmp_path / "a.tif"]
     left_out = [record.args[0].name for record in caplog.records]
     assert sorted(left_out) == ["gone.svs", "pipe.tif"]
+
+
+def test_what_a_call_has_written_among_the_slides_is_none(tmp_path: Path) -> None:
+    for name in ("a.svs", "out/tile.png", "outer/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    expected = [tmp_path / "a.svs", tmp_path / "outer" / "b.png"]
+    assert find_slides([tmp_path], tmp_path / "outer" / ".." / "out") == expected
+    named = [tmp_path / "out" / "tile.png"]
+    assert find_slides(named, tmp_path / "out") == named
+    with pytest.raises(InputError, match="no images in this folder"):
+        find_slides([tmp_path / "out"], tmp_path / "out")

@@ -14,7 +14,7 @@ import torch
 
 import genselfdiff.training.step as step_module
 from genselfdiff.errors import InputError, ModelError, OutputError
-from genselfdiff.training import FinetuneConfig, export_run, finetune, pretrain
+from genselfdiff.training import FinetuneConfig, PretrainConfig, export_run, finetune, pretrain
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 
@@ -186,6 +186,19 @@ def test_what_a_kill_has_left_is_removed(tmp_path, finetune_config):
     before = {path.name for path in run.path.rglob("*") if not path.name.startswith(".")}
     finetune(FinetuneConfig.read(run.config), run.path, resume=True, progress=False)
     assert {path.name for path in run.path.rglob("*")} == before | {".lock"}
+
+
+def test_pictures_of_a_run_among_its_data_are_no_data(tmp_path, pretrain_config, caplog):
+    data = tmp_path / "data"
+    for folder in pretrain_config.data:
+        shutil.copytree(folder, data / Path(folder).name)
+    caplog.set_level("INFO")
+    config = dataclasses.replace(pretrain_config, data=(str(data),), steps=2, sample_every=1)
+    run = pretrain(config, data / "run", progress=False)
+    assert list(run.samples.iterdir())
+    pretrain(PretrainConfig.read(run.config), run.path, resume=True, progress=False)
+    first, second = (m for m in caplog.messages if m.startswith("files for training"))
+    assert first == second
 
 
 def test_a_signal_to_workers_too_saves_the_step_under_way(tmp_path, fields):
