@@ -35,7 +35,8 @@ def load_initial_weights(
     """Copy ``state`` into ``network``; the output head (``net.final_conv.*``) only if ``head``.
 
     Raises:
-        ModelError: an entry is missing, unknown or of another shape; nothing is copied then.
+        ModelError: an entry is missing, unknown, of another shape, or not all finite numbers;
+            nothing is copied then.
     """
     own = network.state_dict()
     wanted = [key for key in own if head or not key.startswith(HEAD_PREFIX)]
@@ -53,8 +54,15 @@ def load_initial_weights(
                 f"{origin}: {key} has shape {tuple(state[key].shape)}, but this network needs"
                 f" {tuple(own[key].shape)}: choose the architecture and width it was trained with"
             )
+        if not all_finite(state[key]):
+            raise ModelError(f"{origin}: {key} is not all finite numbers: take another checkpoint")
     network.load_state_dict({key: state[key] for key in wanted}, strict=False)
     return LoadReport(tuple(wanted), tuple(key for key in own if key not in wanted))
+
+
+def all_finite(tensor: torch.Tensor) -> bool:
+    """Whether it holds floating-point numbers, and none of them is infinite or NaN."""
+    return tensor.is_floating_point() and bool(tensor.float().isfinite().all())
 
 
 def read_authors_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:

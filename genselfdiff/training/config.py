@@ -25,7 +25,7 @@ from genselfdiff.training.setting_types import require_type
 NO_INIT = "none"
 
 LARGEST_TILE = 1 << 14
-LARGEST_WIDTH = 1 << 12
+LARGEST_WIDTH = 1 << 10
 LONGEST_SCHEDULE = 1 << 20
 """Bounds beyond which no machine has the memory: a number that large has a digit too many."""
 

@@ -5,14 +5,17 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
+from genselfdiff.errors import ModelError
 from genselfdiff.models import load_initial_weights
+from genselfdiff.models.weights import all_finite
 from genselfdiff.training.curves import draw_curves
 from genselfdiff.training.health import LossWatch
-from genselfdiff.training.run_folder import RunFolder, RunState, read_checkpoint
-from genselfdiff.training.step import TrainingStep, learning_rate
+from genselfdiff.training.run_folder import Checkpoint, RunFolder, RunState, read_checkpoint
+from genselfdiff.training.step import MOMENTS, TrainingStep, learning_rate
 from genselfdiff.training.task import Task
 from genselfdiff.training.tracking import Tracker
 
@@ -143,6 +146,7 @@ def restore(step: TrainingStep, watch: LossWatch, run: RunFolder) -> tuple[int, 
     checkpoint = read_checkpoint(run.latest)
     state = checkpoint.state
     load_initial_weights(step.network, checkpoint.weights, origin=run.latest, head=True)
+    _require_fit(step, checkpoint, run.latest)
     step.load_optimiser(checkpoint.optimiser)
     step.average.load(checkpoint.average)
     watch.losses, watch.norms, watch.first = [*state.losses], [*state.norms], state.first_loss
@@ -155,6 +159,24 @@ def restore(step: TrainingStep, watch: LossWatch, run: RunFolder) -> tuple[int, 
             here,
         )
     return state.step, state.best
+
+
+def _require_fit(step: TrainingStep, checkpoint: Checkpoint, path: Path) -> None:
+    """Raise ModelError unless average and optimiser of a checkpoint are those of the network."""
+    own = dict(step.network.named_parameters())
+    wanted = {f"average {name}": own[name].shape for name in step.average.values}
+    found = {f"average {name}": value for name, value in checkpoint.average.items()}
+    for number, parameter in enumerate(own.values()):
+        wanted |= {f"{number} {name}": parameter.shape for name in MOMENTS}
+        wanted[f"{number} step"] = torch.Size()
+    for number, state in checkpoint.optimiser.items():
+        found |= {f"{number} {name}": value for name, value in state.items()}
+    fits = {key: value.shape for key, value in found.items()} == wanted
+    if not fits or not all(map(all_finite, found.values())):
+        raise ModelError(
+            f"{path}: damaged: what it holds of average and optimiser is not of this run: restore"
+            f" it, or begin another run with --init {path.parent}"
+        )
 
 
 def _made_with(step: TrainingStep) -> str:

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.files import atomic_file, write_text, writing
 from genselfdiff.input_files import parse_json, read_text
+from genselfdiff.training.setting_types import require_type
 from genselfdiff.working_files import lock, open_own, remove_abandoned
 
 CHECKPOINT_FORMAT = "2"
@@ -40,6 +41,9 @@ class RunState:
         first_loss: largest loss of the first steps, or None.
         made_with: version of torch, device, precision, numbers of threads and processes: with
             others, results differ by rounding.
+
+    Raises:
+        InputError: not of these types, or no finite numbers.
     """
 
     step: int
@@ -48,6 +52,12 @@ class RunState:
     norms: tuple[float, ...] = ()
     first_loss: float | None = None
     made_with: str = ""
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            require_type(part.name, getattr(self, part.name), part.type)
+        if self.step < 0:
+            raise InputError(f"step must be at least 0, not {self.step}")
 
 
 @dataclass(frozen=True)
@@ -259,34 +269,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: damaged, or not a checkpoint of gsd train: restore it, or take another"
             " one of its run"
         ) from error
-    if isinstance(about, dict) and about.pop("format", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
-        raise ModelError(f"{path}: written by another version of gsd: use that one to read it")
-    if not _is_state(about):
+    if not isinstance(about, dict):
         raise ModelError(f"{path}: damaged: its state is not that of a run")
-    return Checkpoint(weights, average, optimiser, RunState(**about))
-
-
-def _is_state(about: Any) -> bool:
-    """Whether what a file tells can be a ``RunState``."""
-    if not isinstance(about, dict) or not about.keys() <= RunState.__dataclass_fields__.keys():
-        return False
-    state: dict[str, Any] = {
-        "best": None,
-        "losses": [],
-        "norms": [],
-        "first_loss": None,
-        "made_with": "",
+    if about.pop("format", None) != CHECKPOINT_FORMAT:
+        raise ModelError(f"{path}: written by another version of gsd: use that one to read it")
+    told: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in about.items()
     }
-    state |= about
-    lists = state["losses"], state["norms"]
-    numbers = [value for value in (state["best"], state["first_loss"]) if value is not None]
-    return (
-        type(state.get("step")) is int
-        and state["step"] >= 0
-        and isinstance(state["made_with"], str)
-        and all(isinstance(values, list) for values in lists)
-        and all(type(value) in (int, float) for values in (*lists, numbers) for value in values)
-    )
+    try:
+        return Checkpoint(weights, average, optimiser, RunState(**told))
+    except (TypeError, InputError) as error:
+        raise ModelError(f"{path}: damaged: its state is not that of a run: {error}") from error
 
 
 def resumable_tensors(

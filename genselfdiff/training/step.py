@@ -14,6 +14,9 @@ from genselfdiff.training.distributed import World
 from genselfdiff.training.task import Objective
 
 BETA2 = 0.999
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What Adam keeps of each parameter, as torch names it, beside the number of steps."""
+
 NEVER_CLIPPED = math.inf
 
 

@@ -23,9 +23,14 @@ from genselfdiff.training import (
     pretrain,
     run_folder,
 )
-from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+from genselfdiff.training.config import RunConfig
+from genselfdiff.training.distributed import World
+from genselfdiff.training.health import LossWatch
+from genselfdiff.training.records import restore
+from genselfdiff.training.run_folder import RunFolder, read_checkpoint, resumable_tensors
 from genselfdiff.training.runs import prepared
 from genselfdiff.training.sample import restore_tiles, sample_run
+from genselfdiff.training.step import TrainingStep
 from gsd.main import main
 
 
@@ -405,6 +410,11 @@ def test_damaged_checkpoints_are_named(tmp_path, pretrain_config):
         '{"format": "2", "step": 1, "best": "high"}',
         '{"format": "2", "step": 1, "losses": ["low"]}',
         '{"format": "2", "step": 1, "norms": 3}',
+        '{"format": "2", "step": NaN}',
+        f'{{"format": "2", "step": {10**400}}}',
+        '{"format": "2", "step": 1, "best": NaN}',
+        '{"format": "2", "step": 1, "losses": [1.0, Infinity]}',
+        '{"format": "2", "step": 1, "first_loss": 1e400}',
         '{"format": "2", "step": 1, "made_with": 3}',
         '{"format": "2", "step": 1, "colour": "red"}',
     ],
@@ -413,6 +423,43 @@ def test_what_a_checkpoint_tells_is_checked(tmp_path, about):
     save_file({"network.a": torch.zeros(1)}, tmp_path / "a.safetensors", {"gsd": about})
     with pytest.raises(ModelError, match=r"a\.safetensors: damaged"):
         read_checkpoint(tmp_path / "a.safetensors")
+
+
+def shortened(tensors, name):
+    tensors[name] = tensors[name].flatten()[1:].clone()
+
+
+def spoilt(tensors, name):
+    tensors[name].view(-1)[-1] = float("nan")
+
+
+def whole_numbers(tensors, name):
+    tensors[name] = tensors[name].to(torch.int64)
+
+
+def left_out(tensors, name):
+    del tensors[name]
+
+
+@pytest.mark.parametrize("change", [shortened, spoilt, whole_numbers, left_out])
+@pytest.mark.parametrize("begin", ["network.", "average.", "optimiser.3.exp_avg"])
+def test_tensors_that_are_not_of_the_run_are_told(tmp_path, begin, change):
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Conv2d(5, 2, 3))
+    step = TrainingStep(None, network, RunConfig(), torch.device("cpu"), World())
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    step.optimiser.step()
+    run = RunFolder(tmp_path)
+    tensors = resumable_tensors(network, step.average.values, step.optimiser)
+    tensors = {name: value.clone() for name, value in tensors.items()}
+    about = {"gsd": '{"format": "2", "step": 1}'}
+    save_file(tensors, run.latest, about)
+    watch = LossWatch("run", "{}".format, 1.0)
+    assert restore(step, watch, run) == (1, None)
+    change(tensors, next(name for name in tensors if name.startswith(begin)))
+    save_file(tensors, run.latest, about)
+    with pytest.raises(ModelError, match=r"latest\.safetensors: "):
+        restore(step, watch, run)
 
 
 @pytest.mark.parametrize("line", ['{"step": ', "[1]", "[" * 100_000, '{"loss": 1.0}'])
