@@ -17,11 +17,16 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
     """Raise OutputError where a file called ``target`` is not to be written.
 
     A file that is there is replaced with ``overwrite`` only; a folder, a device or a link never.
+    Its folder has to be there.
     """
     try:
         mode = target.lstat().st_mode
-    except FileNotFoundError:
-        return  # if its folder is missing, writing tells
+    except FileNotFoundError as error:
+        if target.parent.is_dir():
+            return
+        raise OutputError(
+            f"{target}: the folder {target.parent} does not exist: create it first"
+        ) from error
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {one_line(error)}") from error
     if stat.S_ISLNK(mode):

@@ -102,6 +102,8 @@ def test_files_are_replaced_on_request_only(tmp_path):
     refuse_existing(tmp_path / "new", overwrite=False)
     (tmp_path / "linked").symlink_to(tmp_path)
     refuse_existing(tmp_path / "linked" / "new", overwrite=False)
+    with pytest.raises(OutputError, match=r"nowhere/new: the folder .*nowhere does not exist"):
+        refuse_existing(tmp_path / "nowhere" / "new", overwrite=False)
 
 
 def test_outputs_are_no_inputs(tmp_path):

@@ -393,6 +393,9 @@ def test_evaluate(work):
         refused = CliRunner().invoke(main, [*arguments, option, name, "--overwrite"])
         assert refused.exit_code == 1
         assert "is an input of this run" in refused.stderr
+    lost = CliRunner().invoke(main, [*arguments, "--mpp", "0.5", "--html", "nowhere/scores.html"])
+    assert lost.exit_code == 1
+    assert "nowhere does not exist" in lost.stderr and not lost.stdout
     twice = CliRunner().invoke(main, [*arguments, "--csv", "x", "--json", "./x"])
     assert twice.exit_code == 1
     assert "x: is named for two results" in twice.stderr
