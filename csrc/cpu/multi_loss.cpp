@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -28,6 +29,7 @@ using gsd::Tensor;
 
 constexpr int64_t kRun = 4096;  // pixels; fixed, so that the sums never depend on threads
 constexpr double kStabiliser = 0.01, kErrorShare = 0.1;  // C and the threshold of the paper
+constexpr double kFaint = 0x1p-52;                       // errors up to this are none
 
 struct Logits {
     int64_t images, classes, pixels;
@@ -65,10 +67,6 @@ Logits checked(const Tensor& logits, const Tensor& labels,
     STD_TORCH_CHECK(false, "multi_loss: label ", *bad, " is none of the ", classes, " classes");
 }
 
-double deviation(double squares, double count) {
-    return std::sqrt(std::max(0.0, squares / std::max(count - 1.0, 1.0)));
-}
-
 // One image's planes: what is known of each, and how its standardised form follows from that.
 struct Planes {
     std::vector<PlaneSums> sums;
@@ -76,37 +74,70 @@ struct Planes {
     std::vector<double> deviations;
 };
 
-// Standardises the planes; the largest error lies at an end of the probabilities' range.
+// The x of a probability whose place in their order is known; see gsd::kNearOne.
+float from_order(int32_t order, bool* near_one) {
+    float x;
+    const float end = 1.0f;
+    int32_t bits;
+    std::memcpy(&bits, &end, sizeof(bits));
+    *near_one = order > bits;
+    bits = *near_one ? ~order : order;
+    std::memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+
+// With s and t the deviations of p and of the target, and r = (s - t) / (t + C),
+//   error = ((target - mean + C) r + (target - mean) - (p - mean)) / (s + C):
+// no difference of two nearly equal numbers where p is near the target.
 void standardise(Planes& planes, const float* class_weights, bool pixel_form) {
     const int64_t valid = planes.sums[0].valid;
     const double count = std::max(static_cast<double>(valid), 1.0);
+    const double degrees = std::max(count - 1.0, 1.0);
     for (size_t c = 0; c < planes.sums.size(); ++c) {
         const PlaneSums& plane = planes.sums[c];
         PlaneShape& shape = planes.shapes[c];
-        const double labelled = static_cast<double>(plane.labelled);
-        const double spread = planes.deviations[c] = deviation(plane.squares, count);
-        const double target_mean = labelled / count;
-        const double target_spread = deviation(labelled * (1.0 - target_mean), count) + kStabiliser;
-        shape.mean = static_cast<float>(plane.mean);
+        const double target_mean = static_cast<double>(plane.labelled) / count;
+        const double base_mean = static_cast<double>(plane.near_one) / count;
+        const double of_target = count * target_mean * (1.0 - target_mean);
+        const double of_base = count * base_mean * (1.0 - base_mean);
+        const bool mixed = plane.near_one > 0 && plane.near_one < valid;
+        const double together =
+            mixed ? plane.near_one_sum - static_cast<double>(plane.near_one) * plane.mean : 0.0;
+        const double of_x = plane.squares + 2.0 * together;
+        const double spread = std::sqrt(std::max(0.0, (of_base + of_x) / degrees));
+        const double target_spread = std::sqrt(of_target / degrees);
+        const double both = spread + target_spread;
+        const double ratio = both > 0.0 ? (of_base - of_target + of_x) / degrees / both /
+                                              (target_spread + kStabiliser)
+                                        : 0.0;
         const double inverse = 1.0 / (spread + kStabiliser);
+        planes.deviations[c] = spread;
+        shape.mean = static_cast<float>(plane.mean);
         shape.inverse = static_cast<float>(inverse);
-        // What rounding the mean takes away is given back here: a flat plane would magnify it.
-        shape.offset = static_cast<float>((shape.mean - plane.mean + kStabiliser) * inverse);
-        shape.target_in = static_cast<float>((1.0 - target_mean + kStabiliser) / target_spread);
-        shape.target_out = static_cast<float>((0.0 - target_mean + kStabiliser) / target_spread);
-        const auto error = [&](float target, float p) {
-            return std::abs(target - ((p - shape.mean) * shape.inverse + shape.offset));
+        for (int target = 0; target < 2; ++target) {
+            for (int base = 0; base < 2; ++base) {
+                // What rounding the mean of x takes away is given back here.
+                const double moved = (target - base) - (target_mean - base_mean) -
+                                     (static_cast<double>(shape.mean) - plane.mean);
+                shape.error_at[target][base] = static_cast<float>(
+                    ((target - target_mean + kStabiliser) * ratio + moved) * inverse);
+            }
+        }
+        // The largest error lies at an end of the probabilities' range.
+        const auto error = [&](int target, int32_t order) {
+            bool near_one;
+            const float x = from_order(order, &near_one);
+            return std::abs(shape.error_at[target][near_one] - (x - shape.mean) * shape.inverse);
         };
         float largest = 0.0f;
         if (plane.labelled > 0) {
-            largest = std::max(
-                {error(shape.target_in, plane.least_in), error(shape.target_in, plane.most_in)});
+            largest = std::max({error(1, plane.least_in), error(1, plane.most_in)});
         }
         if (plane.labelled < valid) {
-            largest = std::max({largest, error(shape.target_out, plane.least_out),
-                                error(shape.target_out, plane.most_out)});
+            largest = std::max({largest, error(0, plane.least_out), error(0, plane.most_out)});
         }
-        shape.threshold = static_cast<float>(kErrorShare) * largest;
+        shape.threshold =
+            std::max(static_cast<float>(kErrorShare) * largest, static_cast<float>(kFaint));
         shape.weight = pixel_form ? class_weights[c] * class_weights[c] : class_weights[c];
     }
 }
@@ -116,13 +147,28 @@ void slope(Planes& planes, double factor) {
     const double count = std::max(static_cast<double>(planes.sums[0].valid), 1.0);
     for (size_t c = 0; c < planes.sums.size(); ++c) {
         PlaneShape& shape = planes.shapes[c];
+        const PlaneSums& plane = planes.sums[c];
         const double spread = planes.deviations[c];
         const double per_slope = factor * shape.weight / (spread + kStabiliser);
         shape.per_slope = static_cast<float>(per_slope);
-        shape.constant = static_cast<float>(-per_slope * planes.sums[c].slope / count);
-        const double scaled = std::max(count - 1.0, 1.0) * spread;
-        shape.per_centred =
-            static_cast<float>(spread > 0 ? -per_slope * planes.sums[c].slope_by_e / scaled : 0.0);
+        // The sum of w s e_p, as e_p is the standardised target less the error.
+        const double target_mean = static_cast<double>(plane.labelled) / count;
+        const double base_mean = static_cast<double>(plane.near_one) / count;
+        const double degrees = std::max(count - 1.0, 1.0);
+        const double target_spread =
+            std::sqrt(count * target_mean * (1.0 - target_mean) / degrees) + kStabiliser;
+        const double in = (1.0 - target_mean + kStabiliser) / target_spread;
+        const double out = (kStabiliser - target_mean) / target_spread;
+        const double slope_by_e =
+            in * plane.slope_in + out * (plane.slope - plane.slope_in) + plane.error;
+        const double per_centred = spread > 0 ? -per_slope * slope_by_e / (degrees * spread) : 0.0;
+        shape.per_centred = static_cast<float>(per_centred);
+        for (int base = 0; base < 2; ++base) {
+            const double centred =
+                base - base_mean + (static_cast<double>(shape.mean) - plane.mean);
+            shape.constant[base] =
+                static_cast<float>(centred * per_centred - per_slope * plane.slope / count);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -82,25 +82,3 @@ def _dot_that_knows_bfloat16(builder: Any, a: Any, b: Any, total: Any, *_: Any) 
         return operand.data
 
     return TensorHandle(np.matmul(values(a), values(b)) + total.data, total.dtype.scalar)
-
-
-Results = Mapping[str, torch.Tensor]
-
-
-@pytest.fixture
-def assert_as_good_as_plain_torch() -> Callable[..., None]:
-    """Compare named results of a kernel and of plain torch in the same precision with float64.
-
-    A kernel's error is at most twice (`times`) that of plain torch, plus one unit in the last place
-    of the largest value.
-    """
-
-    def check(ours: Results, plain: Results, exact: Results, times: float = 2.0) -> None:
-        for name, truth in exact.items():
-            assert truth.dtype == torch.float64
-            error = (ours[name].double() - truth).abs().max()
-            allowed = times * (plain[name].double() - truth).abs().max()
-            allowed += torch.finfo(ours[name].dtype).eps * truth.abs().max()
-            assert error <= allowed, name
-
-    return check

@@ -142,8 +142,15 @@ void check_multi_loss(Statistics statistics, Errors errors, Gradient gradient) {
                     .grad = grad.bytes.data(),
                 };
                 std::vector<gsd::PlaneSums> planes(static_cast<size_t>(classes));
-                const std::vector<gsd::PlaneShape> shapes(
-                    planes.size(), {0.3f, 2.0f, 0.1f, 1.5f, -0.5f, 0.2f, 1.0f, 0.1f, 0.01f, 0.02f});
+                const gsd::PlaneShape shape = {.mean = 0.3f,
+                                               .inverse = 2.0f,
+                                               .error_at = {{-0.5f, -0.4f}, {1.5f, 0.1f}},
+                                               .threshold = 0.2f,
+                                               .weight = 1.0f,
+                                               .per_slope = 0.1f,
+                                               .constant = {0.01f, 0.02f},
+                                               .per_centred = 0.03f};
+                const std::vector<gsd::PlaneShape> shapes(planes.size(), shape);
                 gsd::PixelSums sums = {};
                 const bool good = statistics(image, 0, pixels, planes.data(), &sums);
                 errors(image, shapes.data(), 0, pixels, planes.data());

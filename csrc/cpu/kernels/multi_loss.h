@@ -11,6 +11,11 @@ namespace gsd {
 
 constexpr int64_t kMultiLossClasses = 256;  // at most
 
+// A probability p is held as x, which is p, or p - 1 where p is near one: with its sign bit set, be
+// it a zero. Its base, 0 or 1, is what p is more than x. So nothing is lost of a 1 - p that
+// rounding to p would take away, and where target and base agree, p - target is x.
+constexpr float kNearOne = 15.0f / 16.0f;
+
 struct MultiLossImage {
     Element element;     // of logits and grad: float32 or bfloat16
     bool pixel_form;     // the cross entropy weights each pixel
@@ -23,23 +28,26 @@ struct MultiLossImage {
     const int64_t* labels;       // (P)
     int32_t* class_numbers;      // (P): from the first pass; -1: ignored
     const float* class_weights;  // (C)
-    float* probabilities;        // (C, P); written by the first pass; may be the memory of grad
+    float* probabilities;        // (C, P): as their distance from an end, see below; written by the
+                                 // first pass; may be the memory of grad
     float* log_true;             // (P): ln of the true class' probability, from the first pass
     void* grad;                  // (C, P)
 };
 
 // Of one plane (the probabilities of one class in one image) over a run of pixels.
 struct PlaneSums {
-    static constexpr float kInfinity = __builtin_inff();
-
-    int64_t valid = 0, labelled = 0;  // pixels that are not ignored, and of this class
-    double mean = 0, squares = 0;     // of the probability; summed squared deviations from the mean
-    float least_in = kInfinity, most_in = -kInfinity;    // where the label is this class
-    float least_out = kInfinity, most_out = -kInfinity;  // and where it is another
-    // From the second pass: pixels with a large error, and sums over them of w |e|, w s and
-    // w s e_p with s = d|e| / d e_p.
+    // Pixels that are not ignored, of this class, and with p near one.
+    int64_t valid = 0, labelled = 0, near_one = 0;
+    double mean = 0, squares = 0;  // of x; summed squared deviations from the mean
+    double near_one_sum = 0;       // of x where p is near one
+    // The least and the largest p, as `order_of` has them, where the label is this class, and where
+    // it is another.
+    int32_t least_in = INT32_MAX, most_in = -1;
+    int32_t least_out = INT32_MAX, most_out = -1;
+    // From the second pass: pixels with a large error, and sums over them of w |e|, and of
+    // w s with s = d|e| / d e_p: everywhere, and where the label is this class.
     int64_t counted = 0;
-    double error = 0, slope = 0, slope_by_e = 0;
+    double error = 0, slope = 0, slope_in = 0;
 };
 
 // Adds what a further run has found. In an unnamed namespace for the reason given in variants.h.
@@ -54,6 +62,8 @@ inline void add(PlaneSums& total, const PlaneSums& part) {
     }
     total.valid += part.valid;
     total.labelled += part.labelled;
+    total.near_one += part.near_one;
+    total.near_one_sum += part.near_one_sum;
     if (part.least_in < total.least_in) total.least_in = part.least_in;
     if (part.most_in > total.most_in) total.most_in = part.most_in;
     if (part.least_out < total.least_out) total.least_out = part.least_out;
@@ -61,7 +71,7 @@ inline void add(PlaneSums& total, const PlaneSums& part) {
     total.counted += part.counted;
     total.error += part.error;
     total.slope += part.slope;
-    total.slope_by_e += part.slope_by_e;
+    total.slope_in += part.slope_in;
 }
 
 }  // namespace
@@ -73,14 +83,13 @@ struct PixelSums {
 
 // How a plane is standardised, and how the errors in it enter the gradient.
 struct PlaneShape {
-    float mean, inverse, offset;  // e_p = (p - mean) * inverse + offset
-    float target_in;              // standardised target where the label is this class
-    float target_out;             // and elsewhere
-    float threshold;              // errors above it count
-    float weight;                 // class weight as it enters the structural term
-    float per_slope;              // gradient = counted * w * s * per_slope
-    float constant;               // + constant
-    float per_centred;            // + (p - mean) * per_centred
+    float mean, inverse;  // error = error_at[target][base] - (x - mean) * inverse
+    float error_at[2][2];
+    float threshold;    // errors above it count
+    float weight;       // class weight as it enters the structural term
+    float per_slope;    // gradient = counted * w * s * per_slope
+    float constant[2];  // + constant[base]
+    float per_centred;  // + (x - mean) * per_centred
 };
 
 // Gradient of the pixels' own terms: of cross entropy and focal loss by log p of the true class.

@@ -1,6 +1,13 @@
-"""The multi-loss in plain torch: the truth for the fast ones."""
+"""The multi-loss in plain torch: the truth for the fast ones.
+
+Which errors count hangs on a share of the largest, however small that is. So an error may not be
+the difference of two nearly equal numbers: where a plane is almost right, rounding would make it.
+Probabilities are held as a base, 1 for those near one and else 0, and what they are beyond it;
+bases cancel exactly.
+"""
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +15,8 @@ import torch.nn.functional as F
 FORMS = ("scalar", "pixel")
 STABILISER = 0.01  # C in the paper
 ERROR_SHARE = 0.1  # pixels with an error above this share of the plane's largest count
+FAINT = 2.0**-52  # errors up to this are none: what double precision can tell from 1
+NEAR_ONE = 15 / 16
 
 
 def components(
@@ -38,19 +47,18 @@ def sums(
     the errors that count, cross entropy, focal loss, number of valid pixels.
     """
     check(logits, labels, focal_gamma, class_weights, ignore_label)
-    log_p = F.log_softmax(logits.flatten(2), dim=1)
-    safe, target, inside, weights = _prepared(log_p, labels, class_weights, ignore_label)
-    log_p_true = log_p.gather(1, safe)
-    cross_entropy = -log_p_true * weights[safe] * inside
-    focal = (1.0 - log_p_true.exp()) ** focal_gamma * cross_entropy
+    pixels = _prepared(logits, labels, class_weights, ignore_label)
+    log_p_true, q_true = pixels.of_true(pixels.log_p), -pixels.of_true(pixels.apart)
+    cross_entropy = -log_p_true * pixels.weight
+    focal = q_true**focal_gamma * cross_entropy
 
-    error = (_standardised(target, inside)[0] - _standardised(log_p.exp(), inside)[0]).abs()
-    counted = _counted(error.detach(), inside)
-    structural = error * counted * weights[None, :, None]
+    error = _standardised(pixels).error.abs()
+    counted = _counted(error.detach(), pixels.inside)
+    structural = error * counted * pixels.weights[:, None]
     if pixel_form:
-        structural = structural * target * -log_p * weights[None, :, None]
+        structural = structural * pixels.target * -pixels.log_p * pixels.weights[:, None]
     return torch.stack(
-        (structural.sum(), counted.sum(), cross_entropy.sum(), focal.sum(), inside.sum())
+        (structural.sum(), counted.sum(), cross_entropy.sum(), focal.sum(), pixels.inside.sum())
     )
 
 
@@ -82,44 +90,44 @@ def multi_loss(
     similarity, focal = components(
         wide, labels, class_weights, pixel_form, focal_gamma, ignore_label
     )
-    log_p = F.log_softmax(wide.flatten(2), dim=1)
-    p = log_p.exp()
-    safe, target, inside, weights = _prepared(log_p, labels, class_weights, ignore_label)
-    pixels = inside.sum().clamp(min=1.0)
-    log_p_true, p_true, weight = log_p.gather(1, safe), p.gather(1, safe), weights[safe] * inside
-    plane_weights = weights[None, :, None]
+    pixels = _prepared(wide, labels, class_weights, ignore_label)
+    p, target, inside, weight = pixels.p, pixels.target, pixels.inside, pixels.weight
+    log_p_true, q = pixels.of_true(pixels.log_p), -pixels.of_true(pixels.apart)
+    plane_weights = pixels.weights[:, None]
+    valid = inside.sum().clamp(min=1.0)
 
-    wanted, _, _ = _standardised(target, inside)
-    found, mean, deviation = _standardised(p, inside)
-    counted = _counted((wanted - found).abs(), inside)
+    planes = _standardised(pixels)
+    error = planes.error.abs()
+    counted = _counted(error, inside)
     count = counted.sum().clamp(min=1.0)
-    error = ((wanted - found).abs() * counted * plane_weights).sum() / count
-    mean_cross_entropy = (-log_p_true * weight).sum() / pixels
+    mean_error = (error * counted * plane_weights).sum() / count
+    mean_cross_entropy = (-log_p_true * weight).sum() / valid
 
     # d similarity / d e, then / d p.
-    slope = (found - wanted).sign() * counted * plane_weights / count
-    by_log = torch.zeros_like(log_p_true)  # d loss / d ln p of the true class, negated
+    slope = -planes.error.sign() * counted * plane_weights / count
     if pixel_form:
         slope = slope * target * -log_p_true * plane_weights
-        structural = (wanted - found).abs() * counted * target * plane_weights**2
-        by_log = structural.sum(dim=1, keepdim=True) / count
+        structural = error * counted * target * plane_weights**2
+        by_log = structural.sum(dim=1, keepdim=True) / count  # d loss / d ln p of the true class,
     else:
         slope = slope * mean_cross_entropy
-        by_log = error / pixels * weight
-    inverse = 1.0 / (deviation + STABILISER)
+        by_log = mean_error / valid * weight  # negated
+    inverse = 1.0 / (planes.deviation + STABILISER)
     n = inside.sum(dim=2, keepdim=True)
     by_deviation = torch.where(
-        deviation > 0, (slope * found).sum(dim=2, keepdim=True) / ((n - 1) * deviation), 0.0
+        planes.deviation > 0,
+        (slope * (planes.wanted - planes.error)).sum(dim=2, keepdim=True)
+        / ((n - 1) * planes.deviation),
+        0.0,
     )
     by_p = inverse * (slope - slope.sum(dim=2, keepdim=True) / n.clamp(min=1.0))
-    by_p = (by_p - inverse * (p - mean) * by_deviation) * inside
+    by_p = (by_p - inverse * planes.centred * by_deviation) * inside
 
-    q = 1.0 - p_true
     by_focal = q**focal_gamma
     if focal_gamma:
-        by_focal = by_focal - focal_gamma * q ** (focal_gamma - 1.0) * p_true * log_p_true
-    by_log = by_log + weight / pixels * by_focal
-    grad = p * (by_p - (p * by_p).sum(dim=1, keepdim=True)) + by_log * (p - target) * inside
+        by_focal = by_focal - focal_gamma * q ** (focal_gamma - 1.0) * (1.0 - q) * log_p_true
+    by_log = by_log + weight / valid * by_focal
+    grad = p * (by_p - (p * by_p).sum(dim=1, keepdim=True)) + by_log * pixels.apart * inside
     return similarity + focal, grad.reshape(logits.shape).to(logits.dtype).contiguous()
 
 
@@ -157,36 +165,130 @@ def check(
         )
 
 
+class _Pixels(NamedTuple):
+    """What is known of the pixels; P stands for those of an image.
+
+    Attributes:
+        log_p, p: (N, C, P).
+        base: (N, C, P), 1 where p is near one, else 0.
+        beyond: (N, C, P), p - base.
+        target: (N, C, P), 1 where the label is the class.
+        inside: (N, 1, P), 0 where the pixel is ignored, else 1.
+        true: (N, 1, P) labels within 0..C-1.
+        weights: (C,).
+        weight: (N, 1, P) that of the label; 0 where the pixel is ignored.
+    """
+
+    log_p: torch.Tensor
+    p: torch.Tensor
+    base: torch.Tensor
+    beyond: torch.Tensor
+    target: torch.Tensor
+    inside: torch.Tensor
+    true: torch.Tensor
+    weights: torch.Tensor
+    weight: torch.Tensor
+
+    @property
+    def apart(self) -> torch.Tensor:
+        """``p - target``."""
+        return self.beyond + (self.base - self.target)
+
+    def of_true(self, planes: torch.Tensor) -> torch.Tensor:
+        """(N, C, P) to (N, 1, P): the values of the true classes."""
+        return planes.gather(1, self.true)
+
+
 def _prepared(
-    log_p: torch.Tensor,
+    logits: torch.Tensor,
     labels: torch.Tensor,
     class_weights: torch.Tensor | None,
     ignore_label: int | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Labels (N, 1, P) within 0..C-1, one-hot (N, C, P), valid as 0 or 1 (N, 1, P), weights."""
-    flat = labels.flatten(1)[:, None].long()
+) -> _Pixels:
+    flat, classes = labels.flatten(1)[:, None].long(), logits.shape[1]
     inside = torch.ones_like(flat) if ignore_label is None else flat != ignore_label
-    safe = flat.clamp(0, log_p.shape[1] - 1)
-    target = torch.zeros_like(log_p).scatter_(1, safe, 1.0)
-    weights = log_p.new_ones(log_p.shape[1]) if class_weights is None else class_weights.to(log_p)
-    return safe, target, inside.to(log_p.dtype), weights
+    true = flat.clamp(0, classes - 1)
+    log_p = F.log_softmax(logits.flatten(2).masked_fill(inside == 0, 0.0), dim=1)
+    p = log_p.exp()
+    near = p.detach() > NEAR_ONE  # one class at most, whose 1 - p is what the others have
+    beyond = torch.where(near, -p.masked_fill(near, 0.0).sum(dim=1, keepdim=True), p)
+    weights = log_p.new_ones(classes) if class_weights is None else class_weights.to(log_p)
+    inside = inside.to(log_p.dtype)
+    return _Pixels(
+        log_p,
+        p,
+        near.to(log_p.dtype),
+        beyond,
+        torch.zeros_like(log_p).scatter_(1, true, 1.0),
+        inside,
+        true,
+        weights,
+        weights[true] * inside,
+    )
 
 
 def _counted(error: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     """1 for the valid pixels whose error exceeds a share of the largest of their plane, else 0."""
     masked = error * inside
-    return (masked > ERROR_SHARE * masked.amax(dim=2, keepdim=True)).to(error.dtype)
+    threshold = (ERROR_SHARE * masked.amax(dim=2, keepdim=True)).clamp(min=FAINT)
+    return (masked > threshold).to(error.dtype)
 
 
-def _standardised(
-    plane: torch.Tensor, inside: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(plane - mean + C) / (std + C) over the valid pixels, the mean, and std; (N, C, P or 1)."""
+class _Planes(NamedTuple):
+    """Standardised planes: (plane - mean + C) / (std + C) over the valid pixels.
+
+    Attributes:
+        wanted: (N, C, P), of the target.
+        error: (N, C, P), the target's less the probability's.
+        centred: (N, C, P), probability less its mean.
+        deviation: (N, C, 1), of the probability.
+    """
+
+    wanted: torch.Tensor
+    error: torch.Tensor
+    centred: torch.Tensor
+    deviation: torch.Tensor
+
+
+def _standardised(pixels: _Pixels) -> _Planes:
+    """With s and t the deviations of p and of the target, and r = (s - t) / (t + C).
+
+    error = ((target - mean + C) r + (target - mean) - (p - mean)) / (s + C)
+    """
+    inside, target, base = pixels.inside, pixels.target, pixels.base
     count = inside.sum(dim=2, keepdim=True)
-    mean = (plane * inside).sum(dim=2, keepdim=True) / count.clamp(min=1.0)
-    centred = (plane - mean) * inside
-    variance = (centred**2).sum(dim=2, keepdim=True) / (count - 1.0).clamp(min=1.0)
-    # sqrt has an infinite slope at 0: a constant plane must give a zero gradient, not NaN.
+    degrees = (count - 1.0).clamp(min=1.0)
+
+    def mean(plane: torch.Tensor) -> torch.Tensor:
+        return (plane * inside).sum(dim=2, keepdim=True) / count.clamp(min=1.0)
+
+    # About the value of a valid pixel, so that a constant plane stays one.
+    valid_pixel = inside.argmax(dim=2, keepdim=True).expand(-1, target.shape[1], -1)
+    beyond = pixels.beyond - pixels.beyond.detach().gather(2, valid_pixel)
+    beyond = beyond - mean(beyond)
+    target_mean, base_mean = mean(target), mean(base)
+    spread_of_target = count * target_mean * (1.0 - target_mean)
+    spread_of_base = count * base_mean * (1.0 - base_mean)
+    base_centred = base - base_mean
+    of_beyond = (beyond * (beyond + 2.0 * base_centred) * inside).sum(dim=2, keepdim=True)
+    deviation = _root((spread_of_base + of_beyond) / degrees)
+    of_target = _root(spread_of_target / degrees)
+    both = deviation + of_target
+    apart = (spread_of_base - spread_of_target + of_beyond) / degrees
+    ratio = torch.where(both > 0, apart / torch.where(both > 0, both, 1.0), 0.0)
+    ratio = ratio / (of_target + STABILISER)
+
+    above = target - target_mean + STABILISER
+    moved = (target - base) - (target_mean - base_mean) - beyond
+    return _Planes(
+        wanted=above / (of_target + STABILISER),
+        error=(above * ratio + moved) / (deviation + STABILISER),
+        centred=base_centred + beyond,
+        deviation=deviation,
+    )
+
+
+def _root(variance: torch.Tensor) -> torch.Tensor:
+    """Square root whose slope at 0, which is infinite, is taken as 0: a constant plane's."""
     positive = variance > 0
-    deviation = torch.where(positive, torch.where(positive, variance, 1.0).sqrt(), 0.0)
-    return (plane - mean + STABILISER) / (deviation + STABILISER), mean, deviation
+    return torch.where(positive, torch.where(positive, variance, 1.0).sqrt(), 0.0)

@@ -2,8 +2,9 @@
 
 A program takes a run of pixels of one image and walks over the classes; between the passes small
 kernels add up, in a fixed order, what the runs have found. The softmax is computed anew in each
-pass: the logits are small enough to stay in the cache, and nothing but sums is stored. Names are
-those of csrc/cpu/kernels/multi_loss.h; the formula is in reference.py.
+pass: the logits are small enough to stay in the cache, and nothing but sums is stored. Names, and
+how probabilities are held, are those of csrc/cpu/kernels/multi_loss.h; the formula is in
+reference.py.
 """
 
 import torch
@@ -19,9 +20,16 @@ _STABILISER = tl.constexpr(reference.STABILISER)
 _ERROR_SHARE = tl.constexpr(reference.ERROR_SHARE)
 # What is kept of a run of pixels, of a plane in a run after each pass, and of a plane.
 _PIXEL_SUMS = tl.constexpr(3)  # valid pixels, cross entropy, focal loss
-_SPREAD = tl.constexpr(7)  # labelled pixels, mean, squares, least and most in and out of the label
-_ERRORS = tl.constexpr(4)  # counted pixels, error, slope, slope by e
-_SHAPE = tl.constexpr(7)  # mean, inverse, offset, target in and out, threshold, deviation
+_NEAR_ONE = tl.constexpr(reference.NEAR_ONE)
+_FAINT = tl.constexpr(reference.FAINT)
+_HIGHEST = tl.constexpr(0x7FFFFFFF)
+# labelled pixels, mean and squares of x, number and sum of those near one, least and most p in and
+# out of the label
+_SPREAD = tl.constexpr(9)
+_ERRORS = tl.constexpr(4)  # counted pixels, error, slope, slope where the label is this class
+# mean, inverse, error at 2 * target + base (4), threshold, deviation, mean of the base, mean of x
+# less what it was rounded to, standardised target in and out
+_SHAPE = tl.constexpr(12)
 
 
 def multi_loss(
@@ -92,17 +100,31 @@ def _label_of(labels, pixel, inside, classes, ignored, ignores, pixels):
 
 @triton.jit
 def _softmax(at, class_stride, classes, inside, label):
-    """Largest logit, the softmax's denominator, ln p of the true class (NaN if it is none)."""
+    """Largest logit, sum of the smaller ones' exponentials and with it, ln p of the true class.
+
+    The latter is NaN if the label is no class.
+    """
     peak = tl.load(at, mask=inside, other=0.0).to(tl.float32)
     for c in range(1, classes):
         peak = tl.maximum(peak, _logit(at, class_stride, c, inside))
-    total = tl.zeros_like(peak)
+    others = tl.zeros_like(peak)
+    peaks = tl.zeros_like(peak)
     true_logit = tl.where(label == -2, float("nan"), tl.zeros_like(peak))
     for c in range(0, classes):
         z = _logit(at, class_stride, c, inside) - peak
-        total += tl.exp(z)
+        others += tl.where(z == 0.0, 0.0, tl.exp(z))
+        peaks += (z == 0.0).to(tl.float32)
         true_logit = tl.where(label == c, z, true_logit)
-    return peak, total, true_logit - tl.log(total)
+    total = others + peaks
+    return peak, others, total, true_logit - tl.log(total)
+
+
+@triton.jit
+def _probability(at, class_stride, c, inside, peak, others, total):
+    """What p is beyond its base, x, and the base, as an integer."""
+    p = tl.exp(_logit(at, class_stride, c, inside) - peak) / total
+    near_one = p > _NEAR_ONE
+    return tl.where(near_one, -(others / total), p), near_one.to(tl.int32)
 
 
 @triton.jit
@@ -146,33 +168,52 @@ def statistics_kernel(
     inside = pixel < pixels
     label = _label_of(labels, pixel, inside, classes, ignored, ignores, pixels)
     at = logits + image * image_stride + pixel.to(tl.int64) * pixel_stride
-    peak, total, log_true = _softmax(at, class_stride, classes, inside, label)
+    peak, others, total, log_true = _softmax(at, class_stride, classes, inside, label)
     valid = label != -1
     count = tl.sum(valid.to(tl.float32))
 
+    q = tl.zeros_like(log_true)
+    for c in range(0, classes):
+        x, near_one = _probability(at, class_stride, c, inside, peak, others, total)
+        here, elsewhere = label == c, valid & (label != c)
+        q = tl.where(here, (1 - near_one).to(tl.float32) - x, q)
+        any_valid = tl.max(tl.where(valid, x, -float("inf")))  # a constant plane stays one
+        apart = tl.where(valid, x - any_valid, 0.0)
+        mean = tl.sum(apart) / tl.maximum(count, 1.0)
+        apart = tl.where(valid, apart - mean, 0.0)
+        high = valid & (near_one != 0)
+        order = x.to(tl.int32, bitcast=True)
+        order = tl.where(near_one != 0, ~order, order)
+        to = spread + (image * _SPREAD * classes + c) * runs + run
+        step = classes * runs
+        tl.store(to, tl.sum(here.to(tl.float32)))
+        tl.store(to + step, tl.where(count > 0.0, any_valid + mean, 0.0))
+        tl.store(to + 2 * step, tl.sum(apart * apart))
+        tl.store(to + 3 * step, tl.sum(high.to(tl.float32)))
+        tl.store(to + 4 * step, tl.sum(tl.where(high, x, 0.0)))
+        ends = to + 5 * step
+        _store_order(ends, tl.min(tl.where(here, order, _HIGHEST)))
+        _store_order(ends + step, tl.max(tl.where(here, order, -1)))
+        _store_order(ends + 2 * step, tl.min(tl.where(elsewhere, order, _HIGHEST)))
+        _store_order(ends + 3 * step, tl.max(tl.where(elsewhere, order, -1)))
+
     weight = tl.load(weights + label, mask=label >= 0, other=1.0)
     weighted = tl.where(valid, -log_true * weight, 0.0)
-    focal = tl.where(valid, weighted * _power(1.0 - tl.exp(log_true), GAMMA), 0.0)
+    focal = tl.where(valid, weighted * _power(q, GAMMA), 0.0)
     to = pixel_sums + image * _PIXEL_SUMS * runs + run
     tl.store(to, count)
     tl.store(to + runs, tl.sum(weighted))
     tl.store(to + 2 * runs, tl.sum(focal))
 
-    infinity = float("inf")
-    for c in range(0, classes):
-        p = tl.exp(_logit(at, class_stride, c, inside) - peak) / total
-        mean = tl.sum(tl.where(valid, p, 0.0)) / tl.maximum(count, 1.0)
-        apart = tl.where(valid, p - mean, 0.0)
-        here, elsewhere = label == c, valid & (label != c)
-        to = spread + (image * _SPREAD * classes + c) * runs + run
-        step = classes * runs
-        tl.store(to, tl.sum(here.to(tl.float32)))
-        tl.store(to + step, mean)
-        tl.store(to + 2 * step, tl.sum(apart * apart))
-        tl.store(to + 3 * step, tl.min(tl.where(here, p, infinity)))
-        tl.store(to + 4 * step, tl.max(tl.where(here, p, -infinity)))
-        tl.store(to + 5 * step, tl.min(tl.where(elsewhere, p, infinity)))
-        tl.store(to + 6 * step, tl.max(tl.where(elsewhere, p, -infinity)))
+
+@triton.jit
+def _store_order(to, order):
+    tl.store(to, order.to(tl.float32, bitcast=True))
+
+
+@triton.jit
+def _load_order(at, inside):
+    return tl.load(at, mask=inside, other=0.0).to(tl.int32, bitcast=True)
 
 
 @triton.jit
@@ -181,8 +222,17 @@ def _deviation(squares, count):
 
 
 @triton.jit
-def _error(target, p, mean, inverse, offset):
-    return tl.abs(target - ((p - mean) * inverse + offset))
+def _error_at_end(order, mean, inverse, at_zero, at_one):
+    """Error of the p at that place in their order."""
+    near_one = order > 0x3F800000  # the bits of 1.0
+    x = tl.where(near_one, ~order, order).to(tl.float32, bitcast=True)
+    return tl.abs(tl.where(near_one, at_one, at_zero) - (x - mean) * inverse)
+
+
+@triton.jit
+def _error_at(target, base, share, base_mean, ratio, rounded, inverse):
+    moved = (target - base) - (share - base_mean) - rounded
+    return (((target - share + _STABILISER) * ratio + moved) * inverse).to(tl.float32)
 
 
 @triton.jit(do_not_specialize=["classes", "runs"])
@@ -198,14 +248,15 @@ def standardise_kernel(
     counts = pixel_sums + image * _PIXEL_SUMS * runs
     plane = spread + (image * _SPREAD * classes + c) * runs
     step = classes * runs
-    infinity = float("inf")
     valid = tl.zeros([BLOCK], tl.float64)
     labelled = tl.zeros([BLOCK], tl.float64)
     total = tl.zeros([BLOCK], tl.float64)
-    least_in = tl.full([BLOCK], infinity, tl.float32)
-    most_in = tl.full([BLOCK], -infinity, tl.float32)
-    least_out = tl.full([BLOCK], infinity, tl.float32)
-    most_out = tl.full([BLOCK], -infinity, tl.float32)
+    near_one = tl.zeros([BLOCK], tl.float64)
+    near_one_sum = tl.zeros([BLOCK], tl.float64)
+    least_in = tl.full([BLOCK], _HIGHEST, tl.int32)
+    most_in = tl.full([BLOCK], -1, tl.int32)
+    least_out = tl.full([BLOCK], _HIGHEST, tl.int32)
+    most_out = tl.full([BLOCK], -1, tl.int32)
     for start in range(0, runs, BLOCK):
         r = start + tl.arange(0, BLOCK)
         inside = r < runs
@@ -213,37 +264,59 @@ def standardise_kernel(
         valid += count
         labelled += tl.load(plane + r, mask=inside, other=0.0).to(tl.float64)
         total += count * tl.load(plane + step + r, mask=inside, other=0.0).to(tl.float64)
-        ends = plane + 3 * step + r
-        least_in = tl.minimum(least_in, tl.load(ends, mask=inside, other=infinity))
-        most_in = tl.maximum(most_in, tl.load(ends + step, mask=inside, other=-infinity))
-        least_out = tl.minimum(least_out, tl.load(ends + 2 * step, mask=inside, other=infinity))
-        most_out = tl.maximum(most_out, tl.load(ends + 3 * step, mask=inside, other=-infinity))
+        near_one += tl.load(plane + 3 * step + r, mask=inside, other=0.0).to(tl.float64)
+        near_one_sum += tl.load(plane + 4 * step + r, mask=inside, other=0.0).to(tl.float64)
+        ends = plane + 5 * step + r
+        least_in = tl.minimum(least_in, tl.where(inside, _load_order(ends, inside), _HIGHEST))
+        most_in = tl.maximum(most_in, tl.where(inside, _load_order(ends + step, inside), -1))
+        ends += 2 * step
+        least_out = tl.minimum(least_out, tl.where(inside, _load_order(ends, inside), _HIGHEST))
+        most_out = tl.maximum(most_out, tl.where(inside, _load_order(ends + step, inside), -1))
     count_all = tl.sum(valid)
     divisor = tl.maximum(count_all, 1.0)
-    centre = tl.sum(total) / divisor
+    # About the first run's mean: where the others have the same, nothing is rounded.
+    about = tl.load(plane + step).to(tl.float64)
+    none = tl.load(counts) == 0.0
+    about = tl.where(none, tl.sum(total) / divisor, about)
+    shifts = tl.zeros([BLOCK], tl.float64)
     squares = tl.zeros([BLOCK], tl.float64)
     for start in range(0, runs, BLOCK):
         r = start + tl.arange(0, BLOCK)
         inside = r < runs
         count = tl.load(counts + r, mask=inside, other=0.0).to(tl.float64)
-        apart = tl.load(plane + step + r, mask=inside, other=0.0).to(tl.float64) - centre
+        apart = tl.load(plane + step + r, mask=inside, other=0.0).to(tl.float64) - about
         within = tl.load(plane + 2 * step + r, mask=inside, other=0.0).to(tl.float64)
+        shifts += count * apart
         squares += within + count * apart * apart
-    deviation = _deviation(tl.sum(squares), divisor)
+    shift = tl.sum(shifts) / divisor
+    centre = about + shift
+    of_x = tl.maximum(tl.sum(squares) - count_all * shift * shift, 0.0)
+
+    inside_all, high_all = tl.sum(labelled), tl.sum(near_one)
+    share, base_mean = inside_all / divisor, high_all / divisor
+    of_target, of_base = inside_all * (1.0 - share), high_all * (1.0 - base_mean)
+    mixed = (high_all > 0.0) & (high_all < count_all)
+    of_x += tl.where(mixed, 2.0 * (tl.sum(near_one_sum) - high_all * centre), 0.0)
+    deviation = _deviation(of_base + of_x, divisor)
+    target_deviation = _deviation(of_target, divisor)
+    both = deviation + target_deviation
+    apart = (of_base - of_target + of_x) / tl.maximum(divisor - 1.0, 1.0)
+    ratio = tl.where(both > 0.0, apart / tl.where(both > 0.0, both, 1.0), 0.0)
+    target_deviation += _STABILISER
+    ratio /= target_deviation
     wide_inverse = 1.0 / (deviation + _STABILISER)
     mean, inverse = centre.to(tl.float32), wide_inverse.to(tl.float32)
-    # What rounding the mean takes away is given back here: a flat plane would magnify it.
-    offset = ((mean.to(tl.float64) - centre + _STABILISER) * wide_inverse).to(tl.float32)
-    inside_all = tl.sum(labelled)
-    share = inside_all / divisor
-    target_deviation = _deviation(inside_all * (1.0 - share), divisor) + _STABILISER
-    target_in = ((1.0 - share + _STABILISER) / target_deviation).to(tl.float32)
-    target_out = ((0.0 - share + _STABILISER) / target_deviation).to(tl.float32)
+    # What rounding the mean of x takes away is given back here.
+    rounded = mean.to(tl.float64) - centre
+    at_00 = _error_at(0.0, 0.0, share, base_mean, ratio, rounded, wide_inverse)
+    at_01 = _error_at(0.0, 1.0, share, base_mean, ratio, rounded, wide_inverse)
+    at_10 = _error_at(1.0, 0.0, share, base_mean, ratio, rounded, wide_inverse)
+    at_11 = _error_at(1.0, 1.0, share, base_mean, ratio, rounded, wide_inverse)
     # The largest error lies at an end of the probabilities' range.
-    in_a = _error(target_in, tl.min(least_in), mean, inverse, offset)
-    in_b = _error(target_in, tl.max(most_in), mean, inverse, offset)
-    out_a = _error(target_out, tl.min(least_out), mean, inverse, offset)
-    out_b = _error(target_out, tl.max(most_out), mean, inverse, offset)
+    in_a = _error_at_end(tl.min(least_in), mean, inverse, at_10, at_11)
+    in_b = _error_at_end(tl.max(most_in), mean, inverse, at_10, at_11)
+    out_a = _error_at_end(tl.min(least_out), mean, inverse, at_00, at_01)
+    out_b = _error_at_end(tl.max(most_out), mean, inverse, at_00, at_01)
     largest = tl.where(inside_all > 0.0, tl.maximum(in_a, in_b), 0.0)
     largest = tl.where(
         inside_all < count_all, tl.maximum(largest, tl.maximum(out_a, out_b)), largest
@@ -251,20 +324,27 @@ def standardise_kernel(
     to = shapes + image * _SHAPE * classes + c
     tl.store(to, mean)
     tl.store(to + classes, inverse)
-    tl.store(to + 2 * classes, offset)
-    tl.store(to + 3 * classes, target_in)
-    tl.store(to + 4 * classes, target_out)
-    tl.store(to + 5 * classes, largest * _ERROR_SHARE)
-    tl.store(to + 6 * classes, deviation.to(tl.float32))
+    tl.store(to + 2 * classes, at_00)
+    tl.store(to + 3 * classes, at_01)
+    tl.store(to + 4 * classes, at_10)
+    tl.store(to + 5 * classes, at_11)
+    tl.store(to + 6 * classes, tl.maximum(largest * _ERROR_SHARE, _FAINT))
+    tl.store(to + 7 * classes, deviation.to(tl.float32))
+    tl.store(to + 8 * classes, base_mean.to(tl.float32))
+    tl.store(to + 9 * classes, rounded.to(tl.float32))
+    tl.store(to + 10 * classes, ((1.0 - share + _STABILISER) / target_deviation).to(tl.float32))
+    tl.store(to + 11 * classes, ((0.0 - share + _STABILISER) / target_deviation).to(tl.float32))
 
 
 @triton.jit
-def _difference(shapes, image, c, classes, here, p):
-    """Standardised target minus standardised probability, the latter, and the threshold."""
+def _difference(shapes, image, c, classes, here, x, near_one):
+    """Standardised target minus standardised probability, and the threshold."""
     shape = shapes + image * _SHAPE * classes + c
-    e_p = (p - tl.load(shape)) * tl.load(shape + classes) + tl.load(shape + 2 * classes)
-    target = tl.where(here, tl.load(shape + 3 * classes), tl.load(shape + 4 * classes))
-    return target - e_p, e_p, tl.load(shape + 5 * classes)
+    low, high = 2 * classes, 3 * classes
+    at_in = tl.where(near_one != 0, tl.load(shape + high + low), tl.load(shape + low + low))
+    at_out = tl.where(near_one != 0, tl.load(shape + high), tl.load(shape + low))
+    centred = (x - tl.load(shape)) * tl.load(shape + classes)
+    return tl.where(here, at_in, at_out) - centred, tl.load(shape + 6 * classes)
 
 
 @triton.jit(do_not_specialize=["ignored", "ignores"])
@@ -290,11 +370,11 @@ def errors_kernel(
     inside = pixel < pixels
     label = _label_of(labels, pixel, inside, classes, ignored, ignores, pixels)
     at = logits + image * image_stride + pixel.to(tl.int64) * pixel_stride
-    peak, total, log_true = _softmax(at, class_stride, classes, inside, label)
+    peak, others, total, log_true = _softmax(at, class_stride, classes, inside, label)
     for c in range(0, classes):
-        p = tl.exp(_logit(at, class_stride, c, inside) - peak) / total
+        x, near_one = _probability(at, class_stride, c, inside, peak, others, total)
         here = label == c
-        d, e_p, threshold = _difference(shapes, image, c, classes, here, p)
+        d, threshold = _difference(shapes, image, c, classes, here, x, near_one)
         large = (tl.abs(d) > threshold) & (label != -1)
         if PIXEL_FORM:
             weight = tl.where(large & here, -log_true, 0.0)
@@ -304,9 +384,9 @@ def errors_kernel(
         to = errors + (image * _ERRORS * classes + c) * runs + run
         step = classes * runs
         tl.store(to, tl.sum(large.to(tl.float32)))
-        tl.store(to + step, tl.sum(weight * tl.abs(d)))
+        tl.store(to + step, tl.sum(tl.where(weight != 0.0, weight * tl.abs(d), 0.0)))
         tl.store(to + 2 * step, tl.sum(slope))
-        tl.store(to + 3 * step, tl.sum(slope * e_p))
+        tl.store(to + 3 * step, tl.sum(tl.where(here, slope, 0.0)))
 
 
 @triton.jit(do_not_specialize=["classes", "runs"])
@@ -376,16 +456,16 @@ def loss_kernel(
 
 @triton.jit
 def _in_p(
-    shapes, totals, weights, image, c, classes, count, slope, label, log_true, p,
+    shapes, totals, weights, image, c, classes, count, slope, label, log_true, x, near_one,
     PIXEL_FORM: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the structural term in p, and (pixel form) the pixel's weighted error."""
     here = label == c
-    d, _, threshold = _difference(shapes, image, c, classes, here, p)
+    d, threshold = _difference(shapes, image, c, classes, here, x, near_one)
     counted = tl.abs(d) > threshold
     weight = tl.load(weights + c)
     sign = tl.where(d < 0.0, 1.0, -1.0)
-    structural = tl.zeros_like(p)
+    structural = tl.zeros_like(x)
     if PIXEL_FORM:
         weight = weight * weight
         counted = counted & here
@@ -393,13 +473,17 @@ def _in_p(
         sign = -log_true * sign
     shape = shapes + image * _SHAPE * classes + c
     plane = totals + image * _ERRORS * classes + c
-    deviation = tl.load(shape + 6 * classes)
+    deviation = tl.load(shape + 7 * classes)
     per_slope = slope * weight * tl.load(shape + classes)
-    slope_mean = (tl.load(plane + 2 * classes) / count).to(tl.float32)
+    slopes, slopes_in = tl.load(plane + 2 * classes), tl.load(plane + 3 * classes)
+    slope_mean = (slopes / count).to(tl.float32)
+    # The sum of w s e_p, as e_p is the standardised target less the error.
+    by_e = tl.load(plane + classes) + slopes_in * tl.load(shape + 10 * classes)
+    by_e += (slopes - slopes_in) * tl.load(shape + 11 * classes)
     scaled = tl.maximum(count - 1.0, 1.0) * tl.maximum(deviation, 1e-30)
-    by_e = (tl.load(plane + 3 * classes) / scaled).to(tl.float32)
-    by_e = tl.where(deviation > 0.0, by_e, 0.0)
-    centred = p - tl.load(shape)
+    by_e = tl.where(deviation > 0.0, (by_e / scaled).to(tl.float32), 0.0)
+    centred = (x - tl.load(shape)) + tl.load(shape + 9 * classes)
+    centred += near_one.to(tl.float32) - tl.load(shape + 8 * classes)
     return per_slope * (tl.where(counted, sign, 0.0) - slope_mean - centred * by_e), structural
 
 
@@ -431,39 +515,49 @@ def gradient_kernel(
     inside = pixel < pixels
     label = _label_of(labels, pixel, inside, classes, ignored, ignores, pixels)
     at = logits + image * image_stride + pixel.to(tl.int64) * pixel_stride
-    peak, total, log_true = _softmax(at, class_stride, classes, inside, label)
+    peak, others, total, log_true = _softmax(at, class_stride, classes, inside, label)
     valid = label != -1
     count = _sum_runs(pixel_sums + image * _PIXEL_SUMS * runs, runs, BLOCK)
     count = tl.maximum(count, 1.0)
     slope = tl.load(factors)
 
+    # The mean of the slopes over the classes, less the slope of the class near one, if any.
     mean = tl.zeros([RUN], tl.float32)
+    own = tl.zeros([RUN], tl.float32)
+    x_own = tl.zeros([RUN], tl.float32)
     structural = tl.zeros([RUN], tl.float32)
+    q = tl.zeros([RUN], tl.float32)
     for c in range(0, classes):
-        p = tl.exp(_logit(at, class_stride, c, inside) - peak) / total
+        x, near_one = _probability(at, class_stride, c, inside, peak, others, total)
         g, error = _in_p(
-            shapes, totals, weights, image, c, classes, count, slope, label, log_true, p, PIXEL_FORM
-        )
-        mean += p * g
+            shapes, totals, weights, image, c, classes, count, slope, label, log_true, x, near_one,
+            PIXEL_FORM,
+        )  # fmt: skip
+        mean += tl.where(near_one != 0, 0.0, x * g)
+        own = tl.where(near_one != 0, g, own)
+        x_own = tl.where(near_one != 0, x, x_own)
         structural += error
+        q = tl.where(label == c, (1 - near_one).to(tl.float32) - x, q)
+
+    mean += x_own * own
 
     # d focal / d ln p of the true class, and that of the cross entropy, which is 1.
-    p_true = tl.exp(log_true)
-    q = 1.0 - p_true
     by_log = _power(q, GAMMA)
     if GAMMA != 0.0:
-        by_log -= _power(q, GAMMA - 1.0) * p_true * log_true * GAMMA
+        by_log -= _power(q, GAMMA - 1.0) * (1.0 - q) * log_true * GAMMA
     weight = tl.load(weights + label, mask=label >= 0, other=0.0)
     by_log = weight * (by_log * tl.load(factors + 2) + tl.load(factors + 1))
     if PIXEL_FORM:
         by_log += structural * tl.load(factors + 3)
 
     for c in range(0, classes):
-        p = tl.exp(_logit(at, class_stride, c, inside) - peak) / total
+        x, near_one = _probability(at, class_stride, c, inside, peak, others, total)
         g, _ = _in_p(
-            shapes, totals, weights, image, c, classes, count, slope, label, log_true, p, PIXEL_FORM
-        )
-        result = p * (g - mean) + by_log * (p - (label == c).to(tl.float32))
+            shapes, totals, weights, image, c, classes, count, slope, label, log_true, x, near_one,
+            PIXEL_FORM,
+        )  # fmt: skip
+        apart = x + (near_one - (label == c).to(tl.int32)).to(tl.float32)  # p - target
+        result = (x + near_one.to(tl.float32)) * ((g - own) - mean) + by_log * apart
         result = tl.where(valid, result, 0.0)
         to = grad + (image * classes + c) * pixels + pixel
         tl.store(to, result.to(grad.dtype.element_ty), mask=inside)
