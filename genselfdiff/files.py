@@ -94,7 +94,9 @@ def atomic_file(target: str | Path, folder: Path | None = None) -> Iterator[Path
     try:
         with claimed, failing_as(target, temporary):
             yield temporary
-            with open(os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW), "rb") as written:
+            with open(
+                os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb"
+            ) as written:
                 # safetensors puts another file in its place, a private one.
                 os.fchmod(written.fileno(), os.fstat(claimed.fileno()).st_mode)
                 os.fsync(written.fileno())

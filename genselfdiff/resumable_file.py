@@ -140,7 +140,7 @@ class ResumableFile:
             )
         if begun is not None and begun == self._purpose:
             # After a power failure the journal can be ahead of the data.
-            self.records = [entry for entry in records if entry["end"] <= size]
+            self.records = [entry for entry in records if 0 <= entry["end"] <= size]
             self._is_begun = bool(self.records)
         lines = [_line({"purpose": begun}), *map(_line, self.records)] if self.records else []
         with suppress(FileNotFoundError), open_own(self._journal) as journal:
@@ -182,9 +182,8 @@ def _read_journal(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any
             if not line.endswith(b"\n") or int(checksum, 16) != zlib.crc32(text):
                 break
             entry = json.loads(text)
-            if not isinstance(entry, dict) or not isinstance(
-                entry.get("end") if entries else entry.get("purpose"), int if entries else dict
-            ):
+            key, kind = ("end", int) if entries else ("purpose", dict)
+            if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
                 break
             entries.append(entry)
     return (entries[0]["purpose"], entries[1:]) if entries else (None, [])

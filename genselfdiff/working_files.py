@@ -138,8 +138,9 @@ def _is_ours(opened: int, folder: Path) -> bool:
     status = os.fstat(opened)
     if not stat.S_ISREG(status.st_mode) or status.st_uid == os.geteuid():
         return stat.S_ISREG(status.st_mode)
-    with tempfile.TemporaryFile(dir=folder) as new:
+    with suppress(OSError), tempfile.TemporaryFile(dir=folder) as new:
         return os.fstat(new.fileno()).st_uid == status.st_uid
+    return False
 
 
 def _foreign(path: Path) -> OutputError:

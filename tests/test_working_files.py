@@ -164,6 +164,7 @@ def test_a_file_of_another_user_is_not_ours(tmp_path):
         [["purpose"]],
         [3],
         [{"purpose": PURPOSE}, {"end": "all"}],
+        [{"purpose": PURPOSE}, {"end": -5}],
         [{"purpose": PURPOSE}, {}],
         [{"purpose": PURPOSE}, [1]],
     ],
