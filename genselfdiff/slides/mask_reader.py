@@ -138,6 +138,8 @@ class MaskReader:
         offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]
         if offset in uniform:
             tile[:] = uniform[offset]
+        elif count and not offset:
+            raise ValueError("nothing can be stored at byte 0")
         elif count:
             file = self._tiff.filehandle
             file.seek(offset)
@@ -156,6 +158,7 @@ class MaskReader:
             raise InputError(f"{self.path}: is no mask of class indices: 8 bits a pixel are needed")
         refuse_white_zero(page)
         require_upright(self.path, page)
+        self._require_one_image()
         rows, columns = page.chunks[:2]
         stored = self.path.stat().st_size
         if rows * columns > MAX_PIXELS_AT_ONCE or is_absurd(columns, rows, stored):
@@ -163,6 +166,17 @@ class MaskReader:
         pieces = -(-self.height // rows) * -(-self.width // columns) * self.planes
         if min(len(page.dataoffsets), len(page.databytecounts)) < pieces:
             raise InputError(f"{self.path}: lists fewer than its {pieces} tiles; is it whole?")
+
+    def _require_one_image(self) -> None:
+        try:
+            second = self._tiff.pages[1].aspage()
+        except IndexError:
+            return
+        if (second.imagewidth, second.imagelength) == (self.width, self.height):
+            raise InputError(
+                f"{self.path}: holds several images of {self.width} x {self.height} pixels; save"
+                " the one that is the mask"
+            )
 
     def _unreadable(self, error: Exception) -> InputError:
         return InputError(f"{self.path}: is no readable mask ({one_line(error)})")

@@ -150,8 +150,10 @@ class _Segments(TiffLevel):
             raise ValueError(f"its samples are of {page.bitspersample} bits")
         self._item_bytes = page.dtype.itemsize
         self._decode = piece_decoder(page)
-        self._stored = (self._counts > 0).reshape(self._planes, -1, self._across).max(axis=0)
-        self.tiles = TileMap(self, self._stored, None if finer is None else finer.tiles)
+        grid = self._planes, -1, self._across
+        self._stored = (self._counts > 0).reshape(grid).max(axis=0)
+        present = self._stored & (self._offsets > 0).reshape(grid).max(axis=0)
+        self.tiles = TileMap(self, present, None if finer is None else finer.tiles)
         self._first = self._find_shared()
 
     def _find_shared(self) -> NDArray[np.intp] | None:

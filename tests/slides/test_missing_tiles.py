@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides import missing_tiles, open_slide, read_image
+from genselfdiff.slides import MaskReader, missing_tiles, open_slide, read_image
 
 
 def tiles(pixels: np.ndarray, missing: Collection[int]) -> list[bytes]:
@@ -138,6 +138,27 @@ def test_pixels_at_byte_0_are_refused(
         read_image(path)
 
 
+def test_a_level_with_tiles_at_byte_0(tmp_path: Path, picture: np.ndarray) -> None:
+    """They are not stored, whatever their length is said to be; a finer level has them."""
+    path, half = tmp_path / "a.tif", halved(picture)
+    options = {"photometric": "rgb", "tile": (64, 64), "metadata": None}
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(picture, **options)
+        writer.write(half, subfiletype=1, **options)
+    forget(path, (3, 7), offsets=True, counts=False, page=1)
+    with open_slide(path) as slide:
+        seen = slide.read_level(0, 0, 301, 207, 1)
+    np.testing.assert_allclose(seen.astype(int), half, atol=1)
+
+
+def test_a_mask_with_a_tile_at_byte_0(tmp_path: Path) -> None:
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, np.ones((128, 128), np.uint8), tile=(64, 64), metadata=None)
+    forget(path, (1,), offsets=True, counts=False)
+    with MaskReader(path) as mask, pytest.raises(InputError, match="tile 1 is damaged: nothing c"):
+        list(mask.bands())
+
+
 def test_a_plane_that_is_missing_is_refused(tmp_path: Path, picture: np.ndarray) -> None:
     path = tmp_path / "a.tif"
     planes = np.ascontiguousarray(np.moveaxis(picture, -1, 0))
@@ -149,10 +170,12 @@ def test_a_plane_that_is_missing_is_refused(tmp_path: Path, picture: np.ndarray)
             slide.read_level(64, 0, 64, 64)
 
 
-def forget(path: Path, pieces: Collection[int], *, offsets: bool, counts: bool) -> None:
-    """Set to 0 what a file says of where some tiles or strips of its first page are."""
+def forget(
+    path: Path, pieces: Collection[int], *, offsets: bool, counts: bool, page: int = 0
+) -> None:
+    """Set to 0 what a file says of where some tiles or strips of a page are."""
     with tifffile.TiffFile(path) as file:
-        found = file.pages[0].tags
+        found = file.pages[page].tags
         tags = [found[code] for code in (273, 324) if code in found and offsets]
         tags += [found[code] for code in (279, 325) if code in found and counts]
         places = [(tag.valueoffset, {3: 2, 4: 4, 16: 8}[tag.dtype]) for tag in tags]

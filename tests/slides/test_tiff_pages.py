@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides import open_slide, read_image
+from genselfdiff.slides import MaskReader, open_slide, read_image
 
 OPTIONS = {"photometric": "rgb", "tile": (64, 64), "metadata": None}
 
@@ -134,6 +134,12 @@ def test_the_first_plane_of_a_stack_is_read_and_told(
     seen = read_image(path)
     np.testing.assert_array_equal(seen[..., 0], picture[..., 0])
     assert "holds 3 images of 602 x 413 pixels, as a stack does; only the first" in caplog.text
+
+
+def test_a_stack_is_no_mask(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", np.zeros((2, 40, 50), np.uint8), photometric="minisblack")
+    with pytest.raises(InputError, match="holds several images of 50 x 40 pixels; save the one th"):
+        MaskReader(tmp_path / "m.tif")
 
 
 def test_one_image_is_no_stack(
