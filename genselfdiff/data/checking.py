@@ -103,6 +103,7 @@ def check_folders(
         found.problems.append(f"{lonely}: has no {what}")
     same: dict[str, list[Path]] = defaultdict(list)
     binary: dict[int, list[Path]] = defaultdict(list)
+    is_one_kind = True
     pictures: list[NDArray[np.uint8]] = []
     for stem in progress_bar(stems, desc="check", progress=progress):
         try:
@@ -128,16 +129,20 @@ def check_folders(
             found.problems.append(f"{mask_files[stem]}: holds nothing but 0")
         if oddity:
             found.problems.append(f"{mask_files[stem]}: {oddity}")
-        if has_soft_edges(mask):
+        is_soft = has_soft_edges(mask)
+        if is_soft:
             found.problems.append(f"{mask_files[stem]}: has soft edges: values between 0 and 255")
-        if len(values) <= 2 and values[-1] in FOREGROUND_VALUES:
-            binary[int(values[-1])].append(mask_files[stem])
+        labels = values[values > 0]
+        if len(labels) == 1 and labels[0] in FOREGROUND_VALUES:
+            binary[int(labels[0])].append(mask_files[stem])
+        # Beside classes 255 is what nobody has labelled, and so it may be alone elsewhere.
+        is_one_kind = is_one_kind and (is_soft or len(labels) < 2 or 255 not in labels)
         if sheet is not None:
             pictures.append(_thumbnail(image, mask, stem))
     for paths in same.values():
         if len(paths) > 1:
             found.problems.append(f"{', '.join(map(str, paths))}: the same picture")
-    if len(binary) > 1:
+    if len(binary) > 1 and is_one_kind:
         kinds = (
             f"{len(paths)} hold 0 and {value} ({name_some(paths)})"
             for value, paths in binary.items()

@@ -178,11 +178,12 @@ def _one_channel(path: Path, pixels: NDArray[Any]) -> Mask:
         pixels = pixels.astype(np.uint8)
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4) and pixels.size:
         colour, alpha = pixels[..., :-1], pixels[..., -1]
-        if (alpha == alpha[0, 0]).all():
-            pixels = colour
-        elif (colour == colour[0, 0]).all():
-            pixels, oddity = alpha, "is read from its transparency, as its colour is one"
-        elif ((alpha == 0) & (colour != 0).any(2)).any():
+        varies = (alpha != alpha[0, 0]).any()
+        if (colour == colour[0, 0]).all() and (varies or not alpha.any()):
+            pixels = alpha
+            if varies or colour.any():
+                oddity = "is read from its transparency, as its colour is one"
+        elif varies and ((alpha == 0) & (colour != 0).any(2)).any():
             raise InputError(
                 f"{path}: is transparent where it is not 0: save it without transparency"
             )

@@ -87,6 +87,17 @@ def test_masks_that_are_stored_in_several_ways_are_told(folders, tmp_path):
     assert found.pixels[255] == 2 * 15 * 15 + 16 * 15
 
 
+def test_pixels_that_nobody_labelled_are_no_other_kind_of_mask(folders):
+    images, masks = folders
+    labels = np.zeros((30, 40), np.uint8)
+    labels[5:20, 5:20] = 1
+    Image.fromarray(labels).save(masks / "a.png")
+    Image.fromarray(labels * 255).save(masks / "b.png")
+    labels[20:] = 255
+    Image.fromarray(labels).save(masks / "c.png")
+    assert not check_folders(images, masks).problems
+
+
 def test_a_name_that_is_no_utf8_can_be_drawn(folders, tmp_path):
     for folder in folders:
         (folder / "a.png").rename(folder / os.fsdecode(b"sl\xe4ide.png"))

@@ -130,6 +130,11 @@ def test_of_a_picture_in_one_colour_the_alpha_channel_is_the_mask(
     assert "transparency" in mask.oddity
     Image.merge("LA", [Image.fromarray(OBJECT * 0), Image.fromarray(alpha)]).save(path)
     np.testing.assert_array_equal(read_mask(path), alpha)
+    for opacity, value in ((0, 0), (255, colour)):
+        Image.fromarray(
+            with_alpha(np.full_like(OBJECT, colour), np.full_like(OBJECT, opacity))
+        ).save(path)
+        assert np.unique(read_mask(path)).tolist() == [value]
 
 
 @pytest.mark.parametrize("opacity", [0, 128, 255])
