@@ -16,6 +16,7 @@ from genselfdiff.evaluation.tables import aligned
 from genselfdiff.files import atomic_file, write_csv
 from genselfdiff.text import shown
 from genselfdiff.training.config import NO_INIT, FinetuneConfig, read_run_config
+from genselfdiff.training.curves import plot_label
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 
 if TYPE_CHECKING:
@@ -118,7 +119,11 @@ class Comparison:
             for candidate in with_curve:
                 steps, scores = zip(*candidate.curve, strict=True)
                 curves.plot(
-                    steps, scores, marker=".", color=colours[candidate.name], label=candidate.name
+                    steps,
+                    scores,
+                    marker=".",
+                    color=colours[candidate.name],
+                    label=plot_label(candidate.name),
                 )
             curves.set_xlabel("step")
             curves.set_ylabel(with_curve[0].kind)
@@ -252,7 +257,8 @@ def _draw_images(axes: "Axes", candidates: Sequence[Candidate], colours: dict[st
         values = list(candidate.images.values())
         axes.plot([place] * len(values), values, ".", color=colours[candidate.name])
         axes.plot([place], [np.mean(values)], "_", color="black", markersize=24)
-    axes.set_xticks(list(places), [candidate.name for candidate in candidates], rotation=20)
+    names = [plot_label(candidate.name) for candidate in candidates]
+    axes.set_xticks(list(places), names, rotation=20)
     axes.set_xlim(-0.5, len(candidates) - 0.5)
     axes.set_ylabel(f"{candidates[0].kind} of each image")
     axes.grid(alpha=0.3, axis="y")

@@ -1,7 +1,18 @@
 """The loss curves of a run as a picture."""
 
 from genselfdiff.files import atomic_file
+from genselfdiff.text import shown
 from genselfdiff.training.run_folder import RunFolder
+
+
+def plot_label(name: str) -> str:
+    """``name`` as matplotlib draws it letter by letter, and lists it.
+
+    Between dollar signs it would look for mathematics, and leaves names that begin with an
+    underscore out of legends.
+    """
+    text = shown(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def draw_curves(run: RunFolder) -> None:
@@ -22,7 +33,7 @@ def draw_curves(run: RunFolder) -> None:
             [step for step, _ in validation],
             [figures[name] for _, figures in validation],
             marker=".",
-            label=name,
+            label=plot_label(name),
         )
     if names:
         below.legend()

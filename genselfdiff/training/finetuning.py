@@ -31,6 +31,7 @@ from genselfdiff.inference.model_info import INPUT_SCALINGS
 from genselfdiff.inference.tiled import predict_image
 from genselfdiff.losses import MultiLoss
 from genselfdiff.slides.resolution import MAX_ENLARGEMENT, SAME_SCALE, agree
+from genselfdiff.text import file_name
 from genselfdiff.training.config import FinetuneConfig
 from genselfdiff.training.networks import segmenter_network
 from genselfdiff.training.run_folder import RunFolder
@@ -215,9 +216,8 @@ class FinetuneTask:
                 self._predict(network, number),
                 ignore_label=self.config.ignore_label,
             )
-            path = self.run.picture(
-                self.run.fields, f"step_{step:07d}_{kind}_{self.validation.stems[number]}"
-            )
+            name = file_name(f"step_{step:07d}_{kind}_{self.validation.stems[number]}")
+            path = self.run.picture(self.run.fields, name)
             with atomic_file(path) as temporary:
                 Image.fromarray(picture).save(temporary, format="png")
             paths.append(path)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -253,10 +254,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     average: dict[str, torch.Tensor] = {}
     optimiser: dict[int, dict[str, torch.Tensor]] = {}
     try:
-        with safe_open(path, framework="pt") as file:
+        # Not "pt": that wants names of files in UTF-8.
+        with safe_open(path, framework="np") as file:
             about = parse_json((file.metadata() or {})["gsd"], path)
             for key in file.keys():  # noqa: SIM118 - not a dict
-                value = file.get_tensor(key)
+                value = torch.from_numpy(np.asarray(file.get_tensor(key)))
                 if key.startswith(WEIGHTS):
                     weights[key.removeprefix(WEIGHTS)] = value
                 elif key.startswith(AVERAGE):
@@ -264,7 +266,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 else:
                     number, name = key.removeprefix(OPTIMISER).split(".")
                     optimiser.setdefault(int(number), {})[name] = value
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path}: damaged, or not a checkpoint of gsd train: restore it, or take another"
             " one of its run"

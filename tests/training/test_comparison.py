@@ -12,8 +12,9 @@ from genselfdiff.errors import InputError, ModelError
 from genselfdiff.evaluation.evaluation_file import write_evaluation
 from genselfdiff.evaluation.scores import EvaluationReport
 from genselfdiff.evaluation.scoring import score_image
-from genselfdiff.training import finetune, pretrain
+from genselfdiff.training import FinetuneConfig, finetune, pretrain
 from genselfdiff.training.comparison import compare
+from genselfdiff.training.curves import plot_label
 
 
 @pytest.fixture
@@ -36,6 +37,26 @@ def images_of(run):
         (r for r in run.read_metrics() if "validation" in r), key=lambda r: r["validation"]["score"]
     )
     return best["images"]
+
+
+def test_odd_names_end_neither_a_run_nor_a_comparison(tmp_path, fields, finetune_config):
+    for number, name in enumerate(("x" * 240, "\udce4$a^$")):
+        for folder in (fields / "images", fields / "masks"):
+            (folder / f"patient{number}-a.png").rename(folder / f"{name}.png")
+    classes = ("background", "_$x^$ Dr\u00fcse")
+    config = dataclasses.replace(finetune_config, classes=classes, val="x*,*^*", steps=4)
+    run = finetune(config, tmp_path / "_$y_$\udce4", progress=False)
+    assert len(list(run.fields.iterdir())) == 2
+    kept = FinetuneConfig.read(run.config)
+    assert set(kept.val) == {"x" * 240, "\udce4$a^$"}
+    finetune(dataclasses.replace(kept, steps=5), run.path, resume=True, progress=False)
+    other = finetune(dataclasses.replace(kept, seed=1), tmp_path / "other", progress=False)
+    comparison = compare([run.path, other.path])
+    assert comparison.differences[1].images == 2
+    comparison.write_csv(tmp_path / "table.csv")
+    comparison.draw(tmp_path / "plot.png")
+    assert "_$y_$\\xe4" in (tmp_path / "table.csv").read_text()
+    assert plot_label("_$x$") == r" _\$x\$"
 
 
 def test_differences_are_those_of_the_common_images(tmp_path, runs):

@@ -425,6 +425,15 @@ def test_what_a_checkpoint_tells_is_checked(tmp_path, about):
         read_checkpoint(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_numbers_that_we_do_not_write_are_told(tmp_path, dtype):
+    path = tmp_path / "a.safetensors"
+    about = {"gsd": '{"format": "2", "step": 1}'}
+    save_file({"network.a": torch.zeros(1).to(dtype)}, path, about)
+    with pytest.raises(ModelError, match=r"a\.safetensors: damaged"):
+        read_checkpoint(path)
+
+
 def shortened(tensors, name):
     tensors[name] = tensors[name].flatten()[1:].clone()
 
