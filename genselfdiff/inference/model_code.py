@@ -38,14 +38,14 @@ _ROOTS = frozenset({"torch", "ops", "CONSTANTS", "__torch__"})
 _KNOWN = words(
     """
     Tensor int float bool str complex number NoneType Device Optional List Tuple Dict Union Final
-    Module NamedTuple Any range getattr annotate unchecked_cast uninitialized inf nan infj nanj
+    Module NamedTuple Any range annotate unchecked_cast uninitialized inf nan infj nanj
     __annotations__
     """
 )
 """Types, and what TorchScript's language has; any other name is made by the code itself."""
 
-_ACTING = frozenset({"print", "fork", "awaitable"})
-"""Names of the language that no variable may bear."""
+_ACTING = frozenset({"print", "fork", "awaitable", "getattr"})
+"""Names of the language that no variable may bear; ``getattr`` may be called."""
 
 _PLAIN = re.compile(r"[\x20-\x7e\n]*")
 """Of other characters two parsers could make different things."""
@@ -97,19 +97,20 @@ def _check_file(path: str, text: str) -> list[str]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise _foreign() from error
     nodes = list(ast.walk(tree))
-    own, rooted = set(_KNOWN), set()
+    own, placed = set(_KNOWN), set()
     for node in nodes:
-        if isinstance(node, ast.arg):
-            own.add(node.arg)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            own.add(node.id)
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            rooted.add(node.value)
+        match node:
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()):
+                own.add(name)
+            case ast.Attribute(value=ast.Name(id=name) as root) if name in _ROOTS:
+                placed.add(root)
+            case ast.Call(func=ast.Name(id="getattr") as function):
+                placed.add(function)
     own -= _ROOTS | _ACTING
     for node in nodes:
         if type(node) not in _SYNTAX:
             raise ModelError(f"has {type(node).__name__} in its code, which does more than compute")
-        if isinstance(node, ast.Name) and node.id not in own and node not in rooted:
+        if isinstance(node, ast.Name) and node.id not in own and node not in placed:
             raise ModelError(f"names {node.id}, which does more than compute")
         _check_node(node)
     module = path.removesuffix(".py").replace("/", ".")

@@ -213,6 +213,8 @@ def test_code_tells_its_classes():
         ("p = ops.profiler", "operators of profiler"),
         ("ops.prim.Print(x)", "prim::Print"),
         ("print = x", "names print"),
+        ("os.system(x)", "names os"),
+        ("g = getattr", "names getattr"),
         ('exec("1")', "names exec"),
         ("c = __torch__.torch.classes.quantized.Conv2dPackedParamsBase", "quantised"),
         ("ops.quantized.conv2d(x)", "quantized::conv2d"),
