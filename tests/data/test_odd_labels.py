@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from genselfdiff.data.importers.glas import read_glas
 from genselfdiff.data.importers.labelbox import read_labelbox
+from genselfdiff.data.importers.left_out import LeftOut
 from genselfdiff.data.importers.mask_folder import read_mask_folder
 from genselfdiff.data.importers.monuseg import read_monuseg
 from genselfdiff.data.importers.qupath import read_qupath
@@ -275,3 +277,19 @@ def test_whatever_is_odd_wherever_is_at_most_an_error_of_the_input(images, tmp_p
                     read_qupath(images / "a.png", export, nuclei=True)
                 else:
                     read_labelbox(export, images)
+
+
+def test_the_first_that_cannot_be_used_is_told_once(caplog):
+    def fails(name):
+        raise InputError(f"{name}: damaged")
+
+    bad, good = partial(fails, "a"), partial(str, "b")
+    assert list(LeftOut().each([bad, good, partial(fails, "c")])) == ["b"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "left out: a: damaged",
+        "left out: c: damaged",
+    ]
+    caplog.clear()
+    with pytest.raises(InputError, match="a: damaged"):
+        list(LeftOut().each([bad, partial(fails, "c")]))
+    assert [record.getMessage() for record in caplog.records] == ["left out: c: damaged"]

@@ -61,10 +61,14 @@ class LeftOut:
             try:
                 item = read()
             except InputError as error:
-                first = first or error
-                logger.warning("left out: %s", error)
                 self._totals["images"]["that cannot be used with their labels"] += 1
+                if is_empty and first is None:
+                    first = error  # raised, not told as well, if nothing better comes
+                else:
+                    logger.warning("left out: %s", error)
                 continue
+            if is_empty and first is not None:
+                logger.warning("left out: %s", first)
             is_empty = False
             yield item
         if is_empty and first is not None:
