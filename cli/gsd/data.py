@@ -157,8 +157,8 @@ def _output(command: Command) -> Command:
 def _classes(command: Command) -> Command:
     option = click.option(
         "--classes",
-        help="Classes to take, comma-separated, in the order of their indices from 1; default: all"
-        " there are, by the alphabet.",
+        help="Classes to take, comma-separated (names with commas in double quotes), in the order"
+        " of their indices from 1; default: all there are, by the alphabet.",
     )
     return option(command)
 

@@ -228,7 +228,10 @@ Examples:
     "train from scratch.",
 )
 @click.option(
-    "--classes", type=Names(), help="Names of the classes, comma-separated, background first."
+    "--classes",
+    type=Names(),
+    help="Names of the classes, comma-separated, background first; names with commas in double"
+    " quotes.",
 )
 @click.option("--foreground/--no-foreground", help="Read every non-zero mask value as class 1.")
 @click.option(
