@@ -89,8 +89,7 @@ def check_kills(command, folder: Path, kills: int, seed: int) -> None:
                 path.unlink()
     assert went_on, "no kill came while rows were written"
     finish(command("killed/m.tif"), folder)
-    # Of atomic files a kill leaves hidden ones with other names.
-    left = {path.name for path in (folder / "killed").glob("[!.]*")}
+    left = {path.name for path in (folder / "killed").iterdir()}
     assert left == {"m.tif", "m.geojson", "m_overlay.png", "m_probabilities.tif"}
     for name in left:
         assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes()
@@ -105,18 +104,16 @@ def test_killed_twenty_times(tmp_path, command):
     check_kills(command, tmp_path, 20, seed=1)
 
 
-def test_interrupted_it_ends_at_once_and_goes_on(tmp_path, command):
-    """Ctrl-C, as SIGTERM, does not wait for the tile that is being predicted."""
+def test_interrupted_it_ends_and_goes_on(tmp_path, command):
+    """Ctrl-C, as SIGTERM, ends a run long before its mask is whole."""
     finish(command("whole.tif", pause=0), tmp_path)
     with start(command("m.tif", pause=0.1), tmp_path) as process:
         while not (tmp_path / ".m.tif.journal").exists():
             time.sleep(0.01)
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        begin = time.monotonic()
         told = process.communicate()[1].decode()
     assert process.returncode == 130, told
-    assert time.monotonic() - begin < 5  # one second where the machine does nothing else
     assert not (tmp_path / "m.tif").exists()
     assert np.fromfile(tmp_path / ".m.tif.partial", np.uint8)[:2].tobytes() == b"II"
     finish(command("m.tif", pause=0), tmp_path)
