@@ -29,9 +29,9 @@ Element element_of(const Tensor& x0) {
         case ScalarType::BFloat16:
             return Element::bfloat16;
         default:
-            STD_TORCH_CHECK(false,
-                            "add_noise: the native kernel takes x0 in uint8, float32 or bfloat16; "
-                            "for float64 call genselfdiff.kernels.add_noise");
+            gsd::fail(
+                "add_noise: the native kernel takes x0 in uint8, float32 or bfloat16; "
+                "for float64 call genselfdiff.kernels.add_noise");
     }
 }
 
@@ -45,8 +45,8 @@ char* offset_bytes(void* pointer, int64_t elements, int64_t size) {
 
 std::tuple<Tensor, Tensor> add_noise(const Tensor& x0, const Tensor& t, const Tensor& alpha_bars,
                                      int64_t seed, int64_t offset) {
-    STD_TORCH_CHECK(x0.dim() >= 1, "add_noise: x0 must have a batch dimension");
-    STD_TORCH_CHECK(offset >= 0, "add_noise: offset must not be negative");
+    GSD_CHECK(x0.dim() >= 1, "add_noise: x0 must have a batch dimension");
+    GSD_CHECK(offset >= 0, "add_noise: offset must not be negative");
     const Element element = element_of(x0);
     const int64_t batch = x0.size(0);
     const Tensor table = gsd::checked_table("add_noise", "alpha_bars", alpha_bars);

@@ -41,29 +41,29 @@ struct Shape {
 
 Shape checked_shape(const Tensor& x, int64_t groups) {
     const ScalarType type = x.scalar_type();
-    STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16,
-                    "group_norm_silu: the native kernel takes float32 or bfloat16; for float64 "
-                    "call genselfdiff.kernels.group_norm_silu");
-    STD_TORCH_CHECK(x.dim() == 4, "group_norm_silu: x must have shape (N, C, H, W)");
+    GSD_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16,
+              "group_norm_silu: the native kernel takes float32 or bfloat16; for float64 "
+              "call genselfdiff.kernels.group_norm_silu");
+    GSD_CHECK(x.dim() == 4, "group_norm_silu: x must have shape (N, C, H, W)");
     const int64_t channels = x.size(1);
-    STD_TORCH_CHECK(groups >= 1 && channels >= 1 && channels % groups == 0,
-                    "group_norm_silu: ", groups, " groups do not divide ", channels, " channels");
+    GSD_CHECK(groups >= 1 && channels >= 1 && channels % groups == 0, "group_norm_silu: ", groups,
+              " groups do not divide ", channels, " channels");
     return {type == ScalarType::Float ? Element::float32 : Element::bfloat16, x.size(0), channels,
             x.size(2) * x.size(3), groups};
 }
 
 // (C) parameters, or (N, C), as float32.
 Tensor checked_parameters(const char* name, const Tensor& parameters, int64_t count) {
-    STD_TORCH_CHECK(parameters.numel() == count, "group_norm_silu: ", name, " must have ", count,
-                    " elements");
+    GSD_CHECK(parameters.numel() == count, "group_norm_silu: ", name, " must have ", count,
+              " elements");
     return torch::stable::contiguous(torch::stable::to(parameters, ScalarType::Float));
 }
 
 Tensor channels_last(const char* name, const Tensor& tensor, const Tensor& like) {
     const auto a = tensor.sizes(), b = like.sizes();
-    STD_TORCH_CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()) &&
-                        tensor.scalar_type() == like.scalar_type(),
-                    "group_norm_silu: ", name, " must have the shape and dtype of x");
+    GSD_CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()) &&
+                  tensor.scalar_type() == like.scalar_type(),
+              "group_norm_silu: ", name, " must have the shape and dtype of x");
     return torch::stable::contiguous(tensor, MemoryFormat::ChannelsLast);
 }
 
@@ -160,8 +160,8 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu(const Tensor& x, const Tensor
 std::tuple<Tensor, Tensor, Tensor, Tensor> group_norm_silu_backward(
     const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& bias,
     const Tensor& mean, const Tensor& rstd) {
-    STD_TORCH_CHECK(mean.dim() == 2 && rstd.dim() == 2 && mean.size(0) == x.size(0),
-                    "group_norm_silu_backward: mean and rstd must have shape (N, groups)");
+    GSD_CHECK(mean.dim() == 2 && rstd.dim() == 2 && mean.size(0) == x.size(0),
+              "group_norm_silu_backward: mean and rstd must have shape (N, groups)");
     const Shape shape = checked_shape(x, mean.size(1));
     const int64_t channels = shape.channels;
     const Tensor source = torch::stable::contiguous(x, MemoryFormat::ChannelsLast);

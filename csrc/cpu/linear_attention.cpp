@@ -55,7 +55,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_attention(
     const Tensor& x, const Tensor& norm_weight, const Tensor& norm_bias, const Tensor& qkv_weight,
     const Tensor& out_weight, const Tensor& out_bias, const Tensor& out_norm_weight,
     const Tensor& out_norm_bias, int64_t heads, double eps) {
-    STD_TORCH_CHECK(out_weight.dim() >= 2, "linear_attention: out_weight must be a convolution's");
+    GSD_CHECK(out_weight.dim() >= 2, "linear_attention: out_weight must be a convolution's");
     const Shape shape = checked_shape(x, heads, out_weight.size(1));
     const Weights weights(shape, norm_weight, norm_bias, qkv_weight, out_weight, out_bias,
                           out_norm_weight, out_norm_bias);

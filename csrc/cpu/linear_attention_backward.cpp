@@ -174,7 +174,7 @@ linear_attention_backward(const Tensor& grad_y, const Tensor& x, const Tensor& n
                           const Tensor& out_weight, const Tensor& out_bias,
                           const Tensor& out_norm_weight, const Tensor& out_norm_bias,
                           const Tensor& moments, const Tensor& k_lse, const Tensor& context) {
-    STD_TORCH_CHECK(context.dim() == 4, "linear_attention: context must have shape (N, h, d, d)");
+    GSD_CHECK(context.dim() == 4, "linear_attention: context must have shape (N, h, d, d)");
     const Shape shape = checked_shape(x, context.size(1), context.size(1) * context.size(2));
     const int64_t images = shape.images, channels = shape.channels, hidden = shape.hidden();
     const int64_t row = shape.padded();
@@ -184,7 +184,7 @@ linear_attention_backward(const Tensor& grad_y, const Tensor& x, const Tensor& n
     const Tensor all_lse = checked("k_lse", k_lse, images * hidden);
     const Tensor contexts = checked("context", context, images * shape.context());
     const float *moment = values(all_moments), *lse = values(all_lse);
-    STD_TORCH_CHECK(
+    GSD_CHECK(
         grad_y.dim() == 4 && grad_y.numel() == x.numel() && grad_y.scalar_type() == x.scalar_type(),
         "linear_attention: grad_y must have the shape and dtype of x");
     const Tensor source = torch::stable::contiguous(x, MemoryFormat::ChannelsLast);

@@ -44,14 +44,14 @@ inline size_t count(int64_t value) { return static_cast<size_t>(value); }
 
 inline Shape checked_shape(const Tensor& x, int64_t heads, int64_t hidden) {
     const ScalarType type = x.scalar_type();
-    STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16,
-                    "linear_attention: the native kernel takes float32 or bfloat16; for float64 "
-                    "call genselfdiff.kernels.linear_attention");
-    STD_TORCH_CHECK(x.dim() == 4, "linear_attention: x must have shape (N, C, H, W)");
-    STD_TORCH_CHECK(heads >= 1 && hidden >= 1 && hidden % (heads * 16) == 0,
-                    "linear_attention: the native kernel takes heads of a multiple of 16 features, "
-                    "not ",
-                    hidden, " features in ", heads, " heads");
+    GSD_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16,
+              "linear_attention: the native kernel takes float32 or bfloat16; for float64 "
+              "call genselfdiff.kernels.linear_attention");
+    GSD_CHECK(x.dim() == 4, "linear_attention: x must have shape (N, C, H, W)");
+    GSD_CHECK(heads >= 1 && hidden >= 1 && hidden % (heads * 16) == 0,
+              "linear_attention: the native kernel takes heads of a multiple of 16 features, "
+              "not ",
+              hidden, " features in ", heads, " heads");
     return {type == ScalarType::Float ? Element::float32 : Element::bfloat16,
             x.size(0),
             x.size(1),
@@ -62,8 +62,8 @@ inline Shape checked_shape(const Tensor& x, int64_t heads, int64_t hidden) {
 
 // Parameters as float32.
 inline Tensor checked(const char* name, const Tensor& parameters, int64_t elements) {
-    STD_TORCH_CHECK(parameters.numel() == elements, "linear_attention: ", name, " must have ",
-                    elements, " elements");
+    GSD_CHECK(parameters.numel() == elements, "linear_attention: ", name, " must have ", elements,
+              " elements");
     return torch::stable::contiguous(torch::stable::to(parameters, ScalarType::Float));
 }
 

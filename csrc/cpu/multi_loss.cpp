@@ -38,23 +38,22 @@ struct Logits {
 Logits checked(const Tensor& logits, const Tensor& labels,
                const std::optional<Tensor>& class_weights, double focal_gamma) {
     const ScalarType type = logits.scalar_type();
-    STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16,
-                    "multi_loss: the native kernel takes float32 or bfloat16; for float64 call "
-                    "genselfdiff.kernels.multi_loss");
-    STD_TORCH_CHECK(logits.dim() == 4,
-                    "multi_loss: logits must be floating point of shape (N, C, H, W)");
+    GSD_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16,
+              "multi_loss: the native kernel takes float32 or bfloat16; for float64 call "
+              "genselfdiff.kernels.multi_loss");
+    GSD_CHECK(logits.dim() == 4, "multi_loss: logits must be floating point of shape (N, C, H, W)");
     const int64_t n = logits.size(0), c = logits.size(1), h = logits.size(2), w = logits.size(3);
     const bool fits =
         labels.dim() == 3 && labels.size(0) == n && labels.size(1) == h && labels.size(2) == w;
-    STD_TORCH_CHECK(fits && labels.scalar_type() == ScalarType::Long,
-                    "multi_loss: labels must be integers of shape (", n, ", ", h, ", ", w,
-                    "), like logits");
-    STD_TORCH_CHECK(c >= 1 && c <= gsd::kMultiLossClasses, "multi_loss: ", c,
-                    " classes: the native kernel takes 1 to 256");
-    STD_TORCH_CHECK(!class_weights || (class_weights->dim() == 1 && class_weights->size(0) == c),
-                    "multi_loss: class_weights must have shape (", c, ",), one a class");
-    STD_TORCH_CHECK(focal_gamma == 0.0 || (focal_gamma >= 1.0 && std::isfinite(focal_gamma)),
-                    "multi_loss: focal_gamma must be 0 or at least 1, not ", focal_gamma);
+    GSD_CHECK(fits && labels.scalar_type() == ScalarType::Long,
+              "multi_loss: labels must be integers of shape (", n, ", ", h, ", ", w,
+              "), like logits");
+    GSD_CHECK(c >= 1 && c <= gsd::kMultiLossClasses, "multi_loss: ", c,
+              " classes: the native kernel takes 1 to 256");
+    GSD_CHECK(!class_weights || (class_weights->dim() == 1 && class_weights->size(0) == c),
+              "multi_loss: class_weights must have shape (", c, ",), one a class");
+    GSD_CHECK(focal_gamma == 0.0 || (focal_gamma >= 1.0 && std::isfinite(focal_gamma)),
+              "multi_loss: focal_gamma must be 0 or at least 1, not ", focal_gamma);
     return {n, c, h * w};
 }
 
@@ -64,7 +63,7 @@ Logits checked(const Tensor& logits, const Tensor& labels,
     const int64_t* bad = std::find_if(first, first + labels.numel(), [&](int64_t label) {
         return label != ignored && (label < 0 || label >= classes);
     });
-    STD_TORCH_CHECK(false, "multi_loss: label ", *bad, " is none of the ", classes, " classes");
+    gsd::fail("multi_loss: label ", *bad, " is none of the ", classes, " classes");
 }
 
 // One image's planes: what is known of each, and how its standardised form follows from that.

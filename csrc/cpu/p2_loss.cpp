@@ -22,15 +22,15 @@ constexpr int64_t kRunsPerThread = 4;  // fewer are not worth a thread
 
 void check_images(const Tensor& pred, const Tensor& noise) {
     const ScalarType type = pred.scalar_type();
-    STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16,
-                    "p2_loss: the native kernel takes float32 or bfloat16; for float64 call "
-                    "genselfdiff.kernels.p2_loss");
+    GSD_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16,
+              "p2_loss: the native kernel takes float32 or bfloat16; for float64 call "
+              "genselfdiff.kernels.p2_loss");
     const auto a = pred.sizes(), b = noise.sizes();
     const bool same_shape = std::equal(a.begin(), a.end(), b.begin(), b.end());
-    STD_TORCH_CHECK(same_shape && noise.scalar_type() == type,
-                    "p2_loss: pred and noise must have the same shape and dtype");
-    STD_TORCH_CHECK(pred.dim() >= 1 && pred.numel() > 0,
-                    "p2_loss: pred must have a batch dimension and must not be empty");
+    GSD_CHECK(same_shape && noise.scalar_type() == type,
+              "p2_loss: pred and noise must have the same shape and dtype");
+    GSD_CHECK(pred.dim() >= 1 && pred.numel() > 0,
+              "p2_loss: pred must have a batch dimension and must not be empty");
 }
 
 std::tuple<Tensor, Tensor> p2_loss(const Tensor& pred, const Tensor& noise, const Tensor& t,

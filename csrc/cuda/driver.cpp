@@ -1,21 +1,22 @@
 #include "cuda/driver.h"
 
 #include <dlfcn.h>
-#include <torch/headeronly/util/Exception.h>
+
+#include "common/checks.h"
 
 namespace gsd::cuda {
 namespace {
 
 void* opened(const char* name, int flags) {
     void* library = dlopen(name, flags);
-    STD_TORCH_CHECK(library, "genselfdiff: ", name, " does not load: ", dlerror());
+    GSD_CHECK(library, "genselfdiff: ", name, " does not load: ", dlerror());
     return library;
 }
 
 template <class Pointer>
 void look_up(Pointer& pointer, void* library, const char* name) {
     pointer = reinterpret_cast<Pointer>(dlsym(library, name));
-    STD_TORCH_CHECK(pointer, "genselfdiff: the CUDA driver or torch has no ", name);
+    GSD_CHECK(pointer, "genselfdiff: the CUDA driver or torch has no ", name);
 }
 
 Driver found() {
@@ -48,7 +49,7 @@ void check(Result result, const char* what) {
     if (result == 0) return;
     const char* reason = "an error without a name";
     driver().cuGetErrorString(result, &reason);
-    STD_TORCH_CHECK(false, "genselfdiff: ", what, ": ", reason);
+    gsd::fail("genselfdiff: ", what, ": ", reason);
 }
 
 }  // namespace gsd::cuda

@@ -20,9 +20,9 @@ constexpr const char* kOp = "group_norm_silu";
 
 Tensor checked_like(const char* name, const Tensor& tensor, const Tensor& x) {
     const auto a = tensor.sizes(), b = x.sizes();
-    STD_TORCH_CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()) &&
-                        tensor.scalar_type() == x.scalar_type(),
-                    kOp, ": ", name, " must have the shape and dtype of x");
+    GSD_CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()) &&
+                  tensor.scalar_type() == x.scalar_type(),
+              kOp, ": ", name, " must have the shape and dtype of x");
     return channels_last(tensor);
 }
 
@@ -32,8 +32,8 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu(const Tensor& x, const Tensor
                                                    const std::optional<Tensor>& residual,
                                                    double eps) {
     const Shape shape = checked_shape(kOp, x);
-    STD_TORCH_CHECK(groups >= 1 && shape.channels >= 1 && shape.channels % groups == 0, kOp, ": ",
-                    groups, " groups do not divide ", shape.channels, " channels");
+    GSD_CHECK(groups >= 1 && shape.channels >= 1 && shape.channels % groups == 0, kOp, ": ", groups,
+              " groups do not divide ", shape.channels, " channels");
     const Tensor source = channels_last(x);
     const Tensor gain = checked_parameters(kOp, "weight", weight, shape.channels);
     const Tensor offset = checked_parameters(kOp, "bias", bias, shape.channels);

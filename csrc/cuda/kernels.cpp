@@ -1,12 +1,12 @@
 #include "cuda/kernels.h"
 
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <map>
 #include <mutex>
 #include <utility>
 
+#include "common/checks.h"
 #include "cuda/driver.h"
 
 // The images, as they lie in the file: no compiler reads megabytes of numbers with pleasure.
@@ -50,9 +50,9 @@ Gpu& gpu_of(int device) {
 }
 
 const Kernel& kernel_for(std::string_view name, const Variant& variant, int generation) {
-    STD_TORCH_CHECK(10 * generation >= kOldest,
-                    "genselfdiff: the GPU kernels need a compute capability of 8.0 or newer; "
-                    "export the portable model instead");
+    GSD_CHECK(10 * generation >= kOldest,
+              "genselfdiff: the GPU kernels need a compute capability of 8.0 or newer; "
+              "export the portable model instead");
     const Kernel* found = nullptr;
     for (const Kernel& kernel : kKernels) {
         if (kernel.name != name || kernel.element != variant.element ||
@@ -62,7 +62,7 @@ const Kernel& kernel_for(std::string_view name, const Variant& variant, int gene
         if (kernel.capability / 10 == generation) return kernel;
         if (kernel.ptx) found = &kernel;
     }
-    STD_TORCH_CHECK(found, "genselfdiff: ", std::string(name), " was not compiled");
+    GSD_CHECK(found, "genselfdiff: ", std::string(name), " was not compiled");
     return *found;
 }
 
@@ -102,16 +102,16 @@ void launch(std::string_view name, const Variant& variant, const Grid& grid,
     const std::lock_guard<std::mutex> lock(mutex);
     Gpu& gpu = gpu_of(variant.device);
     const Kernel& kernel = kernel_for(name, variant, gpu.generation);
-    STD_TORCH_CHECK(static_cast<int>(parameters.size()) == kernel.given,
-                    "genselfdiff: ", std::string(name), " takes ", kernel.given, " parameters");
+    GSD_CHECK(static_cast<int>(parameters.size()) == kernel.given,
+              "genselfdiff: ", std::string(name), " takes ", kernel.given, " parameters");
     parameters.resize(static_cast<size_t>(kernel.parameters), Parameter(nullptr));
     std::vector<void*> addresses;
     for (Parameter& parameter : parameters) addresses.push_back(parameter.address());
     const Entered entered(gpu.context);
     const Function function = loaded(gpu, kernel);
     Stream stream = nullptr;
-    STD_TORCH_CHECK(driver().current_stream(variant.device, &stream) == 0,
-                    "genselfdiff: torch gives no stream");
+    GSD_CHECK(driver().current_stream(variant.device, &stream) == 0,
+              "genselfdiff: torch gives no stream");
     check(driver().cuLaunchKernel(
               function, static_cast<unsigned>(grid[0]), static_cast<unsigned>(grid[1]),
               static_cast<unsigned>(grid[2]), static_cast<unsigned>(32 * kernel.warps), 1, 1,

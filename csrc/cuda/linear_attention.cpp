@@ -20,7 +20,7 @@ constexpr const char* kOp = "linear_attention";
 
 // A convolution's weight as an operand of the matrix products, in the dtype of x.
 Tensor checked_matrix(const char* name, const Tensor& weight, int64_t count, const Tensor& x) {
-    STD_TORCH_CHECK(weight.numel() == count, kOp, ": ", name, " must have ", count, " elements");
+    GSD_CHECK(weight.numel() == count, kOp, ": ", name, " must have ", count, " elements");
     return aligned(torch::stable::contiguous(torch::stable::to(weight, x.scalar_type())));
 }
 
@@ -30,11 +30,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_attention(
     const Tensor& out_norm_bias, int64_t heads, double eps) {
     const Shape shape = checked_shape(kOp, x);
     const int32_t images = shape.images, channels = shape.channels, tokens = shape.tokens;
-    STD_TORCH_CHECK(out_weight.dim() >= 2 && out_weight.size(0) == channels, kOp,
-                    ": out_weight must have shape (C, heads * d, 1, 1)");
-    STD_TORCH_CHECK(heads == kHeads && out_weight.size(1) == kHeads * kFeatures, kOp,
-                    ": the GPU kernels of this library are compiled for ", kHeads, " heads of ",
-                    kFeatures, " features; export the portable model instead");
+    GSD_CHECK(out_weight.dim() >= 2 && out_weight.size(0) == channels, kOp,
+              ": out_weight must have shape (C, heads * d, 1, 1)");
+    GSD_CHECK(heads == kHeads && out_weight.size(1) == kHeads * kFeatures, kOp,
+              ": the GPU kernels of this library are compiled for ", kHeads, " heads of ",
+              kFeatures, " features; export the portable model instead");
     constexpr int64_t hidden = kHeads * kFeatures;
     const Tensor source = channels_last(x);
     const Tensor gain = checked_parameters(kOp, "norm_weight", norm_weight, channels);

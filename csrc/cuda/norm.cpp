@@ -6,14 +6,14 @@ namespace gsd::cuda {
 
 Shape checked_shape(const char* op, const Tensor& x) {
     const ScalarType type = x.scalar_type();
-    STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16, op,
-                    ": the native kernel takes x in float32, bfloat16; for other dtypes call "
-                    "genselfdiff.kernels.",
-                    op);
-    STD_TORCH_CHECK(x.dim() == 4, op, ": x must have shape (N, C, H, W)");
+    GSD_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16, op,
+              ": the native kernel takes x in float32, bfloat16; for other dtypes call "
+              "genselfdiff.kernels.",
+              op);
+    GSD_CHECK(x.dim() == 4, op, ": x must have shape (N, C, H, W)");
     const int64_t tokens = x.size(2) * x.size(3);
-    STD_TORCH_CHECK(x.size(0) < 65536 && tokens <= INT32_MAX && x.size(1) <= INT32_MAX, op,
-                    ": x is too large");
+    GSD_CHECK(x.size(0) < 65536 && tokens <= INT32_MAX && x.size(1) <= INT32_MAX, op,
+              ": x is too large");
     const Element element = type == ScalarType::Float ? Element::float32 : Element::bfloat16;
     return {{x.get_device(), element, x.size(1) % 16 == 0},
             static_cast<int32_t>(x.size(0)),
@@ -27,7 +27,7 @@ Tensor channels_last(const Tensor& tensor) {
 }
 
 Tensor checked_parameters(const char* op, const char* name, const Tensor& tensor, int64_t count) {
-    STD_TORCH_CHECK(tensor.numel() == count, op, ": ", name, " must have ", count, " elements");
+    GSD_CHECK(tensor.numel() == count, op, ": ", name, " must have ", count, " elements");
     return aligned(torch::stable::contiguous(torch::stable::to(tensor, ScalarType::Float)));
 }
 

@@ -17,6 +17,7 @@ import torch
 
 from genselfdiff.errors import InputError
 from genselfdiff.kernels import native
+from genselfdiff.kernels.autograd import differentiable
 
 CHOICES = ("auto", "reference", "cpp", "triton", "cuda")
 OLDEST_GPU = (8, 0)
@@ -99,6 +100,14 @@ class Operation:
             twin = _triton_twin(plain)
             _library.impl(self.name, twin, "CUDA")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"gsd::{self.name}", shapes, lib=_library)
+
+    def register_autograd(
+        self, setup_context: Callable[..., None], backward: Callable[..., Any]
+    ) -> None:
+        """Make the operation differentiable, once it is registered; see `differentiable`."""
+        _library.impl(  # type: ignore[no-untyped-call]
+            self.name, differentiable(self.name, setup_context, backward), "Autograd"
+        )
 
 
 def _has_kernel(name: str, dispatch_key: str) -> bool:

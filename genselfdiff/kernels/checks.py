@@ -25,6 +25,17 @@ def check_times(op: str, t: torch.Tensor, batch: int, table: torch.Tensor, table
             )
 
 
+def check_normed(op: str, x: torch.Tensor, groups: int) -> None:
+    """Raise ValueError where a norm has one element in all, as torch.nn.functional.group_norm does.
+
+    Of one, there is no deviation.
+    """
+    if x.numel() == groups and groups > 0:
+        raise ValueError(
+            f"{op}: expected more than 1 value a group, got {groups} groups of {tuple(x.shape)}"
+        )
+
+
 def check_dtype(op: str, name: str, tensor: torch.Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
     """Raise RuntimeError unless a kernel takes tensors of that dtype."""
     if tensor.dtype not in dtypes:

@@ -163,6 +163,35 @@ def test_mixed_types_give_what_plain_torch_gives(monkeypatch):
     assert group_norm_silu(groups=4, **inputs).dtype == torch.float32
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("of_parameters", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_result_has_the_dtype_of_x(monkeypatch, memory_format, dtype, of_parameters):
+    inputs, _ = random_case((2, 16, 9, 10, 4), dtype)
+    exact = reference.group_norm_silu(groups=4, **double(inputs))
+    for name in ("weight", "bias", "shift"):
+        inputs[name] = inputs[name].to(of_parameters)
+    inputs["x"] = inputs["x"].contiguous(memory_format=memory_format)
+    for choice in ("auto", "reference"):
+        monkeypatch.setenv("GSD_KERNELS", choice)
+        found = group_norm_silu(groups=4, **inputs)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), exact, rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_one_element_is_no_group(backend, memory_format):
+    x = torch.randn(1, 8, 1, 1).contiguous(memory_format=memory_format)
+    with pytest.raises(ValueError, match="group_norm_silu: expected more than 1 value a group"):
+        group_norm_silu(x, torch.ones(8), torch.zeros(8), 8)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        F.group_norm(x, 8)
+    both = torch.cat((x, x))  # which torch takes
+    y = group_norm_silu(channels_last(both), torch.ones(8), torch.linspace(-1, 1, 8), 8)
+    # What rounding leaves of x - mean is magnified by 1 / sqrt(eps).
+    torch.testing.assert_close(y[0, :, 0, 0], F.silu(torch.linspace(-1, 1, 8)), rtol=0, atol=1e-4)
+
+
 def test_autocast_and_scripting_leave_the_numbers(backend):
     inputs, _ = random_case((2, 16, 9, 10, 4), torch.bfloat16)
     inputs = {k: channels_last(v) if v.dim() == 4 else v for k, v in inputs.items()}

@@ -72,4 +72,4 @@ OPERATION.register(
     reference.add_noise,
     _shapes,
 )
-torch.library.register_autograd("gsd::add_noise", _backward, setup_context=_setup_context)
+OPERATION.register_autograd(_setup_context, _backward)

@@ -6,6 +6,7 @@ import torch
 
 from genselfdiff.kernels.autograd import differentiable_once
 from genselfdiff.kernels.backends import Operation
+from genselfdiff.kernels.checks import check_normed
 from genselfdiff.kernels.group_norm_silu import reference
 
 OPERATION = Operation("group_norm_silu", frozenset({torch.float32, torch.bfloat16}))
@@ -37,14 +38,18 @@ def group_norm_silu(
         eps: added to the variance.
 
     Returns:
-        A tensor shaped like ``x``; channels_last where the kernel is native.
+        A tensor shaped like ``x``; channels_last where the kernel is native. Its dtype is that of
+        ``x`` whatever the parameters and ``shift`` have; with a residual of another, what both
+        promote to.
 
     Raises:
         RuntimeError: shapes do not fit.
+        ValueError: a group has one element, in a batch of one.
         InputError: GSD_KERNELS or GSD_CPU_ISA asks for what cannot run.
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return reference.group_norm_silu(x, weight, bias, groups, shift, residual, eps)
+    check_normed("group_norm_silu", x, groups)
     obstacle = ""
     if residual is not None and residual.dtype != x.dtype:
         obstacle = "the kernel of group_norm_silu takes a residual of the dtype of x"
@@ -127,4 +132,4 @@ _BACKWARD.register(
     reference.backward,
     _backward_shapes,
 )
-torch.library.register_autograd("gsd::group_norm_silu", _backward, setup_context=_setup_context)
+OPERATION.register_autograd(_setup_context, _backward)

@@ -14,9 +14,11 @@ def group_norm_silu(
     eps: float = 1e-5,
 ) -> torch.Tensor:
     """Plain-torch :func:`genselfdiff.kernels.group_norm_silu`."""
-    y = F.silu(F.group_norm(x, groups, weight, bias, eps))
+    # The dtypes of the parameters never reach the result.
+    wide = torch.promote_types(x.dtype, weight.dtype)
+    y = F.silu(F.group_norm(x.to(wide), groups, weight.to(wide), bias.to(wide), eps)).to(x.dtype)
     if shift is not None:
-        y = y + shift[:, :, None, None]
+        y = y + shift[:, :, None, None].to(x.dtype)
     if residual is not None:
         y = y + residual
     return y

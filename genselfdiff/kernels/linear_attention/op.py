@@ -7,6 +7,7 @@ import torch
 from genselfdiff.kernels import native
 from genselfdiff.kernels.autograd import differentiable_once
 from genselfdiff.kernels.backends import Operation, constant_when_compiled, launched_from_cpp
+from genselfdiff.kernels.checks import check_normed
 from genselfdiff.kernels.linear_attention import reference
 
 OPERATION = Operation("linear_attention", frozenset({torch.float32, torch.bfloat16}))
@@ -82,16 +83,19 @@ def linear_attention(
         eps: added to both variances.
 
     Returns:
-        A tensor shaped like ``x``; channels_last where the kernel is native.
+        A tensor shaped like ``x``, of its dtype whatever the parameters have; channels_last where
+        the kernel is native.
 
     Raises:
         RuntimeError: shapes do not fit.
+        ValueError: ``x`` has one element.
         InputError: GSD_KERNELS or GSD_CPU_ISA asks for what cannot run.
     """
     norm = (norm_weight, norm_bias)
     out = (out_weight, out_bias, out_norm_weight, out_norm_bias)
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return reference.linear_attention(x, *norm, qkv_weight, *out, heads, eps)
+    check_normed("linear_attention", x, 1)
     obstacle = _obstacle(x.device.type, heads, out_weight.shape[1])
     detour = _plain_is_faster(x, qkv_weight)
     if OPERATION.backend(x.device, x.dtype, obstacle, detour=detour) == "reference":
@@ -174,4 +178,4 @@ _BACKWARD.register(
     reference.backward,
     _backward_shapes,
 )
-torch.library.register_autograd("gsd::linear_attention", _backward, setup_context=_setup_context)
+OPERATION.register_autograd(_setup_context, _backward)

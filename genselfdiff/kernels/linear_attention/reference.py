@@ -26,10 +26,12 @@ def linear_attention(
     n, c, height, width = x.shape
     hidden = out_weight.shape[1]
     head_dim = hidden // heads
+    # The dtypes of the parameters never reach the result.
+    wide = torch.promote_types(x.dtype, qkv_weight.dtype)
 
-    normed = F.group_norm(x, 1, norm_weight, norm_bias, eps)
+    normed = F.group_norm(x.to(wide), 1, norm_weight.to(wide), norm_bias.to(wide), eps)
     tokens = normed.permute(0, 2, 3, 1).reshape(n, height * width, c)
-    q, k, v = F.linear(tokens, qkv_weight.flatten(1)).chunk(3, dim=2)
+    q, k, v = F.linear(tokens, qkv_weight.flatten(1).to(wide)).chunk(3, dim=2)
     q = q.reshape(n, height * width, heads, head_dim).softmax(dim=3).flatten(2) * head_dim**-0.5
     k = k.softmax(dim=1)
 
@@ -38,10 +40,11 @@ def linear_attention(
     same_head = (head[:, None] == head[None, :]).to(k.dtype)
     context = torch.matmul(k.transpose(1, 2), v) * same_head
     folded = torch.matmul(context, out_weight.flatten(1).transpose(0, 1).to(context.dtype))
-    y = torch.matmul(q, folded) + out_bias
+    y = torch.matmul(q, folded) + out_bias.to(wide)
 
     y = y.reshape(n, height, width, c).permute(0, 3, 1, 2)
-    return x + F.group_norm(y, 1, out_norm_weight, out_norm_bias, eps)
+    y = F.group_norm(y.to(wide), 1, out_norm_weight.to(wide), out_norm_bias.to(wide), eps)
+    return (x + y).to(x.dtype)
 
 
 def forward(

@@ -168,4 +168,4 @@ OPERATION.register(
     reference.multi_loss,
     _shapes,
 )
-torch.library.register_autograd("gsd::multi_loss", _backward, setup_context=_setup_context)
+OPERATION.register_autograd(_setup_context, _backward)

@@ -83,4 +83,4 @@ OPERATION.register(
     reference.p2_loss,
     _shapes,
 )
-torch.library.register_autograd("gsd::p2_loss", _backward, setup_context=_setup_context)
+OPERATION.register_autograd(_setup_context, _backward)
