@@ -18,6 +18,7 @@ from genselfdiff.models import load_initial_weights
 from genselfdiff.training.config import PretrainConfig
 from genselfdiff.training.networks import noise_predictor
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+from genselfdiff.training.setting_types import require_type
 
 
 def sample_run(
@@ -46,7 +47,7 @@ def sample_run(
     refuse_inputs([output], RunFolder(run).files())
     config, network = _trained(run, device)
     size = config.tile_size if size is None else size
-    _require_some(count)
+    _require_some(count, seed)
     if size < 8 or size % 8:
         raise InputError(f"--size {size} must be a positive multiple of 8")
     schedule = NoiseSchedule.create(config.schedule, config.timesteps)
@@ -104,7 +105,7 @@ def restore_tiles(
     refuse_inputs([output], [Path(image), *RunFolder(run).files()])
     config, network = _trained(run, device)
     assert config.mpp is not None
-    _require_some(count)
+    _require_some(count, seed)
     schedule = NoiseSchedule.create(config.schedule, config.timesteps)
     if not 0 <= t < schedule.timesteps:
         raise InputError(f"--t {t}: the time steps of the run are 0 to {schedule.timesteps - 1}")
@@ -137,9 +138,11 @@ def _quality(images: torch.Tensor, originals: torch.Tensor) -> tuple[float, ...]
     return tuple((-10 * errors.clamp(min=1e-12).log10()).tolist())
 
 
-def _require_some(count: int) -> None:
-    if count < 1:
-        raise InputError(f"--count {count} must be at least 1")
+def _require_some(count: int, seed: int) -> None:
+    for name, value, least in (("--count", count, 1), ("--seed", seed, 0)):
+        require_type(name, value, int)
+        if value < least:
+            raise InputError(f"{name} {value} must be at least {least}")
 
 
 def _picture(output: str | Path, overwrite: bool) -> Path:

@@ -57,7 +57,13 @@ def test_sampling_a_run_leaves_a_grid(tmp_path, pretrain_config):
     sample_run(tmp_path / "run", tmp_path / "grid.png", count=5, steps=3)
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.size == (3 * 32, 2 * 32)
-    for wrong, told in (({"size": 12}, "multiple of 8"), ({"steps": 51}, "use 1 to 50")):
+    for wrong, told in (
+        ({"size": 12}, "multiple of 8"),
+        ({"steps": 51}, "use 1 to 50"),
+        ({"count": 0}, "--count 0 must be at least 1"),
+        ({"seed": -1}, "--seed -1 must be at least 0"),
+        ({"seed": 10**400}, "--seed is larger than"),
+    ):
         with pytest.raises(InputError, match=told):
             sample_run(tmp_path / "run", tmp_path / "other.png", **wrong)
     with pytest.raises(InputError, match="PNG"):
