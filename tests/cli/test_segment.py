@@ -346,7 +346,7 @@ def test_sigterm_leaves_no_file_behind(work):
         while {path.name for path in work.iterdir()} == before and process.poll() is None:
             time.sleep(0.01)
         process.terminate()
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=600)
     finally:
         process.kill()
     assert (process.returncode, told) == (143, "Stopped.\n")

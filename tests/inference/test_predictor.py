@@ -202,7 +202,7 @@ class TestSeveralDevices:
             dataclasses.replace(loaded, further=(torch.device("cpu"),)), "bfloat16"
         )
         seen = []
-        together = threading.Barrier(2, timeout=20)
+        together = threading.Barrier(2, timeout=600)
 
         def watched(module, pixels, turns):
             seen.append(module)

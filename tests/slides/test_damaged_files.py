@@ -36,7 +36,7 @@ def soon_and_small() -> Iterator[None]:
     seconds = time.monotonic() - begin
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds < 60  # what does not end is found, whatever else the machine does
+    assert seconds < 600  # what does not end is found, whatever else the machine does
     assert peak < 64 * 2**20
 
 

@@ -201,7 +201,7 @@ def test_killed_in_the_middle_it_leaves_nothing_under_its_name(tmp_path: Path, n
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(number)
-        process.wait(timeout=60)
+        process.wait(timeout=600)
     finally:
         process.kill()
     left = {p.name for p in tmp_path.iterdir() if not p.name.startswith(".")}

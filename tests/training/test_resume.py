@@ -220,7 +220,7 @@ def test_a_signal_to_workers_too_saves_the_step_under_way(tmp_path, fields):
     os.killpg(process.pid, signal.SIGTERM)
     for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         os.kill(int(child), signal.SIGTERM)  # a worker, in a group of its own
-    told = process.communicate(timeout=60)[1]
+    told = process.communicate(timeout=600)[1]
     assert process.returncode == 143, told
     last = [record["step"] for record in run.read_metrics() if "loss" in record][-1]
     assert f"stopped after step {read_checkpoint(run.latest).state.step}" in told
