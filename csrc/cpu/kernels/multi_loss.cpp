@@ -51,7 +51,7 @@ inline int32_t most_of(Ints value) {
 }
 
 // How probabilities are held: see multi_loss.h. All lanes set where p is near one.
-inline Ints is_near_one(Floats x) { return (Ints)x >> 31; }
+inline Ints is_near_one(Floats x) { return (Ints)x < 0; }
 inline Floats ones_where(Ints mask) { return (Floats)(mask & (Ints)broadcast(1.0f)); }
 // Integers in the order of p.
 inline Ints order_of(Floats x) { return (Ints)x ^ is_near_one(x); }
