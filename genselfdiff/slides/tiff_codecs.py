@@ -37,6 +37,13 @@ _SPARE_PIXELS = 2**20
 """That a compressed tile may have beyond twice those of its page's tiles."""
 
 
+def piece_size(page: TiffPage) -> tuple[int, int]:
+    """Columns and rows of a page's tiles or strips, as its tags tell them."""
+    if page.is_tiled:
+        return page.tilewidth, page.tilelength
+    return page.imagewidth, min(page.rowsperstrip, page.imagelength)
+
+
 def piece_decoder(page: TiffPage) -> Decoder:
     """Make the decoder of a page's tiles or strips; it raises what its codec raises.
 
@@ -92,8 +99,7 @@ def _jpeg_decoder(page: TiffPage) -> Decoder:
 def _lzw_decoder(page: TiffPage) -> Decoder:
     if page.fillorder != 1:
         raise UnreadKind("its LZW codes are stored in reverse, which is not read")
-    across = page.tilewidth if page.is_tiled else page.imagewidth
-    down = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+    across, down = piece_size(page)
     samples = page.samplesperpixel if page.planarconfig == 1 else 1
     row_bytes = -(-across * samples * page.bitspersample // 8)
     strips = -(-page.imagelength // down)
@@ -124,8 +130,7 @@ def _libtiff(data: bytes, row_bytes: int, rows: int) -> bytearray:
 
 
 def _most_pixels(page: TiffPage) -> int:
-    across = page.tilewidth if page.is_tiled else page.imagewidth
-    down = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+    across, down = piece_size(page)
     return int(2 * across * down + _SPARE_PIXELS)
 
 

@@ -12,7 +12,7 @@ from genselfdiff.slides.damage import Damage, Unreadable
 from genselfdiff.slides.missing_tiles import TileMap
 from genselfdiff.slides.pixel_format import PixelFormat, convert_planes
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, StoredLevel, is_absurd
-from genselfdiff.slides.tiff_codecs import piece_decoder
+from genselfdiff.slides.tiff_codecs import piece_decoder, piece_size
 from genselfdiff.slides.tiff_pages import LevelPage
 
 Uint8 = NDArray[np.uint8]
@@ -57,7 +57,9 @@ def tiff_level(
         and not page.is_subsampled
         and 0 not in page.dataoffsets  # where a strip is not stored
     )
-    return (_RawStrips if raw else _Segments)(level, index, file, damage, pixels, finer)
+    if raw:
+        return _RawStrips(level, index, file, damage, pixels)
+    return _Segments(level, index, file, damage, pixels, finer)
 
 
 class TiffLevel(StoredLevel):
@@ -131,8 +133,7 @@ class _Segments(TiffLevel):
         finer: TiffLevel | None,
     ) -> None:
         page = level.page
-        columns = page.tilewidth if page.is_tiled else page.imagewidth
-        rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+        columns, rows = piece_size(page)
         if rows < 1 or columns < 1:
             raise ValueError(f"its tiles or strips are {columns} x {rows} pixels")
         rgb_pixels = rows * columns * max(page.samplesperpixel * page.bitspersample / 24, 1)
@@ -225,7 +226,6 @@ class _RawStrips(TiffLevel):
         file: FileIO,
         damage: Damage,
         pixels: PixelFormat,
-        finer: TiffLevel | None,
     ) -> None:
         page = level.page
         order = page.parent.byteorder
