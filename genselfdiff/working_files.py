@@ -100,6 +100,21 @@ def lock(opened: int) -> bool | None:
     return True
 
 
+@contextmanager
+def alone_at(path: Path) -> Iterator[None]:
+    """Wait until no other process is at ``path``, a file or folder, and keep others from it.
+
+    Where a file system has no locks, this does nothing.
+    """
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
 def is_at(opened: int, path: Path) -> bool:
     """Whether an open file is still there under its name, and not removed or replaced."""
     with suppress(OSError):

@@ -1,12 +1,10 @@
 """What is written beside a finished mask: overlay, objects, report."""
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +18,7 @@ from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.sidecar_record import digest, read_record, write_record
 from genselfdiff.input_files import is_regular_file
 from genselfdiff.slides import MaskReader, Slide, write_objects, write_overlay
+from genselfdiff.working_files import alone_at
 
 logger = logging.getLogger("genselfdiff")
 
@@ -52,27 +51,17 @@ def write_beside(
     wanted = _wanted(result.files, options, job)
     if not wanted:
         return None
-    with _alone_at(result.files.mask):
-        due = _due(slide, result, options, job, wanted) if keep else list(wanted)
+    with alone_at(result.files.mask):
+        due, known = _due(slide, result, options, job, wanted) if keep else (list(wanted), None)
         counts = _write(slide, result.files, result, options, job, due)
         for path in due:
             write_record(path, wanted[path], None if path == result.files.overlay else counts)
+    if counts is None:
+        counts = known
     if counts is not None:
         return counts
     records = (read_record(path) for path in wanted if path != result.files.overlay)
     return next((dict(r.objects) for r in records if r is not None and r.objects is not None), None)
-
-
-@contextmanager
-def _alone_at(mask: Path) -> Iterator[None]:
-    """Keep other runs from what lies beside a mask; where there are no locks, do without."""
-    opened = os.open(mask, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
 
 
 def _due(
@@ -81,8 +70,8 @@ def _due(
     options: Options,
     job: Job,
     wanted: dict[Path, Settings],
-) -> list[Path]:
-    """Which of the wanted files have to be made.
+) -> tuple[list[Path], dict[str, int] | None]:
+    """Which of the wanted files have to be made, and the objects, if they were counted for that.
 
     Those are not that were made with the same settings. One that was made with others is made
     again, if nobody has changed it since.
@@ -101,9 +90,11 @@ def _due(
             due.append(path)
         else:
             raise _other(path)
+    counts = None
     if unknown:
-        _compare(slide, result, options, job, {path: wanted[path] for path in unknown})
-    return due
+        files = {path: wanted[path] for path in unknown}
+        counts = _compare(slide, result, options, job, files)
+    return due, counts
 
 
 def _compare(
@@ -112,10 +103,11 @@ def _compare(
     options: Options,
     job: Job,
     wanted: Mapping[Path, Settings],
-) -> None:
+) -> dict[str, int] | None:
     """Make files that tell nothing once more elsewhere, and raise unless they are the same.
 
-    A copy of a mask and its files goes on so, and a file system that keeps no attributes.
+    A copy of a mask and its files goes on so, and a file system that keeps no attributes. Returns
+    the objects, if they were counted.
     """
     with TemporaryDirectory(prefix="gsd-") as folder:
         files = result.files
@@ -127,6 +119,7 @@ def _compare(
                 raise _other(path)
             logger.info("%s: is kept: it is what this run would write", path)
             write_record(path, wanted[path], None if path == files.overlay else counts)
+    return counts
 
 
 def _other(path: Path) -> OutputError:

@@ -20,6 +20,7 @@ from genselfdiff.errors import InputError
 from genselfdiff.input_files import open_input, parse_json
 
 _ATTRIBUTE = "user.genselfdiff"
+"""Python has attributes on Linux only: elsewhere, its functions for them are missing."""
 
 _IN_PAGE = re.compile(r'<meta name="genselfdiff" content="([^"]*)">')
 _HEAD = 2**16
@@ -48,13 +49,13 @@ class SidecarRecord:
 def write_record(path: Path, settings: Mapping[str, Any], objects: dict[str, int] | None) -> None:
     """Let a file tell how it was made, where the file system can keep that."""
     record = asdict(SidecarRecord(settings, digest(path), objects))
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):
         os.setxattr(path, _ATTRIBUTE, json.dumps(record).encode())
 
 
 def read_record(path: Path) -> SidecarRecord | None:
     """What a file tells of how it was made; None: nothing."""
-    with suppress(OSError, InputError, TypeError):
+    with suppress(OSError, InputError, TypeError, AttributeError):
         record = SidecarRecord(**parse_json(os.getxattr(path, _ATTRIBUTE).decode("ascii"), path))
         if isinstance(record.settings, dict) and isinstance(record.objects, dict | None):
             return record

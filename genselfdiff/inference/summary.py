@@ -1,9 +1,7 @@
 """``summary.csv``: one row for each slide that went into a folder of masks, over all runs."""
 
-import fcntl
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 from genselfdiff.errors import InputError, one_line
@@ -11,6 +9,7 @@ from genselfdiff.files import write_csv
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.input_files import read_csv_rows
 from genselfdiff.text import spreadsheet_cell
+from genselfdiff.working_files import alone_at
 
 SUMMARY_NAME = "summary.csv"
 
@@ -48,7 +47,7 @@ class Summary:
         told = _row(slide, result, error)
         # As they will be read again: the column of slides tells which rows are of the same one.
         row = {spreadsheet_cell(name): spreadsheet_cell(value) for name, value in told.items()}
-        with _alone_in(self.path.parent):
+        with alone_at(self.path.parent):
             rows = self._read()
             rows[row["slide"]] = row
             columns = _columns(rows)
@@ -70,18 +69,6 @@ class Summary:
         if not is_ours:
             raise InputError(f"{self.path}: is no summary that gsd has written: move it elsewhere")
         return {row["slide"]: row for row in rows}
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other runs from changing the table meanwhile; where there are no locks, do without."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
 
 
 def _row(slide: Path, result: SegmentResult | None, error: Exception | None) -> dict[str, str]:

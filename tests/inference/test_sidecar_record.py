@@ -141,3 +141,13 @@ def test_a_run_that_was_killed_between_two_files_goes_on(tmp_path, run, monkeypa
     assert (tmp_path / "m.geojson").exists() and not (tmp_path / "m.html").exists()
     assert sum(run(**ALL).objects.values()) == rows(tmp_path)
     assert (tmp_path / "m.html").exists()
+
+
+def test_systems_without_attributes_compare_files(tmp_path, run, monkeypatch):
+    """Python has them on Linux alone."""
+    monkeypatch.delattr(os, "getxattr")
+    monkeypatch.delattr(os, "setxattr")
+    first = run(**ALL)
+    before = contents(tmp_path)
+    assert run(**ALL).objects == first.objects
+    assert contents(tmp_path) == before
