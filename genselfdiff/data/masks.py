@@ -14,6 +14,7 @@ from genselfdiff.slides.orientation import page_orientation, turned
 from genselfdiff.slides.pixel_format import palette_of
 from genselfdiff.slides.stored_image import is_absurd
 from genselfdiff.slides.tiff_directories import check_directories
+from genselfdiff.slides.tiff_pages import require_one_mask
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 
@@ -139,25 +140,12 @@ def _read_tiff(path: Path, stream: BinaryIO) -> _Stored:
             raise InputError(f"{path}: claims {width} x {height} pixels, but is far too small")
         if page.nbytes > MAX_MASK_BYTES or samples > 4:
             raise InputError(f"{path}: {samples} channels of {page.dtype} are no mask: give one")
-        _require_one_page(path, file, page)
+        require_one_mask(file, path)
         pixels = page.asarray()
         if samples > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
             pixels = np.moveaxis(pixels, 0, -1)
         shape = (height, width) if samples == 1 else (height, width, samples)
         return _Stored(turned(pixels.reshape(shape), page_orientation(page)), _colours(page))
-
-
-def _require_one_page(path: Path, file: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
-    """Raise InputError where a second page is no smaller copy of the first."""
-    try:
-        second = file.pages[1].aspage()
-    except IndexError:
-        return
-    if (second.imagewidth, second.imagelength) == (page.imagewidth, page.imagelength):
-        raise InputError(
-            f"{path}: has several pages of {page.imagewidth} x {page.imagelength} pixels: save the"
-            " one that is the mask"
-        )
 
 
 def _colours(page: tifffile.TiffPage) -> NDArray[np.integer] | None:

@@ -18,6 +18,7 @@ from genselfdiff.slides.pyramid_writer import STORED_MPP
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, is_absurd
 from genselfdiff.slides.tiff_codecs import piece_decoder
 from genselfdiff.slides.tiff_directories import check_directories
+from genselfdiff.slides.tiff_pages import require_one_mask
 from genselfdiff.text import shown
 
 Uint8 = NDArray[np.uint8]
@@ -158,7 +159,7 @@ class MaskReader:
             raise InputError(f"{self.path}: is no mask of class indices: 8 bits a pixel are needed")
         refuse_white_zero(page)
         require_upright(self.path, page)
-        self._require_one_image()
+        require_one_mask(self._tiff, self.path)
         rows, columns = page.chunks[:2]
         stored = self.path.stat().st_size
         if rows * columns > MAX_PIXELS_AT_ONCE or is_absurd(columns, rows, stored):
@@ -166,17 +167,6 @@ class MaskReader:
         pieces = -(-self.height // rows) * -(-self.width // columns) * self.planes
         if min(len(page.dataoffsets), len(page.databytecounts)) < pieces:
             raise InputError(f"{self.path}: lists fewer than its {pieces} tiles; is it whole?")
-
-    def _require_one_image(self) -> None:
-        try:
-            second = self._tiff.pages[1].aspage()
-        except IndexError:
-            return
-        if (second.imagewidth, second.imagelength) == (self.width, self.height):
-            raise InputError(
-                f"{self.path}: holds several images of {self.width} x {self.height} pixels; save"
-                " the one that is the mask"
-            )
 
     def _unreadable(self, error: Exception) -> InputError:
         return InputError(f"{self.path}: is no readable mask ({one_line(error)})")

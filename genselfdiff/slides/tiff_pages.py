@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tifffile import TiffFile, TiffPage
 
+from genselfdiff.errors import InputError
 from genselfdiff.slides import image_xml
 from genselfdiff.slides.notes import tell_once
 from genselfdiff.slides.orientation import page_orientation
@@ -81,6 +82,20 @@ def slide_pages(tiff: TiffFile, path: Path) -> tuple[list[LevelPage], str]:
     left = {_size(page) for page in whole if page.is_tiled == main.is_tiled}
     _tell_left_out(left - {_size(page) for page in levels}, main, path)
     return [LevelPage(page, *_size(page)) for page in levels], xml
+
+
+def require_one_mask(tiff: TiffFile, path: Path) -> None:
+    """Raise InputError where a file holds a second image of the size of the first."""
+    first = tiff.pages.first
+    try:
+        second = tiff.pages[1].aspage()
+    except IndexError:
+        return
+    if _size(second) == _size(first):
+        raise InputError(
+            f"{path}: holds several images of {first.imagewidth} x {first.imagelength} pixels; save"
+            " the one that is the mask"
+        )
 
 
 def _largest_scan(pages: list[TiffPage]) -> TiffPage:

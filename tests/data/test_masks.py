@@ -183,7 +183,7 @@ def test_turned_masks_are_as_they_are_seen(tmp_path: Path, suffix: str, orientat
 def test_several_pages_of_one_size_are_refused_and_a_pyramid_is_read(tmp_path: Path) -> None:
     path = tmp_path / "mask.tif"
     tifffile.imwrite(path, np.stack([OBJECT, OBJECT]), photometric="minisblack")
-    with pytest.raises(InputError, match=r"several pages of 30 x 24"):
+    with pytest.raises(InputError, match=r"several images of 30 x 24"):
         read_mask(path)
     with tifffile.TiffWriter(path) as file:
         file.write(OBJECT)
