@@ -45,10 +45,13 @@ def fingerprint(slide: Path) -> str:
             count = WHOLE // _SAMPLE * size // total
             places = [(size - _SAMPLE) * i // max(count - 1, 1) for i in range(count)]
         if places:
-            with open_input(path) as stream:
-                for place in places:
-                    stream.seek(place)
-                    digest.update(stream.read(_SAMPLE))
+            try:
+                with open_input(path) as stream:
+                    for place in places:
+                        stream.seek(place)
+                        digest.update(stream.read(_SAMPLE))
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
     return digest.hexdigest()[:16]
 
 

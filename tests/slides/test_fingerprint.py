@@ -1,3 +1,5 @@
+import errno
+import io
 import os
 import shutil
 from pathlib import Path
@@ -5,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genselfdiff.errors import InputError
 from genselfdiff.slides import fingerprint as module
 from genselfdiff.slides.fingerprint import fingerprint
 
@@ -125,3 +128,17 @@ def test_formats_of_several_files_are_told_by_all_of_them(
     (tmp_path / "a_mask.tif").write_bytes(b"is no part of it")
     (tmp_path / "b.jpg").write_bytes(b"nor this")
     assert fingerprint(slide) == before
+
+
+def test_a_disk_that_fails_while_a_slide_is_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(module, "open_input", lambda path: Failing())
+    slide = tmp_path / "a.svs"
+    slide.write_bytes(b"pixels")
+    with pytest.raises(InputError, match=r"a\.svs: cannot be read: Input/output error"):
+        fingerprint(slide)
