@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,8 +91,8 @@ def cut_tiles(
         OutputError: the folder holds something else, or cannot be written, or another process is
             writing into it.
     """
-    stems = [path.stem for path in slides]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    stems = Counter(path.stem for path in slides)
+    twice = sorted(stem for stem, count in stems.items() if count > 1)
     if twice:
         raise InputError(f"several slides are called {name_some(twice)}: cut them into two folders")
     failed: list[InputError] = []

@@ -50,6 +50,18 @@ class Region:
         return sum(_area(rings[0]) for rings in self.polygons)
 
 
+class Boxes:
+    """The boxes of regions, to find those that meet another."""
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self._boxes = np.array([region.box() for region in regions]).reshape(-1, 4)
+
+    def meeting(self, left: float, top: float, right: float, bottom: float) -> NDArray[np.bool_]:
+        """(regions,) True for those whose boxes overlap with this one."""
+        begins = (self._boxes[:, :2] < (right, bottom)).all(1)
+        return np.asarray(begins & (self._boxes[:, 2:] > (left, top)).all(1))
+
+
 def outline(vertices: Sequence[Any]) -> Points:
     """Make (n, 2) x and y of what a file has as vertices; further coordinates (z) are dropped.
 

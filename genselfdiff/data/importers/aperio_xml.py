@@ -7,6 +7,7 @@ from xml.parsers import expat
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
+from genselfdiff.slides.lengths import number
 
 _BOX_TYPES = frozenset("234")
 """Type of ellipses, arrows and rulers, which have the corners of a box, or ends, as vertices."""
@@ -19,12 +20,12 @@ class Shape:
     Attributes:
         kind: its Type.
         is_negative: it takes away from others (NegativeROA).
-        vertices: X and Y each, as they are written, with a decimal point.
+        vertices: X and Y each; NaN where they are no numbers.
     """
 
     kind: str
     is_negative: bool
-    vertices: list[tuple[str, str]] = field(default_factory=list)
+    vertices: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def is_box(self) -> bool:
@@ -68,7 +69,7 @@ class _Content:
             is_negative = attributes.get("NegativeROA", "").strip().lower() in ("1", "true")
             self.layers[-1].append(Shape(attributes.get("Type", ""), is_negative))
         elif name == "Vertex" and self.layers[-1]:
-            x, y = (attributes.get(axis, "").replace(",", ".") for axis in "XY")
+            x, y = (number(attributes.get(axis, "")) for axis in "XY")
             self.layers[-1][-1].vertices.append((x, y))
 
     def refuse(self, *_: object) -> NoReturn:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from genselfdiff.data.importers.left_out import LeftOut
 from genselfdiff.data.naming import name_some, stem_of
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.input_files import open_input
 from genselfdiff.slides import IMAGE_SUFFIXES, read_image
 from genselfdiff.slides.discovery import files_below
 
@@ -88,9 +89,20 @@ def picture(path: Path) -> tuple[Path | NDArray[np.uint8], tuple[int, int]]:
     """
     if path.suffix.lower() != ".bmp":
         return path, read_image(path).shape[:2]
+    pixels = stored_colours(path)
+    return pixels, pixels.shape[:2]
+
+
+def stored_colours(path: Path) -> NDArray[np.uint8]:
+    """The (H, W, 3) colours in a picture that is no TIFF, upright, whatever its alpha.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
-        with Image.open(path) as file:
-            pixels = np.asarray(file.convert("RGB"))
+        with open_input(path) as stream, Image.open(stream) as file:
+            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    except InputError:
+        raise
     except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
         raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
-    return pixels, pixels.shape[:2]

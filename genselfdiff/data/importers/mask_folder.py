@@ -7,16 +7,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.classes import BACKGROUND
-from genselfdiff.data.importers.files import beside, images_below, picture
+from genselfdiff.data.importers.files import beside, images_below, picture, stored_colours
 from genselfdiff.data.importers.left_out import LeftOut
 from genselfdiff.data.labelled_folder import IGNORED, LabelledField, require_names
 from genselfdiff.data.masks import open_mask
 from genselfdiff.data.naming import name_some, stem_of
-from genselfdiff.errors import InputError, one_line
+from genselfdiff.errors import InputError
 from genselfdiff.slides import read_image
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
@@ -96,15 +95,7 @@ def _read(
 
 def _colours(path: Path) -> NDArray[np.uint32]:
     """The pixels of a mask of colours as 0xRRGGBB."""
-    try:
-        if path.suffix.lower() in _TIFF_SUFFIXES:
-            colours = read_image(path)  # which knows more colour maps than Pillow
-        else:
-            with Image.open(path) as file:
-                colours = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-    except InputError:
-        raise
-    except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
-        raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
+    is_tiff = path.suffix.lower() in _TIFF_SUFFIXES  # of which Pillow knows fewer colour maps
+    colours = read_image(path) if is_tiff else stored_colours(path)
     red, green, blue = np.moveaxis(colours, 2, 0)
     return red.astype(np.uint32) << 16 | green.astype(np.uint32) << 8 | blue

@@ -14,8 +14,17 @@ from genselfdiff.data.importers.files import beside, images_below, labels_below,
 from genselfdiff.data.importers.left_out import FEW_VERTICES, LeftOut, told
 from genselfdiff.data.labelled_folder import LabelledField
 from genselfdiff.data.naming import stem_of
-from genselfdiff.data.polygons import Points, Region, draw, has_area, outline, warn_of_outside
+from genselfdiff.data.polygons import (
+    Boxes,
+    Points,
+    Region,
+    draw,
+    has_area,
+    outline,
+    warn_of_outside,
+)
 from genselfdiff.errors import InputError
+from genselfdiff.slides.lengths import number
 from genselfdiff.slides.resolution import PLAUSIBLE_MPP
 
 logger = logging.getLogger("genselfdiff")
@@ -82,12 +91,11 @@ def _regions(layer: Sequence[Shape], lost: Counter[str]) -> list[Region]:
     if len(positive) < len(shapes):
         order = np.array([n for n, _ in positive], int)
         areas = np.array([region.area() for _, region in positive])
-        boxes = np.array([region.box() for _, region in positive]).reshape(-1, 4)
-    for number, (shape, region) in enumerate(shapes):
+        boxes = Boxes([region for _, region in positive])
+    for place, (shape, region) in enumerate(shapes):
         if shape.is_negative:
-            left, top, right, bottom = region.box()
-            meets = (boxes[:, :2] < (right, bottom)).all(1) & (boxes[:, 2:] > (left, top)).all(1)
-            cut = np.flatnonzero(meets & ((order < number) | (areas >= region.area())))
+            meets = boxes.meeting(*region.box())
+            cut = np.flatnonzero(meets & ((order < place) | (areas >= region.area())))
             for index in cut:
                 holes[index].append(region.polygons[0][0])
             lost[_NEEDLESS] += not len(cut)
@@ -109,10 +117,7 @@ def _points(shape: Shape) -> Points:
 
 def _resolution(path: Path, text: str) -> float | None:
     """Micrometres per pixel of the file's MicronsPerPixel, None where it is none or 0."""
-    try:
-        mpp = float(text.replace(",", ".") or 0)
-    except ValueError:
-        mpp = float("nan")
+    mpp = number(text or "0")
     if PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1]:
         return mpp
     if mpp != 0:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from genselfdiff.data.importers.left_out import LeftOut
 from genselfdiff.data.labelled_folder import IGNORED, LabelledField
-from genselfdiff.data.polygons import Region, draw
+from genselfdiff.data.polygons import Boxes, Region, draw
 from genselfdiff.errors import InputError
 from genselfdiff.slides import Slide, open_slide
 from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT
@@ -44,7 +43,7 @@ class Drawing:
         self.slide = slide
         self.source = source
         self.regions = sorted(regions, key=lambda region: -region.area())
-        self._boxes = np.array([region.box() for region in self.regions]).reshape(-1, 4)
+        self._boxes = Boxes(self.regions)
         self._warned: set[str] = set()
 
     def warn_once(self, text: str) -> None:
@@ -57,16 +56,12 @@ class Drawing:
         """How many regions meet none of the boxes."""
         meets = np.zeros(len(self.regions), np.bool_)
         for box in boxes:
-            meets |= self._meets(*box)
+            meets |= self._boxes.meeting(*box)
         return int((~meets).sum())
 
     def within(self, box: Box) -> list[Region]:
         """The regions that meet a box, in their order."""
-        return [self.regions[index] for index in np.flatnonzero(self._meets(*box))]
-
-    def _meets(self, left: int, top: int, right: int, bottom: int) -> NDArray[np.bool_]:
-        begins = (self._boxes[:, :2] < (right, bottom)).all(1)
-        return np.asarray(begins & (self._boxes[:, 2:] > (left, top)).all(1))
+        return [self.regions[index] for index in np.flatnonzero(self._boxes.meeting(*box))]
 
 
 def cut_field(
