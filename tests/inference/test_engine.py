@@ -299,8 +299,11 @@ def test_targets_that_cannot_be(tmp_path, picture, write_slide, darkness_model):
             genselfdiff.segment(slide, tmp_path / name, darkness_model, device="cpu")
     with pytest.raises(OutputError, match="does not exist"):
         genselfdiff.segment(slide, tmp_path / "no" / "mask.tif", darkness_model, device="cpu")
-    with pytest.raises(OutputError, match="is a folder"):
+    with pytest.raises(OutputError, match="holds an input of this run"):
         genselfdiff.segment(slide, tmp_path, darkness_model, device="cpu")
+    (tmp_path / "folder.tif").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        genselfdiff.segment(slide, tmp_path / "folder.tif", darkness_model, device="cpu")
     genselfdiff.segment(slide, output, darkness_model, device="cpu", overwrite=True)
     assert mask_of(output).shape == (64, 64)
     assert mask_of(slide).shape == (64, 64, 3)
