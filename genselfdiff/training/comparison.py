@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import wilcoxon
 
-from genselfdiff.errors import InputError
+from genselfdiff.errors import InputError, ModelError
 from genselfdiff.evaluation.bootstrap import mean_interval
 from genselfdiff.evaluation.evaluation_file import read_evaluation
 from genselfdiff.evaluation.tables import aligned
@@ -181,7 +181,8 @@ def _of_run(path: Path, name: str) -> Candidate:
     run = RunFolder(path)
     config = read_run_config(run.config)
     best = read_checkpoint(run.weights_of(None)).state
-    assert best.best is not None
+    if best.best is None:
+        raise ModelError(f"{run.best}: damaged: it tells no score: restore it")
     records = [record for record in run.read_metrics() if "validation" in record]
     data: dict[str, int] = next((r["data"] for r in run.read_metrics() if "data" in r), {})
     told = {name: value for name, value in config.shareable().items() if name not in _UNTOLD}

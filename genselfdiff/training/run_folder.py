@@ -230,7 +230,7 @@ class RunFolder:
         for line in read_text(self.metrics).splitlines():
             with suppress(InputError):
                 record = parse_json(line, self.metrics)
-                if isinstance(record, dict) and isinstance(record.get("step"), int):
+                if _is_record(record):
                     records.append(record)
                     continue
             break
@@ -292,6 +292,18 @@ def resumable_tensors(
     for number, values in optimiser.state_dict()["state"].items():
         tensors |= _named(f"{OPTIMISER}{number}.", values)
     return tensors
+
+
+def _is_record(record: Any) -> bool:
+    """Whether a line of the metrics has what those that read them look for."""
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        return False
+    validation = record.get("validation", {"score": 0.0})
+    tables = [validation, record.get("images", {}), record.get("data", {})]
+    if not all(isinstance(table, dict) for table in tables) or "score" not in validation:
+        return False
+    numbers = [record.get("loss", 0.0), *(value for table in tables for value in table.values())]
+    return all(isinstance(value, int | float) for value in numbers)
 
 
 def _named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 from scipy.stats import wilcoxon
 
 from genselfdiff.errors import InputError, ModelError
@@ -154,6 +155,9 @@ def test_what_cannot_be_compared_is_told(tmp_path, runs):
         compare([runs[0].path, tmp_path / "scores.json"])
     with pytest.raises(ModelError, match="not a run folder"):
         compare([runs[0].path, tmp_path])
+    save_file({}, runs[1].best, {"gsd": '{"format": "2", "step": 1}'})
+    with pytest.raises(ModelError, match=r"best\.safetensors: damaged: it tells no score"):
+        compare([run.path for run in runs])
     runs[1].best.unlink()
     with pytest.raises(ModelError, match=r"best\.safetensors: not there"):
         compare([run.path for run in runs])

@@ -477,7 +477,14 @@ def test_tensors_that_are_not_of_the_run_are_told(tmp_path, begin, change):
         restore(step, watch, run)
 
 
-@pytest.mark.parametrize("line", ['{"step": ', "[1]", "[" * 100_000, '{"loss": 1.0}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *('{"step": ', "[1]", "[" * 100_000, '{"loss": 1.0}', '{"step": 2, "loss": "small"}'),
+        *('{"step": 2, "validation": 3}', '{"step": 2, "validation": {"dice": 0.5}}'),
+        '{"step": 2, "validation": {"score": 0.5}, "images": {"a": null}}',
+    ],
+)
 def test_metrics_end_where_they_are_damaged(tmp_path, line):
     run = RunFolder(tmp_path)
     run.append_metrics({"step": 1})
