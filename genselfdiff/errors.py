@@ -12,6 +12,11 @@ from genselfdiff.text import shown
 _LONGEST_FOREIGN = 200
 """Characters kept of another library's message: some quote the damaged data."""
 
+_NO_MEMORY = re.compile(
+    r"out of memory|(can't|cannot) allocate memory|not enough memory|size calculation overflowed",
+    re.I,
+)
+"""What torch says then: its errors, and those of TorchScript, have no class for it."""
 
 _FROM_A_PROCESS = "Caught "
 """How torch begins what it says of an error of a data-loading process."""
@@ -53,13 +58,18 @@ def one_line(error: BaseException) -> str:
     return shown(told[0][:_LONGEST_FOREIGN])
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, torch or the system has failed for want of memory."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
 def outside_cause(error: BaseException) -> str | None:
     """What stopped a command that is not in its code: a limit of the machine, or a file.
 
     Returns:
         A line for people; None: the cause is not known to be one of these.
     """
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return "there is not enough memory: use smaller tiles or batches, or end other programs"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return "the limit of open files is reached: raise it (ulimit -n)"

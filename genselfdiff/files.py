@@ -13,6 +13,12 @@ from genselfdiff.text import spreadsheet_cell
 from genselfdiff.working_files import create_beside, failing_as
 
 
+def require_folder(target: Path) -> None:
+    """Raise OutputError where the folder of ``target`` is not there."""
+    if not os.path.isdir(target.parent):  # also where the name is too long
+        raise OutputError(f"{target}: the folder {target.parent} does not exist: create it first")
+
+
 def refuse_existing(target: Path, overwrite: bool) -> None:
     """Raise OutputError where a file called ``target`` is not to be written.
 
@@ -21,12 +27,9 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
     """
     try:
         mode = target.lstat().st_mode
-    except FileNotFoundError as error:
-        if target.parent.is_dir():
-            return
-        raise OutputError(
-            f"{target}: the folder {target.parent} does not exist: create it first"
-        ) from error
+    except FileNotFoundError:
+        require_folder(target)
+        return
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {one_line(error)}") from error
     if stat.S_ISLNK(mode):

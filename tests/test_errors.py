@@ -67,6 +67,7 @@ def square(x: torch.Tensor) -> torch.Tensor:
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 B"),
             "there is not enough memory",
         ),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "there is not enough memory"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (PermissionError(errno.EACCES, "Permission denied", "a.tif"), "a.tif: Permission denied"),

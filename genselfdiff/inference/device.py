@@ -1,17 +1,11 @@
 """Where a model runs, and in which precision."""
 
 import ctypes
-import re
 import sys
 
 import torch
 
 from genselfdiff.errors import InputError
-
-_NO_MEMORY = re.compile(
-    r"out of memory|(can't|cannot) allocate memory|not enough memory|size calculation overflowed",
-    re.I,
-)
 
 
 def choose_device(name: str | torch.device | None = None) -> torch.device:
@@ -50,11 +44,6 @@ def choose_devices(name: str | torch.device | None = None) -> tuple[torch.device
     if len(set(devices)) < len(devices):
         raise InputError(f"devices {name}: one is named twice")
     return devices
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python or torch has failed for want of memory; TorchScript's errors have no class."""
-    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

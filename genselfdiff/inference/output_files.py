@@ -1,12 +1,11 @@
 """The files that segmenting a slide leaves, by their names."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from genselfdiff.errors import OutputError
-from genselfdiff.files import refuse_existing
+from genselfdiff.files import refuse_existing, require_folder
 from genselfdiff.inference.options import Options
 from genselfdiff.slides.object_table import TABLE_SUFFIXES, check_table
 
@@ -78,7 +77,6 @@ def every_file(mask: Path) -> list[Path]:
 
 
 def _check_target(target: Path, suffixes: Sequence[str]) -> None:
-    if not os.path.isdir(target.parent):  # also where the name is too long
-        raise OutputError(f"{target}: the folder {target.parent} does not exist: create it first")
+    require_folder(target)
     if target.suffix.lower() not in suffixes:
         raise OutputError(f"{target}: must end in {' or '.join(suffixes)}: name it so")

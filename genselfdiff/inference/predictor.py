@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import torch
 
-from genselfdiff.errors import InputError, ModelError, one_line
-from genselfdiff.inference.device import has_fast_bfloat16, is_out_of_memory
+from genselfdiff.errors import InputError, ModelError, is_out_of_memory, one_line
+from genselfdiff.inference.device import has_fast_bfloat16
 from genselfdiff.inference.model_file import (
     LoadedModel,
     check_probabilities,

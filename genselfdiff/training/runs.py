@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from genselfdiff.errors import InputError
-from genselfdiff.inference.device import is_out_of_memory
+from genselfdiff.errors import InputError, is_out_of_memory
 from genselfdiff.training.completing import complete_finetune, complete_pretrain
 from genselfdiff.training.config import FinetuneConfig, PretrainConfig, RunConfig
 from genselfdiff.training.distributed import World, joined_world
