@@ -10,7 +10,7 @@ from pathlib import Path
 
 from genselfdiff.errors import OutputError, one_line
 from genselfdiff.text import spreadsheet_cell
-from genselfdiff.working_files import create_beside, failing_as
+from genselfdiff.working_files import create_beside, failing_as, require_room_for_name
 
 
 def require_folder(target: Path) -> None:
@@ -23,9 +23,10 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
     """Raise OutputError where a file called ``target`` is not to be written.
 
     A file that is there is replaced with ``overwrite`` only; a folder, a device or a link never.
-    Its folder has to be there.
+    Its folder has to be there, and its name short enough to write it under another first.
     """
     try:
+        require_room_for_name(target)
         mode = target.lstat().st_mode
     except FileNotFoundError:
         require_folder(target)

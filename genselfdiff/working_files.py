@@ -64,10 +64,7 @@ def create_beside(target: Path) -> tuple[Path, BinaryIO]:
     Raises:
         OSError: the folder is missing or not writable, or the name too long.
     """
-    names = (
-        target.with_name(f".{target.name}.gsd-{number}{target.suffix}")
-        for number in itertools.count()
-    )
+    names = (_temporary_name(target, number) for number in itertools.count())
     for path in names:
         _remove_abandoned(path)
         with suppress(FileExistsError):  # another process's, or not ours to remove
@@ -78,6 +75,12 @@ def create_beside(target: Path) -> tuple[Path, BinaryIO]:
     for further in itertools.takewhile(os.path.lexists, names):
         _remove_abandoned(further)
     return path, open(opened, "r+b")
+
+
+def require_room_for_name(target: Path) -> None:
+    """Raise OSError where the names that `create_beside` gives cannot be: they are longer."""
+    with suppress(FileNotFoundError):
+        _temporary_name(target, 0).lstat()
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -132,6 +135,10 @@ def failing_as(target: Path, *temporary: Path) -> Iterator[None]:
         if isinstance(error, OutputError) or not (unnamed or error.filename in map(str, temporary)):
             raise
         raise OutputError(f"{target}: cannot be written: {one_line(error)}") from error
+
+
+def _temporary_name(target: Path, number: int) -> Path:
+    return target.with_name(f".{target.name}.gsd-{number}{target.suffix}")
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -14,6 +14,18 @@ def test_file_appears_whole(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_a_name_too_long_to_be_written_is_told_before_the_work(tmp_path):
+    target = tmp_path / ("n" * 251 + ".csv")
+    with pytest.raises(OutputError, match="cannot be written: File name too long"):
+        refuse_existing(target, overwrite=True)
+    with pytest.raises(OutputError, match="cannot be written: File name too long"):
+        write_text(target, "x")
+    longest = tmp_path / ("n" * 240 + ".csv")
+    refuse_existing(longest, overwrite=False)
+    write_text(longest, "x")
+    assert os.listdir(tmp_path) == [longest.name]
+
+
 def test_failure_leaves_the_old_file_and_no_rest(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")

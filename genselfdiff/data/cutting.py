@@ -3,9 +3,11 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,15 +16,19 @@ from genselfdiff.data.folder_parts import alone_in
 from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, write_csv, write_text, writing
-from genselfdiff.input_files import is_regular_file, read_bytes
+from genselfdiff.input_files import parse_json, read_bytes
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import ScaledView, TissueMap, open_slide
+from genselfdiff.slides.fingerprint import fingerprint
 from genselfdiff.slides.resolution import check_mpp
 
 logger = logging.getLogger("genselfdiff")
 
 TABLE_NAME, SETTINGS_NAME = "tiles.csv", "tiles.json"
 COLUMNS = ("tile", "slide", "x", "y", "tissue")
+
+_SLIDES = "slides"
+"""In the settings: what tells the content of each slide that was begun, by its stem."""
 
 
 @dataclass(frozen=True)
@@ -88,23 +94,24 @@ def cut_tiles(
 
     Raises:
         InputError: no slide can be read, one tells no resolution, or two have the same name.
-        OutputError: the folder holds something else, or cannot be written, or another process is
-            writing into it.
+        OutputError: the folder holds something else, or tiles of another slide of that name or of
+            one that has changed since; or it cannot be written, or another process is writing into
+            it.
     """
     stems = Counter(path.stem for path in slides)
     twice = sorted(stem for stem, count in stems.items() if count > 1)
     if twice:
         raise InputError(f"several slides are called {name_some(twice)}: cut them into two folders")
     failed: list[InputError] = []
-    mpps = {path: _mpp_of(path, settings, failed) for path in slides}
-    readable = {path: mpp for path, mpp in mpps.items() if mpp is not None}
+    seen = {path: _look_at(path, settings, failed) for path in slides}
+    readable = {path: known for path, known in seen.items() if known is not None}
     if failed and not readable:
         raise failed[0]
     counts: dict[Path, int | None] = dict.fromkeys(slides)
     rows: list[tuple[str, str, int, int, str]] = []
     with alone_in(folder):
-        _claim(folder, settings)
-        for path, mpp in readable.items():
+        _claim(folder, settings, {path: content for path, (_, content) in readable.items()})
+        for path, (mpp, _) in readable.items():
             try:
                 found = list(_cut(path, mpp, folder / path.stem, settings, progress))
             except InputError as error:
@@ -120,15 +127,17 @@ def cut_tiles(
     return counts
 
 
-def _mpp_of(path: Path, settings: CutSettings, failed: list[InputError]) -> float | None:
-    """Resolution of a slide, at which tiles of ``settings`` can be cut; None: it has failed."""
+def _look_at(
+    path: Path, settings: CutSettings, failed: list[InputError]
+) -> tuple[float, str] | None:
+    """Resolution, at which tiles can be cut, and fingerprint of a slide; None: it has failed."""
     try:
         with open_slide(path) as slide:
             mpp = slide.mpp or settings.image_mpp
         if mpp is not None:
             with open_slide(path, mpp=mpp) as slide:
                 slide.at_mpp(settings.mpp)
-            return mpp
+            return mpp, fingerprint(path)
     except InputError as error:
         failed.append(error)
         return None
@@ -137,18 +146,42 @@ def _mpp_of(path: Path, settings: CutSettings, failed: list[InputError]) -> floa
     )
 
 
-def _claim(folder: Path, settings: CutSettings) -> None:
-    """Mark a folder that is empty, or see that a call with the same settings has."""
-    told = json.dumps(asdict(settings), indent=1)
-    claim = folder / SETTINGS_NAME
+def _claim(folder: Path, settings: CutSettings, slides: Mapping[Path, str]) -> None:
+    """Mark a folder that is empty, or see that a call with the same settings and slides has.
+
+    Args:
+        folder: where tiles are, or will be.
+        settings: how they are cut.
+        slides: what tells their content, see `fingerprint`.
+    """
+    wanted, claim = asdict(settings), folder / SETTINGS_NAME
     with writing(folder):
         is_used = any(folder.iterdir())
-    is_ours = is_regular_file(claim) and read_bytes(claim) == told.encode()
-    if is_used and not is_ours:
+    cut = _slides_cut(claim, wanted) if is_used else {}
+    if cut is None:
         raise OutputError(
             f"{folder}: holds something else, or tiles that were cut otherwise: name another folder"
         )
-    write_text(claim, told)
+    for slide, content in slides.items():
+        target = folder / slide.stem
+        if cut.setdefault(slide.stem, content) != content and target.exists():
+            raise OutputError(
+                f"{target}: was cut from another slide of that name, or {slide} has changed since:"
+                " delete that folder, or name another with -o"
+            )
+        cut[slide.stem] = content
+    write_text(claim, json.dumps(wanted | {_SLIDES: cut}, indent=1))
+
+
+def _slides_cut(claim: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """What the slides held that a call with these settings has begun, by stem; None: none has."""
+    with suppress(InputError):
+        told = parse_json(read_bytes(claim).decode(errors="replace"), claim)
+        if isinstance(told, dict):
+            cut = told.pop(_SLIDES, None)
+            if told == settings and isinstance(cut, dict):
+                return cut
+    return None
 
 
 def _choose(tissue: TissueMap, view: ScaledView, settings: CutSettings) -> list[_Tile]:

@@ -64,6 +64,23 @@ def write_beside(
     return next((dict(r.objects) for r in records if r is not None and r.objects is not None), None)
 
 
+def made_otherwise(files: OutputFiles, options: Options, job: Job) -> list[Path]:
+    """Which files beside a finished mask are not there, or tell that they have other settings.
+
+    Args:
+        files: the mask, and what is wanted beside it.
+        options: how that is wanted.
+        job: how the mask was made.
+    """
+    wanted = _wanted(files, options, job)
+    records = {path: read_record(path) for path in wanted}
+    return [
+        path
+        for path, record in records.items()
+        if not os.path.lexists(path) or (record is not None and record.settings != wanted[path])
+    ]
+
+
 def _due(
     slide: Slide,
     result: SegmentResult,

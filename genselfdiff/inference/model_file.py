@@ -220,6 +220,8 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Lo
             info = ModelInfo.from_json(archive.metadata)
             module = _loaded(content, chosen)
             needed = check_compiled(module)
+            if not hasattr(module, "forward"):
+                raise ModelError("has no forward method that takes images")
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
         except RuntimeError as error:

@@ -16,6 +16,7 @@ from typing import Any
 
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import write_once
+from genselfdiff.inference.beside import made_otherwise
 from genselfdiff.inference.engine import choose, describe, predict
 from genselfdiff.inference.job import MACHINE, filled_in, is_same_work, requested
 from genselfdiff.inference.layout import Layout, lay_out
@@ -133,7 +134,15 @@ def segment_part(
     beside = options_as_json(options, output)
     request = requested(path, predictor, options)
     done = finished(files)
+    folder = folder_of(output)
     if done is not None and is_asked_for(done, request, options.on_error):
+        # While the folder is there, a merge has not yet written what goes beside the mask.
+        others = [] if folder.exists() else made_otherwise(files, options, done["job"])
+        if others:
+            raise OutputError(
+                f"{others[0]}: is not there or was made with other settings, but {output} is"
+                " finished: repeat the command without --shard to have it made"
+            )
         return PartResult(output, output, 0)
     merged = made_by(files.probabilities, len(predictor.model.info.classes))
     files.refuse_existing(but_probabilities=merged is not None and is_same_work(merged, request))
@@ -142,7 +151,6 @@ def segment_part(
             f"{output}: a run without --shard has begun it: repeat that command, or delete"
             f" {ResumableFile(output).partial} to share it out"
         )
-    folder = folder_of(output)
     require_own_folder(folder)
     try:
         folder.mkdir(exist_ok=True)

@@ -75,6 +75,21 @@ def test_a_call_that_was_stopped_goes_on(slide, tmp_path, monkeypatch):
         cut_tiles([slide], folder, CutSettings(mpp=1.0, tile_size=64))
 
 
+def test_tiles_of_a_slide_that_has_changed_are_not_gone_on_with(slide, tmp_path):
+    settings, folder = CutSettings(mpp=0.5, tile_size=64), tmp_path / "tiles"
+    cut_tiles([slide], folder, settings)
+    content = slide.read_bytes()
+    changed = bytearray(content)
+    changed[len(changed) // 2] ^= 1
+    slide.write_bytes(changed)
+    with pytest.raises(OutputError, match=r"tiles/slide: was cut from another slide of that name"):
+        cut_tiles([slide], folder, settings)
+    other = shutil.copy(slide, tmp_path / "other.tif")
+    assert cut_tiles([other], folder, settings) == {other: 35}
+    slide.write_bytes(content)
+    assert cut_tiles([slide], folder, settings) == {slide: 35}
+
+
 def test_a_limit_draws_the_same_tiles(slide, tmp_path):
     drawn = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

@@ -337,6 +337,19 @@ def test_files_that_are_no_models(tmp_path, conv_net, info):
         assert "\n" not in str(caught.value)
 
 
+class Nothing(torch.nn.Module):
+    @torch.jit.export
+    def compute(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_a_model_without_forward_is_refused(tmp_path, info):
+    path = tmp_path / "m.ts"
+    torch.jit.script(Nothing()).save(str(path), _extra_files={"gsd.json": info(2).to_json()})
+    with pytest.raises(ModelError, match=r"m\.ts: has no forward method"):
+        load_model(path, "cpu")
+
+
 def test_a_flipped_bit_is_noticed(tmp_path, conv_net, info):
     path = tmp_path / "model.ts"
     save_model(conv_net(classes=2), info(), path)

@@ -167,6 +167,19 @@ def test_what_lies_beside_a_mask_is_made_when_it_is_merged(tmp_path, picture, wr
     assert "made by an earlier run" in (tmp_path / "m.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("options", [{"min_area": 50.0}, {"geojson": True}])
+def test_beside_a_finished_mask_shards_make_nothing(tmp_path, picture, write_slide, model, options):
+    plan = plan_outputs([write_slide(picture(300, 200))], tmp_path / "m.tif")
+    for index in (1, 2):
+        run(plan, model, index, 2, table=True)
+    merge_parts(tmp_path / "m.tif")
+    assert run(plan, model, 1, 2, table=True)[0].result.missing == 0
+    with pytest.raises(OutputError, match="repeat the command without --shard"):
+        run(plan, model, 1, 2, **{"table": True} | options)
+    list(segment_all(plan, model, device="cpu", precision="float32", **{"table": True} | options))
+    assert run(plan, model, 1, 2, **{"table": True} | options)[0].result.missing == 0
+
+
 def test_shards_obey_the_first(tmp_path, picture, write_slide, model, monkeypatch):
     slide = write_slide(picture(300, 200))
     plan = plan_outputs([slide], tmp_path / "m.tif")
