@@ -28,7 +28,7 @@ demo: setup  ## the whole journey on the sample slide, in a few minutes; results
 test: setup  ## run the tests on the installed package
 	$(BIN)/pytest -q
 
-soak: setup  ## run the tests that take many minutes: slides damaged by the thousand, runs killed
+soak: setup  ## run the tests that take many minutes: slides and models damaged by the thousand, runs killed
 	$(BIN)/pytest -q -m soak
 
 # TIMER=time.perf_counter measures the operations in wall time.
