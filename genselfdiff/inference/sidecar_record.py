@@ -50,7 +50,7 @@ def write_record(path: Path, settings: Mapping[str, Any], objects: dict[str, int
     """Let a file tell how it was made, where the file system can keep that."""
     record = asdict(SidecarRecord(settings, digest(path), objects))
     with suppress(OSError, AttributeError):
-        os.setxattr(path, _ATTRIBUTE, json.dumps(record).encode())
+        os.setxattr(path, _ATTRIBUTE, json.dumps(record).encode(), follow_symlinks=False)
 
 
 def read_record(path: Path) -> SidecarRecord | None:

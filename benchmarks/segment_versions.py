@@ -1,0 +1,100 @@
+"""``gsd segment`` of this version against another one that is installed elsewhere, in turn.
+
+    python benchmarks/segment_versions.py OTHER_PYTHON [--rounds 9] [--slide SLIDE]
+
+Each version has a process of its own with the model loaded. Slide and model are written once, by
+this version, unless they are given; after a warm-up the two segment in turn, and the medians of the
+ratios this / other are printed, of wall time and of processor time.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SERVER = """
+import sys, time
+from genselfdiff.inference.device import keep_freed_memory
+from genselfdiff.inference.engine import segment
+from genselfdiff.inference.model_file import load_model
+from genselfdiff.inference.predictor import Predictor
+
+slide, model, mask, precision, mpp = sys.argv[1:]
+keep_freed_memory()
+predictor = Predictor(load_model(model, "cpu"), precision)
+for _ in sys.stdin:
+    wall, processor = time.perf_counter(), time.process_time()
+    segment(slide, mask, predictor, mpp=float(mpp), overwrite=True, progress=False)
+    print(time.perf_counter() - wall, time.process_time() - processor, flush=True)
+"""
+
+
+def compare(slide: Path, model: Path, precision: str, other: str, rounds: int) -> list[float]:
+    """Medians of: seconds of this version, their ratio to the other's; processor seconds, ratio."""
+    pythons = (sys.executable, other)
+    with tempfile.TemporaryDirectory() as folder:
+        servers = [
+            subprocess.Popen(
+                [python, "-c", SERVER, slide, model, Path(folder, f"{i}.tif"), precision, "0.5"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for i, python in enumerate(pythons)
+        ]
+
+        def once(server: "subprocess.Popen[str]") -> list[float]:
+            assert server.stdin and server.stdout
+            print(file=server.stdin, flush=True)
+            return [float(seconds) for seconds in server.stdout.readline().split()]
+
+        for server in servers:
+            once(server)
+        # Each second pair the other way round: what runs first meets what the last one left.
+        pairs = [
+            [once(server) for server in servers]
+            if i % 2
+            else [once(server) for server in reversed(servers)][::-1]
+            for i in range(rounds)
+        ]
+        for server in servers:
+            server.communicate()
+    return [
+        statistics.median(of(pair) for pair in pairs)
+        for kind in (0, 1)
+        for of in (
+            lambda pair, kind=kind: pair[0][kind],
+            lambda pair, kind=kind: pair[0][kind] / pair[1][kind],
+        )
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("other", help="the interpreter that has the other version")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--slide", type=Path, help="a slide of 0.5 um/px; default: generated ones")
+    options = parser.parse_args()
+    from segment_memory import write_model, write_slide
+
+    with tempfile.TemporaryDirectory() as folder:
+        for architecture, side, tile in (("convolutions", 4096, 512), ("small", 768, 256)):
+            model = Path(folder, "model.ts")
+            write_model(model, architecture, tile)
+            for compression in (None,) if options.slide else ("jpeg", "deflate"):
+                slide = options.slide or Path(folder, "slide.tif")
+                if compression:
+                    write_slide(slide, side, compression)
+                for precision in ("float32", "bfloat16"):
+                    figures = compare(slide, model, precision, options.other, options.rounds)
+                    names = ("seconds", "ratio", "processor seconds", "ratio of these")
+                    told = {n: round(f, 3) for n, f in zip(names, figures, strict=True)}
+                    what = f"{architecture}, {compression or slide.name}, {precision}"
+                    print(f"{what}: {json.dumps(told)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
