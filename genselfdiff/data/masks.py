@@ -23,6 +23,9 @@ MAX_MASK_PIXELS = 1 << 28
 MAX_MASK_BYTES = 1 << 30
 """Of its pixels, decoded."""
 
+_SPREAD = {"L;2": 85, "L;4": 17}
+"""What Pillow multiplies grey levels of 2 and 4 bits by, to fill 8."""
+
 _FLAT_SHARE = 0.25
 """Of the pixels at soft edges, at most this many lie within an area of their value."""
 
@@ -121,7 +124,15 @@ def is_foreground(values: Values, ignore_label: int | None = None) -> Bool:
 def _read_picture(path: Path, stream: BinaryIO) -> _Stored:
     with Image.open(stream) as file:
         _require_size(path, *file.size)
+        layout = str(file.tile[0][3])  # of the pixels in the file
+        if layout.endswith(";16B") and not layout.startswith("I;"):  # read as 8 bits
+            raise InputError(
+                f"{path}: several channels of 16 bits are no mask: give one channel of integer"
+                " class numbers"
+            )
         ImageOps.exif_transpose(file, in_place=True)
+        if layout in _SPREAD:
+            return _Stored(np.asarray(file) // _SPREAD[layout])
         colours = None
         if file.mode == "P":
             file.apply_transparency()

@@ -23,7 +23,12 @@ def stem_of(path: Path) -> str:
     stem = path.stem
     if stem.lower().endswith(".ome"):
         stem = stem[: -len(".ome")]
-    return unicodedata.normalize("NFC", stem)
+    return one_form(stem)
+
+
+def one_form(name: str) -> str:
+    """A name in the form of Unicode that `stem_of` gives."""
+    return unicodedata.normalize("NFC", name)
 
 
 def list_names(names: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genselfdiff.data.naming import name_some, names_in
+from genselfdiff.data.naming import name_some, names_in, one_form
 from genselfdiff.data.pairs import Pair
 from genselfdiff.errors import InputError
 from genselfdiff.input_files import is_regular_file, read_csv_rows, read_text
@@ -103,11 +103,11 @@ def groups_of(pairs: Sequence[Pair], group: str | None) -> list[str]:
         return [pair.stem for pair in pairs]
     if group.lower().endswith(".csv"):
         told = _read_groups(Path(group))
-        found = [told.get(pair.stem, told.get(pair.image.name)) for pair in pairs]
+        found = [told.get(pair.stem, told.get(one_form(pair.image.name))) for pair in pairs]
         without = f"--group {group}: has no row for"
     else:
         try:
-            matches = [re.match(group, pair.stem) for pair in pairs]
+            matches = [re.match(one_form(group), pair.stem) for pair in pairs]
         except re.error as error:
             raise InputError(f"--group {group}: is no regular expression: {error}") from error
         found = [match and (match[1] if match.re.groups else match[0]) for match in matches]
@@ -124,7 +124,7 @@ def _read_groups(path: Path) -> dict[str, str]:
         raise InputError(f"--group {path}: needs the columns name and group")
     groups: dict[str, str] = {}
     for row in rows:
-        name, group = row["name"].strip(), row["group"].strip()
+        name, group = one_form(row["name"].strip()), row["group"].strip()
         if groups.setdefault(name, group) != group:
             raise InputError(f"--group {path}: {name} is of {groups[name]} and of {group}")
     return groups
@@ -192,7 +192,7 @@ def _names(val: str) -> list[str]:
         names = [line.partition("#")[0] for line in read_text(val).splitlines()]
     else:
         names = list(names_in(val))
-    return [name.strip() for name in names if name.strip()]
+    return [one_form(name.strip()) for name in names if name.strip()]
 
 
 def _is(pair: Pair, stem: str) -> bool:
@@ -200,7 +200,7 @@ def _is(pair: Pair, stem: str) -> bool:
 
 
 def _matches(pair: Pair, name: str) -> bool:
-    if name in (pair.stem, pair.image.name):
+    if name in (pair.stem, one_form(pair.image.name)):
         return True
     rest = pair.stem.removeprefix(name)
     if rest != pair.stem and not rest[0].isalnum():

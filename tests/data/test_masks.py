@@ -1,5 +1,7 @@
 """Reading masks that programs store in other ways than one index a pixel."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,6 +191,36 @@ def test_several_pages_of_one_size_are_refused_and_a_pyramid_is_read(tmp_path: P
         file.write(OBJECT)
         file.write(OBJECT[::2, ::2])
     np.testing.assert_array_equal(read_mask(path), OBJECT)
+
+
+def png(path: Path, rows: list[bytes], width: int, bits: int, colour_type: int) -> Path:
+    """A PNG of the lines as they are stored, which Pillow does not write of all depths."""
+    head = struct.pack(">IIBBBBB", width, len(rows), bits, colour_type, 0, 0, 0)
+    packed = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for name, content in ((b"IHDR", head), (b"IDAT", packed), (b"IEND", b"")):
+        check = zlib.crc32(name + content)
+        parts.append(struct.pack(">I", len(content)) + name + content + struct.pack(">I", check))
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize(("bits", "row"), [(1, 0b01010011), (2, 0b00011011), (4, 0x3F)])
+def test_pixels_of_less_than_a_byte(tmp_path: Path, bits: int, row: int) -> None:
+    width = 8 // bits
+    labels = [row >> (8 - bits * (place + 1)) & (2**bits - 1) for place in range(width)]
+    path = png(tmp_path / "mask.png", [bytes([row])] * 2, width, bits, colour_type=0)
+    np.testing.assert_array_equal(read_mask(path), [labels] * 2)
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_several_channels_of_16_bits_are_refused(
+    tmp_path: Path, colour_type: int, channels: int
+) -> None:
+    row = np.full((5, channels), 7, ">u2").tobytes()
+    path = png(tmp_path / "mask.png", [row] * 4, 5, 16, colour_type)
+    with pytest.raises(InputError, match=r"mask\.png: several channels of 16 bits"):
+        read_mask(path)
 
 
 @pytest.mark.parametrize("shape", [(1, 30), (30, 1), (1, 1)])

@@ -137,6 +137,14 @@ def test_a_single_feature_and_a_third_coordinate(tmp_path, images):
     assert mask(tmp_path, "a").sum() == 12
 
 
+def test_collections_in_collections(labelled):
+    inner = {"type": "FeatureCollection", "features": [GOOD, feature("gland", box(8, 5, 9, 6))]}
+    outer = {"type": "FeatureCollection", "features": [inner]}
+    _, instances, result = labelled(outer, feature("gland", box(0, 0, 1, 1)))
+    assert result.objects == 3
+    assert (instances[2, 3], instances[5, 8], instances[0, 0]) == (1, 2, 3)
+
+
 NAN, HUGE = float("nan"), 10**400
 GOOD = feature("gland", box(2, 1, 6, 4))
 
@@ -195,6 +203,13 @@ def test_what_qupath_ignores_is_not_labelled(labelled, caplog):
     assert classes[8, 8] == 2, "what is named is a class"
 
 
+@pytest.mark.parametrize("kind", ["Ignore *", "ignore*", "Tumor: Ignore*", "Ignore*: Positive"])
+def test_variants_of_ignored_classes(labelled, kind):
+    classes, _, result = labelled(GOOD, feature(kind, box(8, 5, 10, 7)))
+    assert (classes[5:7, 8:10] == IGNORED).all()
+    assert list(result.pixels) == ["background", "gland"]
+
+
 def test_regions_are_no_class_where_others_are_the_fields(labelled, caplog):
     field, part = feature("Field", box(0, 0, 12, 9)), feature("Region*", box(0, 0, 3, 3))
     classes, _, result = labelled(GOOD, field, part, field_class="Field")
@@ -248,11 +263,12 @@ def test_cells_and_their_nuclei(labelled, caplog):
     assert "1 cells have a nucleus: the outlines of the cells are taken; --nuclei" in caplog.text
     bare = feature("tumor", box(9, 0, 12, 9))
     bare["properties"]["objectType"] = "cell"
+    old = feature("tumor", box(9, 0, 12, 9), id="PathCellObject")
     caplog.clear()
-    classes, *_ = labelled(cell, bare, nuclei=True)
+    classes, *_ = labelled(cell, bare, old, nuclei=True)
     assert classes[3:5, 4:6].all()
     assert classes.sum() == 4
-    assert "outlines left out: 1 that are cells without a nucleus" in caplog.text
+    assert "outlines left out: 2 that are cells without a nucleus" in caplog.text
 
 
 def test_classes_that_nothing_has(labelled, caplog):

@@ -1,12 +1,15 @@
 """Which labelled images validate."""
 
+import unicodedata
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from genselfdiff.data.naming import stem_of
 from genselfdiff.data.pairs import Pair
-from genselfdiff.data.splits import budgeted, split_pairs
+from genselfdiff.data.splits import budgeted, groups_of, split_pairs
 from genselfdiff.errors import InputError
 
 STEMS = ["TCGA-A7-1", "TCGA-A7-2", "TCGA-A77-1", "TCGA-B0-1", "TCGA-B0-2", "x"]
@@ -143,6 +146,18 @@ def test_groups_from_a_table(tmp_path: Path) -> None:
         split_stems(["a1", "a2"], group=str(table))
     with pytest.raises(InputError, match="cannot be read"):
         split_stems(["a1", "a2"], group=str(tmp_path / "none.csv"))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_in_another_form_of_unicode(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    name = unicodedata.normalize(form, "J\u00f6rg")
+    other = unicodedata.normalize("NFD" if form == "NFC" else "NFC", name)
+    pairs = [Pair(stem_of(Path(f"{name}-1.tif")), Path(f"{name}-1.tif"), Path()), *pairs_of(["x"])]
+    for val in (f"{other}-1", f"{other}-1.tif", other, f"{other}*"):
+        assert split_pairs(pairs, val)[1] == pairs[:1]
+    assert groups_of(pairs, f"{other}|x") == [unicodedata.normalize("NFC", name), "x"]
+    (tmp_path / "patients.csv").write_text(f"name,group\n{other}-1.tif,a\nx,b\n", encoding="utf-8")
+    assert groups_of(pairs, str(tmp_path / "patients.csv")) == ["a", "b"]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

@@ -11,6 +11,9 @@ from genselfdiff.data.polygons import NO_PLACES, Points, has_area, outline
 from genselfdiff.errors import InputError
 from genselfdiff.input_files import read_json
 
+_OLD_CELL = "PathCellObject"
+"""What older versions of QuPath give cells as their id, for want of an object type."""
+
 
 @dataclass(frozen=True)
 class Annotation:
@@ -64,12 +67,22 @@ def read_geojson(path: Path, left_out: LeftOut, *, nuclei: bool = False) -> Anno
 
 
 def _features(path: Path) -> list[Any]:
+    """What is in a file, and in the collections in it, in their order."""
     content = read_json(path)
     if isinstance(content, dict):
         content = content.get("features", [content] if "geometry" in content else None)
     if not isinstance(content, list):
         raise InputError(f"{path}: is no GeoJSON of QuPath: it has no features")
-    return content
+    features: list[Any] = []
+    pending = content[::-1]
+    while pending:
+        each = pending.pop()
+        inside = _entry(each, "features")
+        if isinstance(inside, list):
+            pending += reversed(inside)
+        else:
+            features.append(each)
+    return features
 
 
 def _class_name(feature: Any) -> str:
@@ -86,7 +99,9 @@ def _class_name(feature: Any) -> str:
 def _annotation(feature: Any, name: str, nuclei: bool) -> Annotation:
     """Raise InputError, saying what is wrong with it, where a feature is no area with a class."""
     nucleus = _entry(feature, "nucleusGeometry")
-    is_cell = nucleus is not None or _entry(_entry(feature, "properties"), "objectType") == "cell"
+    properties = _entry(feature, "properties")
+    kinds = (_entry(properties, "objectType"), _entry(properties, "object_type"))
+    is_cell = nucleus is not None or "cell" in kinds or _entry(feature, "id") == _OLD_CELL
     if nuclei and is_cell and nucleus is None:
         raise InputError("that are cells without a nucleus")
     geometry = _entry(feature, "geometry")

@@ -48,9 +48,9 @@ def read_qupath(
     A field is each annotation of ``field_class``, in which everything has been annotated, mostly a
     rectangle; of other shapes the box around is cut out. Without any, it is the slide. In it,
     objects of other classes are drawn, larger ones first, so that none is hidden under what
-    contains it. What has a class whose name ends in ``*``, as QuPath's own Ignore*, is not labelled
-    (`IGNORED`), unless ``classes`` names it. Objects without a class, lines and points, and slides
-    without annotations are left out.
+    contains it. What has a class whose name ends in ``*``, as QuPath's own Ignore*, or a class that
+    is derived from one, is not labelled (`IGNORED`), unless ``classes`` names it. Objects without a
+    class, lines and points, and slides without annotations are left out.
 
     Args:
         slides: a slide, or a folder of slides.
@@ -107,10 +107,16 @@ def _labels(
     """Names by their index, and what is drawn for annotations of each class."""
     drawn = counts.keys() - {field_class}
     # QuPath takes such classes for none; of its two own ones Region* says nothing of the pixels.
-    ignored = {kind for kind in drawn if kind.endswith("*") and kind not in (wanted or ())}
+    ignored = {kind for kind in drawn if _is_ignored(kind) and kind not in (wanted or ())}
     names = choose_classes({kind: counts[kind] for kind in drawn - ignored}, wanted, source)
     labels = {name: index for index, name in enumerate(names)}
     return names, labels | dict.fromkeys(ignored - {FIELD_CLASS}, IGNORED)
+
+
+def _is_ignored(kind: str) -> bool:
+    """Whether the name of a class ends in ``*``, or that of the class it is derived from does."""
+    base = kind.partition(":")[0].rstrip()
+    return kind.endswith("*") or (base.endswith("*") and base != FIELD_CLASS)
 
 
 def _tell(
