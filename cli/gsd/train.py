@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from genselfdiff.data.augment import POLICIES
 from genselfdiff.diffusion import SCHEDULES
 from genselfdiff.inference.device import keep_freed_memory
-from genselfdiff.inference.model_info import INPUT_SCALINGS
+from genselfdiff.inference.model_info import INPUT_SCALINGS, LARGEST_TILE
 from genselfdiff.inference.predictor import PRECISIONS
 from genselfdiff.kernels.multi_loss.reference import FORMS
 from genselfdiff.models import ARCHITECTURES, DEFAULT_ARCHITECTURE
@@ -72,7 +72,10 @@ def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
             "What --init does not give; normal: as in the authors' code.",
             type=click.Choice(FRESH_WEIGHTS),
         ),
-        setting("tile_size", "Side of the training tiles in pixels, a multiple of 8."),
+        setting(
+            "tile_size",
+            f"Side of the training tiles in pixels, a multiple of 8 up to {LARGEST_TILE}.",
+        ),
         setting("batch_size", "Tiles an optimiser step, those of all processes together."),
         setting(
             "accumulate",

@@ -12,7 +12,7 @@ from genselfdiff.data.augment import POLICIES
 from genselfdiff.diffusion import SCHEDULES
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.files import atomic_file
-from genselfdiff.inference.model_info import INPUT_SCALINGS
+from genselfdiff.inference.model_info import INPUT_SCALINGS, LARGEST_TILE, SIZE_MULTIPLE
 from genselfdiff.inference.predictor import PRECISIONS
 from genselfdiff.input_files import read_toml
 from genselfdiff.kernels.multi_loss.reference import FORMS
@@ -24,7 +24,6 @@ from genselfdiff.training.setting_types import require_type
 
 NO_INIT = "none"
 
-LARGEST_TILE = 1 << 14
 LARGEST_WIDTH = 1 << 10
 LONGEST_SCHEDULE = 1 << 20
 """Bounds beyond which no machine has the memory: a number that large has a digit too many."""
@@ -105,9 +104,10 @@ class RunConfig:
         self._require_one_of(DECAYS, "decay")
         self._require_one_of(FRESH_WEIGHTS, "fresh_weights")
         self._require_share("warm_up", "beta1", "ema")
-        if not 8 <= self.tile_size <= LARGEST_TILE or self.tile_size % 8:
+        if not SIZE_MULTIPLE <= self.tile_size <= LARGEST_TILE or self.tile_size % SIZE_MULTIPLE:
             raise InputError(
-                f"tile_size {self.tile_size} must be a multiple of 8 from 8 to {LARGEST_TILE}"
+                f"tile_size {self.tile_size} must be a multiple of {SIZE_MULTIPLE} from"
+                f" {SIZE_MULTIPLE} to {LARGEST_TILE}"
             )
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate {self.learning_rate:g} must be above 0")
@@ -192,9 +192,13 @@ class RunConfig:
                 f"{path}: unknown setting {sorted(unknown)[0]!r}: made by a newer gsd?"
             )
         try:
-            return cls(**content)
+            config = cls(**content)
         except InputError as error:
             raise ModelError(f"{path}: damaged: {error}") from error
+        for name in ("architecture", "width", "mpp", "resample_to"):  # filled in, then written
+            if getattr(config, name, name) is None:
+                raise ModelError(f"{path}: damaged: it does not tell {name}")
+        return config
 
     stage = ""
     local: ClassVar[tuple[str, ...]] = ("init", "device", "workers", "tensorboard")
@@ -310,6 +314,10 @@ class FinetuneConfig(RunConfig):
             raise InputError(f"ignore_label {self.ignore_label} must be between 0 and 255")
         if self.classes:
             self._require_class_names()
+        try:
+            json.dumps(self.origin, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"origin cannot be written as JSON: {error}") from error
 
     @property
     def network_mpp(self) -> float | None:

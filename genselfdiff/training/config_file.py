@@ -17,7 +17,7 @@ def read_settings(path: Path, stage: str) -> dict[str, Any]:
     read too.
 
     Raises:
-        InputError: the file cannot be read, or is of a run of the other stage.
+        InputError: the file cannot be read, is of a run of the other stage, or says a thing twice.
     """
     content = read_toml(path, errors="surrogateescape")
     if content.pop("stage", stage) != stage:
@@ -26,4 +26,14 @@ def read_settings(path: Path, stage: str) -> dict[str, Any]:
     tables = {name: content.pop(name, {}) for name in STAGES}
     if not isinstance(tables[stage], dict):
         raise InputError(f"{path}: {stage} must be a table, [{stage}]")
-    return {name.replace("-", "_"): value for name, value in (content | tables[stage]).items()}
+    return _by_name(path, content) | _by_name(path, tables[stage])
+
+
+def _by_name(path: Path, table: dict[str, Any]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name in settings:
+            raise InputError(f"{path}: sets {name} twice, with - and with _: leave one")
+        settings[name] = value
+    return settings

@@ -27,14 +27,10 @@ def draw_curves(run: RunFolder) -> None:
     if training:
         above.plot(*zip(*training, strict=True), color="tab:blue", linewidth=1)
     above.set_ylabel("training loss")
-    names = [name for name in validation[-1][1] if name != "score"] if validation else []
-    for name in names:
-        below.plot(
-            [step for step, _ in validation],
-            [figures[name] for _, figures in validation],
-            marker=".",
-            label=plot_label(name),
-        )
+    names = dict.fromkeys(name for _, figures in validation for name in figures if name != "score")
+    for name in names:  # a class that no validation image holds has a figure where it is found
+        told = [(step, figures[name]) for step, figures in validation if name in figures]
+        below.plot(*zip(*told, strict=True), marker=".", label=plot_label(name))
     if names:
         below.legend()
     below.set_ylabel("validation")

@@ -227,7 +227,7 @@ class RunFolder:
         records: list[dict[str, Any]] = []
         if not os.path.lexists(self.metrics):
             return records
-        for line in read_text(self.metrics).splitlines():
+        for line in read_text(self.metrics, errors="surrogateescape").splitlines():
             with suppress(InputError):
                 record = parse_json(line, self.metrics)
                 if _is_record(record):

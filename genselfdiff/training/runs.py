@@ -92,6 +92,8 @@ def _run(config: Config, out: str | Path, resume: bool, progress: bool | None) -
             config = _completed(config)
         task, step = _start(config, run, device, world, fresh=not run.latest.exists())
         with run.opened() if world.is_first else nullcontext():
+            if world.is_first and not resume:  # another run may have come and gone meanwhile
+                run.require_absent()
             best = train(task, step, run, progress=progress)
         if world.is_first:
             logger.info("best %s %.4f; checkpoints in %s", task.score_name, best, run.path)

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from genselfdiff.errors import InputError, ModelError
+from genselfdiff.inference.model_info import LARGEST_TILE, SIZE_MULTIPLE
 from genselfdiff.training import FinetuneConfig, PretrainConfig
 from genselfdiff.training.config_file import read_settings
 
@@ -29,6 +30,7 @@ from genselfdiff.training.config_file import read_settings
         (PretrainConfig, "workers", -1),
         (PretrainConfig, "tile_size", 20),
         (PretrainConfig, "tile_size", 8_000_000),
+        (FinetuneConfig, "tile_size", LARGEST_TILE + SIZE_MULTIPLE),
         (PretrainConfig, "tile_size", 64.0),
         (PretrainConfig, "steps", True),
         (PretrainConfig, "steps", 2**63),
@@ -163,7 +165,14 @@ def test_all_settings_come_back_from_the_file(tmp_path, config):
 
 
 def test_names_that_are_no_utf8_keep_their_bytes(tmp_path):
-    config = FinetuneConfig(images="im\udce4ges", val=("b\udcfc", "g\u00fcnstig"))
+    config = FinetuneConfig(
+        images="im\udce4ges",
+        val=("b\udcfc", "g\u00fcnstig"),
+        architecture="tiny",
+        width=16,
+        mpp=0.5,
+        resample_to=0.5,
+    )
     path = tmp_path / "config.toml"
     config.write(path)
     assert b'"im\xe4ges"' in path.read_bytes()
@@ -171,6 +180,32 @@ def test_names_that_are_no_utf8_keep_their_bytes(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     found = read_settings(path, "finetune")
     assert (found["images"], found["val"]) == (config.images, [*config.val])
+
+
+@pytest.mark.parametrize("config", FULL, ids=["pretrain", "finetune"])
+@pytest.mark.parametrize("name", ["architecture", "width", "mpp"])
+def test_what_a_run_has_to_tell(tmp_path, config, name):
+    dataclasses.replace(config, **{name: None}).write(tmp_path / "config.toml")
+    with pytest.raises(ModelError, match=rf"config\.toml: damaged: it does not tell {name}"):
+        type(config).read(tmp_path / "config.toml")
+
+
+@pytest.mark.parametrize("value", ["nan", "2020-01-01"])
+def test_an_origin_that_no_model_can_tell(tmp_path, value):
+    FULL[1].write(tmp_path / "config.toml")
+    with (tmp_path / "config.toml").open("a") as file:
+        file.write(f"odd = {value}\n")  # of the last table, origin
+    with pytest.raises(ModelError, match=r"config\.toml: damaged: origin cannot be written"):
+        FinetuneConfig.read(tmp_path / "config.toml")
+
+
+def test_a_setting_has_one_value(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text("tile-size = 32\ntile_size = 64\n")
+    with pytest.raises(InputError, match=r"study\.toml: sets tile_size twice"):
+        read_settings(path, "finetune")
+    path.write_text("tile_size = 32\nseed = 1\n[finetune]\ntile-size = 64\n")
+    assert read_settings(path, "finetune") == {"tile_size": 64, "seed": 1}
 
 
 def test_many_files_of_one_line_are_no_deep_nesting(tmp_path):

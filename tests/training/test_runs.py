@@ -22,8 +22,10 @@ from genselfdiff.training import (
     finetune,
     pretrain,
     run_folder,
+    runs,
 )
 from genselfdiff.training.config import RunConfig
+from genselfdiff.training.curves import draw_curves
 from genselfdiff.training.distributed import World
 from genselfdiff.training.health import LossWatch
 from genselfdiff.training.records import restore
@@ -482,17 +484,41 @@ def test_tensors_that_are_not_of_the_run_are_told(tmp_path, begin, change):
     [
         *('{"step": ', "[1]", "[" * 100_000, '{"loss": 1.0}', '{"step": 2, "loss": "small"}'),
         *('{"step": 2, "validation": 3}', '{"step": 2, "validation": {"dice": 0.5}}'),
+        *("\xff", '{"step": 1e400}', '{"step": 2, "data": 5}'),
         '{"step": 2, "validation": {"score": 0.5}, "images": {"a": null}}',
     ],
 )
 def test_metrics_end_where_they_are_damaged(tmp_path, line):
     run = RunFolder(tmp_path)
     run.append_metrics({"step": 1})
-    with run.metrics.open("a") as file:
+    with run.metrics.open("a", encoding="latin-1") as file:
         file.write(f'{line}\n{{"step": 3}}\n')
     assert run.read_metrics() == [{"step": 1}]
     run.rewind_metrics(5)
     assert run.metrics.read_text() == '{"step": 1}\n'
+
+
+def test_curves_of_a_class_that_is_found_now_and_then(tmp_path):
+    run = RunFolder(tmp_path)
+    for step, figures in enumerate(({"Dice a": 0.1}, {"Dice b": 0.3}, {"Dice a": 0.2})):
+        run.append_metrics({"step": step, "validation": {"score": 0.1, **figures}})
+    draw_curves(run)
+    assert run.curves.is_file()
+
+
+def test_a_run_that_came_and_went_meanwhile_is_left_alone(tmp_path, finetune_config, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+
+    def start(*arguments, **options):
+        run.path.mkdir()
+        run.latest.write_bytes(b"of the other run")
+        return prepared_start(*arguments, **options)
+
+    prepared_start = runs._start
+    monkeypatch.setattr(runs, "_start", start)
+    with pytest.raises(OutputError, match="exists already"):
+        finetune(finetune_config, run.path)
+    assert run.latest.read_bytes() == b"of the other run"
 
 
 def test_the_folds_of_a_run_are_kept(fields, finetune_config):
