@@ -142,7 +142,9 @@ def _mask(image: Image.Image) -> Uint8:
     stored = np.asarray(image)
     stored = stored.reshape(*stored.shape[:2], -1)
     colours = 3 if stored.shape[2] >= 3 else 1
-    return mask_pixels(stored[..., :colours], stored[..., colours:])
+    table = image.getpalette() if image.mode == "P" else None
+    palette = None if table is None else np.reshape(np.array(table, np.uint8), (-1, 3))
+    return mask_pixels(stored[..., :colours], stored[..., colours:], palette)
 
 
 def _mpp(dpi: tuple[float, float]) -> tuple[float | None, str]:

@@ -199,7 +199,7 @@ def told_white(page: TiffPage, significant_bits: int | None) -> int:
 def mask_format(page: TiffPage) -> PixelFormat:
     """Choose how what is decoded of a mask becomes what ``mask_pixels`` makes.
 
-    What counts is the stored number, not the colour that a palette gives it, of any type.
+    What counts is the stored number, of any type; a palette tells only whether black is 0.
 
     Raises:
         UnreadKind: see ``refuse_white_zero``.
@@ -207,9 +207,10 @@ def mask_format(page: TiffPage) -> PixelFormat:
     refuse_white_zero(page)
     alphas = _alphas(page, 1)
     colours = 3 if page.samplesperpixel - len(alphas) >= 3 else 1
+    palette = palette_of(page) if page.photometric == _PALETTE else None
 
     def convert(stored: NDArray[Any]) -> Uint8:
-        return mask_pixels(stored[..., :colours], stored[..., alphas])
+        return mask_pixels(stored[..., :colours], stored[..., alphas], palette)
 
     return PixelFormat(convert, np.array([0, 255, 0], np.uint8))
 
@@ -220,19 +221,24 @@ def refuse_white_zero(page: TiffPage) -> None:
         raise UnreadKind("0 is white in it, which may mean two things; save it with 0 as black")
 
 
-def mask_pixels(colours: NDArray[Any], alphas: NDArray[Any]) -> Uint8:
+def mask_pixels(colours: NDArray[Any], alphas: NDArray[Any], palette: Uint8 | None = None) -> Uint8:
     """Tell what is marked in a mask, and what of it can be seen.
 
     Args:
         colours: (h, w, samples).
         alphas: (h, w, samples), of which there may be none.
+        palette: (entries, 3), the colours of the numbers; None: they have none.
 
     Returns:
-        (h, w, 3): red where a colour is not 0, green where alpha is not 0, else no colour.
+        (h, w, 3): red where a colour is not 0, green where alpha is not 0, blue where a number is
+        shown in black and 0 is not, else no colour.
     """
     pixels = np.zeros((*colours.shape[:2], 3), np.uint8)
     pixels[..., 0] = np.any(colours != 0, axis=-1) * np.uint8(255)
     pixels[..., 1] = np.all(alphas != 0, axis=-1) * np.uint8(255)
+    if palette is not None and palette[0].any():
+        black = np.flatnonzero(~palette.any(axis=1))
+        pixels[..., 2] = np.isin(colours[..., 0], black) * np.uint8(255)
     return pixels
 
 

@@ -231,7 +231,8 @@ def open_counting(damage: Damage, *, mpp: float | None = None) -> Slide:
 def open_mask(path: str | Path) -> Slide:
     """Open an image as ``open_slide`` does, for its stored numbers: see ``mask_pixels``.
 
-    Numbers of any type count as they are stored, whatever colours a palette gives them.
+    Numbers of any type count as they are stored; where a palette gives 0 a colour, what it gives
+    black is told from the others.
 
     Raises:
         InputError: as ``open_slide``.

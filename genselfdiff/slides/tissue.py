@@ -106,6 +106,11 @@ def _read_mask(path: Path, slide: Slide, max_side: int) -> Bool:
             top, bottom = row * level.height // height, (row + 1) * level.height // height
             stored = file.read_level(0, top, level.width, bottom - top, index)
             marked, seen = stored[..., 0], stored[..., 1] > 0
+            if stored[..., 2].any():
+                raise InputError(
+                    f"{path}: its palette shows a number in black, but not 0, which may mean two"
+                    " things; save it with 0 as black"
+                )
             hides = hides or not seen.all()
             differs = differs or bool((seen != (marked > 0)).any())
             mask[row] = np.maximum.reduceat(marked.max(axis=0), left) > 0

@@ -138,12 +138,12 @@ MASK[50:53, 60] = MASK[129, 189] = MASK[0, 0] = True
 def test_a_given_mask_is_tissue_where_it_is_not_zero(
     tmp_path: Path, tiff: Callable[..., Path], kind: str
 ) -> None:
-    """Ones in 16 bits, or an index that a palette paints black, are not 0 either."""
+    """Ones in 16 bits, or an index that a palette paints nearly black, are not 0 either."""
     path = tmp_path / kind
     if kind == "palette.tif":
-        black = np.full((3, 256), 65535, np.uint16)
-        black[:, 1] = 0
-        tifffile.imwrite(path, MASK.astype(np.uint8), photometric="palette", colormap=black)
+        dark = np.full((3, 256), 65535, np.uint16)
+        dark[:, 1], dark[:, 2] = (0, 0, 512), 0
+        tifffile.imwrite(path, MASK.astype(np.uint8), photometric="palette", colormap=dark)
     elif kind == "sparse.tif":
         tiles = [MASK[y : y + 64, x : x + 64] for y in (0, 64, 128) for x in (0, 64, 128)]
         padded = [np.pad(t, ((0, 64 - t.shape[0]), (0, 64 - t.shape[1]))) for t in tiles]
@@ -155,7 +155,7 @@ def test_a_given_mask_is_tissue_where_it_is_not_zero(
         Image.fromarray(np.stack((0 * MASK, 0 * MASK, MASK), -1).astype(np.uint8)).save(path)
     elif kind == "p.png":
         image = Image.fromarray(MASK.astype(np.uint8), "L").convert("P")
-        image.putpalette([255, 255, 255, 0, 0, 0])
+        image.putpalette([255, 255, 255, 0, 1, 0, 0, 0, 0])
         image.save(path)
     else:
         tifffile.imwrite(path, MASK.astype(kind.split(".")[0]))
@@ -165,6 +165,27 @@ def test_a_given_mask_is_tissue_where_it_is_not_zero(
         assert small.mask.shape == (13, 19)
         assert small.mask.sum() == 3  # thin tissue is not averaged away
         assert small.any(100, 90, 25, 15) and not small.any(0, 140, 380, 60)
+
+
+@pytest.mark.parametrize("kind", ["mask.tif", "mask.png"])
+def test_a_given_mask_of_which_0_may_be_marked(
+    tmp_path: Path, tiff: Callable[..., Path], kind: str
+) -> None:
+    """Its palette lists white first: programs that sort colours by frequency leave such files."""
+    colours = np.zeros((256, 3), np.uint8)
+    colours[0] = 255
+    if kind == "mask.tif":
+        table = colours.T.astype(np.uint16) * 257
+        tifffile.imwrite(tmp_path / kind, MASK.astype("u1"), photometric="palette", colormap=table)
+    else:
+        image = Image.fromarray(MASK.astype(np.uint8), "L").convert("P")
+        image.putpalette(colours.tobytes())
+        image.save(tmp_path / kind)
+    with (
+        open_slide(tiff(np.full((260, 380, 3), 255, np.uint8))) as slide,
+        pytest.raises(InputError, match="may mean two things; save it with 0 as black"),
+    ):
+        TissueMap(slide, mask_file=tmp_path / kind)
 
 
 def test_a_mask_of_another_slide(tmp_path: Path, tiff: Callable[..., Path]) -> None:
