@@ -51,7 +51,7 @@ def _parse(meanings: Sequence[str]) -> tuple[Table, list[str]]:
     names, values = [BACKGROUND], []
     for meaning in meanings:
         value, equals, name = (part.strip() for part in meaning.partition("="))
-        if not equals or not name or not re.fullmatch(r"\d+|#[0-9a-fA-F]{6}", value):
+        if not equals or not name or not re.fullmatch(r"[0-9]{1,20}|#[0-9a-fA-F]{6}", value):
             raise InputError(f"{meaning}: give VALUE=CLASS, such as 255=gland or #ff0000=tumor")
         values.append((value, name))
         if name not in (*names, IGNORE):
@@ -60,9 +60,12 @@ def _parse(meanings: Sequence[str]) -> tuple[Table, list[str]]:
         raise InputError("numbers and colours in one table: masks hold either")
     require_names(names, " ".join(meanings))
     numbers = {name: index for index, name in enumerate(names)} | {IGNORE: IGNORED}
-    return {
-        int(value.lstrip("#"), 16 if "#" in value else 10): numbers[name] for value, name in values
-    }, names
+    table: dict[int, int] = {}
+    for value, name in values:
+        number = int(value.lstrip("#"), 16 if "#" in value else 10)
+        if table.setdefault(number, numbers[name]) != numbers[name]:
+            raise InputError(f"{value}={name}: {value} has another meaning already: leave one")
+    return table, names
 
 
 def _fields(
