@@ -95,8 +95,8 @@ def atomic_file(target: str | Path, folder: Path | None = None) -> Iterator[Path
     target = Path(target)
     with writing(target):
         temporary, claimed = create_beside((folder or target.parent) / target.name)
-    try:
-        with claimed, failing_as(target, temporary):
+    with claimed, failing_as(target, temporary):
+        try:
             yield temporary
             with open(
                 os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb"
@@ -105,8 +105,9 @@ def atomic_file(target: str | Path, folder: Path | None = None) -> Iterator[Path
                 os.fchmod(written.fileno(), os.fstat(claimed.fileno()).st_mode)
                 os.fsync(written.fileno())
             os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        except BaseException:  # else what has this name by now is another process's
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -148,8 +149,8 @@ def write_once(target: Path, text: str) -> bool:
     """
     with writing(target):
         temporary, file = create_beside(target)
-    try:
-        with file, failing_as(target, temporary, target):
+    with failing_as(target, temporary, target), file:
+        try:
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
@@ -160,8 +161,8 @@ def write_once(target: Path, text: str) -> bool:
             except OSError:
                 return _write_exclusively(target, text)
             return True
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)  # while it is locked, and so ours
 
 
 def _write_exclusively(target: Path, text: str) -> bool:

@@ -1,6 +1,7 @@
 """Files under hidden names, in folders where others put something under these names first."""
 
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -155,6 +156,31 @@ def test_a_file_of_another_user_is_not_ours(tmp_path):
     with pytest.raises(OutputError, match="somebody else's"), ResumableFile(tmp_path / "m.tif"):
         pass
     assert (tmp_path / ".m.tif.partial").read_text() == "x"
+
+
+def test_a_file_that_another_process_begins_meanwhile_stays(tmp_path, monkeypatch):
+    replace, begun = os.replace, []
+
+    def replace_and_begin(source, target):
+        replace(source, target)
+        begun.append(create_beside(tmp_path / "m.tif"))
+
+    monkeypatch.setattr(os, "replace", replace_and_begin)
+    write_text(tmp_path / "m.tif", "x")
+    ((path, file),) = begun
+    with file:
+        assert working_files.is_at(file.fileno(), path)
+
+
+def test_a_disk_that_is_full_ends_what_is_written_once_in_one_line(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"job\.json: cannot be written: File too large"):
+            write_once(tmp_path / "job.json", "x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
