@@ -13,6 +13,9 @@ from genselfdiff.slides import MaskReader
 Description = dict[str, Any]
 """What a mask tells of itself, as JSON has it."""
 
+_MOST = 2**53
+"""No number that a mask tells is larger."""
+
 
 def finished(files: OutputFiles) -> Description | None:
     """What a mask that is there tells of how it was made; None: it is not, or tells nothing.
@@ -94,21 +97,30 @@ def _told(mask: Path) -> Description | None:
     try:
         with MaskReader(mask) as reader:
             told = {"from_damaged": False} | reader.description
+            area = reader.width * reader.height
     except InputError:
         return None
-    return told if _is_description(told) else None
+    return told if _is_description(told, area) else None
 
 
-def _is_description(told: Description) -> bool:
-    """Whether a mask tells what `predict` makes it tell; any file can stand under its name."""
+def _is_description(told: Description, area: int) -> bool:
+    """Whether a mask of ``area`` pixels tells what `predict` makes it tell; it can be any file."""
     classes, pixels = told.get("classes"), told.get("pixels")
     return (
         is_job(told.get("job"))
         and isinstance(told.get("scale"), int | float)
-        and all(isinstance(told.get(name), int) for name in ("tiles", "skipped", "from_damaged"))
+        and 0 < told["scale"] < _MOST
+        and all(_is_count(told.get(name), _MOST) for name in ("tiles", "skipped"))
+        and isinstance(told["from_damaged"], int)
         and isinstance(classes, list)
         and isinstance(pixels, list)
         and len(classes) == len(pixels)
         and all(isinstance(name, str) for name in classes)
-        and all(isinstance(count, int) for count in pixels)
+        and len(classes) == len(set(classes))
+        and all(_is_count(count, area) for count in pixels)
+        and sum(pixels) <= area
     )
+
+
+def _is_count(value: object, most: int) -> bool:
+    return isinstance(value, int) and 0 <= value <= most

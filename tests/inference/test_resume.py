@@ -77,7 +77,22 @@ def test_what_a_finished_mask_was_made_with_is_told(tmp_path, slide, darkness_mo
         run(slide, mask, darkness_model)
 
 
-@pytest.mark.parametrize("told", [{"job": 5}, {"job": {}}, {"job": {"precision": "float32"}}, {}])
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"job": 5},
+        {"job": {}},
+        {"job": {"precision": "float32"}},
+        {"pixels": [-5, 60_005]},
+        {"pixels": [10**400, 0]},
+        {"pixels": [60_000, 1]},
+        {"scale": 0},
+        {"scale": 10**400},
+        {"tiles": -1},
+        {"classes": ["a", "a"]},
+        {},
+    ],
+)
 def test_a_file_that_tells_odd_things_is_no_mask_of_ours(tmp_path, slide, darkness_model, told):
     mask = tmp_path / "m.tif"
     run(slide, mask, darkness_model)
