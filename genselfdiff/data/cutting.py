@@ -164,6 +164,10 @@ def _claim(folder: Path, settings: CutSettings, slides: Mapping[Path, str]) -> N
         )
     for slide, content in slides.items():
         target = folder / slide.stem
+        if target.is_symlink():
+            raise OutputError(
+                f"{target}: is a link, where gsd makes a folder of its own: remove it"
+            )
         if cut.setdefault(slide.stem, content) != content and target.exists():
             raise OutputError(
                 f"{target}: was cut from another slide of that name, or {slide} has changed since:"

@@ -184,6 +184,17 @@ def test_settings_out_of_range(options, told):
         CutSettings(**({"mpp": 0.5} | options))
 
 
+def test_a_link_in_place_of_a_slides_folder_is_not_followed(slide, tmp_path):
+    settings, folder = CutSettings(mpp=0.5, tile_size=64, limit=1), tmp_path / "tiles"
+    cut_tiles([slide], folder, settings)
+    shutil.rmtree(folder / "slide")
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "slide").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match=r"tiles/slide: is a link"):
+        cut_tiles([slide], folder, settings)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_file_in_place_of_a_slides_folder_is_told(slide, tmp_path):
     settings, folder = CutSettings(mpp=0.5, tile_size=64), tmp_path / "tiles"
     cut_tiles([slide], folder, settings)
