@@ -35,7 +35,7 @@ def differentiable(
 
     # The dispatcher has taken the transforms apart already: one level is left.
     function = type(
-        f"{op}_function",
+        f"gsd_{op}",
         (_SingleLevelFunction,),
         {
             "forward": staticmethod(run),
