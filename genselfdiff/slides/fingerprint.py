@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ WHOLE = 2**26
 
 _SAMPLE = 2**18
 """Bytes read in a piece: a seek costs as much as reading some more."""
+
+_SETTLED = 2 * 10**9
+"""Nanoseconds: file systems tell the time of a change in steps, the coarsest in these."""
+
+_known: dict[Path, tuple[tuple[object, ...], str]] = {}
+"""The slide that was looked at last: nothing of it is read again where nothing was written."""
 
 _HAMAMATSU = (".vms", ".vmu", ".jpg", ".opt", ".ngr")
 
@@ -33,6 +40,10 @@ def fingerprint(slide: Path) -> str:
         files = [(path, path.stat()) for path in files_of(slide)]
     except OSError as error:
         raise InputError(f"{slide}: cannot be read: {one_line(error)}") from error
+    stamp = tuple((path, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for path, s in files)
+    if (known := _known.get(slide)) is not None and known[0] == stamp:
+        return known[1]
+    began = time.time_ns()
     total = sum(status.st_size for _, status in files)
     for path, status in files:
         size = status.st_size
@@ -52,7 +63,12 @@ def fingerprint(slide: Path) -> str:
                         digest.update(stream.read(_SAMPLE))
             except OSError as error:
                 raise InputError(f"{path}: cannot be read: {one_line(error)}") from error
-    return digest.hexdigest()[:16]
+    result = digest.hexdigest()[:16]
+    # What was changed this moment could be changed again without another time of change.
+    if all(began - status.st_ctime_ns > _SETTLED for _, status in files):
+        _known.clear()
+        _known[slide] = stamp, result
+    return result
 
 
 def files_of(slide: Path) -> list[Path]:

@@ -142,3 +142,17 @@ def test_a_disk_that_fails_while_a_slide_is_read_is_told(
     slide.write_bytes(b"pixels")
     with pytest.raises(InputError, match=r"a\.svs: cannot be read: Input/output error"):
         fingerprint(slide)
+
+
+def test_nothing_is_read_again_where_nothing_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"pixels")
+    monkeypatch.setattr(module, "_SETTLED", -(10**9))  # as if it had been written long ago
+    before = fingerprint(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "open_input", None)
+        assert fingerprint(path) == before
+    path.write_bytes(b"others")
+    assert fingerprint(path) != before
