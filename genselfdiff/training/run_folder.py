@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -79,6 +79,23 @@ class Checkpoint:
     state: RunState
 
 
+_locked: set[BinaryIO] = set()
+"""What keeps other processes from the folders that this one trains in."""
+
+
+def _unlock_in_child() -> None:
+    """Close what a forked process has inherited: it would keep the folder when this one is killed.
+
+    A process that loads data notices only after seconds that nobody waits for it any more.
+    """
+    for mark in _locked:
+        mark.close()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_unlock_in_child)
+
+
 class RunFolder:
     """Paths and files of one run.
 
@@ -135,9 +152,13 @@ class RunFolder:
                     f"{self.path}: another process is training in it: wait for that, or choose"
                     " another --out"
                 )
-            with writing(self.path):
-                self._remove_unfinished()
-            yield
+            _locked.add(mark)
+            try:
+                with writing(self.path):
+                    self._remove_unfinished()
+                yield
+            finally:
+                _locked.discard(mark)
 
     def _remove_unfinished(self) -> None:
         """Remove what a killed process was writing."""

@@ -535,3 +535,23 @@ def test_the_folds_of_a_run_are_kept(fields, finetune_config):
         with prepared(complete) as (again, _):
             assert again.config == complete
     assert sorted(held_out) == sorted(stems)
+
+
+def test_a_process_that_loads_data_keeps_no_folder_when_the_run_has_ended(tmp_path: Path) -> None:
+    (ended, end), (begun, begin) = os.pipe(), os.pipe()
+    with RunFolder(tmp_path / "run").opened():
+        child = os.fork()
+        if not child:
+            os.close(end)
+            os.write(begin, b"!")
+            os.read(ended, 1)  # until the test is through
+            os._exit(0)
+        os.read(begun, 1)
+    try:
+        with RunFolder(tmp_path / "run").opened():
+            pass
+    finally:
+        os.close(end)
+        os.waitpid(child, 0)
+        for stream in (ended, begun, begin):
+            os.close(stream)
