@@ -102,7 +102,8 @@ class ResumableFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._is_begun and not self._completed:
+        # Interrupted while it was recorded first, the journal tells it already.
+        if not self._is_begun and not self._completed and unfinished(self.target) is None:
             self._journal.unlink(missing_ok=True)
             self.partial.unlink(missing_ok=True)
         with suppress(OSError):  # closing tries once more to write what did not fit
