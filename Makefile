@@ -25,8 +25,8 @@ demo: setup  ## the whole journey on the sample slide, in a few minutes; results
 	PATH="$(abspath $(BIN)):$$PATH" examples/demo.sh
 
 # Not `python -m pytest`, which would put the source tree before the installed package.
-test: setup  ## run the tests on the installed package
-	$(BIN)/pytest -q
+test: setup  ## run the tests on the installed package, one process a core
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist worksteal
 
 soak: setup  ## run the tests that take many minutes: slides and models damaged by the thousand, runs killed
 	$(BIN)/pytest -q -m soak

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 # As the command does, and as early: threads that spin cost twenty times the time where another
@@ -22,6 +23,17 @@ del os.environ["TRITON_INTERPRET"]
 
 # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Captured names that are no UTF-8 would not get from one process of xdist to the other."""
+    report = yield
+    report.sections = [
+        (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
+    ]
+    return report
+
 
 REFERENCE = Path(__file__).parent / "reference"
 
