@@ -238,6 +238,11 @@ Examples:
 )
 @click.option("--foreground/--no-foreground", help="Read every non-zero mask value as class 1.")
 @click.option(
+    "--instances/--no-instances",
+    help="With --foreground: mask values are numbers of objects, and the network learns to tell"
+    " apart those that touch.",
+)
+@click.option(
     "--ignore-label", type=int, help="Mask value that counts neither in the loss nor in the scores."
 )
 @click.option(

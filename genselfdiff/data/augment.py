@@ -1,7 +1,8 @@
 """Augmentation of labelled crops: policies, each of which is a table of settings.
 
 "paper" is the published recipe; "default" adds turns by any angle and magnification, and jitters
-the two stains themselves, which is how slides of different laboratories differ.
+the two stains themselves, which is how slides of different laboratories differ; "strong" does the
+same by more, for a model that shall work on slides of laboratories and scanners it has never seen.
 """
 
 import math
@@ -131,6 +132,18 @@ POLICIES = {
         brightness_contrast=1.0,
         brightness=(0.9, 1.1),
         contrast=(0.9, 1.1),
+    ),
+    "strong": Policy(
+        scale=(0.6, 1.6),
+        rotation=45.0,
+        flips=True,
+        quarter_turns=True,
+        stain_gain=1.8,
+        stain_shift=0.12,
+        blur=0.3,
+        brightness_contrast=1.0,
+        brightness=(0.75, 1.2),
+        contrast=(0.6, 1.3),
     ),
 }
 

@@ -1,13 +1,22 @@
 """Labelled images, decoded once and kept on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from genselfdiff.data.cores import cores_of
+from genselfdiff.data.masks import read_mask
 from genselfdiff.data.pairs import Pair, load_pair
 from genselfdiff.data.spool import spooled
+
+Labels = TypeVar("Labels", NDArray[np.uint8], NDArray[np.int32])
+
+
+CORE_LABEL = 2
+"""Of the cores of objects, where labels are 1 in objects and 0 beside them."""
 
 
 class LabelledImages:
@@ -20,10 +29,14 @@ class LabelledImages:
     TMPDIR, 4 bytes a pixel) and is mapped from there: memory holds what is being read, and more
     only while nothing else needs it. Worker processes that are forked share it.
 
+    With ``instances`` masks hold the numbers of objects; labels are 0 and 1, and `CORE_LABEL` in
+    the cores of objects.
+
     Attributes:
         stems: the name of each image.
         images: uint8 (H, W, 3) each; not to be written to.
         labels: uint8 (H, W) each; not to be written to.
+        numbers: with ``instances``, the objects' numbers, int32 (H, W) each; not to be written to.
 
     Raises:
         InputError: as `load_pair`.
@@ -38,31 +51,47 @@ class LabelledImages:
         foreground: bool = False,
         ignore_label: int | None = None,
         scale: float = 1.0,
+        instances: bool = False,
     ) -> None:
         self.stems = [pair.stem for pair in pairs]
-        loaded = (
-            load_pair(
-                pair, num_classes=num_classes, foreground=foreground, ignore_label=ignore_label
-            )
-            for pair in pairs
-        )
-        arrays = spooled(array for pair in loaded for array in _resample(*pair, scale))
-        self.images: list[NDArray[np.uint8]] = arrays[::2]
-        self.labels: list[NDArray[np.uint8]] = arrays[1::2]
+
+        def loaded() -> Iterator[NDArray[Any]]:
+            for pair in pairs:
+                image, labels = load_pair(
+                    pair, num_classes=num_classes, foreground=foreground, ignore_label=ignore_label
+                )
+                size = _scaled_size(labels, scale)
+                labels = _nearest(labels, size)
+                yield _smooth(image, size, scale)
+                if instances:
+                    numbers = _nearest(read_mask(pair.mask).astype(np.int32), size)
+                    numbers = np.where(labels == 1, numbers, 0)
+                    labels = np.where(cores_of(numbers), np.uint8(CORE_LABEL), labels)
+                    yield labels
+                    yield numbers[..., None].view(np.uint8)
+                else:
+                    yield labels
+
+        arrays, kinds = spooled(loaded()), 3 if instances else 2
+        self.images: list[NDArray[np.uint8]] = arrays[::kinds]
+        self.labels: list[NDArray[np.uint8]] = arrays[1::kinds]
+        numbers = arrays[2::kinds] if instances else []
+        self.numbers = [stored.view(np.int32)[..., 0] for stored in numbers]
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def _resample(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], scale: float
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    height, width = (max(1, round(side * scale)) for side in labels.shape)
-    if (height, width) == labels.shape:
-        return image, labels
+def _scaled_size(labels: NDArray[Any], scale: float) -> tuple[int, int]:
+    height, width = labels.shape
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _smooth(image: NDArray[np.uint8], size: tuple[int, int], scale: float) -> NDArray[np.uint8]:
     # Pillow's box filter averages over areas; enlarging, it would only repeat pixels.
     smooth = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
-    return (
-        np.asarray(Image.fromarray(image).resize((width, height), smooth)),
-        np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST)),
-    )
+    return np.asarray(Image.fromarray(image).resize(size, smooth))
+
+
+def _nearest(labels: Labels, size: tuple[int, int]) -> Labels:
+    return cast(Labels, np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)))

@@ -101,6 +101,22 @@ def score_image(
     return Comparison(scores, true, found)
 
 
+def count_all(
+    truth: NDArray[np.integer], prediction: Uint8, cores: NDArray[np.bool_]
+) -> InstanceCounts:
+    """Compare the objects of a prediction of one class with the true ones.
+
+    Args:
+        truth: (H, W) numbers of the true objects, 0 where none is.
+        prediction: (H, W) 1 in objects, 0 beside them.
+        cores: (H, W) where cores of objects are predicted.
+    """
+    true = _renumbered(truth, (truth != 0).astype(np.uint8), 2)
+    found = number_objects(prediction, cores=cores)
+    counts = (len(objects.classes) - 1 for objects in (true, found))
+    return count_instances(find_overlaps(true.numbers, found.numbers, *counts))
+
+
 def _predicted_objects(
     prediction: Uint8, mpp: float | None, options: ObjectOptions
 ) -> NumberedObjects:

@@ -22,7 +22,12 @@ from genselfdiff.files import atomic_file
 from genselfdiff.inference.device import choose_devices
 from genselfdiff.inference.model_archive import EXTRA_FILE, ModelArchive, read_archive
 from genselfdiff.inference.model_code import check_compiled
-from genselfdiff.inference.model_info import INPUT_SCALINGS, ModelInfo, check_input_scaling
+from genselfdiff.inference.model_info import (
+    INPUT_SCALINGS,
+    SIZE_MULTIPLE,
+    ModelInfo,
+    check_input_scaling,
+)
 from genselfdiff.input_files import open_input
 from genselfdiff.kernels import OPERATIONS
 from genselfdiff.models import for_export
@@ -43,22 +48,30 @@ def mirrored_indices(length: int, padded: int) -> torch.Tensor:
     return torch.minimum(phase, period - phase)
 
 
+def size_multiple_of(network: nn.Module) -> int:
+    """Of what the heights and widths that a network sees must be multiples."""
+    return int(getattr(network, "size_multiple", SIZE_MULTIPLE))
+
+
 class Segmenter(nn.Module):
     """A network with everything around it: images in, class probabilities out.
 
     Args:
         network: called as ``network(x, t)`` with x (N, 3, H, W) in the parameters' dtype, H and W
-            multiples of 8, and t (N,) int64 zeros; returns logits (N, C, H, W). Must compile with
-            ``torch.jit.script``.
+            multiples of its ``size_multiple`` (8 where it tells none), and t (N,) int64 zeros;
+            returns logits (N, C, H, W). Must compile with ``torch.jit.script``.
         input_scaling: see ``ModelInfo``.
+        cores: the last two channels tell cores of objects, see ``ModelInfo``.
     """
 
     like: torch.Tensor
 
-    def __init__(self, network: nn.Module, input_scaling: str) -> None:
+    def __init__(self, network: nn.Module, input_scaling: str, cores: bool = False) -> None:
         super().__init__()
         check_input_scaling(input_scaling)
         self.network = network
+        self.cores = cores
+        self.size_multiple = size_multiple_of(network)
         self.factor, self.shift = INPUT_SCALINGS[input_scaling]
         first = next(network.parameters(), torch.empty(0))
         # Follows the parameters through .to(dtype): TorchScript cannot ask a module for its dtype.
@@ -71,7 +84,8 @@ class Segmenter(nn.Module):
             x: (N, 3, H, W), uint8 or floating point, both in 0..255; any H and W from 1 on.
 
         Returns:
-            (N, C, H, W) float32, summing to 1 over C.
+            (N, C, H, W) float32, summing to 1 over C; with ``cores`` one channel more, the
+            probability of the core of an object.
         """
         if x.dim() != 4 or x.shape[1] != 3:
             raise ValueError(f"expected images of shape (N, 3, H, W), got {list(x.shape)}")
@@ -80,7 +94,9 @@ class Segmenter(nn.Module):
         height, width = x.shape[2], x.shape[3]
         if height == 0 or width == 0:
             raise ValueError("expected images of at least 1 x 1 pixel")
-        padded_height, padded_width = (height + 7) // 8 * 8, (width + 7) // 8 * 8
+        multiple = self.size_multiple
+        padded_height = (height + multiple - 1) // multiple * multiple
+        padded_width = (width + multiple - 1) // multiple * multiple
         if padded_height != height:
             x = x.index_select(2, mirrored_indices(height, padded_height).to(x.device))
         if padded_width != width:
@@ -88,8 +104,11 @@ class Segmenter(nn.Module):
         x = (x.to(torch.float32) * self.factor + self.shift).to(self.like.dtype)
         t = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
         logits = self.network(x, t)[:, :, :height, :width]
-        probabilities: torch.Tensor = logits.to(torch.float32).softmax(1)
-        return probabilities
+        logits = logits.to(torch.float32)
+        if not self.cores:
+            return logits.softmax(1)
+        classes, core = logits[:, :-2].softmax(1), logits[:, -2:].softmax(1)[:, 1:]
+        return torch.cat((classes, core), 1)
 
 
 def check_probabilities(given: object, images: torch.Tensor) -> torch.Tensor:
@@ -169,7 +188,14 @@ def save_model(
         OutputError: the file cannot be written.
     """
     path = Path(path)
-    segmenter = Segmenter(for_export(network, portable=portable), info.input_scaling)
+    segmenter = Segmenter(
+        for_export(network, portable=portable), info.input_scaling, info.instances
+    )
+    if segmenter.size_multiple != info.size_multiple:
+        raise ModelError(
+            f"{path}: the network sees multiples of {segmenter.size_multiple} pixels, but its"
+            f" description says {info.size_multiple}"
+        )
     # The gsd operations work on channels_last memory, and convolutions follow their weights.
     layout = torch.contiguous_format if portable else torch.channels_last
     segmenter = with_memory_format(segmenter, layout)
@@ -179,10 +205,11 @@ def save_model(
             channels = compiled(torch.zeros(1, 3, 16, 16, dtype=torch.uint8)).shape[1]
     except (RuntimeError, torch.jit.Error, FrontendError) as error:
         raise ModelError(f"{path}: the network cannot be exported: {one_line(error)}") from error
-    if channels != len(info.classes):
+    if channels != info.channels:
         raise ModelError(
             f"{path}: the network gives {channels} channels, but {len(info.classes)} classes are"
-            " named: name as many as the network was trained with"
+            f" named{' beside cores' if info.instances else ''}: name as many as the network was"
+            " trained with"
         )
     needed: list[str] = torch.jit.export_opnames(compiled)  # type: ignore[no-untyped-call]
     ours = [name for name in needed if name.startswith("gsd::")]

@@ -10,11 +10,12 @@ from genselfdiff.input_files import parse_json
 from genselfdiff.slides.resolution import MPP_RANGE
 
 FORMAT = "genselfdiff-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: without the fields of ``_ADDED``, which then have their defaults."""
 INPUT_SCALINGS = {"minus_one_one": (1 / 127.5, -1.0), "zero_one": (1 / 255, 0.0)}
 """Factor and shift from grey levels 0..255 to what the network sees."""
 SIZE_MULTIPLE = 8
-"""Networks see heights and widths that are multiples of this."""
+"""Networks see heights and widths that are multiples of this, if they do not tell another."""
 LARGEST_TILE = 4096
 """Pixels of a side: a tile of so many, and what a model gives for it, takes a GiB."""
 
@@ -28,12 +29,15 @@ class ModelInfo:
         colors: RGB of each class, 0..255.
         mpp: micrometres per pixel that the model was trained at; None: unknown, use images as
             they are.
-        tile_size: side in pixels of the tiles to predict; a multiple of 8.
+        tile_size: side in pixels of the tiles to predict; a multiple of ``size_multiple``.
         input_scaling: what the network itself sees: "minus_one_one" (x / 127.5 - 1) or
             "zero_one" (x / 255). ``Segmenter`` applies it.
         architecture: how the network was made, for people and tools.
         training: where the weights come from.
         licence: terms of use of the weights, as text.
+        instances: beside the classes the network tells the cores of objects, which do not touch
+            where objects do; in a channel of its own, after those of the classes.
+        size_multiple: heights and widths that the network sees are multiples of this.
 
     Raises:
         ModelError: a field has the wrong type or value; the message names it.
@@ -47,6 +51,8 @@ class ModelInfo:
     architecture: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
+    instances: bool = False
+    size_multiple: int = SIZE_MULTIPLE
 
     def __post_init__(self) -> None:
         _check(
@@ -70,16 +76,27 @@ class ModelInfo:
             f"{MPP_RANGE[0]:g} to {MPP_RANGE[1]:g} micrometres per pixel, or null",
         )
         _check(
+            _is_integer(self.size_multiple) and self.size_multiple in (8, 16, 32),
+            "size_multiple",
+            "8, 16 or 32",
+        )
+        _check(
             _is_integer(self.tile_size)
-            and SIZE_MULTIPLE <= self.tile_size <= LARGEST_TILE
-            and self.tile_size % SIZE_MULTIPLE == 0,
+            and self.size_multiple <= self.tile_size <= LARGEST_TILE
+            and self.tile_size % self.size_multiple == 0,
             "tile_size",
-            f"a multiple of {SIZE_MULTIPLE} up to {LARGEST_TILE}",
+            f"a multiple of {self.size_multiple} up to {LARGEST_TILE}",
         )
         check_input_scaling(self.input_scaling)
         _check(isinstance(self.architecture, dict), "architecture", "an object")
         _check(isinstance(self.training, dict), "training", "an object")
         _check(isinstance(self.licence, str), "licence", "a text")
+        _check(isinstance(self.instances, bool), "instances", "true or false")
+
+    @property
+    def channels(self) -> int:
+        """How many the model gives."""
+        return len(self.classes) + self.instances
 
     def to_json(self) -> str:
         """The content of ``gsd.json``.
@@ -88,6 +105,10 @@ class ModelInfo:
             ModelError: ``architecture`` or ``training`` holds what JSON cannot express.
         """
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        if all(content[name] == default for name, default in _ADDED.items()):
+            content["format_version"] = 1  # earlier versions of gsd read it too
+            for name in _ADDED:
+                del content[name]
         try:
             return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -116,6 +137,8 @@ class ModelInfo:
                 f"written in format {version}, but this version of genselfdiff reads up to"
                 f" {FORMAT_VERSION}: update genselfdiff"
             )
+        if version == 1:
+            content = _ADDED | content
         names = {f.name for f in fields(cls)}
         if missing := sorted(names - content.keys()):
             raise ModelError(f"{EXTRA_FILE}: field {missing[0]!r} is missing")
@@ -128,6 +151,10 @@ class ModelInfo:
             tuple(color) if isinstance(color, list) else color for color in content["colors"]
         )
         return cls(**content)
+
+
+_ADDED: dict[str, Any] = {"instances": False, "size_multiple": SIZE_MULTIPLE}
+"""Fields that format 1 had not."""
 
 
 def check_input_scaling(name: str) -> None:

@@ -123,6 +123,11 @@ def labels_of(probabilities: Float32) -> Uint8:
     return labels
 
 
+def is_core(probabilities: Float32) -> NDArray[np.bool_]:
+    """Where cores of objects are, from their probabilities, of any shape."""
+    return probabilities > np.float32(0.5)
+
+
 def _neighbours(
     source: int, target: range, scale: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Float32]:

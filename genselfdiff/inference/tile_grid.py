@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from genselfdiff.inference.model_info import SIZE_MULTIPLE
 from genselfdiff.inference.tiled import RowBlender, TileAxis, mirror_to, tile_axis, to_batch
 from genselfdiff.slides import ScaledView, TissueMap
 
@@ -30,15 +31,21 @@ class TileGrid:
 
     @classmethod
     def of(
-        cls, view: ScaledView, tile_size: int, overlap: float, rows: range, columns: range
+        cls,
+        view: ScaledView,
+        tile_size: int,
+        overlap: float,
+        rows: range,
+        columns: range,
+        multiple: int = SIZE_MULTIPLE,
     ) -> "TileGrid":
         """All tiles that count for the pixels of ``view`` in ``rows`` and ``columns``.
 
         Raises:
             InputError: ``tile_size`` or ``overlap`` out of range.
         """
-        down = tile_axis(view.height, tile_size, overlap).showing(rows)
-        across = tile_axis(view.width, tile_size, overlap).showing(columns)
+        down = tile_axis(view.height, tile_size, overlap, multiple).showing(rows)
+        across = tile_axis(view.width, tile_size, overlap, multiple).showing(columns)
         return cls(down, across, (tuple(across.needed),) * len(down.needed))
 
     def showing(self, rows: range) -> "TileGrid":

@@ -1,10 +1,10 @@
 """Overlapping tiles and their blending, for images in memory and for slides of any height.
 
-Along each axis tiles are spread evenly and start at multiples of 8, so that a network that halves
-its input three times sees the same grid in every tile. Where tiles overlap, they are cross-faded in
-the middle half of the overlap; the outer quarters, where a tile knows least of its surroundings, do
-not count. The windows are divided by their sum beforehand, axis by axis, so blending is one
-multiply-add.
+Along each axis tiles are spread evenly and start at multiples of 8 (or of 16), so that a network
+that halves its input three (or four) times sees the same grid in every tile. Where tiles overlap,
+they are cross-faded in the middle half of the overlap; the outer quarters, where a tile knows least
+of its surroundings, do not count. The windows are divided by their sum beforehand, axis by axis, so
+blending is one multiply-add.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,20 +26,22 @@ Float32 = NDArray[np.float32]
 class TileAxis:
     """Tiles along one axis of an image.
 
-    ``starts`` begins with 0; the last tile ends at ``padded``, the length rounded up to 8. Only
-    the pixels ``shown`` are wanted, and for them only the tiles of the indices ``needed``.
+    ``starts`` begins with 0; the last tile ends at ``padded``, the length rounded up to
+    ``multiple``. Only the pixels ``shown`` are wanted, and for them only the tiles of the indices
+    ``needed``.
     """
 
     length: int
     tile: int
+    multiple: int
     starts: tuple[int, ...]
     shown: range
     needed: range
 
     @property
     def padded(self) -> int:
-        """The length rounded up to 8."""
-        return _round_up(self.length)
+        """The length rounded up to ``multiple``."""
+        return _round_up(self.length, self.multiple)
 
     def showing(self, shown: range) -> "TileAxis":
         """The same tiles, of which only those are needed that count for the pixels ``shown``."""
@@ -78,26 +80,29 @@ class TileAxis:
         return windows.astype(np.float32)
 
 
-def tile_axis(length: int, tile_size: int, overlap: float) -> TileAxis:
+def tile_axis(
+    length: int, tile_size: int, overlap: float, multiple: int = SIZE_MULTIPLE
+) -> TileAxis:
     """Place tiles of ``tile_size`` pixels that share the fraction ``overlap`` with their neighbour.
 
-    A length below the tile size gets one tile of that length, rounded up to 8.
+    A length below the tile size gets one tile of that length, rounded up to ``multiple``.
 
     Raises:
-        InputError: ``tile_size`` is no positive multiple of 8, or ``overlap`` not in 0..0.5.
+        InputError: ``tile_size`` is no positive multiple of ``multiple``, or ``overlap`` not in
+            0..0.5.
     """
-    if tile_size < SIZE_MULTIPLE or tile_size % SIZE_MULTIPLE:
-        raise InputError(f"tile size {tile_size} must be a positive multiple of {SIZE_MULTIPLE}")
+    if tile_size < multiple or tile_size % multiple:
+        raise InputError(f"tile size {tile_size} must be a positive multiple of {multiple}")
     if not 0 <= overlap <= 0.5:
         raise InputError(f"overlap {overlap} must be between 0 and 0.5")
-    padded = _round_up(length)
+    padded = _round_up(length, multiple)
     tile = min(tile_size, padded)
-    stride = tile - round(tile * overlap / SIZE_MULTIPLE) * SIZE_MULTIPLE
+    stride = tile - round(tile * overlap / multiple) * multiple
     last = padded - tile
     steps = -(-last // stride)
     # Spread evenly: a last tile that is only moved back would overlap the one before by a lot.
-    starts = [i * last // steps // SIZE_MULTIPLE * SIZE_MULTIPLE for i in range(1, steps + 1)]
-    return TileAxis(length, tile, (0, *starts), range(length), range(steps + 1))
+    starts = [i * last // steps // multiple * multiple for i in range(1, steps + 1)]
+    return TileAxis(length, tile, multiple, (0, *starts), range(length), range(steps + 1))
 
 
 def mirror_to(pixels: Uint8, height: int, width: int) -> Uint8:
@@ -190,6 +195,7 @@ def predict_image(
     *,
     tile_size: int,
     overlap: float = 0.25,
+    multiple: int = SIZE_MULTIPLE,
     batch_size: int = 1,
     device: str | torch.device = "cpu",
 ) -> Float32:
@@ -197,10 +203,11 @@ def predict_image(
 
     Args:
         model_fn: (N, 3, h, w) uint8 on ``device`` to (N, C, h, w) float32 probabilities; h and w
-            are multiples of 8.
+            are multiples of ``multiple``.
         image: (H, W, 3) uint8 RGB.
-        tile_size: side of the tiles in pixels, a multiple of 8; a smaller image is one tile.
+        tile_size: side of the tiles in pixels; a smaller image is one tile.
         overlap: fraction of a tile that it shares with its neighbour, 0 to 0.5.
+        multiple: of which the sides of tiles are.
         batch_size: tiles predicted at once.
         device: where ``model_fn`` wants its input.
 
@@ -210,8 +217,8 @@ def predict_image(
     Raises:
         InputError: sizes out of range.
     """
-    rows = tile_axis(image.shape[0], tile_size, overlap)
-    columns = tile_axis(image.shape[1], tile_size, overlap)
+    rows = tile_axis(image.shape[0], tile_size, overlap, multiple)
+    columns = tile_axis(image.shape[1], tile_size, overlap, multiple)
     padded = mirror_to(image, rows.padded, columns.padded)
     blender: RowBlender | None = None
     bands: list[Float32] = []
@@ -241,5 +248,5 @@ def _rise(distance: NDArray[np.float64], overlap: int) -> NDArray[np.float64]:
     return rise
 
 
-def _round_up(length: int) -> int:
-    return -(-length // SIZE_MULTIPLE) * SIZE_MULTIPLE
+def _round_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple

@@ -14,11 +14,20 @@ class Architecture:
     width: int
     multipliers: tuple[int, ...]
     description: str
+    stride: int = 1
+
+    @property
+    def size_multiple(self) -> int:
+        """See ``UNet``."""
+        return self.stride * 2 ** (len(self.multipliers) - 1)
 
 
 ARCHITECTURES = {
     "paper": Architecture(64, (1, 2, 4, 8), "the published network, 31.3 M parameters"),
     "small": Architecture(32, (1, 2, 4, 8), "half the width, 7.9 M parameters; for laptops"),
+    "fast": Architecture(
+        32, (1, 2, 4, 6), "works at half the resolution, 5.9 M parameters, a quarter of the time", 2
+    ),
     "tiny": Architecture(16, (1, 2, 2, 4), "0.8 M parameters; for trying things out"),
 }
 
@@ -54,4 +63,4 @@ def create_model(
         raise InputError(f"multipliers {multipliers} must be four positive numbers")
     if out_channels < 1:
         raise InputError(f"out_channels {out_channels} must be at least 1")
-    return UNet(width, multipliers, out_channels)
+    return UNet(width, multipliers, out_channels, architecture.stride)

@@ -201,12 +201,15 @@ class Net(nn.Module):
         downs: Any
         ups: Any
 
-    def __init__(self, width: int, multipliers: Sequence[int], out_channels: int) -> None:
+    def __init__(
+        self, width: int, multipliers: Sequence[int], out_channels: int, stride: int
+    ) -> None:
         super().__init__()
         widths = [width * m for m in multipliers]
         stem = 2 * (width // 3)
         time_dim = 4 * width
-        self.init_conv = nn.Conv2d(3, stem, 7, padding=3)
+        self.stride = stride
+        self.init_conv = nn.Conv2d(3, stem, 7, stride, padding=3)
         self.time_mlp: nn.Module = TimeMlp(width)
 
         self.downs = nn.ModuleList()
@@ -240,7 +243,10 @@ class Net(nn.Module):
                     )
                 )
             )
-        self.final_conv = nn.Sequential(HeadBlock(width), nn.Conv2d(width, out_channels, 1))
+        # With a stride, the pixels that share a place of the stem are channels of the head.
+        self.final_conv = nn.Sequential(
+            HeadBlock(width), nn.Conv2d(width, out_channels * stride**2, 1)
+        )
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """As `UNet.forward`."""
@@ -263,7 +269,8 @@ class Net(nn.Module):
             x = level[1](x, time)
             x = level[2](x)
             x = level[3](x)
-        return self.final_conv(x)
+        x = self.final_conv(x)
+        return x if self.stride == 1 else F.pixel_shuffle(x, self.stride)
 
 
 class UNet(nn.Module):
@@ -273,12 +280,20 @@ class UNet(nn.Module):
         width: channels of the first level; divisible by 8.
         multipliers: width of each level in units of ``width``.
         out_channels: 3 for noise, the number of classes for a segmenter.
+        stride: of the first convolution. With 2, the levels see half the resolution, and the head
+            gives 2 x 2 pixels a place (sub-pixel convolution, Shi et al., CVPR 2016).
+
+    Attributes:
+        size_multiple: heights and widths must be multiples of this.
     """
 
-    def __init__(self, width: int, multipliers: Sequence[int], out_channels: int) -> None:
+    def __init__(
+        self, width: int, multipliers: Sequence[int], out_channels: int, stride: int = 1
+    ) -> None:
         super().__init__()
-        self.net = Net(width, multipliers, out_channels)
+        self.size_multiple = stride * 2 ** (len(multipliers) - 1)
+        self.net = Net(width, multipliers, out_channels, stride)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """x: (N, 3, H, W) with H and W multiples of 8; t: (N,) int64; (N, out_channels, H, W)."""
+        """x: (N, 3, H, W), multiples of `size_multiple`; t: (N,) int64; (N, out_channels, H, W)."""
         return self.net(x, t)

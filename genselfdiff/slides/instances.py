@@ -1,16 +1,18 @@
 """Objects that touch are taken apart: one outline for each of them.
 
-An object of a mask is what hangs together; two nuclei that touch are one. Where it becomes thin
-between two thick places, it is cut: by a watershed of the distance to its edge, from the places
-that are farthest from the edge. Each object is looked at by itself, in its own box, so what
-becomes of it depends on nothing else: not on its neighbours, the bands it was read in, or workers.
+An object of a mask is what hangs together; two nuclei that touch are one. It is cut by a watershed
+of the distance to its edge. This begins at the cores that the network has learnt to tell
+(`CoreSplitter`), or without such at the places that are farthest from the edge, and then cuts where
+the object becomes thin between two thick places (`InstanceSplitter`). Each object is looked at by
+itself, in its own box, so what becomes of it depends on nothing else: not on its neighbours, the
+bands it was read in, or workers.
 
 To spend NumPy's calls on many objects at once, their boxes are laid side by side on one sheet, far
 enough apart that no filter reaches from one into another.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,25 +48,21 @@ _STEPS_PER_PIXEL = 1024
 _MAX_DISTANCE = 512
 
 
-class InstanceSplitter:
+class Splitter:
     """Takes touching objects apart; memory is bounded by ``MAX_BOX``.
 
     Args:
-        seed_distance: in pixels; places that are thickest within this distance are the middles of
-            objects.
+        gap: pixels between boxes on a sheet: farther than what is done to them reaches.
         min_area: in pixels; smaller pieces are left out.
 
     Attributes:
         whole: how many objects were too large to be looked at, and stayed as they were.
     """
 
-    def __init__(self, seed_distance: float, min_area: float = 0.0) -> None:
+    def __init__(self, gap: int, min_area: float) -> None:
         self.whole = 0
         self._min_area = min_area
-        self._reach = max(1, round(seed_distance))
-        self._sigma = seed_distance / 4
-        # What a seed looks at; the smoothing reaches half as far.
-        self._gap = self._reach + 1
+        self._gap = gap
         self._waiting: list[Outline] = []
         self._pixels = 0
 
@@ -89,18 +87,14 @@ class InstanceSplitter:
     def _split(self, objects: Sequence[Outline]) -> dict[int, list[Outline]]:
         """The pieces of each of the objects that have several."""
         # Imported here: 30 MB that no other part of segmenting a slide needs.
-        from scipy import ndimage
         from skimage.segmentation import watershed
 
         sheet = _lay_out(objects, self._gap)
         moved = np.stack((sheet.y - sheet.top, sheet.x - sheet.left), axis=1)
         owner = paint([o.rings for o in objects], sheet.shape, moved)
         inside = owner > 0
-        thickness = _distance_to_edge(inside)
-        thickness = ndimage.gaussian_filter(thickness, self._sigma, truncate=2, mode="constant")
-        thickness[~inside] = 0
-        around = ndimage.maximum_filter(thickness, 2 * self._reach + 1, mode="constant")
-        seeds, _ = ndimage.label(inside & (thickness == around))
+        thickness = self._thickness(inside)
+        seeds = self._seeds(thickness, inside, sheet)
         # Most objects have one seed: nothing more is asked of them.
         at = np.flatnonzero(seeds)
         seed, first = np.unique(seeds.ravel()[at], return_index=True)
@@ -112,8 +106,82 @@ class InstanceSplitter:
         owner[~several] = 0
         order = _order_of_flooding(thickness, owner, sheet)
         pieces = watershed(order, seeds, mask=several)  # type: ignore[no-untyped-call]
-        pieces = _merge_dents(pieces, thickness, len(seed))
+        pieces = self._joined(pieces, thickness, len(seed))
         return _outlines_of(pieces, owner, objects, sheet, self._min_area)
+
+    def _thickness(self, inside: NDArray[np.bool_]) -> Float:
+        """How far from the edge each pixel of the sheet is; 0 outside objects."""
+        return _distance_to_edge(inside)
+
+    def _seeds(self, thickness: Float, inside: NDArray[np.bool_], sheet: "_Layout") -> Sheet:
+        """Numbers from 1 of the places of the sheet at which pieces begin; 0 elsewhere."""
+        raise NotImplementedError
+
+    def _joined(self, pieces: Sheet, thickness: Float, count: int) -> Sheet:
+        """The pieces, numbered to ``count``, without the cuts that shall not be."""
+        return pieces
+
+
+class InstanceSplitter(Splitter):
+    """Takes objects apart at their necks, see ``Splitter``.
+
+    Args:
+        seed_distance: in pixels; places that are thickest within this distance are the middles of
+            objects.
+        min_area: see ``Splitter``.
+    """
+
+    def __init__(self, seed_distance: float, min_area: float = 0.0) -> None:
+        self._reach = max(1, round(seed_distance))
+        self._sigma = seed_distance / 4
+        # What a seed looks at; the smoothing reaches half as far.
+        super().__init__(self._reach + 1, min_area)
+
+    def _thickness(self, inside: NDArray[np.bool_]) -> Float:
+        from scipy import ndimage
+
+        thickness: Float = ndimage.gaussian_filter(
+            _distance_to_edge(inside), self._sigma, truncate=2, mode="constant"
+        )
+        thickness[~inside] = 0
+        return thickness
+
+    def _seeds(self, thickness: Float, inside: NDArray[np.bool_], sheet: "_Layout") -> Sheet:
+        from scipy import ndimage
+
+        around = ndimage.maximum_filter(thickness, 2 * self._reach + 1, mode="constant")
+        seeds: Sheet = ndimage.label(inside & (thickness == around))[0]
+        return seeds
+
+    def _joined(self, pieces: Sheet, thickness: Float, count: int) -> Sheet:
+        return _merge_dents(pieces, thickness, count)
+
+
+Cores = Callable[[int, int, int, int], NDArray[np.bool_]]
+"""(left, top, width, height) of a box of the mask to where cores are in it, (height, width)."""
+
+
+class CoreSplitter(Splitter):
+    """Takes objects apart that have several cores, see ``Splitter``.
+
+    Args:
+        cores: where they are.
+        min_area: see ``Splitter``.
+    """
+
+    def __init__(self, cores: Cores, min_area: float = 0.0) -> None:
+        super().__init__(2, min_area)
+        self._cores = cores
+
+    def _seeds(self, thickness: Float, inside: NDArray[np.bool_], sheet: "_Layout") -> Sheet:
+        from scipy import ndimage
+
+        there = np.zeros(sheet.shape, np.bool_)
+        boxes = (sheet.x, sheet.y, sheet.left, sheet.top, sheet.width, sheet.height)
+        for x, y, left, top, width, height in np.stack(boxes, axis=1).tolist():
+            there[y : y + height, x : x + width] = self._cores(left, top, width, height)
+        seeds: Sheet = ndimage.label(there & inside)[0]
+        return seeds
 
 
 def seed_distance_in_pixels(seed_distance: float | None, mpp: float | None) -> float:
@@ -140,7 +208,7 @@ class _Layout:
     Attributes:
         shape: of the sheet, its edges as far from the boxes as these are apart.
         x, y: (n,) of the boxes on the sheet.
-        left, top, width: (n,) of the boxes in the mask.
+        left, top, width, height: (n,) of the boxes in the mask.
     """
 
     shape: tuple[int, int]
@@ -149,6 +217,7 @@ class _Layout:
     left: Int
     top: Int
     width: Int
+    height: Int
 
 
 def _box(outline: Outline) -> tuple[int, int, int, int]:
@@ -176,7 +245,7 @@ def _lay_out(objects: Sequence[Outline], gap: int) -> _Layout:
         x[i], y[i] = right, shelf
         right += int(width[i]) + gap
         below = max(below, shelf + int(height[i]) + gap)
-    return _Layout((below, room), x, y, boxes[:, 0], boxes[:, 1], width)
+    return _Layout((below, room), x, y, boxes[:, 0], boxes[:, 1], width, height)
 
 
 def _distance_to_edge(inside: NDArray[np.bool_]) -> Float:

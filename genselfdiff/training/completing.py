@@ -59,6 +59,11 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
         num_classes=len(config.classes) or None,
         ignore_label=config.ignore_label,
     )
+    if config.instances and not summary.numbered:
+        raise InputError(
+            f"{config.masks}: no mask has several values besides 0, so that objects cannot be told"
+            " apart: give masks of numbers of objects, or leave out --instances"
+        )
     mpp = _images_mpp(pairs, config.mpp)
     if config.resample_to is not None and mpp > BLURRED_ENLARGEMENT * config.resample_to:
         logger.warning(

@@ -152,8 +152,18 @@ class RunConfig:
             check_mpp(getattr(self, name), name)
 
     def with_network(self) -> Self:
-        """The same with architecture and width filled in."""
+        """The same with architecture and width filled in.
+
+        Raises:
+            InputError: the tile size does not suit the architecture.
+        """
         name = self.architecture or DEFAULT_ARCHITECTURE
+        multiple = ARCHITECTURES[name].size_multiple
+        if self.tile_size % multiple:
+            raise InputError(
+                f"tile_size {self.tile_size} must be a multiple of {multiple} with architecture"
+                f" {name}"
+            )
         return replace(self, architecture=name, width=self.width or ARCHITECTURES[name].width)
 
     def shareable(self) -> dict[str, Any]:
@@ -262,6 +272,8 @@ class FinetuneConfig(RunConfig):
         images, masks: folders.
         classes: names, background first; empty: counted in the masks.
         foreground: every non-zero mask value is class 1.
+        instances: mask values are numbers of objects, and the network learns their cores beside the
+            classes (`genselfdiff.data.cores`), so that objects that touch can be told apart.
         val: names of the validation images as `split_pairs` takes them; None: a fifth, drawn with
             the seed. The run folder keeps the stems that were chosen.
         group: what says which images belong together, as `groups_of` takes it; None: none do.
@@ -285,6 +297,7 @@ class FinetuneConfig(RunConfig):
     masks: str = ""
     classes: tuple[str, ...] = ()
     foreground: bool = False
+    instances: bool = False
     val: str | tuple[str, ...] | None = None
     group: str | None = None
     fold: tuple[int, int] | None = None
@@ -310,6 +323,10 @@ class FinetuneConfig(RunConfig):
         self._require_resolution("resample_to")
         if self.train_images is not None:
             self._require_at_least(1, "train_images")
+        if self.instances and not self.foreground:
+            raise InputError(
+                "instances: need foreground masks, whose values are numbers of objects"
+            )
         if self.ignore_label is not None and not 0 <= self.ignore_label <= 255:
             raise InputError(f"ignore_label {self.ignore_label} must be between 0 and 255")
         if self.classes:

@@ -7,7 +7,7 @@ import torch
 import genselfdiff
 from genselfdiff.data.class_colors import class_color
 from genselfdiff.files import refuse_existing, refuse_inputs
-from genselfdiff.inference.model_file import save_model
+from genselfdiff.inference.model_file import save_model, size_multiple_of
 from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.models import load_initial_weights
 from genselfdiff.training.config import FinetuneConfig
@@ -64,6 +64,8 @@ def export_run(
             "settings": config.shareable(),
         },
         licence=licence,
+        instances=config.instances,
+        size_multiple=size_multiple_of(network),
     )
     save_model(network, info, output, portable=portable)
     return info

@@ -21,13 +21,16 @@ from genselfdiff.data import (
     find_pairs,
     split_pairs,
 )
+from genselfdiff.data.labelled_images import CORE_LABEL
 from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError
 from genselfdiff.evaluation.outlines_picture import draw_outlines
 from genselfdiff.evaluation.pixel_metrics import confusion, dice
+from genselfdiff.evaluation.scoring import count_all
 from genselfdiff.files import atomic_file
-from genselfdiff.inference.model_file import Segmenter
+from genselfdiff.inference.model_file import Segmenter, size_multiple_of
 from genselfdiff.inference.model_info import INPUT_SCALINGS
+from genselfdiff.inference.resample import is_core, labels_of
 from genselfdiff.inference.tiled import predict_image
 from genselfdiff.losses import MultiLoss
 from genselfdiff.slides.resolution import MAX_ENLARGEMENT, SAME_SCALE, agree
@@ -46,10 +49,13 @@ class FieldScore:
     Attributes:
         stem: its name.
         dice: by class, of those that its mask or the prediction holds.
+        objects: where cores are learnt, the panoptic quality of the objects, and their AJI; none
+            where there are no objects.
     """
 
     stem: str
     dice: dict[str, float]
+    objects: dict[str, float]
 
 
 class FinetuneTask:
@@ -105,6 +111,8 @@ class FinetuneTask:
     @property
     def score_name(self) -> str:
         """What the score is, for the user."""
+        if self.config.instances:
+            return "validation score (mean panoptic quality)"
         return f"validation score (mean Dice of the classes without {self.config.classes[0]})"
 
     @property
@@ -115,8 +123,8 @@ class FinetuneTask:
     @property
     def naive_loss(self) -> float:
         """That of calling all classes equally likely, where each fills its share of a tile."""
-        share = 1 / len(self.config.classes)
-        return -math.log(share) * (1 + (1 - share) ** 2)
+        counts = [len(self.config.classes), *([2] if self.config.instances else [])]
+        return sum(math.log(n) * (1 + (1 - 1 / n) ** 2) for n in counts)
 
     def create_network(self) -> nn.Module:
         """The network of the settings, with fresh weights."""
@@ -156,22 +164,33 @@ class FinetuneTask:
         x = tiles.float() * factor + shift
         t = torch.zeros(len(tiles), dtype=torch.int64, device=tiles.device)
         logits = network(x.contiguous(memory_format=torch.channels_last), t)
-        loss: torch.Tensor = self.multi_loss(logits, labels)
+        if not self.config.instances:
+            loss: torch.Tensor = self.multi_loss(logits, labels)
+            return loss
+        in_core = labels == CORE_LABEL
+        classes = torch.where(in_core, 1, labels)
+        cores = torch.where(in_core, 1, torch.where(labels == 1, 0, labels))
+        loss = self.multi_loss(logits[:, :-2], classes) + self.multi_loss(logits[:, -2:], cores)
         return loss
 
     def validate(self, network: nn.Module, rank: int, size: int) -> dict[int, FieldScore]:
-        """Dice of every ``size``-th whole image from ``rank`` on."""
+        """Scores of every ``size``-th whole image from ``rank`` on."""
         classes = self.config.classes
         results = {}
         for number in range(rank, len(self.validation), size):
-            labels = self.validation.labels[number]
+            prediction, cores = self._predict(network, number)
             matrix = confusion(
-                labels, self._predict(network, number), len(classes), self.config.ignore_label
+                self._truth(number), prediction, len(classes), self.config.ignore_label
             )
             scores = zip(classes, dice(matrix).tolist(), strict=True)
+            objects: dict[str, float] = {}
+            if cores is not None:
+                counts = count_all(self.validation.numbers[number], prediction, cores)
+                objects = {"PQ": counts.pq, "AJI": counts.aji}
             results[number] = FieldScore(
                 self.validation.stems[number],
                 {name: score for name, score in scores if not math.isnan(score)},
+                {name: score for name, score in objects.items() if not math.isnan(score)},
             )
         return results
 
@@ -180,7 +199,8 @@ class FinetuneTask:
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Dice of each class, averaged over the whole images that hold it or where it is found.
 
-        As in `gsd evaluate`. The score is the mean of the classes, background left out.
+        As in `gsd evaluate`. The score is the mean of the classes, background left out, or where
+        cores are learnt the mean panoptic quality.
         """
         fields = results.values()
         means = {
@@ -188,10 +208,17 @@ class FinetuneTask:
             for name in self.config.classes
             if (found := [field.dice[name] for field in fields if name in field.dice])
         }
-        objects = [mean for name, mean in means.items() if name != self.config.classes[0]]
+        scored = [mean for name, mean in means.items() if name != self.config.classes[0]]
+        of_objects = {
+            name: fmean(field.objects[name] for field in fields if name in field.objects)
+            for name in dict.fromkeys(name for field in fields for name in field.objects)
+        }
+        if self.config.instances:
+            scored = [value for name, value in of_objects.items() if name == "PQ"]
         figures = {
-            "score": fmean(objects) if objects else 0.0,
+            "score": fmean(scored) if scored else 0.0,
             **{f"Dice {name}": mean for name, mean in means.items()},
+            **of_objects,
         }
         scores = {field.stem: self._field_score(field) for field in fields}
         return figures, {stem: score for stem, score in scores.items() if score is not None}
@@ -212,8 +239,8 @@ class FinetuneTask:
         for kind, (_, number) in drawn[-len(scored) :]:
             picture = draw_outlines(
                 self.validation.images[number],
-                self.validation.labels[number],
-                self._predict(network, number),
+                self._truth(number),
+                self._predict(network, number)[0],
                 ignore_label=self.config.ignore_label,
             )
             name = file_name(f"step_{step:07d}_{kind}_{self.validation.stems[number]}")
@@ -223,18 +250,29 @@ class FinetuneTask:
             paths.append(path)
         return paths
 
-    def _predict(self, network: nn.Module, number: int) -> NDArray[np.integer]:
-        """Classes (H, W) of a validation image."""
+    def _truth(self, number: int) -> NDArray[np.uint8]:
+        """Classes (H, W) that a validation image has."""
+        labels = self.validation.labels[number]
+        return np.where(labels == CORE_LABEL, 1, labels) if self.config.instances else labels
+
+    def _predict(
+        self, network: nn.Module, number: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """Classes (H, W) of a validation image, and where cores of objects are, if it is learnt."""
         probabilities = predict_image(
-            Segmenter(network, self.config.input_scaling),
+            Segmenter(network, self.config.input_scaling, self.config.instances),
             self.validation.images[number],
             tile_size=self.config.tile_size,
+            multiple=size_multiple_of(network),
             device=next(network.parameters()).device,
         )
-        return probabilities.argmax(0)
+        classes = labels_of(probabilities[: len(self.config.classes)])
+        return classes, is_core(probabilities[-1]) if self.config.instances else None
 
     def _field_score(self, field: FieldScore) -> float | None:
-        """Mean Dice of the classes of one image, background left out; None if it has no other."""
+        """The score of one image; None if it has no objects."""
+        if self.config.instances:
+            return field.objects.get("PQ")
         objects = [value for name, value in field.dice.items() if name != self.config.classes[0]]
         return fmean(objects) if objects else None
 
@@ -253,5 +291,6 @@ def _load(config: FinetuneConfig, pairs: Sequence[Pair]) -> LabelledImages:
         num_classes=len(config.classes),
         foreground=config.foreground,
         ignore_label=config.ignore_label,
+        instances=config.instances,
         scale=1.0 if same else enlargement,
     )

@@ -13,6 +13,7 @@ def noise_predictor(config: PretrainConfig) -> nn.Module:
 
 
 def segmenter_network(config: FinetuneConfig) -> nn.Module:
-    """That of stage 2, which gives logits of the classes."""
+    """That of stage 2, which gives logits of the classes, and of cores where they are learnt."""
     assert config.architecture is not None
-    return create_model(config.architecture, out_channels=len(config.classes), width=config.width)
+    channels = len(config.classes) + (2 if config.instances else 0)
+    return create_model(config.architecture, out_channels=channels, width=config.width)

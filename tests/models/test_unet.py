@@ -48,12 +48,25 @@ def test_number_of_parameters_is_the_published_one():
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("size", [(8, 8), (24, 40)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5)])
 def test_every_architecture_keeps_the_size(name, size):
     model = create_model(name, out_channels=5).eval()
+    height, width = (side * model.size_multiple for side in size)
+    assert model.size_multiple == ARCHITECTURES[name].size_multiple
     with torch.no_grad():
-        y = model(torch.randn(1, 3, *size), torch.tensor([999]))
-    assert y.shape == (1, 5, *size)
+        y = model(torch.randn(1, 3, height, width), torch.tensor([999]))
+    assert y.shape == (1, 5, height, width)
+
+
+def test_the_head_of_a_strided_network_gives_each_pixel_of_a_place():
+    model = create_model("fast", out_channels=2).eval()
+    head = model.net.final_conv[1]
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.arange(8.0))
+        y = model(torch.randn(1, 3, 32, 48), torch.tensor([0]))
+    expected = torch.arange(8.0).reshape(2, 2, 2).repeat(1, 16, 24)
+    assert torch.equal(y[0], expected)
 
 
 def test_scripted_network_gives_the_same_numbers(monkeypatch):
@@ -85,7 +98,7 @@ def test_time_changes_the_output():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"name": "huge"}, "there are: paper, small, tiny"),
+        ({"name": "huge"}, "there are: paper, small, fast, tiny"),
         ({"name": "small", "width": 12}, "multiple of 8"),
         ({"name": "small", "multipliers": (1, 2)}, "four positive numbers"),
         ({"name": "small", "out_channels": 0}, "at least 1"),

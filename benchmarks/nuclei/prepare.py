@@ -1,0 +1,105 @@
+"""Lay the open nuclei sets out for training the shipped model, and hold whole images back.
+
+    python benchmarks/nuclei/prepare.py DATA FOLDER [--without tnbc]
+
+DATA has the folders nuinsseg, consep, tnbc and dsb2018, each with ``images`` and ``instances``.
+FOLDER gets
+
+- ``train/images`` and ``train/masks``: all images but those for the last test, and their objects'
+  numbers; ``train/validation.txt`` names those that choose the checkpoint;
+- ``test/SET/images`` and ``test/SET/masks``: those that neither train nor choose anything.
+
+Images are held back by blocks: of NuInsSeg, which lies in order of organs, ten numbers in a row; of
+TNBC whole patients; of CoNSeP and DSB 2018 the published test parts.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from genselfdiff.progress import progress_bar
+
+NUINSSEG_SCALE = 0.7
+"""Nuclei of NuInsSeg are about 1.7 times as large as those of the others at the same magnification,
+and blurred: they train at sizes between."""
+
+BLOCK = 10
+
+
+def _nuinsseg(stem: str) -> str:
+    block = (int(stem) - 1) // BLOCK % 10
+    return {4: "validation", 9: "test"}.get(block, "train")
+
+
+def _consep(stem: str) -> str:
+    part, number = stem.split("_")
+    return "test" if part == "test" else "validation" if int(number) > 24 else "train"
+
+
+def _tnbc(stem: str) -> str:
+    patient = stem.split("_")[0]
+    return "test" if patient in ("03", "07", "10") else "validation" if patient == "05" else "train"
+
+
+def _dsb2018(stem: str) -> str:
+    return "test" if stem.startswith("test") else "train"
+
+
+PARTS: dict[str, Callable[[str], str]] = {
+    "nuinsseg": _nuinsseg,
+    "consep": _consep,
+    "tnbc": _tnbc,
+    "dsb2018": _dsb2018,
+}
+"""What each set's images are for, by their names."""
+
+
+def main() -> None:
+    """Write the folders."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--without", choices=list(PARTS), help="leave a set out of the training")
+    options = parser.parse_args()
+    validation = []
+    for name, part_of in PARTS.items():
+        images = sorted((options.data / name / "images").iterdir())
+        if not images:
+            parser.error(f"{options.data / name}: no images in it")
+        for image in progress_bar(images, desc=name, progress=None):
+            numbers = options.data / name / "instances" / f"{image.stem}.png"
+            part = part_of(image.stem)
+            if part == "test":
+                _lay(options.folder / "test" / name, image.stem, image, numbers, 1.0)
+            elif name != options.without:
+                stem = f"{name}_{image.stem}"
+                scale = NUINSSEG_SCALE if name == "nuinsseg" else 1.0
+                _lay(options.folder / "train", stem, image, numbers, scale)
+                if part == "validation":
+                    validation.append(stem)
+    (options.folder / "train" / "validation.txt").write_text("\n".join(validation) + "\n")
+
+
+def _lay(folder: Path, stem: str, image: Path, numbers: Path, scale: float) -> None:
+    """Write an image and the numbers of its objects, from 1 on, at ``scale``."""
+    with Image.open(image) as file:
+        pixels = file.convert("RGB")
+    with Image.open(numbers) as file:
+        values = np.asarray(file)
+    labels = np.searchsorted(np.union1d(0, values), values)
+    mask = Image.fromarray(labels.astype(np.uint16))
+    if scale != 1:
+        size = (round(pixels.width * scale), round(pixels.height * scale))
+        pixels = pixels.resize(size, Image.Resampling.LANCZOS)
+        mask = mask.resize(size, Image.Resampling.NEAREST)
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    pixels.save(folder / "images" / f"{stem}.png")
+    mask.save(folder / "masks" / f"{stem}.png")
+
+
+if __name__ == "__main__":
+    main()
