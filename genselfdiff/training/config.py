@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import tomli_w
 
 from genselfdiff.data.augment import POLICIES
+from genselfdiff.data.labelled_images import CORE_LABEL
 from genselfdiff.diffusion import SCHEDULES
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.files import atomic_file
@@ -326,6 +327,11 @@ class FinetuneConfig(RunConfig):
         if self.instances and not self.foreground:
             raise InputError(
                 "instances: need foreground masks, whose values are numbers of objects"
+            )
+        if self.instances and self.ignore_label in (1, CORE_LABEL):
+            raise InputError(
+                f"ignore_label {self.ignore_label}: with instances choose a value from"
+                f" {CORE_LABEL + 1} on"
             )
         if self.ignore_label is not None and not 0 <= self.ignore_label <= 255:
             raise InputError(f"ignore_label {self.ignore_label} must be between 0 and 255")

@@ -179,13 +179,13 @@ class FinetuneTask:
         results = {}
         for number in range(rank, len(self.validation), size):
             prediction, cores = self._predict(network, number)
-            matrix = confusion(
-                self._truth(number), prediction, len(classes), self.config.ignore_label
-            )
+            truth, ignored = self._truth(number), self.config.ignore_label
+            matrix = confusion(truth, prediction, len(classes), ignored)
             scores = zip(classes, dice(matrix).tolist(), strict=True)
             objects: dict[str, float] = {}
             if cores is not None:
-                counts = count_all(self.validation.numbers[number], prediction, cores)
+                counted = np.where(truth == ignored, 0, prediction)
+                counts = count_all(self.validation.numbers[number], counted, cores)
                 objects = {"PQ": counts.pq, "AJI": counts.aji}
             results[number] = FieldScore(
                 self.validation.stems[number],

@@ -67,6 +67,7 @@ from genselfdiff.training.config_file import read_settings
         (FinetuneConfig, "classes", ("a",)),
         (FinetuneConfig, "classes", ("a", "b\x1b[2J")),
         (FinetuneConfig, "classes", ("a", "b\udce4")),
+        (FinetuneConfig, "instances", True),  # without foreground
         (FinetuneConfig, "fold", (1, 2, 3)),
         (FinetuneConfig, "fold", (1, 2**63)),
         (FinetuneConfig, "val", 3),
@@ -132,6 +133,7 @@ FULL = (
         masks="m",
         classes=("background", "Drüse, klein"),
         foreground=True,
+        instances=True,
         val=("x,1", "y"),
         group="p.",
         fold=(1, 3),
