@@ -178,9 +178,13 @@ def _predict(
         view, scale = model_view(slide, info.mpp)
         seen = image if scale == 1 else view.read(0, 0, view.width, view.height)
         rows, columns = range(view.height), range(view.width)
-        grid = TileGrid.of(view, info.tile_size, OVERLAP, rows, columns)
+        multiple = info.size_multiple
+        grid = TileGrid.of(view, info.tile_size, OVERLAP, rows, columns, multiple)
         known_mpp = slide.mpp
         predictor.choose_precision(grid.sample(view, COMPARED_TILES))
-    probabilities = predict_image(predictor, seen, tile_size=info.tile_size, overlap=OVERLAP)
+    probabilities = predict_image(
+        predictor, seen, tile_size=info.tile_size, overlap=OVERLAP, multiple=multiple
+    )
     height, width = image.shape[:2]
-    return labels_of(resize(probabilities, height, width, scale)), known_mpp
+    probabilities = resize(probabilities[: len(info.classes)], height, width, scale)
+    return labels_of(probabilities), known_mpp

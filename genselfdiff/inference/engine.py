@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor, read_ahead
-from genselfdiff.inference.resample import labels_of
+from genselfdiff.inference.resample import is_core, labels_of
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.progress import progress_bar
 from genselfdiff.resumable_file import unfinished
@@ -217,17 +218,19 @@ def predict(
                     files.mask,
                     palette=list(info.colors),
                     class_names=list(info.classes),
+                    cores=info.instances,
                     description=told,
                     **shape,
                 )
             )
-            sinks: list[_Sink] = [(mask, lambda block: labels_of(block)[None])]
-            there = None if restart else made_by(files.probabilities, len(info.classes))
+            classes = len(info.classes)
+            sinks: list[_Sink] = [(mask, partial(_planes_of_mask, classes))]
+            there = None if restart else made_by(files.probabilities, classes)
             if files.probabilities is not None and there != told["job"]:
                 writer = ProbabilityWriter(
                     files.probabilities, class_names=info.classes, job=told["job"], **shape
                 )
-                sinks.append((stack.enter_context(writer), as_bytes))
+                sinks.append((stack.enter_context(writer), lambda block: as_bytes(block[:classes])))
             is_begun = True
             _write(sinks, source, layout, predictor, purpose["batch size"], progress)
             if content_of(source.path) != told["job"]["slide"]:
@@ -243,7 +246,16 @@ def predict(
 
 
 _Sink = tuple[PyramidWriter, Callable[[Float32], Uint8]]
-"""A file, and what of it (classes, rows, width) probabilities make: (planes, rows, width)."""
+"""A file, and what of it (channels, rows, width) probabilities make: (planes, rows, width)."""
+
+
+def _planes_of_mask(classes: int, probabilities: Float32) -> Uint8:
+    """Classes and, of a model that tells them, the cores of objects within these."""
+    labels = labels_of(probabilities[:classes])
+    if len(probabilities) == classes:
+        return labels[None]
+    cores = is_core(probabilities[classes]) & (labels != 0)
+    return np.stack((labels, cores.view(np.uint8)))
 
 
 class _Band:
@@ -303,7 +315,7 @@ def _write(
         read_ahead(rest.grid.batches(rest.view, batch_size), READ_AHEAD) as batches,
         predictor.predict_ahead(batches) as predicted,
     ):
-        for blocks in rest.grid.blend(predicted, len(predictor.model.info.classes), bar):
+        for blocks in rest.grid.blend(predicted, predictor.model.info.channels, bar):
             bands = [_Band(writer, layout.window[2], encode) for writer, encode in sinks]
             for block in rest.resizer.push(blocks):
                 for band in bands:

@@ -86,15 +86,15 @@ def estimate(
 def estimate_slide(path: Path, predictor: Predictor, options: Options) -> Estimate:
     """Do what ``estimate`` does."""
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
-        layout = lay_out(source, predictor.model.info, options)
+        info = predictor.model.info
+        layout = lay_out(source, info, options)
         view, grid, (_, _, columns, rows) = layout.view, layout.grid, layout.window
         request = requested(path, predictor, options)
         job = choose(request, source, predictor, layout, options)
-        classes = len(predictor.model.info.classes)
         per_tile = _seconds_per_tile(predictor, grid, view)
-        seconds = grid.tiles * per_tile + rows * _seconds_per_row(classes, columns)
+        seconds = grid.tiles * per_tile + rows * _seconds_per_row(info.channels, columns)
         # The measured tiles have shown what libraries, model and activations hold.
-        rest = memory_bound(source, layout, classes, options, job["batch size"])
+        rest = memory_bound(source, layout, info, options, job["batch size"])
         level = source.levels[view.level]
         return Estimate(
             slide=path,
@@ -128,10 +128,10 @@ def _seconds_per_tile(predictor: Predictor, grid: TileGrid, view: ScaledView) ->
     return max(reading, predicting) / max(len(tiles), 1)
 
 
-def _seconds_per_row(classes: int, width: int) -> float:
+def _seconds_per_row(channels: int, width: int) -> float:
     """Of bringing a row of the map to level 0 and choosing its classes."""
     resizer = RowResizer((BAND, max(1, width // 2)), (2 * BAND, width), 2.0)
-    noise = np.random.default_rng(0).random((classes, BAND, max(1, width // 2)), np.float32)
+    noise = np.random.default_rng(0).random((channels, BAND, max(1, width // 2)), np.float32)
     begin = time.perf_counter()
     rows = sum(len(labels_of(band)) for band in resizer.push([noise]))
     return (time.perf_counter() - begin) / rows

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from genselfdiff.errors import InputError
 from genselfdiff.inference.layout import Layout
+from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.predictor import MAX_WORKERS, Predictor
 from genselfdiff.slides import Slide
@@ -24,25 +25,27 @@ _STATUS = Path("/proc/self/status")
 def memory_bound(
     source: Slide,
     layout: Layout,
-    classes: int,
+    info: ModelInfo,
     options: Options,
     batch_size: int,
     workers: int = MAX_WORKERS,
 ) -> int:
     """Bytes that segmenting a slide holds at most beside libraries, model and activations."""
-    grid, columns = layout.grid, layout.window[2]
+    grid, columns, channels = layout.grid, layout.window[2], info.channels
     tile = grid.rows.tile * grid.columns.tile
     width = len(layout.resizer.columns) + 2 * grid.columns.tile
     deepest = max((grid.rows.tile - grid.rows.step(i) for i in grid.rows.needed[:-1]), default=0)
     # Rows that the next row of tiles reaches into; a block of tiles before and after it is resized.
-    blended = 4 * classes * (deepest * width + 8 * math.ceil(layout.scale + 1) ** 2 * tile)
+    blended = 4 * channels * (deepest * width + 8 * math.ceil(layout.scale + 1) ** 2 * tile)
     # Of each plane of the files what a row of tiles gives, and what their pyramids wait to fill.
     given = 2 * math.ceil(grid.rows.tile * layout.scale)
     gathered = given + 3 * 2 * _MASK_TILE
+    if info.instances:  # a plane without a pyramid
+        gathered += given + 2 * _MASK_TILE
     if options.probabilities:
-        gathered += classes * (given + 3 * 2 * _PROBABILITY_TILE)
+        gathered += len(info.classes) * (given + 3 * 2 * _PROBABILITY_TILE)
     level0 = gathered * (columns + 2 * _MASK_TILE)
-    waiting = 3 * (READ_AHEAD + 2) + (3 + 4 * classes) * (2 * workers + 2)
+    waiting = 3 * (READ_AHEAD + 2) + (3 + 4 * channels) * (2 * workers + 2)
     return source.memory_bound() + blended + level0 + waiting * batch_size * tile
 
 
@@ -59,7 +62,7 @@ def keep_within_limit(
     limit = options.max_memory
     if limit is None:
         return
-    classes = len(predictor.model.info.classes)
+    info = predictor.model.info
     held = _resident_bytes()
     for read in list(layout.grid.batches(layout.view, batch_size))[:1]:
         batch = read()
@@ -68,7 +71,7 @@ def keep_within_limit(
     activations = max(peak_bytes() - held, 0)  # too much if loading the model took more
 
     def needed(workers: int) -> int:
-        rest = memory_bound(source, layout, classes, options, batch_size, workers)
+        rest = memory_bound(source, layout, info, options, batch_size, workers)
         # The allocator may keep what this thread has used, in pieces that do not fit the others.
         return held + (workers + 1) * activations + rest
 

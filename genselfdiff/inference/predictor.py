@@ -21,6 +21,7 @@ from genselfdiff.inference.model_file import (
     load_model,
     with_memory_format,
 )
+from genselfdiff.inference.resample import is_core
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 AGREEMENT = 0.97
@@ -99,6 +100,8 @@ class Predictor:
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, 3, h, w) uint8 RGB to (N, C, h, w) float32 probabilities on the CPU.
+
+        C is ``ModelInfo.channels``.
 
         Raises:
             InputError: there is too little memory.
@@ -192,10 +195,11 @@ class Predictor:
             raise ModelError(
                 f"{self.model.path}: the model failed on tiles of {size}: {one_line(error)}"
             ) from error
-        if probabilities.shape[1] != len(self.model.info.classes):
+        info = self.model.info
+        if probabilities.shape[1] != info.channels:
             raise ModelError(
                 f"{self.model.path}: gives {probabilities.shape[1]} channels, but names"
-                f" {len(self.model.info.classes)} classes"
+                f" {len(info.classes)} classes{' beside cores' if info.instances else ''}"
             )
         low, high = (extreme.item() for extreme in probabilities.aminmax())
         if not math.isfinite(high - low):
@@ -229,26 +233,39 @@ class Predictor:
         return here
 
     def _agrees(self, tiles: Iterable[torch.Tensor]) -> bool:
-        """Whether bfloat16 gives every class of ``tiles`` almost as float32 does."""
-        classes = len(self.model.info.classes)
-        confusion = torch.zeros(classes, classes, dtype=torch.int64)
-        enough = torch.zeros(classes, dtype=torch.bool)
+        """Whether bfloat16 gives every class of ``tiles``, and cores, almost as float32 does."""
+        info = self.model.info
+        sizes = [len(info.classes), 2] if info.instances else [len(info.classes)]
+        confusions = [torch.zeros(n, n, dtype=torch.int64) for n in sizes]
+        is_nothing = torch.cat([torch.arange(n) == 0 for n in sizes])
+        enough = torch.zeros(sum(sizes), dtype=torch.bool)
         for pixels in tiles:
-            labels = self._run("float32", pixels).argmax(1)
+            labels = self._decided(self._run("float32", pixels))
             try:
-                others = self._run("bfloat16", pixels).argmax(1)
+                others = self._decided(self._run("bfloat16", pixels))
             except ModelError:  # not finite, or an operation that bfloat16 lacks
                 return False
-            pairs = torch.bincount((labels * classes + others).flatten(), minlength=classes**2)
-            confusion += pairs.reshape(classes, classes)
-            here, there = confusion.sum(1), confusion.sum(0)
+            for n, confusion, a, b in zip(sizes, confusions, labels, others, strict=True):
+                confusion += torch.bincount((a * n + b).flatten(), minlength=n**2).reshape(n, n)
+            here = torch.cat([confusion.sum(1) for confusion in confusions])
+            there = torch.cat([confusion.sum(0) for confusion in confusions])
             enough = torch.maximum(here, there) >= ENOUGH_PIXELS
-            if enough[1:].all():
+            if enough[~is_nothing].all():
                 break
-        if not enough[1:].any():
+        if not enough[~is_nothing].any():
             return False
-        dice = 2 * confusion.diagonal() / (here + there)
+        same = torch.cat([confusion.diagonal() for confusion in confusions])
+        dice = 2 * same / (here + there)
         return bool((dice[enough] >= AGREEMENT).all())
+
+    def _decided(self, probabilities: torch.Tensor) -> list[torch.Tensor]:
+        """The class of each pixel and, of a model that tells them, 1 in the cores of objects."""
+        classes = len(self.model.info.classes)
+        labels = probabilities[:, :classes].argmax(1)
+        if not self.model.info.instances:
+            return [labels]
+        cores = torch.from_numpy(is_core(probabilities[:, classes].numpy()))
+        return [labels, (cores & (labels > 0)).to(torch.int64)]
 
     def _prepare(self, precision: str) -> None:
         if precision not in self._modules:

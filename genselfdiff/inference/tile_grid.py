@@ -118,7 +118,7 @@ class TileGrid:
         return mirror_to(view.read(x, y, width, height), self.rows.tile, self.columns.tile)
 
     def blend(
-        self, predicted: Iterator[torch.Tensor], classes: int, bar: "tqdm[NoReturn]"
+        self, predicted: Iterator[torch.Tensor], channels: int, bar: "tqdm[NoReturn]"
     ) -> Iterator[Iterator[NDArray[np.float32]]]:
         """For each row of tiles, what is shown and final with it: (C, n, w), from left to right.
 
@@ -126,10 +126,10 @@ class TileGrid:
 
         Args:
             predicted: (batch_size, C, tile, tile) of each of ``batches``.
-            classes: C.
+            channels: C.
             bar: counts the tiles.
         """
-        blender = RowBlender(self.rows, self.columns, classes)
+        blender = RowBlender(self.rows, self.columns, channels)
 
         def row(wanted: Sequence[int]) -> Iterator[NDArray[np.float32]]:
             present = set(wanted)

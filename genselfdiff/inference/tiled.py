@@ -127,10 +127,10 @@ class RowBlender:
 
     Args:
         rows, columns: the grid.
-        classes: channels of the tiles.
+        channels: of the tiles; the first is that of class 0.
     """
 
-    def __init__(self, rows: TileAxis, columns: TileAxis, classes: int) -> None:
+    def __init__(self, rows: TileAxis, columns: TileAxis, channels: int) -> None:
         self._rows = rows
         self._columns = columns
         self._row = rows.needed.start
@@ -139,8 +139,8 @@ class RowBlender:
         self._left = columns.starts[columns.needed.start]
         width = columns.starts[columns.needed.stop - 1] + columns.tile - self._left
         deepest = max((rows.tile - rows.step(i) for i in rows.needed[:-1]), default=0)
-        self._canvas = torch.zeros(classes, rows.tile, columns.tile)
-        self._carried = torch.zeros(classes, deepest, width)
+        self._canvas = torch.zeros(channels, rows.tile, columns.tile)
+        self._carried = torch.zeros(channels, deepest, width)
         self._carried_rows = 0
 
     def add(self, column: int, probabilities: torch.Tensor | None) -> Float32:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -14,7 +15,7 @@ from genselfdiff.input_files import open_input
 from genselfdiff.slides.ome_description import told_in
 from genselfdiff.slides.orientation import require_upright
 from genselfdiff.slides.pixel_format import palette_of, refuse_white_zero
-from genselfdiff.slides.pyramid_writer import STORED_MPP
+from genselfdiff.slides.pyramid_writer import HIDDEN_OFFSETS, HIDDEN_SIZES, STORED_MPP
 from genselfdiff.slides.stored_image import MAX_PIXELS_AT_ONCE, is_absurd
 from genselfdiff.slides.tiff_codecs import piece_decoder
 from genselfdiff.slides.tiff_directories import check_directories
@@ -40,6 +41,8 @@ class MaskReader:
         mpp: micrometres per pixel, or None where the mask does not tell.
         description: what the file tells of itself, empty if that is not in our way.
         class_names, palette: name and (red, green, blue) of each class, as far as the file tells.
+        has_cores: the mask tells where the cores of objects are, see ``MaskWriter``.
+        tile_size: rows and columns of a tile or strip.
 
     Raises:
         InputError: the file is missing, damaged or no such TIFF.
@@ -66,7 +69,11 @@ class MaskReader:
             self.width, self.height = page.imagewidth, page.imagelength
             self._check(page)
             self._decode = piece_decoder(page)
+            rows, columns = page.chunks[:2]
+            self.tile_size = rows, columns
+            self._across, self._down = -(-self.width // columns), -(-self.height // rows)
             self.description = told_in(page.description)
+            self.has_cores = planes == 1 and self.description.get("cores") is True
             names, mpp = self.description.get("classes"), self.description.get("mpp")
             self.class_names = (
                 [shown(str(name)) for name in names] if isinstance(names, list) else []
@@ -105,38 +112,91 @@ class MaskReader:
         """
         return (stack[0] for stack in self.stacks(0, self.height))
 
-    def stacks(self, first: int, last: int) -> Iterator[Uint8]:
+    def stacks(self, first: int, last: int, *, cores: bool = False) -> Iterator[Uint8]:
         """(planes, rows, width) of all rows from ``first`` to ``last``, a row of tiles at a time.
+
+        Args:
+            first, last: rows of the mask.
+            cores: add a plane that is not 0 in the cores of objects, where ``has_cores``.
 
         Raises:
             InputError: the stored pixels are damaged.
         """
-        height, width = self._page.chunks[:2]
-        across, down = -(-self.width // width), -(-self.height // height)
+        height, width = self.tile_size
         uniform: dict[int, int] = {}
         for row in range(first // height, -(-last // height)):
-            stack = np.zeros((self.planes, height, across * width), np.uint8)
-            for plane in range(self.planes):
-                for column in range(across):
-                    index = (plane * down + row) * across + column
-                    tile = stack[plane, :, column * width : (column + 1) * width]
-                    try:
-                        self._read_tile(index, tile, uniform)
-                    except Exception as error:  # every codec has errors of its own
-                        raise InputError(
-                            f"{self.path}: tile {index} is damaged: {one_line(error)}; make the"
-                            " mask again"
-                        ) from error
+            stack = np.zeros((self.planes + cores, height, self._across * width), np.uint8)
+            for plane, pixels in enumerate(stack):
+                for column in range(self._across):
+                    tile = pixels[:, column * width : (column + 1) * width]
+                    self._read_tile(plane, row, column, tile, uniform)
             top = row * height
             yield stack[:, max(first - top, 0) : min(last, self.height) - top, : self.width]
+
+    def core_tile(self, row: int, column: int) -> Uint8:
+        """(rows, columns) of a tile, not 0 in the cores of objects; for masks that ``has_cores``.
+
+        Raises:
+            InputError: the stored pixels are damaged.
+        """
+        tile = np.zeros(self.tile_size, np.uint8)
+        self._read_tile(self.planes, row, column, tile, {})
+        return tile
 
     def name_of(self, label: int) -> str:
         """The name of a class, made up where the mask does not tell."""
         return self.class_names[label] if label < len(self.class_names) else f"class {label}"
 
-    def _read_tile(self, index: int, tile: Uint8, uniform: dict[int, int]) -> None:
+    def _read_tile(
+        self, plane: int, row: int, column: int, tile: Uint8, uniform: dict[int, int]
+    ) -> None:
+        """Decode into ``tile``; that of cores follows the planes."""
+        index = row * self._across + column
+        is_core = plane == self.planes
+        if is_core:
+            offset, count = (int(numbers[index]) for numbers in self._core_tiles)
+        else:
+            index += plane * self._down * self._across
+            offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]
+        try:
+            self._decode_tile(index, offset, count, tile, uniform)
+        except Exception as error:  # every codec has errors of its own
+            which = f"tile {index} of its cores" if is_core else f"tile {index}"
+            raise InputError(
+                f"{self.path}: {which} is damaged: {one_line(error)}; make the mask again"
+            ) from error
+
+    @cached_property
+    def _core_tiles(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Offset and bytes of each tile of cores, within the file."""
+        size = self._tiff.filehandle.size
+        offsets, counts = (self._numbers(tag) for tag in (HIDDEN_OFFSETS, HIDDEN_SIZES))
+        if (offsets > size).any() or (counts > size - offsets).any():
+            raise self._without_cores("tiles beyond its end")
+        return offsets, counts
+
+    def _numbers(self, code: int) -> NDArray[np.uint64]:
+        """What a private tag tells of each tile: nobody but us has looked at it."""
+        tag, tiles = self._page.tags.get(code), self._down * self._across
+        if tag is None or tag.dtype != _LONG8 or tag.count != tiles:
+            raise self._without_cores(f"{0 if tag is None else tag.count} of {tiles} tiles")
+        file = self._tiff.filehandle
+        file.seek(tag.valueoffset)
+        data = file.read(8 * tiles)
+        if len(data) < 8 * tiles:
+            raise self._without_cores("tiles beyond its end")
+        return np.frombuffer(data, f"{self._tiff.byteorder}u8").astype(np.uint64)
+
+    def _without_cores(self, found: str) -> InputError:
+        return InputError(
+            f"{self.path}: the cores of its objects are damaged, or were lost when it was copied"
+            f" ({found}): make the mask again, or use --no-instances"
+        )
+
+    def _decode_tile(
+        self, index: int, offset: int, count: int, tile: Uint8, uniform: dict[int, int]
+    ) -> None:
         """Decode into ``tile``; tiles of one class are stored once, and decoded once."""
-        offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]
         if offset in uniform:
             tile[:] = uniform[offset]
         elif count and not offset:
@@ -171,6 +231,9 @@ class MaskReader:
     def _unreadable(self, error: Exception) -> InputError:
         return InputError(f"{self.path}: is no readable mask ({one_line(error)})")
 
+
+_LONG8 = 16
+"""The type of BigTIFF's offsets."""
 
 _UNIFORM_BYTES = 4096
 """Tiles of one class take less; others need not be compared."""

@@ -25,13 +25,15 @@ class MaskWriter(PyramidWriter):
     A pixel of a smaller page is the most frequent class of the four below it, of equally frequent
     ones the higher: classes are never blended, and thin objects stay visible. The ImageDescription
     of the first page is JSON: ``{"classes": [...], "mpp": ..., "pixels": [...], ...}``, the number
-    of pixels of each class in the window, ``from_damaged`` if so, and ``description``; in an
-    OME-TIFF it is an annotation.
+    of pixels of each class in the window, ``from_damaged`` and ``cores`` if so, and
+    ``description``; in an OME-TIFF it is an annotation.
 
     Args:
         path, width, height, mpp, tile, window, purpose, restart: see ``PyramidWriter``.
         palette: (red, green, blue) of each class, 0 to 255.
         class_names: the name of each class.
+        cores: a hidden plane tells where the cores of objects are, 1 or 0; see
+            ``ModelInfo.instances``.
         description: what else the ImageDescription tells.
 
     Raises:
@@ -44,6 +46,7 @@ class MaskWriter(PyramidWriter):
         *,
         palette: Sequence[tuple[int, int, int]],
         class_names: Sequence[str],
+        cores: bool = False,
         description: dict[str, Any] | None = None,
         **layout: Any,
     ) -> None:
@@ -51,10 +54,10 @@ class MaskWriter(PyramidWriter):
             raise ValueError(f"{len(palette)} colours for {len(class_names)} classes; 256 at most")
         if any(len(colour) != 3 or not all(0 <= c <= 255 for c in colour) for colour in palette):
             raise ValueError("colours must be three numbers from 0 to 255")
-        super().__init__(path, planes=1, **layout)
+        super().__init__(path, planes=1, hidden=int(cores), **layout)
         self._palette = palette
         self._class_names = class_names
-        self._description = description or {}
+        self._description = ({"cores": True} if cores else {}) | (description or {})
 
     def write_rows(self, labels: Uint8) -> None:
         """Write the next rows of the window, beginning at its top.

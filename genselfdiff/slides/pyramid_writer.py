@@ -50,6 +50,9 @@ _DEFLATE_LEVEL = 4
 
 _DEFLATE, _CENTIMETRE, _NO_UNIT, _REDUCED = 8, 3, 1, 1
 
+HIDDEN_OFFSETS, HIDDEN_SIZES = 65230, 65231
+"""Private tags of the first page: where the tiles of the hidden planes lie, and their bytes."""
+
 
 class PyramidWriter:
     """Writes planes of whole numbers as a tiled, deflate-compressed BigTIFF with its pyramid.
@@ -69,6 +72,8 @@ class PyramidWriter:
         width, height: size in pixels.
         mpp: micrometres per pixel for the resolution tags; None leaves them without unit.
         planes: how many there are.
+        hidden: how many more follow them that no other program is shown: they have no pyramid, and
+            only `HIDDEN_OFFSETS` and `HIDDEN_SIZES` tell where they are.
         tile: side of the stored tiles, a multiple of 16.
         window: (x, y, width, height), the part that is written; the rest is 0 and takes neither
             time nor memory. None: all of it.
@@ -78,7 +83,8 @@ class PyramidWriter:
         dtype: of a pixel in each plane, an unsigned one; the same for all files of a class.
         rows_written: rows of the window that need not be written any more; after ``__enter__``
             those of earlier runs.
-        counts: pixels of each value in the window, of all planes, as far as their tiles are stored.
+        counts: pixels of each value in the window, of all planes but the hidden, as far as their
+            tiles are stored.
         from_damaged: whether something of what was pushed stands in for data that was damaged; set
             by whoever pushes, and known to later runs.
 
@@ -98,6 +104,7 @@ class PyramidWriter:
         height: int,
         mpp: float | None,
         planes: int,
+        hidden: int = 0,
         tile: int = 512,
         window: tuple[int, int, int, int] | None = None,
         purpose: dict[str, Any] | None = None,
@@ -119,7 +126,8 @@ class PyramidWriter:
         self.from_damaged = False
         self._width, self._height, self._top = columns, rows, y
         self._tile = tile
-        self._pages = _pyramid(width, height, tile, planes, (x, y, columns), self.dtype)
+        self._pushed = planes + hidden
+        self._pages = _pyramid(width, height, tile, planes, hidden, (x, y, columns), self.dtype)
         self._uniform: dict[int, tuple[int, int]] = {}
         self._pending: deque[_Pending] = deque()
         self._filled: list[tuple[int, int]] = []
@@ -166,15 +174,15 @@ class PyramidWriter:
         raise NotImplementedError
 
     def push(self, rows: Pixels) -> None:
-        """Take the next (planes, n, width) of the window, beginning at its top.
+        """Take the next (planes, n, width) of the window, the hidden last, beginning at its top.
 
         Raises:
             ValueError: wrong shape or type, or more rows than the window has.
         """
-        if rows.shape[::2] != (self.planes, self._width) or rows.dtype != self.dtype:
+        if rows.shape[::2] != (self._pushed, self._width) or rows.dtype != self.dtype:
             raise ValueError(
                 f"{self.path}: rows of shape {rows.shape} and type {rows.dtype} do not fit"
-                f" {self.planes} planes of {self.dtype} {self._width} pixels wide"
+                f" {self._pushed} planes of {self.dtype} {self._width} pixels wide"
             )
         if self.rows_written + rows.shape[1] > self._height:
             raise ValueError(f"{self.path}: more rows than the {self._height} of the mask")
@@ -199,14 +207,14 @@ class PyramidWriter:
         band = page.band[:, : page.filled]
         if level == 0:
             first = self._top - page.next_row * self._tile
-            wanted = band[:, max(first, 0) : first + self._height]
+            wanted = band[: self.planes, max(first, 0) : first + self._height]
             for y in range(0, wanted.shape[1], _ROWS_AT_ONCE):
                 columns = slice(page.indent, page.indent + self._width)
                 self.count(wanted[:, y : y + _ROWS_AT_ONCE, columns])
-        for plane in range(self.planes):
+        for plane, pixels in enumerate(band):
             for x in range(0, band.shape[2], self._tile):
                 place = (level, plane, page.next_row, page.first_column + x // self._tile)
-                self._store_tile(place, band[plane, :, x : x + self._tile])
+                self._store_tile(place, pixels[:, x : x + self._tile])
         self._filled.append((level, page.next_row))
         page.next_row += 1
         page.filled = 0
@@ -215,7 +223,7 @@ class PyramidWriter:
 
     def _push_halves(self, level: int, band: Pixels) -> None:
         for y in range(0, band.shape[1], _ROWS_AT_ONCE):
-            self._push(level, self.halve(band[:, y : y + _ROWS_AT_ONCE]))
+            self._push(level, self.halve(band[: self.planes, y : y + _ROWS_AT_ONCE]))
 
     def _store_tile(self, place: "_Place", pixels: Pixels) -> None:
         """Compress a tile, cut off at the image's edge; see ``_write_next``."""
@@ -304,7 +312,7 @@ class PyramidWriter:
     def _read_band(self, level: int, row: int) -> Pixels:
         page = self._pages[level]
         columns = page.stored(row)
-        band = np.zeros((self.planes, self._tile, columns.shape[1] * self._tile), self.dtype)
+        band = np.zeros((len(columns), self._tile, columns.shape[1] * self._tile), self.dtype)
         for plane, tiles in enumerate(columns):
             for i, (offset, size) in enumerate(tiles):
                 data = os.pread(self._file.stream.fileno(), int(size), int(offset))
@@ -336,7 +344,8 @@ class PyramidWriter:
         page = self._pages[level]
         pixels_per_cm = 1.0 if self.mpp is None else 10_000 / (self.mpp * 2**level)
         unit = _NO_UNIT if self.mpp is None else _CENTIMETRE
-        return [
+        shown, hidden = page.tiles[: self.planes], page.tiles[self.planes :]
+        tags = [
             number_tag(254, "long", _REDUCED if level else 0),
             number_tag(256, "long", page.width),
             number_tag(257, "long", page.height),
@@ -350,10 +359,14 @@ class PyramidWriter:
             text_tag(305, SOFTWARE),
             number_tag(322, "long", self._tile),
             number_tag(323, "long", self._tile),
-            array_tag(324, page.tiles[..., 0].ravel().tolist()),
-            array_tag(325, page.tiles[..., 1].ravel().tolist()),
+            array_tag(324, shown[..., 0].ravel().tolist()),
+            array_tag(325, shown[..., 1].ravel().tolist()),
             *self.page_tags(level),
         ]
+        if len(hidden):
+            tags.append(array_tag(HIDDEN_OFFSETS, hidden[..., 0].ravel().tolist()))
+            tags.append(array_tag(HIDDEN_SIZES, hidden[..., 1].ravel().tolist()))
+        return tags
 
 
 _Place = tuple[int, int, int, int]
@@ -375,7 +388,7 @@ class _Page:
     Attributes:
         width, height: size in pixels.
         band: (planes, tile, ...) rows of the tiles that are not full yet, of those columns of tiles
-            only that the window touches; the first is ``first_column``.
+            only that the window touches; the first is ``first_column``. The hidden planes are last.
         indent: pixels of the band to the left of what is pushed, which stay 0.
         first_row: row of tiles in which the window begins.
         next_row: the row of tiles that the band will be.
@@ -405,12 +418,14 @@ def _pyramid(
     height: int,
     tile: int,
     planes: int,
+    hidden: int,
     window: tuple[int, int, int],
     dtype: np.dtype[Any],
 ) -> list[_Page]:
     """Lay out the levels of an image of which ``window`` (x, y, width) is written."""
     x, y, columns = window
     pages: list[_Page] = []
+    stored = planes + hidden
     while not pages or max(pages[-1].width, pages[-1].height) > tile:
         left = x // tile * tile
         right = min(-(-(x + columns) // tile) * tile, width)
@@ -418,16 +433,16 @@ def _pyramid(
             _Page(
                 width,
                 height,
-                band=np.zeros((planes, tile, right - left), dtype),
+                band=np.zeros((stored, tile, right - left), dtype),
                 first_column=left // tile,
                 indent=x - left,
                 first_row=y // tile,
                 next_row=y // tile,
                 filled=y % tile,
-                tiles=np.zeros((planes, -(-height // tile), -(-width // tile), 2), np.int64),
+                tiles=np.zeros((stored, -(-height // tile), -(-width // tile), 2), np.int64),
             )
         )
-        width, height = (width + 1) // 2, (height + 1) // 2
+        width, height, stored = (width + 1) // 2, (height + 1) // 2, planes
         # A level passes on whole tiles, which begin at even pixels.
         x, y, columns = left // 2, y // tile * tile // 2, (right - left + 1) // 2
     return pages

@@ -49,6 +49,18 @@ class Darkness(nn.Module):
         return torch.cat((green, -green), dim=1)
 
 
+class Cells(nn.Module):
+    """Class 1 where green is dark, and the core of a cell where red is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        red, green = self.scale * x[:, :1], self.scale * x[:, 1:2]
+        return torch.cat((green, -green, red, -red), dim=1)
+
+
 @pytest.fixture
 def conv_net() -> Callable[..., ConvNet]:
     def make(kernel: int = 3, classes: int = 3, layers: int = 2) -> ConvNet:
@@ -81,6 +93,28 @@ def darkness_model(tmp_path: Path, info: Callable[..., ModelInfo]) -> Path:
     path = tmp_path / "darkness.ts"
     save_model(Darkness(), info(), path)
     return path
+
+
+@pytest.fixture
+def cells_model(tmp_path: Path, info: Callable[..., ModelInfo]) -> Path:
+    path = tmp_path / "cells.ts"
+    save_model(Cells(), info(instances=True), path)
+    return path
+
+
+@pytest.fixture
+def cells() -> Callable[[int, int], NDArray[np.uint8]]:
+    """Rows of pairs of discs that touch, without a neck between them, and their red-less cores."""
+
+    def make(height: int, width: int) -> NDArray[np.uint8]:
+        y, x = np.mgrid[:height, :width]
+        y, x = np.abs(y % 40 - 20), x % 60
+        inside = (y < 10) & (np.abs(x - 30) < 20)
+        cores = (y < 5) & (np.abs(np.abs(x - 30) - 10) < 5)
+        image = np.where(inside[..., None], (190, 40, 130), (225, 160, 200))
+        return np.where(cores[..., None], (60, 40, 130), image).astype(np.uint8)
+
+    return make
 
 
 @pytest.fixture

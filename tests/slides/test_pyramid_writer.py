@@ -35,12 +35,21 @@ class Killed(BaseException):
     pass
 
 
+def planes_of(kind: str, part: np.ndarray) -> np.ndarray:
+    if kind == "probabilities":
+        return as_bytes(part)
+    labels = part.argmax(0).astype(np.uint8)
+    cores = (labels > 0) & (part.max(0) > 0.7)
+    return np.stack((labels, cores))[: 1 + (kind == "cores")].astype(np.uint8)
+
+
 def write(kind: str, path: Path, data: np.ndarray, stop: int | None = None, **options) -> None:
     """Write what is missing, in uneven steps; raise ``Killed`` before row ``stop``."""
     x, y, width, height = options.get("window") or (0, 0, data.shape[2], data.shape[1])
     shape = {"width": data.shape[2], "height": data.shape[1], "mpp": 0.5, **options}
-    if kind == "mask":
-        writer = MaskWriter(path, palette=PALETTE, class_names=NAMES, tile=64, **shape)
+    if kind in ("mask", "cores"):
+        told = {"palette": PALETTE, "class_names": NAMES, "cores": kind == "cores"}
+        writer = MaskWriter(path, tile=64, **told, **shape)
     else:
         writer = ProbabilityWriter(path, class_names=NAMES, **shape)
     rng = random.Random(1)
@@ -51,12 +60,11 @@ def write(kind: str, path: Path, data: np.ndarray, stop: int | None = None, **op
                 raise Killed
             rows = slice(y + row, y + min(row + rng.randint(1, 70), height))
             part = data[:, rows, x : x + width]
-            is_mask = kind == "mask"
-            writer.push(part.argmax(0)[None].astype(np.uint8) if is_mask else as_bytes(part))
+            writer.push(planes_of(kind, part))
             row = rows.stop - y
 
 
-@pytest.mark.parametrize("kind", ["mask", "probabilities"])
+@pytest.mark.parametrize("kind", ["mask", "cores", "probabilities"])
 @pytest.mark.parametrize("window", [None, (130, 201, 300, 410), (0, 64, 64, 700)])
 def test_interrupted_anywhere_the_file_is_the_same(tmp_path, kind, window):
     data = probabilities(911, 603)

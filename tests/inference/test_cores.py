@@ -1,0 +1,136 @@
+"""Models that tell cores of objects, through the engine and into all files."""
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+import genselfdiff
+from genselfdiff.errors import InputError
+from genselfdiff.inference import engine
+from genselfdiff.inference.model_file import load_model, save_model
+from genselfdiff.inference.predictor import Predictor
+from genselfdiff.slides import MaskReader, pyramid_writer
+
+
+@pytest.fixture
+def slide(cells, write_slide):
+    return write_slide(cells(300, 420))
+
+
+def run(slide, mask, model, **options):
+    return genselfdiff.segment(
+        slide, mask, model, **({"device": "cpu", "precision": "float32"} | options)
+    )
+
+
+def planes(mask):
+    with MaskReader(mask) as reader:
+        assert reader.has_cores
+        return np.concatenate(list(reader.stacks(0, reader.height, cores=True)), axis=1)
+
+
+def expected(image):
+    """Classes, and cores, that the model tells of the pixels themselves."""
+    dark = image < 128
+    return np.stack((dark[..., 1], dark[..., 0] & dark[..., 1])).astype(np.uint8)
+
+
+def test_classes_and_cores_are_those_of_the_pixels(tmp_path, cells, slide, cells_model):
+    image = cells(300, 420)
+    result = run(slide, tmp_path / "m.tif", cells_model, probabilities=True, tissue=False)
+    wanted = expected(image)
+    np.testing.assert_array_equal(planes(tmp_path / "m.tif"), wanted)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "m.tif"), wanted[0])
+    assert tifffile.imread(tmp_path / "m_probabilities.tif").shape[0] == 2
+    assert result.pixels["nucleus"] == np.count_nonzero(wanted[0])
+
+
+def test_no_core_lies_outside_a_class(tmp_path, slide, info):
+    class Everywhere(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(20.0))
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            green = self.scale * x[:, 1:2]
+            return torch.cat((green, -green, 0 * green, 0 * green + 9), dim=1)
+
+    save_model(Everywhere(), info(instances=True), tmp_path / "model.ts")
+    run(slide, tmp_path / "m.tif", tmp_path / "model.ts", tissue=False)
+    classes, cores = planes(tmp_path / "m.tif")
+    assert 0 < np.count_nonzero(classes) < classes.size
+    np.testing.assert_array_equal(cores, classes)
+
+
+@pytest.mark.parametrize("region", [None, (65, 30, 200, 220)])
+def test_a_killed_run_goes_on_to_the_same_file(tmp_path, slide, cells_model, monkeypatch, region):
+    options = {"region": region, "overlap": 0.5}
+    run(slide, tmp_path / "whole.tif", cells_model, **options)
+    right, left = engine.labels_of, iter(range(40))
+
+    def stop(block):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return right(block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pyramid_writer, "RECORD_SECONDS", 0.0)
+        patch.setattr(engine, "labels_of", stop)
+        # Rows of so small tiles end before one of the mask's tiles is full.
+        writer = engine.MaskWriter
+        patch.setattr(engine, "MaskWriter", lambda *a, **k: writer(*a, **k, tile=16))
+        with pytest.raises(KeyboardInterrupt):
+            run(slide, tmp_path / "m.tif", cells_model, **options)
+        assert (tmp_path / ".m.tif.journal").exists()
+        patch.setattr(engine, "labels_of", right)
+        run(slide, tmp_path / "m.tif", cells_model, **options)
+    np.testing.assert_array_equal(planes(tmp_path / "m.tif"), planes(tmp_path / "whole.tif"))
+
+
+def test_a_region_has_the_cores_of_the_whole(tmp_path, slide, cells_model):
+    run(slide, tmp_path / "whole.tif", cells_model, mpp=0.3)
+    run(slide, tmp_path / "part.tif", cells_model, mpp=0.3, region=(33, 70, 200, 101))
+    whole, part = planes(tmp_path / "whole.tif"), planes(tmp_path / "part.tif")
+    wanted = np.zeros_like(whole)
+    wanted[:, 70:171, 33:233] = whole[:, 70:171, 33:233]
+    np.testing.assert_array_equal(part, wanted)
+    assert part[1].any()
+
+
+def test_tiles_are_multiples_of_what_the_network_sees(tmp_path, slide, info):
+    class Halved(torch.nn.Module):
+        size_multiple = 32
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(20.0))
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            assert x.shape[2] % 32 == 0 and x.shape[3] % 32 == 0
+            green = self.scale * x[:, 1:2]
+            return torch.cat((green, -green), dim=1)
+
+    save_model(Halved(), info(size_multiple=32), tmp_path / "model.ts")
+    run(slide, tmp_path / "m.tif", tmp_path / "model.ts", overlap=0.3)
+    with pytest.raises(InputError, match="tile size 72 must be a positive multiple of 32"):
+        run(slide, tmp_path / "n.tif", tmp_path / "model.ts", tile_size=72)
+
+
+@pytest.mark.parametrize(("shift", "chosen"), [(0, "bfloat16"), (3, "float32")])
+def test_bfloat16_has_to_find_the_same_cores(
+    tmp_path, cells, cells_model, monkeypatch, shift, chosen
+):
+    monkeypatch.setattr("genselfdiff.inference.predictor.has_fast_bfloat16", lambda device: True)
+    predictor = Predictor(load_model(cells_model, "cpu"), "auto")
+    right = predictor._run
+
+    def other(precision, pixels, *turns):
+        found = right(precision, pixels, *turns)
+        moved = torch.roll(found[:, 2:], shift if precision == "bfloat16" else 0, 2)
+        return torch.cat((found[:, :2], moved), 1)
+
+    monkeypatch.setattr(predictor, "_run", other)
+    tile = torch.from_numpy(cells(64, 64).copy()).permute(2, 0, 1)[None]
+    predictor.choose_precision([tile] * 8)
+    assert predictor.precision == chosen

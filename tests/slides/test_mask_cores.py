@@ -1,0 +1,163 @@
+"""Masks that tell the cores of objects: what they hold, and that nobody else need know."""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from PIL import Image
+
+from genselfdiff.errors import InputError
+from genselfdiff.slides import MaskReader, MaskWriter
+from genselfdiff.slides.mask_cores import MaskCores
+from genselfdiff.slides.pyramid_writer import HIDDEN_OFFSETS, HIDDEN_SIZES
+
+SHAPE = (300, 520)
+
+
+def labels_and_cores() -> np.ndarray:
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    waves = np.sin(x / 9) + np.sin(y / 13)
+    labels = np.digitize(waves, [0.4, 1.2])
+    return np.stack((labels, (waves > 0.7) & (x > 130))).astype(np.uint8)
+
+
+def write(path: Path, *, cores: bool = True, **options: object) -> Path:
+    shape = {"width": SHAPE[1], "height": SHAPE[0], "mpp": 0.25, "tile": 64}
+    told = {"palette": [(255, 255, 255), (200, 30, 30), (30, 30, 200)], "class_names": list("abc")}
+    with MaskWriter(path, cores=cores, **shape, **told, **options) as writer:
+        writer.push(labels_and_cores()[: 1 + cores])
+    return path
+
+
+@pytest.mark.parametrize("name", ["m.tif", "m.ome.tif"])
+def test_they_come_back_whole_and_in_windows(tmp_path: Path, name: str) -> None:
+    planes = labels_and_cores()
+    with MaskReader(write(tmp_path / name)) as reader:
+        assert reader.has_cores
+        np.testing.assert_array_equal(np.concatenate(list(reader.bands())), planes[0])
+        found = np.concatenate(list(reader.stacks(50, 290, cores=True)), axis=1)
+        np.testing.assert_array_equal(found, planes[:, 50:290])
+        cores = MaskCores(reader)
+        for x, y, width, height in [
+            (0, 0, 520, 300),
+            (3, 70, 9, 5),
+            (120, 60, 20, 7),
+            (519, 0, 1, 300),
+        ]:
+            window = cores(x, y, width, height)
+            assert window.dtype == np.bool_
+            np.testing.assert_array_equal(window, planes[1, y : y + height, x : x + width])
+
+
+def test_they_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However windows follow each other, what is decoded once more is what was read last."""
+    decoded: list[tuple[int, int]] = []
+    with MaskReader(write(tmp_path / "m.tif")) as reader:
+        whole = reader.core_tile
+        monkeypatch.setattr(
+            reader,
+            "core_tile",
+            lambda row, column: decoded.append((row, column)) or whole(row, column),
+        )
+        cores = MaskCores(reader)
+        for y in range(0, 290, 7):
+            for x in (0, 300, 100, 500, 200):
+                cores(x, y, 20, 10)
+        assert len(decoded) == len(set(decoded))
+
+
+def test_other_programs_see_a_mask_like_any_other(tmp_path: Path) -> None:
+    path, plain = write(tmp_path / "cores.tif"), write(tmp_path / "plain.tif", cores=False)
+    ours = {HIDDEN_OFFSETS, HIDDEN_SIZES}
+    with tifffile.TiffFile(path) as tiff, tifffile.TiffFile(plain) as other:
+        assert len(tiff.pages) == len(other.pages)
+        assert len(tiff.series) == 1
+        for page, like in zip(tiff.pages, other.pages, strict=True):
+            np.testing.assert_array_equal(page.asarray(), like.asarray())
+            codes, others = ({tag.code for tag in p.tags} for p in (page, like))
+            assert codes - others == (ours if page.index == 0 else set())
+            for code in others - {270, 324, 325}:
+                np.testing.assert_array_equal(page.tags[code].value, like.tags[code].value)
+            assert page.tags[324].count == like.tags[324].count
+        told = json.loads(other.pages[0].description)
+        assert json.loads(tiff.pages[0].description) == told | {"cores": True}
+    with Image.open(path) as image, Image.open(plain) as like:
+        assert image.n_frames == like.n_frames
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(like))
+    with openslide.OpenSlide(path) as slide, openslide.OpenSlide(plain) as like:
+        assert slide.level_dimensions == like.level_dimensions
+        seen, wanted = (s.read_region((0, 0), 0, s.dimensions) for s in (slide, like))
+        np.testing.assert_array_equal(np.asarray(seen), np.asarray(wanted))
+
+
+def entry_of(content: bytes, code: int) -> int:
+    """Where the first directory of a BigTIFF has the entry of a tag."""
+    (first,) = struct.unpack_from("<Q", content, 8)
+    (count,) = struct.unpack_from("<Q", content, first)
+    places = [first + 8 + 20 * i for i in range(count)]
+    return next(place for place in places if struct.unpack_from("<H", content, place)[0] == code)
+
+
+@pytest.mark.parametrize("code", [HIDDEN_OFFSETS, HIDDEN_SIZES])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"code": 65100},
+        {"kind": 4},
+        {"count": 44},
+        {"count": 2**60},
+        {"value": 2**62},
+        {"value": 3},
+        {"value": "end"},
+        {"first": 2**63},
+        {"first": 5},
+    ],
+)
+def test_numbers_that_lead_astray_are_told(
+    tmp_path: Path, code: int, damage: dict[str, int | str]
+) -> None:
+    path = write(tmp_path / "m.tif")
+    content = bytearray(path.read_bytes())
+    at = entry_of(content, code)
+    told = struct.unpack_from("<HHQQ", content, at)
+    fields = dict(zip(("code", "kind", "count", "value"), told, strict=True))
+    if "first" in damage:
+        struct.pack_into("<Q", content, fields["value"], damage["first"])
+    else:
+        damage = {
+            key: len(content) - 8 if value == "end" else value for key, value in damage.items()
+        }
+        struct.pack_into("<HHQQ", content, at, *(fields | damage).values())
+    path.write_bytes(content)
+    with MaskReader(path) as reader:
+        np.testing.assert_array_equal(np.concatenate(list(reader.bands())), labels_and_cores()[0])
+        with pytest.raises(
+            InputError, match=r"m\.tif: (the cores .*--no-inst|tile 0 of its cores)"
+        ):
+            reader.core_tile(0, 0)
+
+
+def test_a_tile_of_cores_that_is_damaged_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.tif")
+    content = bytearray(path.read_bytes())
+    (place,) = struct.unpack_from("<Q", content, entry_of(content, HIDDEN_OFFSETS) + 12)
+    (offset,) = struct.unpack_from("<Q", content, place + 8 * 12)
+    content[offset : offset + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    with (
+        MaskReader(path) as reader,
+        pytest.raises(InputError, match=r"tile 12 of its cores is dam"),
+    ):
+        reader.core_tile(1, 3)
+
+
+def test_what_an_ordinary_mask_says_of_cores_is_not_enough(tmp_path: Path) -> None:
+    with MaskReader(write(tmp_path / "m.tif", cores=False)) as reader:
+        assert not reader.has_cores
+    path = write(tmp_path / "n.tif", cores=False, description={"cores": True})
+    with MaskReader(path) as reader, pytest.raises(InputError, match=r"n\.tif: the cores .* lost"):
+        reader.core_tile(0, 0)
