@@ -75,7 +75,7 @@ def evaluate(
     foreground: bool,
     ignore_label: int | None,
     truth_objects: Path | None,
-    instances: bool,
+    instances: bool | None,
     seed_distance: float | None,
     min_area: float,
     device: str | None,

@@ -49,7 +49,7 @@ def objects(
     output: Path | None,
     table: Path | None,
     labels: Path | None,
-    instances: bool,
+    instances: bool | None,
     seed_distance: float | None,
     min_area: float,
     mpp: float | None,
@@ -59,8 +59,9 @@ def objects(
 
     Every object of a class but the first becomes an annotation: a polygon with holes along the
     edges of its pixels, with class, colour, area and perimeter. Drop the file onto the slide in
-    QuPath to see them. Pixels of a class that only touch at a corner are two objects. With
-    --instances, objects that touch are taken apart where they are thinnest.
+    QuPath to see them. Pixels of a class that only touch at a corner are two objects. Objects that
+    touch are taken apart where the mask's model has learnt to tell them apart, or with --instances
+    where they are thinnest.
     """
     outputs = [path for path in (output, table, labels) if path is not None]
     if not outputs:

@@ -79,17 +79,19 @@ def min_area(command: Command) -> Command:
 
 
 def instances(command: Command) -> Command:
-    """Add --instances and --seed-distance."""
+    """Add --instances, --no-instances and --seed-distance."""
     take_apart = click.option(
-        "--instances",
-        is_flag=True,
-        help="Take objects apart that only touch, such as nuclei; in QuPath they are detections.",
+        "--instances/--no-instances",
+        default=None,
+        help="Take objects apart that only touch, such as nuclei; in QuPath they are detections."
+        " Default: where the model has learnt to tell them apart.",
     )
     seed_distance = click.option(
         "--seed-distance",
         type=click.FloatRange(0, min_open=True),
-        help="With --instances: least distance of the middles of two objects that touch, in um"
-        " (pixels where the resolution is unknown); default: 1.5 um.",
+        help="Take them apart where they are thin, whatever the model has learnt: least distance of"
+        " the middles of two that touch, in um (pixels where the resolution is unknown); default"
+        " where it is done so: 1.5 um.",
     )
     return take_apart(seed_distance(command))
 

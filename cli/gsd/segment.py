@@ -201,7 +201,7 @@ def segment(
     geojson: bool,
     table: bool,
     labels: bool,
-    instances: bool,
+    instances: bool | None,
     seed_distance: float | None,
     min_area: float,
     report_page: bool,

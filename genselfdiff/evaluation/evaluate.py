@@ -5,7 +5,7 @@ As ``gsd segment --no-tissue`` predicts them: a labelled field is tissue, whatev
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,11 @@ from genselfdiff.data import Pair, find_pairs, inspect_masks, load_pair, read_ma
 from genselfdiff.data.masks import has_soft_edges
 from genselfdiff.errors import InputError
 from genselfdiff.evaluation.scores import EvaluationReport
-from genselfdiff.evaluation.scoring import UNSPLIT, Comparison, ObjectOptions, score_image
+from genselfdiff.evaluation.scoring import USUAL, Comparison, ObjectOptions, score_image
 from genselfdiff.inference.layout import model_view
 from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor
-from genselfdiff.inference.resample import labels_of, resize
+from genselfdiff.inference.resample import is_core, labels_of, resize
 from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.inference.tiled import predict_image
 from genselfdiff.progress import progress_bar
@@ -59,7 +59,7 @@ def evaluate_model(
     foreground: bool = False,
     ignore_label: int | None = None,
     truth_objects: str | Path | None = None,
-    objects: ObjectOptions = UNSPLIT,
+    objects: ObjectOptions = USUAL,
     device: str | None = None,
     precision: str = "auto",
     progress: bool | None = None,
@@ -77,7 +77,8 @@ def evaluate_model(
         ignore_label: mask value whose pixels are not counted.
         truth_objects: folder of masks whose values are numbers of objects; None: those of
             ``foreground`` masks, else what hangs together of a class.
-        objects: how the objects of a prediction are found.
+        objects: how the objects of a prediction are found; of a model that tells their cores, they
+            are taken apart by these if nothing else is asked for.
         device: as for ``genselfdiff.segment``.
         precision: as for ``genselfdiff.segment``.
         progress: show a progress bar on stderr; None: only on a terminal.
@@ -92,6 +93,8 @@ def evaluate_model(
     seed_distance_in_pixels(objects.seed_distance, mpp)
     loaded = find_model(model, device)
     classes = loaded.info.classes
+    if objects.instances is None:
+        objects = replace(objects, instances=loaded.info.instances)
     if foreground and len(classes) != 2:
         raise InputError(
             f"{loaded.path}: has {len(classes)} classes: masks read as foreground fit only two"
@@ -116,7 +119,7 @@ def evaluate_model(
         )
         numbers = _numbers(numbered.get(pair.stem), labels)
         are_apart = are_apart or (numbers is not None and _differ(numbers))
-        prediction, known_mpp = _predict(predictor, pair, image, mpp)
+        prediction, cores, known_mpp = _predict(predictor, pair, image, mpp)
         comparison = score_image(
             pair.stem,
             labels,
@@ -125,6 +128,7 @@ def evaluate_model(
             ignore_label=ignore_label,
             mpp=known_mpp,
             truth_numbers=numbers,
+            cores=cores,
             objects=objects,
         )
         scores.append(comparison.scores)
@@ -171,8 +175,8 @@ def _differ(numbers: NDArray[np.integer]) -> bool:
 
 def _predict(
     predictor: Predictor, pair: Pair, image: NDArray[np.uint8], mpp: float | None
-) -> tuple[NDArray[np.uint8], float | None]:
-    """Labels (H, W) of ``image``, the content of ``pair.image``, and its um per pixel."""
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None, float | None]:
+    """Labels (H, W) of ``image``, the content of ``pair.image``, cores, and its um per pixel."""
     info = predictor.model.info
     with open_slide(pair.image, mpp=mpp) as slide:
         view, scale = model_view(slide, info.mpp)
@@ -186,5 +190,6 @@ def _predict(
         predictor, seen, tile_size=info.tile_size, overlap=OVERLAP, multiple=multiple
     )
     height, width = image.shape[:2]
-    probabilities = resize(probabilities[: len(info.classes)], height, width, scale)
-    return labels_of(probabilities), known_mpp
+    probabilities = resize(probabilities, height, width, scale)
+    labels = labels_of(probabilities[: len(info.classes)])
+    return labels, is_core(probabilities[-1]) if info.instances else None, known_mpp

@@ -11,8 +11,8 @@ from genselfdiff.evaluation.distances import boundary_distances
 from genselfdiff.evaluation.instance_metrics import InstanceCounts, count_instances, find_overlaps
 from genselfdiff.evaluation.pixel_metrics import confusion
 from genselfdiff.evaluation.scores import ImageScores
-from genselfdiff.slides.instances import seed_distance_in_pixels
-from genselfdiff.slides.label_array import NumberedObjects, number_objects
+from genselfdiff.slides.instances import CoreSplitter, choose_splitter
+from genselfdiff.slides.label_array import NumberedObjects, number_objects, windows_of
 
 Uint8 = NDArray[np.uint8]
 
@@ -22,19 +22,20 @@ class ObjectOptions:
     """How the objects of a prediction are found, as by ``gsd objects``.
 
     Attributes:
-        instances: take objects apart that only touch.
-        seed_distance: with ``instances``, in um, or in pixels without mpp; None: the usual.
+        instances: take objects apart that only touch; None: where their cores are known.
+        seed_distance: take them apart where they are thin, not by cores; in um, or in pixels
+            without mpp; None: the usual, where cores are not known.
         min_area: in um2, or in pixels without mpp; smaller holes are filled, then smaller objects
             left out.
     """
 
-    instances: bool = False
+    instances: bool | None = None
     seed_distance: float | None = None
     min_area: float = 0.0
 
 
-UNSPLIT = ObjectOptions()
-"""Objects are what hangs together, of any size."""
+USUAL = ObjectOptions()
+"""Objects are what hangs together or has a core of its own, of any size."""
 
 
 class Comparison(NamedTuple):
@@ -54,7 +55,8 @@ def score_image(
     ignore_label: int | None = None,
     mpp: float | None = None,
     truth_numbers: NDArray[np.integer] | None = None,
-    objects: ObjectOptions = UNSPLIT,
+    cores: NDArray[np.bool_] | None = None,
+    objects: ObjectOptions = USUAL,
 ) -> Comparison:
     """Compare a prediction with the truth.
 
@@ -71,6 +73,7 @@ def score_image(
         truth_numbers: (H, W) numbers of the true objects, 0 where none is; None: what hangs
             together of a class by the sides of pixels. Of an object with several classes, each
             class is an object.
+        cores: (H, W) where cores of the prediction's objects are, if the model tells.
         objects: how the prediction's are found.
 
     Raises:
@@ -78,7 +81,7 @@ def score_image(
     """
     matrix = confusion(truth, prediction, num_classes, ignore_label)
     counted = np.ones(truth.shape, np.bool_) if ignore_label is None else truth != ignore_label
-    found = _predicted_objects(prediction, mpp, objects)
+    found = _predicted_objects(prediction, cores, mpp, objects)
     found = found._replace(numbers=np.where(counted, found.numbers, 0))
     true_classes, predicted_classes = np.where(counted, truth, 0), np.where(counted, prediction, 0)
     true = (
@@ -112,17 +115,21 @@ def count_all(
         cores: (H, W) where cores of objects are predicted.
     """
     true = _renumbered(truth, (truth != 0).astype(np.uint8), 2)
-    found = number_objects(prediction, cores=cores)
+    found = number_objects(prediction, splitter=CoreSplitter(windows_of(cores)))
     counts = (len(objects.classes) - 1 for objects in (true, found))
     return count_instances(find_overlaps(true.numbers, found.numbers, *counts))
 
 
 def _predicted_objects(
-    prediction: Uint8, mpp: float | None, options: ObjectOptions
+    prediction: Uint8,
+    cores: NDArray[np.bool_] | None,
+    mpp: float | None,
+    options: ObjectOptions,
 ) -> NumberedObjects:
     min_area = options.min_area if mpp is None else options.min_area / mpp**2
-    distance = seed_distance_in_pixels(options.seed_distance, mpp) if options.instances else None
-    return number_objects(prediction, seed_distance=distance, min_area=min_area)
+    known = None if cores is None else windows_of(cores)
+    splitter = choose_splitter(options.instances, options.seed_distance, mpp, min_area, known)
+    return number_objects(prediction, splitter=splitter, min_area=min_area)
 
 
 def _renumbered(numbers: NDArray[np.integer], classes: Uint8, num_classes: int) -> NumberedObjects:

@@ -161,6 +161,7 @@ def _wanted(files: OutputFiles, options: Options, job: Job) -> dict[Path, Settin
 
 
 def _object_settings(options: Options, job: Job) -> Settings:
+    # The mask's job names the model, and so tells whether objects are cut by their cores.
     return {
         "mask": hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16],
         "instances": options.instances,
@@ -205,16 +206,16 @@ def _write(
             slide,
             palette,
             sizes=found.sizes,
-            settings=_settings(options, job),
+            settings=_settings(options, job, found.cuts),
             made_with=_object_settings(options, job),
             overwrite=True,
         )
     return found.counts
 
 
-def _settings(options: Options, job: dict[str, Any]) -> dict[str, object]:
+def _settings(options: Options, job: dict[str, Any], cuts: str | None) -> dict[str, object]:
     """What a report tells of how the mask and its objects came about."""
     told = {name: value for name, value in job.items() if name not in _UNTOLD and value is not None}
-    told["instances"] = "touching objects taken apart" if options.instances else "no"
+    told["instances"] = "no" if cuts is None else f"touching objects taken apart {cuts}"
     told["smallest object"] = f"{options.min_area:g}"
     return {name[:1].upper() + name[1:]: value for name, value in told.items()}

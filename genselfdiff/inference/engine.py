@@ -99,6 +99,7 @@ def segment(
         if isinstance(model, Predictor)
         else Predictor(find_model(model, device), precision, tta)
     )
+    chosen = chosen.for_model(predictor.model.info)
     return segment_slide(
         Path(slide), Path(output), predictor, chosen, overwrite=overwrite, progress=progress
     )

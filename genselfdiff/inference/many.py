@@ -137,6 +137,7 @@ def segment_all(
     """
     chosen = Options(**options)
     predictor = Predictor(find_model(model, device), precision, tta)
+    chosen = chosen.for_model(predictor.model.info)
     outputs = [file for _, mask in plan.pairs for file in OutputFiles.of(mask, chosen).all()]
     refuse_inputs(outputs, [predictor.model.path, *(slide for slide, _ in plan.pairs)])
     if plan.folder is not None and not dry_run:

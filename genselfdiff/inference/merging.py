@@ -140,7 +140,7 @@ def _join(files: OutputFiles, options: Options, shared: SharedJob) -> None:
     parts = [part_files(folder, index, options) for index in order]
     rows = [shared.parts[index] for index in order]
     with MaskReader(parts[0].mask) as reader:
-        size = reader.width, reader.height
+        size, has_cores = (reader.width, reader.height), reader.has_cores
         x, y, width, height = shared.job.get("region") or (0, 0, *size)
         shape: dict[str, Any] = {
             "width": reader.width,
@@ -157,13 +157,13 @@ def _join(files: OutputFiles, options: Options, shared: SharedJob) -> None:
     if not len(names) == len(palette) == shared.classes or rows[-1][1] != height:
         raise _unfit(files)
 
-    def bands(parts: Sequence[Path | None], planes: int) -> Iterator[Uint8]:
+    def bands(parts: Sequence[Path | None], planes: int, *, cores: bool = False) -> Iterator[Uint8]:
         for (first, last), part in zip(rows, parts, strict=True):
             assert part is not None
             with MaskReader(part, planes) as reader:
-                if (reader.width, reader.height) != size:
+                if (reader.width, reader.height) != size or reader.has_cores != cores:
                     raise _unfit(files)
-                for band in reader.stacks(y + first, y + last):
+                for band in reader.stacks(y + first, y + last, cores=cores):
                     yield band[:, :, x : x + width]
 
     job = shared.job
@@ -174,10 +174,15 @@ def _join(files: OutputFiles, options: Options, shared: SharedJob) -> None:
             for band in bands([part.probabilities for part in parts], len(names)):
                 probabilities.push(band)
     with MaskWriter(
-        files.mask, palette=palette, class_names=names, description=shared.told, **shape
+        files.mask,
+        palette=palette,
+        class_names=names,
+        cores=has_cores,
+        description=shared.told,
+        **shape,
     ) as writer:
         writer.from_damaged = any(map(_is_from_damaged, parts))
-        for band in bands([part.mask for part in parts], 1):
+        for band in bands([part.mask for part in parts], 1, cores=has_cores):
             writer.push(band)
 
 

@@ -1,9 +1,10 @@
 """What a user can choose about segmenting a slide."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from genselfdiff.errors import InputError
+from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.slides.instances import seed_distance_in_pixels
 from genselfdiff.slides.mask_objects import check_min_area
 from genselfdiff.slides.resolution import check_mpp
@@ -33,7 +34,7 @@ class Options:
         table: a .csv or .parquet with a row for each object; True: beside the mask, a .csv.
         labels: also write an image of the objects' numbers beside the mask as .tif.
         instances: objects that only touch count as several; without ``geojson`` or ``labels``,
-            their table is written in any case.
+            their table is written in any case. None: if the model tells the cores of objects.
         seed_distance: see ``write_objects``.
         min_area: of objects and their holes, in um2, or in pixels without mpp.
         report: also write a page about the slide beside the mask as .html.
@@ -56,7 +57,7 @@ class Options:
     geojson: bool = False
     table: str | Path | bool | None = None
     labels: bool = False
-    instances: bool = False
+    instances: bool | None = None
     seed_distance: float | None = None
     min_area: float = 0.0
     report: bool = False
@@ -71,3 +72,7 @@ class Options:
         seed_distance_in_pixels(self.seed_distance, None)
         if self.overlay_width is not None and self.overlay_width < 1:
             raise InputError(f"{self.overlay_width} pixels is no width of an overlay")
+
+    def for_model(self, info: ModelInfo) -> "Options":
+        """These, with what they leave to the model as that has it."""
+        return replace(self, instances=info.instances) if self.instances is None else self

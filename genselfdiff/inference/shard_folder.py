@@ -47,7 +47,7 @@ _BESIDE: dict[str, tuple[type, ...]] = {
     "geojson": (bool,),
     "table": (bool, str, _NONE),
     "labels": (bool,),
-    "instances": (bool,),
+    "instances": (bool, _NONE),
     "seed_distance": (*_NUMBER, _NONE),
     "min_area": _NUMBER,
     "report": (bool,),

@@ -57,7 +57,10 @@ class Splitter:
 
     Attributes:
         whole: how many objects were too large to be looked at, and stayed as they were.
+        cuts: how objects are taken apart, for people.
     """
+
+    cuts: str
 
     def __init__(self, gap: int, min_area: float) -> None:
         self.whole = 0
@@ -89,24 +92,20 @@ class Splitter:
         # Imported here: 30 MB that no other part of segmenting a slide needs.
         from skimage.segmentation import watershed
 
-        sheet = _lay_out(objects, self._gap)
-        moved = np.stack((sheet.y - sheet.top, sheet.x - sheet.left), axis=1)
-        owner = paint([o.rings for o in objects], sheet.shape, moved)
+        sheet, owner = _laid_out(objects, self._gap)
         inside = owner > 0
         thickness = self._thickness(inside)
         seeds = self._seeds(thickness, inside, sheet)
         # Most objects have one seed: nothing more is asked of them.
-        at = np.flatnonzero(seeds)
-        seed, first = np.unique(seeds.ravel()[at], return_index=True)
-        seeds_of = np.bincount(owner.ravel()[at[first]], minlength=len(objects) + 1)
-        several = (seeds_of > 1)[owner]
+        several = _with_several(seeds, owner, len(objects))[owner]
         if not several.any():
             return {}
+        count = int(seeds.max())
         seeds[~several] = 0
         owner[~several] = 0
-        order = _order_of_flooding(thickness, owner, sheet)
+        order = _order_of_flooding(self._levels(thickness, seeds, sheet), owner, sheet)
         pieces = watershed(order, seeds, mask=several)  # type: ignore[no-untyped-call]
-        pieces = self._joined(pieces, thickness, len(seed))
+        pieces = self._joined(pieces, thickness, count)
         return _outlines_of(pieces, owner, objects, sheet, self._min_area)
 
     def _thickness(self, inside: NDArray[np.bool_]) -> Float:
@@ -116,6 +115,10 @@ class Splitter:
     def _seeds(self, thickness: Float, inside: NDArray[np.bool_], sheet: "_Layout") -> Sheet:
         """Numbers from 1 of the places of the sheet at which pieces begin; 0 elsewhere."""
         raise NotImplementedError
+
+    def _levels(self, thickness: Float, seeds: Sheet, sheet: "_Layout") -> Float:
+        """How late each pixel is flooded."""
+        return -thickness
 
     def _joined(self, pieces: Sheet, thickness: Float, count: int) -> Sheet:
         """The pieces, numbered to ``count``, without the cuts that shall not be."""
@@ -130,6 +133,8 @@ class InstanceSplitter(Splitter):
             objects.
         min_area: see ``Splitter``.
     """
+
+    cuts = "where they are thinnest"
 
     def __init__(self, seed_distance: float, min_area: float = 0.0) -> None:
         self._reach = max(1, round(seed_distance))
@@ -169,11 +174,39 @@ class CoreSplitter(Splitter):
         min_area: see ``Splitter``.
     """
 
+    cuts = "between the cores that the model tells"
+
     def __init__(self, cores: Cores, min_area: float = 0.0) -> None:
         super().__init__(2, min_area)
         self._cores = cores
 
+    def _split(self, objects: Sequence[Outline]) -> dict[int, list[Outline]]:
+        # Most objects have one core: how thick they are need not be known.
+        sheet, owner = _laid_out(objects, self._gap)
+        seeds = self._cores_on(sheet, owner > 0)
+        several = np.flatnonzero(_with_several(seeds, owner, len(objects))[1:]).tolist()
+        found = super()._split([objects[i] for i in several]) if several else {}
+        return {several[i]: pieces for i, pieces in found.items()}
+
     def _seeds(self, thickness: Float, inside: NDArray[np.bool_], sheet: "_Layout") -> Sheet:
+        return self._cores_on(sheet, inside)
+
+    def _levels(self, thickness: Float, seeds: Sheet, sheet: "_Layout") -> Float:
+        """The nearer to a core and the farther from the edge, the sooner.
+
+        By the latter alone, the first of two cores would flood all that is equally thick.
+        """
+        from scipy import ndimage
+
+        levels = -thickness
+        for x, y, width, height in np.stack(
+            (sheet.x, sheet.y, sheet.width, sheet.height), axis=1
+        ).tolist():
+            box = slice(y, y + height), slice(x, x + width)
+            levels[box] += ndimage.distance_transform_edt(seeds[box] == 0)
+        return levels
+
+    def _cores_on(self, sheet: "_Layout", inside: NDArray[np.bool_]) -> Sheet:
         from scipy import ndimage
 
         there = np.zeros(sheet.shape, np.bool_)
@@ -182,6 +215,34 @@ class CoreSplitter(Splitter):
             there[y : y + height, x : x + width] = self._cores(left, top, width, height)
         seeds: Sheet = ndimage.label(there & inside)[0]
         return seeds
+
+
+def choose_splitter(
+    instances: bool | None,
+    seed_distance: float | None,
+    mpp: float | None,
+    min_area: float = 0.0,
+    cores: Cores | None = None,
+) -> Splitter | None:
+    """What takes the objects of a mask apart; None: they stay together.
+
+    Args:
+        instances: whether objects that only touch are taken apart; None: where cores are known.
+        seed_distance: in um, or in pixels without ``mpp``; if given, it is done at necks, whether
+            cores are known or not.
+        mpp: micrometres per pixel of the mask.
+        min_area: see ``Splitter``.
+        cores: where cores are, if that is known.
+
+    Raises:
+        InputError: ``seed_distance`` is out of range.
+    """
+    distance = seed_distance_in_pixels(seed_distance, mpp)
+    if not (cores is not None if instances is None else instances):
+        return None
+    if cores is not None and seed_distance is None:
+        return CoreSplitter(cores, min_area)
+    return InstanceSplitter(distance, min_area)
 
 
 def seed_distance_in_pixels(seed_distance: float | None, mpp: float | None) -> float:
@@ -248,6 +309,20 @@ def _lay_out(objects: Sequence[Outline], gap: int) -> _Layout:
     return _Layout((below, room), x, y, boxes[:, 0], boxes[:, 1], width, height)
 
 
+def _laid_out(objects: Sequence[Outline], gap: int) -> tuple[_Layout, Sheet]:
+    """Objects on a sheet, whose pixels there have their numbers from 1."""
+    sheet = _lay_out(objects, gap)
+    moved = np.stack((sheet.y - sheet.top, sheet.x - sheet.left), axis=1)
+    return sheet, paint([o.rings for o in objects], sheet.shape, moved)
+
+
+def _with_several(seeds: Sheet, owner: Sheet, count: int) -> NDArray[np.bool_]:
+    """Which of the numbers of objects, 0 to ``count``, have several seeds."""
+    at = np.flatnonzero(seeds)
+    _, first = np.unique(seeds.ravel()[at], return_index=True)
+    return np.bincount(owner.ravel()[at[first]], minlength=count + 1) > 1
+
+
 def _distance_to_edge(inside: NDArray[np.bool_]) -> Float:
     """From the middle of each pixel to that of the nearest one outside, in pixels."""
     from scipy import ndimage
@@ -260,8 +335,8 @@ def _distance_to_edge(inside: NDArray[np.bool_]) -> Float:
     return distance
 
 
-def _order_of_flooding(thickness: Float, owner: Sheet, sheet: _Layout) -> NDArray[np.float64]:
-    """What the watershed floods first: the thickest, of equal places the first of the box.
+def _order_of_flooding(levels: Float, owner: Sheet, sheet: _Layout) -> NDArray[np.float64]:
+    """What the watershed floods first: the lowest level, of equal places the first of the box.
 
     No two places of an object are equal, so that nothing is left to the order in which all
     objects' places are kept.
@@ -270,7 +345,7 @@ def _order_of_flooding(thickness: Float, owner: Sheet, sheet: _Layout) -> NDArra
     of = owner[y, x] - 1
     place = (y - sheet.y[of]) * sheet.width[of] + x - sheet.x[of]
     order = np.zeros(owner.shape, np.float64)
-    order[y, x] = place - np.rint(thickness[y, x] * _STEPS_PER_PIXEL).astype(np.int64) * MAX_BOX
+    order[y, x] = place + np.rint(levels[y, x] * _STEPS_PER_PIXEL).astype(np.int64) * MAX_BOX
     return order
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from genselfdiff.slides.instances import CoreSplitter, InstanceSplitter, Splitter
+from genselfdiff.slides.instances import Cores, Splitter
 from genselfdiff.slides.outline_steps import paint
 from genselfdiff.slides.outlines import OutlineTracer
 
@@ -25,29 +25,26 @@ class NumberedObjects(NamedTuple):
 def number_objects(
     mask: NDArray[np.uint8],
     *,
-    seed_distance: float | None = None,
-    cores: NDArray[np.bool_] | None = None,
+    splitter: Splitter | None = None,
     min_area: float = 0.0,
 ) -> NumberedObjects:
     """Number the objects of a mask, those that ``write_objects`` finds, in the same order.
 
     Args:
         mask: (H, W) class indices.
-        seed_distance: in pixels: take objects apart that only touch, see ``InstanceSplitter``;
-            None: leave them together.
-        cores: (H, W) where the cores of objects are: take objects apart that have several.
+        splitter: takes objects apart that only touch; None: they stay together.
         min_area: in pixels; holes that are smaller are filled, then objects that are smaller are
             left out.
     """
     tracer = OutlineTracer(mask.shape[1], min_area)
     objects = [*tracer.push(mask), *tracer.finish()]
-    splitter: Splitter | None = None
-    if cores is not None:
-        splitter = CoreSplitter(lambda x, y, w, h: cores[y : y + h, x : x + w], min_area)
-    elif seed_distance is not None:
-        splitter = InstanceSplitter(seed_distance, min_area)
     if splitter is not None:
         objects = [*splitter.push(objects), *splitter.finish()]
     painted = paint([o.rings for o in objects], (mask.shape[0] + 1, mask.shape[1] + 1))
     classes = np.array([0, *(o.label for o in objects)], np.int64)
     return NumberedObjects(painted[:-1, :-1], classes)
+
+
+def windows_of(cores: NDArray[np.bool_]) -> Cores:
+    """Where cores are, from a whole array (H, W), as ``CoreSplitter`` asks for it."""
+    return lambda left, top, width, height: cores[top : top + height, left : left + width]

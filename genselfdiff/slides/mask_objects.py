@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, refuse_existing, refuse_inputs
 from genselfdiff.slides.geojson import SUFFIXES, GeoJsonWriter
-from genselfdiff.slides.instances import InstanceSplitter, seed_distance_in_pixels
+from genselfdiff.slides.instances import Splitter, choose_splitter
 from genselfdiff.slides.label_image import LABEL_SUFFIXES, LabelImage
+from genselfdiff.slides.mask_cores import MaskCores
 from genselfdiff.slides.mask_reader import MaskReader
 from genselfdiff.slides.object_measures import measure
 from genselfdiff.slides.object_table import ObjectTable, check_table
@@ -46,10 +47,12 @@ class ObjectCounts:
     Attributes:
         sizes: for each class but the first, how many objects there are of each area in pixels.
         whole: how many objects were too large to be taken apart.
+        cuts: how the others that touch were taken apart, for people; None: they were not.
     """
 
     sizes: dict[str, Counter[int]]
     whole: int
+    cuts: str | None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -63,7 +66,7 @@ def write_objects(
     geojson: str | Path | None = None,
     table: str | Path | None = None,
     labels: str | Path | None = None,
-    instances: bool = False,
+    instances: bool | None = None,
     seed_distance: float | None = None,
     min_area: float = 0.0,
     mpp: float | None = None,
@@ -82,10 +85,12 @@ def write_objects(
         table: a .csv or .parquet to write, see ``ObjectTable``.
         labels: a .tif to write, of the mask's size, whose pixels have the number of their object,
             see ``LabelWriter``.
-        instances: take objects apart that only touch, see ``InstanceSplitter``; they become
-            detections instead of annotations.
+        instances: take objects apart that only touch; they become detections instead of
+            annotations. At their cores where the mask tells these, see ``CoreSplitter``, else where
+            they are thin, see ``InstanceSplitter``. None: where the mask tells cores.
         seed_distance: least distance of the middles of two objects that touch, in um, or in pixels
-            without mpp; None: ``instances.SEED_DISTANCE``.
+            without mpp; None: ``instances.SEED_DISTANCE``. If given, objects are taken apart where
+            they are thin, also where the mask tells cores.
         min_area: in um2, or in pixels without mpp; holes that are smaller are filled, then objects
             that are smaller are left out.
         mpp: micrometres per pixel, believed more than the mask.
@@ -109,12 +114,12 @@ def write_objects(
     with MaskReader(mask) as reader, ExitStack() as stack:
         mpp = reader.mpp if mpp is None else mpp
         pixels = min_area if mpp is None else min_area / mpp**2
-        distance = seed_distance_in_pixels(seed_distance, mpp)
-        splitter = InstanceSplitter(distance, pixels) if instances else None
+        cores = MaskCores(reader) if reader.has_cores else None
+        splitter = choose_splitter(instances, seed_distance, mpp, pixels, cores)
         features = rows = image = None
         if geojson is not None:
             path = stack.enter_context(atomic_file(geojson))
-            features = stack.enter_context(GeoJsonWriter(path, reader, mpp, instances))
+            features = stack.enter_context(GeoJsonWriter(path, reader, mpp, splitter is not None))
         if table is not None:
             path = stack.enter_context(atomic_file(table))
             rows = stack.enter_context(ObjectTable(path, mpp))
@@ -138,7 +143,7 @@ def write_objects(
     whole = 0 if splitter is None else splitter.whole
     if whole:
         logger.warning("%s: %d objects were too large to be taken apart", mask, whole)
-    return ObjectCounts(sizes, whole)
+    return ObjectCounts(sizes, whole, None if splitter is None else splitter.cuts)
 
 
 def check_min_area(min_area: float) -> None:
@@ -161,9 +166,7 @@ def _check_targets(
         refuse_existing(target, overwrite)
 
 
-def _objects(
-    reader: MaskReader, min_area: float, splitter: InstanceSplitter | None
-) -> Iterator[Outline]:
+def _objects(reader: MaskReader, min_area: float, splitter: Splitter | None) -> Iterator[Outline]:
     tracer = OutlineTracer(reader.width, min_area)
     for rows in _regrouped(reader.bands(), max(_LEAST_ROWS, _PIXELS_TRACED // reader.width)):
         ended = tracer.push(rows)

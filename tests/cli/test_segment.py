@@ -165,6 +165,38 @@ def test_instances_table_report_and_summary(work):
     assert CliRunner().invoke(main, ["objects", "alone.tif"]).exit_code == 2
 
 
+def test_a_model_of_instances_takes_apart_unless_told_not_to(work):
+    class Halves(nn.Module):
+        """All of what is dark, with a core in its left and one in its right."""
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            green = 50 * x[:, 1:2]
+            core = -50 * (x[:, 2:3] - 0.1)
+            return torch.cat((green, -green, -core, core), dim=1)
+
+    named = ("background", "nucleus"), ((0, 0, 0), (255, 0, 0))
+    info = ModelInfo(*named, 0.5, 64, "minus_one_one", instances=True)
+    save_model(Halves(), info, work / "halves.ts")
+    picture = PICTURE.copy()
+    picture[20:70, 55:65, 2] = 160
+    resolution = {"resolution": (2e4, 2e4), "resolutionunit": 3}
+    tifffile.imwrite("halves.tif", picture, photometric="rgb", tile=(64, 64), **resolution)
+    run = ("halves.tif", "-o", "m.tif", "--model", "halves.ts")
+    assert "m_objects.csv: objects: 2 nucleus" in gsd(*run).stdout
+    assert "m.geojson: objects: 1 nucleus" in gsd(*run, "--geojson", "--no-instances").stdout
+
+    def objects(*options: str) -> str:
+        arguments = ["objects", "m.tif", "-o", "again.geojson", "--overwrite", *options]
+        return CliRunner().invoke(main, arguments).stdout
+
+    assert objects() == objects("--instances") == "again.geojson: 2 nucleus\n"
+    assert (
+        objects("--no-instances")
+        == objects("--seed-distance", "9")
+        == ("again.geojson: 1 nucleus\n")
+    )
+
+
 def test_overlay_does_not_swallow_a_slide(work):
     Image.fromarray(PICTURE).save("other.png", dpi=(50_800, 50_800))
     before = Path("other.png").read_bytes()

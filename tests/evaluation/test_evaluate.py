@@ -182,3 +182,43 @@ def test_options_of_objects_are_looked_at_first(model, folders):
     for options in (ObjectOptions(min_area=-1), ObjectOptions(True, seed_distance=1e6)):
         with pytest.raises(InputError, match="must be"):
             evaluate_model(model, images, masks, mpp=0.5, device="cpu", objects=options)
+
+
+def test_a_model_that_tells_cores_finds_the_objects_that_touch(tmp_path):
+    class Cells(nn.Module):
+        """Class 1 where green is dark, in tiles of 16 pixels at least; cores where red is."""
+
+        size_multiple = 16
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(20.0))
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            assert x.shape[2] % 16 == 0 and x.shape[3] % 16 == 0
+            red, green = self.scale * x[:, :1], self.scale * x[:, 1:2]
+            return torch.cat((green, -green, red, -red), dim=1)
+
+    named = ("background", "nucleus"), ((0, 0, 0), (255, 0, 0))
+    info = ModelInfo(*named, 0.5, 64, "minus_one_one", instances=True, size_multiple=16)
+    save_model(Cells(), info, tmp_path / "model.ts")
+    numbers = np.zeros((70, 130), np.uint8)
+    numbers[10:30, 10:30], numbers[10:30, 30:50] = 1, 2
+    numbers[40:60, 70:90], numbers[40:60, 90:110] = 3, 4
+    pixels = np.where(numbers[..., None], (190, 40, 130), (225, 160, 200)).astype(np.uint8)
+    for y, x in ((10, 10), (10, 30), (40, 70), (40, 90)):
+        pixels[y + 5 : y + 15, x + 5 : x + 15, 0] = 60
+    for folder, content in (("images", pixels), ("masks", numbers)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(content).save(tmp_path / folder / "a.png")
+    folders = tmp_path / "images", tmp_path / "masks"
+    found = []
+    for options in (ObjectOptions(), ObjectOptions(False), ObjectOptions(None, 1.5)):
+        report = evaluate_model(
+            tmp_path / "model.ts", *folders, mpp=0.5, foreground=True, device="cpu", objects=options
+        )
+        counts = report.images[0].instances[1]
+        found.append((report.settings["instances"], counts.truth, counts.predicted))
+        if options == ObjectOptions():
+            assert counts.pq > 0.99
+    assert found == [(True, 4, 4), (False, 4, 2), (True, 4, 2)]

@@ -96,6 +96,23 @@ def test_touching_objects_are_taken_apart_where_asked_for():
     assert apart.by_class["pq"][1] > 0.9 > together.by_class["pq"][1]
 
 
+def test_cores_tell_what_touches_apart_unless_asked_otherwise():
+    truth = np.zeros((20, 60), np.uint8)
+    truth[5:15, 5:45] = 1
+    numbers = truth.astype(np.int32) + (truth & (np.arange(60) >= 25))
+    cores = np.zeros(truth.shape, np.bool_)
+    cores[8:12, 10:20] = cores[8:12, 30:40] = True
+    counts = []
+    for instances, seed_distance in ((None, None), (True, None), (False, None), (True, 6.0)):
+        options = ObjectOptions(instances, seed_distance)
+        given = {"truth_numbers": numbers, "cores": cores, "objects": options}
+        comparison = score_image("field", truth, truth, 2, **given)
+        counts.append(comparison.scores.instances[1].predicted)
+        if counts[-1] == 2:
+            assert comparison.scores.by_class["pq"][1] > 0.95
+    assert counts == [2, 2, 1, 1]
+
+
 @pytest.mark.parametrize(("mpp", "predicted"), [(None, 1), (0.5, 2), (2.0, 2)])
 def test_the_least_area_is_in_um2_where_the_resolution_is_known(mpp, predicted):
     prediction = np.zeros((20, 20), np.uint8)

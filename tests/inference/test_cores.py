@@ -1,16 +1,23 @@
 """Models that tell cores of objects, through the engine and into all files."""
 
+import csv
+import json
+import random
+
 import numpy as np
 import pytest
 import tifffile
 import torch
 
 import genselfdiff
-from genselfdiff.errors import InputError
-from genselfdiff.inference import engine
+from genselfdiff.errors import InputError, OutputError
+from genselfdiff.inference import engine, shards
+from genselfdiff.inference.many import plan_outputs, segment_all
+from genselfdiff.inference.merging import merge_parts
 from genselfdiff.inference.model_file import load_model, save_model
 from genselfdiff.inference.predictor import Predictor
-from genselfdiff.slides import MaskReader, pyramid_writer
+from genselfdiff.inference.shards import Shard
+from genselfdiff.slides import MaskReader, MaskWriter, pyramid_writer, write_objects
 
 
 @pytest.fixture
@@ -134,3 +141,87 @@ def test_bfloat16_has_to_find_the_same_cores(
     tile = torch.from_numpy(cells(64, 64).copy()).permute(2, 0, 1)[None]
     predictor.choose_precision([tile] * 8)
     assert predictor.precision == chosen
+
+
+FILES = {"geojson": ".geojson", "table": "_objects.csv", "labels": "_instances.tif"}
+
+
+def test_pairs_are_told_apart_in_all_files_and_later_as_in_the_run(tmp_path, slide, cells_model):
+    mask = tmp_path / "m.tif"
+    result = run(slide, mask, cells_model, report=True, **dict.fromkeys(FILES, True))
+    # 8 rows of 7 pairs, of which the last row and the last column are cut.
+    assert result.objects == {"nucleus": 2 * 8 * 7}
+    with (tmp_path / "m_objects.csv").open() as text:
+        rows = list(csv.DictReader(text))
+    assert len(rows) == 112
+    features = json.loads((tmp_path / "m.geojson").read_bytes())["features"]
+    assert {feature["properties"]["objectType"] for feature in features} == {"detection"}
+    numbers = tifffile.imread(tmp_path / "m_instances.tif")
+    np.testing.assert_array_equal(numbers != 0, planes(mask)[0] != 0)
+    assert len(np.unique(numbers)) == len(features) + 1 == 113
+    left, right = numbers[20, 15], numbers[20, 45]
+    assert 0 != left != right != 0
+    np.testing.assert_array_equal(numbers[20, 11:50], [left] * 20 + [right] * 19)
+    assert "between the cores that the model tells" in (tmp_path / "m.html").read_text()
+    again = {kind: tmp_path / f"again{end}" for kind, end in FILES.items()}
+    assert write_objects(mask, **again).counts == result.objects
+    for kind, end in FILES.items():
+        assert again[kind].read_bytes() == (tmp_path / f"m{end}").read_bytes()
+
+
+def test_without_more_options_the_table_is_written(tmp_path, slide, cells_model, darkness_model):
+    run(slide, tmp_path / "m.tif", cells_model)
+    run(slide, tmp_path / "not.tif", cells_model, instances=False)
+    run(slide, tmp_path / "other.tif", darkness_model)
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["m_objects.csv"]
+
+
+def test_taken_apart_otherwise_they_are_made_again(tmp_path, slide, cells_model):
+    mask = tmp_path / "m.tif"
+    counts = [
+        run(slide, mask, cells_model, geojson=True, **options).objects["nucleus"]
+        for options in ({}, {"instances": False}, {"seed_distance": 20.0}, {"instances": True})
+    ]
+    assert counts == [112, 56, 56, 112]
+    with pytest.raises(OutputError, match=r"m\.tif: exists already"):
+        run(slide, mask, cells_model, overlap=0.5)
+
+
+@pytest.mark.parametrize("region", [None, (30, 41, 300, 210)])
+def test_merged_it_is_what_one_process_makes(tmp_path, slide, cells_model, monkeypatch, region):
+    monkeypatch.setattr(shards, "_CUT_AT", 32)
+    options = {"region": region, "mpp": 0.4, "geojson": True, "labels": True}
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for folder in (alone, together):
+        folder.mkdir()
+    run(slide, alone / "m.tif", cells_model, **options)
+    plan = plan_outputs([slide], together / "m.tif")
+    for index in random.Random(0).sample(range(1, 4), 3):
+        for outcome in segment_all(
+            plan, cells_model, shard=Shard(index, 3), device="cpu", precision="float32", **options
+        ):
+            assert outcome.error is None
+    merge_parts(together / "m.tif")
+    assert {path.name for path in alone.iterdir()} == {path.name for path in together.iterdir()}
+    for path in alone.iterdir():
+        assert path.read_bytes() == (together / path.name).read_bytes(), path.name
+    assert planes(together / "m.tif")[1].any()
+
+
+def test_a_part_without_cores_is_none_of_it(tmp_path, slide, cells_model, monkeypatch):
+    monkeypatch.setattr(shards, "_CUT_AT", 32)
+    plan = plan_outputs([slide], tmp_path / "m.tif")
+    for index in (1, 2):
+        shared = {"shard": Shard(index, 2), "device": "cpu", "precision": "float32"}
+        assert [o.error for o in segment_all(plan, cells_model, **shared)] == [None]
+    part = tmp_path / "m.tif.shards" / "part-2.tif"
+    with MaskReader(part) as reader:
+        told, labels = reader.description, np.concatenate(list(reader.bands()))
+        shape = {"width": reader.width, "height": reader.height, "mpp": reader.mpp}
+    del told["cores"]
+    names = told["classes"]
+    palette = [(0, 0, 0)] * len(names)
+    with MaskWriter(part, palette=palette, class_names=names, description=told, **shape) as writer:
+        writer.write_rows(labels)
+    with pytest.raises(InputError, match=r"its parts do not fit its job\.json"):
+        merge_parts(tmp_path / "m.tif")

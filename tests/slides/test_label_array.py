@@ -4,6 +4,7 @@ import tifffile
 from scipy import ndimage
 
 from genselfdiff.slides import MaskWriter, write_objects
+from genselfdiff.slides.instances import InstanceSplitter
 from genselfdiff.slides.label_array import number_objects
 
 
@@ -54,7 +55,8 @@ def test_they_are_those_of_gsd_objects(tmp_path, seed_distance, min_area):
         seed_distance=seed_distance,
         min_area=min_area,
     )
-    found = number_objects(mask, seed_distance=seed_distance, min_area=min_area)
+    splitter = None if seed_distance is None else InstanceSplitter(seed_distance, min_area)
+    found = number_objects(mask, splitter=splitter, min_area=min_area)
     np.testing.assert_array_equal(found.numbers, tifffile.imread(tmp_path / "numbers.tif"))
 
 

@@ -11,7 +11,9 @@ import tifffile
 from PIL import Image
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides import MaskReader, MaskWriter
+from genselfdiff.slides import MaskReader, MaskWriter, instances, mask_objects, write_objects
+from genselfdiff.slides.instances import CoreSplitter
+from genselfdiff.slides.label_array import number_objects, windows_of
 from genselfdiff.slides.mask_cores import MaskCores
 from genselfdiff.slides.pyramid_writer import HIDDEN_OFFSETS, HIDDEN_SIZES
 
@@ -25,12 +27,41 @@ def labels_and_cores() -> np.ndarray:
     return np.stack((labels, (waves > 0.7) & (x > 130))).astype(np.uint8)
 
 
-def write(path: Path, *, cores: bool = True, **options: object) -> Path:
-    shape = {"width": SHAPE[1], "height": SHAPE[0], "mpp": 0.25, "tile": 64}
+def write(
+    path: Path, *, cores: bool = True, planes: np.ndarray | None = None, **options: object
+) -> Path:
+    planes = labels_and_cores() if planes is None else planes
+    shape = {"width": planes.shape[2], "height": planes.shape[1], "mpp": 0.25, "tile": 64}
     told = {"palette": [(255, 255, 255), (200, 30, 30), (30, 30, 200)], "class_names": list("abc")}
     with MaskWriter(path, cores=cores, **shape, **told, **options) as writer:
-        writer.push(labels_and_cores()[: 1 + cores])
+        writer.push(planes[: 1 + cores])
     return path
+
+
+def cells(size: int = 400, seed: int = 0) -> np.ndarray:
+    """Classes and cores of many round cells of two classes, which lie over each other."""
+    rng = np.random.default_rng(seed)
+    planes = np.zeros((2, size, size), np.uint8)
+    y, x = np.mgrid[:size, :size]
+    for _ in range(size * size // 500):
+        a, b = rng.uniform(0, size, 2)
+        distance = np.hypot(y - a, x - b) / rng.uniform(3, 11)
+        planes[:, distance < 1] = [[rng.choice([1, 1, 2])], [0]]
+        planes[1][distance < rng.choice([0, 0.6])] = 1
+    planes[1][rng.random((size, size)) < 0.01] = 1  # also where no object is
+    return planes
+
+
+def row_of_cells() -> np.ndarray:
+    """A pair without a neck, one beside it, and one of another class that touches that."""
+    planes = np.zeros((2, 40, 130), np.uint8)
+    planes[0, 10:30, 5:65] = 1
+    planes[1, 15:25, [10, 11, 12, 50, 51, 52]] = 1
+    planes[0, 10:30, 70:90] = 1
+    planes[1, 15:25, 75:85] = 1
+    planes[0, 10:30, 90:110] = 2
+    planes[1, 15:25, 95:105] = 1
+    return planes
 
 
 @pytest.mark.parametrize("name", ["m.tif", "m.ome.tif"])
@@ -161,3 +192,65 @@ def test_what_an_ordinary_mask_says_of_cores_is_not_enough(tmp_path: Path) -> No
     path = write(tmp_path / "n.tif", cores=False, description={"cores": True})
     with MaskReader(path) as reader, pytest.raises(InputError, match=r"n\.tif: the cores .* lost"):
         reader.core_tile(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("cores", "options", "wanted", "cuts"),
+    [
+        (True, {}, {"b": 3, "c": 1}, "between the cores that the model tells"),
+        (True, {"instances": True}, {"b": 3, "c": 1}, "between the cores that the model tells"),
+        (True, {"instances": False}, {"b": 2, "c": 1}, None),
+        (True, {"seed_distance": 1.5}, {"b": 2, "c": 1}, "where they are thinnest"),
+        (False, {}, {"b": 2, "c": 1}, None),
+        (False, {"seed_distance": 1.5}, {"b": 2, "c": 1}, None),
+        (False, {"instances": True}, {"b": 2, "c": 1}, "where they are thinnest"),
+    ],
+)
+def test_objects_are_taken_apart_as_the_mask_tells(
+    tmp_path: Path,
+    cores: bool,
+    options: dict[str, object],
+    wanted: dict[str, int],
+    cuts: str | None,
+) -> None:
+    path = write(tmp_path / "m.tif", cores=cores, planes=row_of_cells())
+    found = write_objects(path, geojson=tmp_path / "m.geojson", **options)
+    assert (found.counts, found.cuts) == (wanted, cuts)
+    features = json.loads((tmp_path / "m.geojson").read_bytes())["features"]
+    assert {f["properties"]["objectType"] for f in features} == {
+        "annotation" if cuts is None else "detection"
+    }
+
+
+@pytest.mark.parametrize("pixels", [1, 16 * 400])
+def test_files_do_not_depend_on_bands_or_sheets(
+    tmp_path: Path, pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planes = cells()
+    path = write(tmp_path / "m.tif", planes=planes)
+    for name in ("whole", "cut"):
+        files = {
+            kind: tmp_path / f"{name}{end}"
+            for kind, end in (("geojson", ".geojson"), ("table", ".csv"), ("labels", ".tif"))
+        }
+        counted = write_objects(path, **files, min_area=0.5)
+        monkeypatch.setattr(mask_objects, "_PIXELS_TRACED", pixels)
+        monkeypatch.setattr(mask_objects, "_LEAST_ROWS", 1)
+        monkeypatch.setattr(instances, "_SHEET", 3000)
+    for end in (".geojson", ".csv", ".tif"):
+        whole, cut = (tmp_path / f"{name}{end}" for name in ("whole", "cut"))
+        assert whole.read_bytes() == cut.read_bytes()
+    splitter = CoreSplitter(windows_of(planes[1].astype(np.bool_)), 8)
+    numbers = number_objects(planes[0], splitter=splitter, min_area=8).numbers
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "whole.tif"), numbers)
+    together = number_objects(planes[0], min_area=8)
+    assert numbers.max() == sum(counted.counts.values()) > 1.1 * (len(together.classes) - 1)
+    assert np.count_nonzero(numbers) <= np.count_nonzero(together.numbers)
+
+
+def test_lost_cores_end_it_and_can_be_done_without(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.tif", cores=False, planes=cells(), description={"cores": True})
+    with pytest.raises(InputError, match=r"m\.tif: the cores .* \(0 of 49 tiles\).*--no-instances"):
+        write_objects(path)
+    assert write_objects(path, instances=False).cuts is None
+    assert list(tmp_path.iterdir()) == [path]
