@@ -16,6 +16,7 @@ import torch
 import genselfdiff
 from genselfdiff import kernels
 from genselfdiff.errors import GsdError
+from genselfdiff.inference import shipped
 from genselfdiff.kernels import native
 from genselfdiff.kernels.backends import launched_from_cpp
 
@@ -36,6 +37,7 @@ def describe() -> list[tuple[str, str]]:
     ]
     gpus = _gpus()
     lines += gpus or [("gpu", "none")]
+    lines.append(("models", ", ".join(shipped.names()) or "none came with it"))
     lines += _native_lines()
     devices = ["cpu", *sorted({kind for kind, _ in gpus})]
     for operation in kernels.OPERATIONS:

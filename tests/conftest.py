@@ -1,7 +1,8 @@
 import contextlib
 import os
+import shutil
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 # As the command does, and as early: threads that spin cost twenty times the time where another
@@ -48,3 +49,44 @@ def golden() -> dict[str, np.ndarray]:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Let gsd come with one small model of random weights, "nuclei"; its file.
+
+    ``instances`` is whether it tells cores of objects.
+    """
+    from genselfdiff.inference import shipped
+    from genselfdiff.inference.model_info import ModelInfo
+    from genselfdiff.models import create_model
+
+    folder = tmp_path / "came with gsd"
+    folder.mkdir()
+    shutil.copy(shipped.FOLDER / "nuclei.json", folder)
+    monkeypatch.setattr(shipped, "FOLDER", folder)
+    monkeypatch.delenv("GSD_MODEL", raising=False)
+
+    def make(*, instances: bool = False) -> Path:
+        settings = {
+            **{"architecture": "tiny", "width": 8, "tile_size": 64, "steps": 7},
+            **{"classes": ["background", "nucleus"], "foreground": True, "instances": instances},
+            **{"mpp": 0.5, "resample_to": 0.5},
+        }
+        info = ModelInfo(
+            classes=("background", "nucleus"),
+            colors=((0, 0, 0), (255, 0, 0)),
+            mpp=0.5,
+            tile_size=64,
+            input_scaling="minus_one_one",
+            architecture={"name": "tiny", "width": 8},
+            training={"settings": settings},
+            licence="CC-BY-4.0",
+            instances=instances,
+            attributions=("Some Set, CC BY 4.0: A. Author, https://example.org",),
+        )
+        network = create_model("tiny", out_channels=info.logits, width=8)
+        shipped.write_weights(network.state_dict(), info, shipped.weights_file("nuclei"))
+        return shipped.weights_file("nuclei")
+
+    return make

@@ -13,20 +13,22 @@ from genselfdiff.evaluation.scoring import ObjectOptions
 from genselfdiff.evaluation.tables import text_table, write_scores_csv
 from genselfdiff.files import refuse_existing, refuse_inputs
 from genselfdiff.inference.device import keep_freed_memory
+from genselfdiff.inference.model_file import model_path
 from genselfdiff.inference.predictor import PRECISIONS
-from gsd.options import FILE, instances, min_area, progress, verbosity
+from gsd.options import FILE, FILE_OR_SHIPPED, instances, min_area, progress, verbosity
 from gsd.output import say
 
 
 @click.command(
     epilog="""\b
 Examples:
+  gsd evaluate nuclei --images test/images --masks test/masks --mpp 0.25 --foreground --instances
   gsd evaluate model.ts --images test/images --masks test/masks --mpp 0.25
   gsd evaluate model.ts --images img --masks instances --foreground --instances
   gsd evaluate model.ts --images img --masks masks --json scores.json --html scores.html
 """
 )
-@click.argument("model", type=FILE)
+@click.argument("model", type=FILE_OR_SHIPPED)
 @click.option("--images", required=True, type=FILE, help="Folder of images.")
 @click.option(
     "--masks",
@@ -68,7 +70,7 @@ Examples:
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @verbosity
 def evaluate(
-    model: Path,
+    model: str,
     images: Path,
     masks: Path,
     mpp: float | None,
@@ -87,6 +89,8 @@ def evaluate(
 ) -> None:
     """Compare what MODEL makes of labelled images with their labels.
 
+    MODEL is a model file, or a name of 'gsd models'.
+
     Images are predicted whole, as 'gsd segment' does. For each class: Dice, IoU, precision, recall,
     accuracy, Hausdorff distance and HD95; and of objects AJI, AJI+, PQ, SQ and DQ, which is F1 at
     an IoU of 0.5. These suit nuclei and glands; of tissue such as stroma they say little. A class
@@ -99,7 +103,7 @@ def evaluate(
     keep_freed_memory()
     outputs = [path for path in (csv, json, html) if path is not None]
     folders = [path for path in (images, masks, truth_objects) if path is not None]
-    refuse_inputs(outputs, [model, *images_in(folders)])
+    refuse_inputs(outputs, [model_path(model), *images_in(folders)])
     for path in outputs:
         refuse_existing(path, overwrite)
     pictures = CasePictures()

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from genselfdiff.training.export import export_run
-from gsd.options import FILE, verbosity
+from gsd.options import FILE, FILE_OR_SHIPPED, verbosity
 from gsd.output import say
 
 
@@ -14,9 +14,10 @@ from gsd.output import say
 Example:
   gsd export run2 -o model.ts --licence CC-BY-4.0
   gsd export run2 -o elsewhere.ts --portable
+  gsd export nuclei -o nuclei.ts
 """
 )
-@click.argument("run", type=FILE)
+@click.argument("run", type=FILE_OR_SHIPPED)
 @click.option("-o", "--output", required=True, type=FILE, help="Model file to write.")
 @click.option(
     "--step", type=int, help="Take the checkpoint of this step, of a run with --keep-every."
@@ -30,9 +31,9 @@ Example:
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @verbosity
 def export(
-    run: Path, output: Path, step: int | None, licence: str, portable: bool, overwrite: bool
+    run: str, output: Path, step: int | None, licence: str, portable: bool, overwrite: bool
 ) -> None:
-    """Turn the best checkpoint of RUN into one TorchScript file.
+    """Turn the best checkpoint of RUN, or a model of 'gsd models', into one TorchScript file.
 
     It calls gsd's own kernels, so it needs gsd to be installed where it is used, on whatever
     device; with --portable it needs nothing but torch.

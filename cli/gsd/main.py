@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": ("gsd.evaluate", "Scores of a model on labelled images: Dice, HD95, AJI, PQ, ..."),
     "compare": ("gsd.compare", "Runs or evaluations side by side."),
     "sample": ("gsd.sample", "Draw images with a stage-1 network."),
+    "models": ("gsd.models", "Models that come with gsd, and their cards."),
     "info": ("gsd.info", "Versions, processor, native kernels and GPUs."),
 }
 
@@ -115,7 +116,10 @@ def _sigterm_interrupts() -> Iterator[None]:
     cls=Gsd,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
-From slides to a mask:
+Nuclei of a slide, with the model that comes with gsd:
+  gsd segment slide.svs -o mask.tif --overlay
+\b
+From your own slides and labels to a mask:
   gsd train pretrain slides/ --mpp 0.5 --out run1
   gsd train finetune --images fields/ --masks masks/ --mpp 0.5 --init run1 --out run2
   gsd export run2 -o model.ts

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from gsd.output import RANK
 
@@ -31,9 +32,37 @@ class _FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _Shipped(click.ParamType):  # type: ignore[type-arg]
+    """The name of a model that comes with gsd."""
+
+    name = "name"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The names that begin so."""
+        from genselfdiff.inference import shipped  # imports torch, which help needs not
+
+        return [CompletionItem(name) for name in shipped.names() if name.startswith(incomplete)]
+
+
+class _FileOrShipped(_FilePath):
+    """The same, or a file or folder."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Names that begin so, and files."""
+        names = SHIPPED.shell_complete(ctx, param, incomplete)
+        return names + super().shell_complete(ctx, param, incomplete)
+
+
 FILE = _FilePath(path_type=Path)
 FILE_AS_TYPED = _FilePath()
 """As text: a slash at its end says that it is a folder."""
+SHIPPED = _Shipped()
+FILE_OR_SHIPPED = _FileOrShipped()
+"""As text: ``nuclei`` is the name of a model, ``./nuclei`` that of a file."""
 
 
 def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:

@@ -10,8 +10,17 @@ from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.many import Outcome, plan_outputs, segment_all
 from genselfdiff.inference.predictor import PRECISIONS, VIEWS
 from genselfdiff.inference.shards import Shard
+from genselfdiff.inference.shipped import DEFAULT
 from genselfdiff.slides.damage import ON_ERROR
-from gsd.options import FILE, FILE_AS_TYPED, instances, min_area, progress, verbosity
+from gsd.options import (
+    FILE,
+    FILE_AS_TYPED,
+    FILE_OR_SHIPPED,
+    instances,
+    min_area,
+    progress,
+    verbosity,
+)
 from gsd.output import complain, report, say
 
 
@@ -53,6 +62,7 @@ def _shard(ctx: click.Context, parameter: click.Parameter, given: str | None) ->
 @click.command(
     epilog="""\b
 Examples:
+  gsd segment slide.svs -o mask.tif                (nuclei, with the model that comes with gsd)
   gsd segment slide.svs -o mask.tif --model model.ts --overlay --geojson
   gsd segment slide.svs -o mask.tif --instances --geojson --table --labels --report
   gsd segment scan.tif -o mask.tif --mpp 0.25      (a file without resolution)
@@ -71,8 +81,10 @@ Examples:
 )
 @click.option(
     "--model",
-    type=FILE,
-    help="Model file of 'gsd export'; default: the file that GSD_MODEL names.",
+    type=FILE_OR_SHIPPED,
+    metavar="MODEL",
+    help="Model file of 'gsd export', or a name of 'gsd models'; default: what GSD_MODEL names,"
+    f" else {DEFAULT}.",
 )
 @click.option(
     "--mpp",
@@ -193,7 +205,7 @@ Examples:
 def segment(
     slides: tuple[Path, ...],
     output: str,
-    model: Path | None,
+    model: str | None,
     mpp: float | None,
     overlay: bool,
     overlay_to: Path | None,

@@ -21,7 +21,7 @@ from genselfdiff.training import finetune as run_finetune
 from genselfdiff.training import pretrain as run_pretrain
 from genselfdiff.training.config import DECAYS, FRESH_WEIGHTS, RunConfig
 from genselfdiff.training.run_folder import RunFolder
-from gsd.options import FILE, Command, progress, verbosity
+from gsd.options import FILE, FILE_OR_SHIPPED, Command, progress, verbosity
 from gsd.output import RANK, say
 from gsd.settings import Fold, Names, NamesOrPattern, settings_sources, without_contradicted
 
@@ -209,6 +209,8 @@ def pretrain(
     epilog="""\b
 Examples:
   gsd train finetune --images fields/ --masks masks/ --mpp 0.5 --init run1 --out run2
+  gsd train finetune --images fields/ --masks instances/ --foreground --instances --mpp 0.25 \\
+      --init nuclei --out run2
   gsd train finetune --images tif/ --masks instances/ --foreground --mpp 0.25 \\
       --resample-to 0.5 --val 'TCGA-A7-*' --init run1 --out run2
   gsd train finetune --images fields/ --masks masks/ --mpp 0.5 --group 'TCGA-..-....' \\
@@ -227,8 +229,9 @@ Examples:
 )
 @click.option(
     "--init",
-    help="Run folder or checkpoint of an earlier run, a .pth of the authors' code, or none to "
-    "train from scratch.",
+    type=FILE_OR_SHIPPED,
+    help="What to start from: a name of 'gsd models', a run folder or checkpoint of an earlier "
+    "run, a .pth of the authors' code, or none to train from scratch.",
 )
 @click.option(
     "--classes",
@@ -277,7 +280,8 @@ Examples:
     "--resample-to",
     type=float,
     help="Resolution to train at, in um/px: images and masks are resampled to it. Default: that "
-    "of the images, which must be that of stage 1.",
+    "of the model of 'gsd models' that --init names, else of the images, which must be that of "
+    "stage 1.",
 )
 @click.option(
     "--augmentation",

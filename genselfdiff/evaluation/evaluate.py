@@ -68,7 +68,7 @@ def evaluate_model(
     """Predict every labelled image whole at the model's resolution and compare at the image's own.
 
     Args:
-        model: a model, or the file of one.
+        model: a model, the file of one, or the name of a shipped one.
         images_dir: folder of images.
         masks_dir: folder of integer masks with the images' file names, suffix aside.
         mpp: micrometres per pixel of the images, where their files do not tell or are wrong.
@@ -97,7 +97,7 @@ def evaluate_model(
         objects = replace(objects, instances=loaded.info.instances)
     if foreground and len(classes) != 2:
         raise InputError(
-            f"{loaded.path}: has {len(classes)} classes: masks read as foreground fit only two"
+            f"{loaded.source}: has {len(classes)} classes: masks read as foreground fit only two"
         )
     pairs = find_pairs(images_dir, masks_dir)
     found = inspect_masks(pairs, foreground, num_classes=len(classes), ignore_label=ignore_label)
@@ -149,7 +149,7 @@ def evaluate_model(
         "device": loaded.device.type,
         "precision": precision,
     }
-    return EvaluationReport(loaded.path, classes, settings, tuple(scores))
+    return EvaluationReport(Path(loaded.source), classes, settings, tuple(scores))
 
 
 def _numbers(path: Path | None, labels: NDArray[np.uint8]) -> NDArray[np.integer] | None:

@@ -76,8 +76,8 @@ def segment(
     Args:
         slide: see ``open_slide``.
         output: where the mask goes, a .tif or .tiff; appears whole or not at all.
-        model: a model, or the file of one; None: the file that GSD_MODEL names. A ``Predictor``
-            brings its precision and ``tta`` along.
+        model: a model, the file of one, or the name of a shipped one; None: the one that GSD_MODEL
+            names, else the shipped one. A ``Predictor`` brings its precision and ``tta`` along.
         device: "cpu", "cuda", "cuda:1", "mps", or several GPUs, "cuda:0,cuda:1"; None: the best
             there is. A model that is already loaded stays on its device.
         precision: "auto", "float32" or "bfloat16"; see ``Predictor``.

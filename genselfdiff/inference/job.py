@@ -33,7 +33,7 @@ def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
     return {
         "slide": content_of(slide),
         "mpp": options.mpp,
-        "model": f"{predictor.model.path.name} {predictor.model.digest}",
+        "model": f"{Path(predictor.model.source).name} {predictor.model.digest}",
         "tile size": options.tile_size or info.tile_size,
         "overlap": options.overlap,
         "region": list(options.region) if options.region else None,

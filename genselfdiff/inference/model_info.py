@@ -38,6 +38,8 @@ class ModelInfo:
         instances: beside the classes the network tells the cores of objects, which do not touch
             where objects do; in a channel of its own, after those of the classes.
         size_multiple: heights and widths that the network sees are multiples of this.
+        attributions: whose data the weights were trained on, one text each, with licence and
+            source; they go wherever the weights go, and what is trained further from them.
 
     Raises:
         ModelError: a field has the wrong type or value; the message names it.
@@ -53,6 +55,7 @@ class ModelInfo:
     licence: str = ""
     instances: bool = False
     size_multiple: int = SIZE_MULTIPLE
+    attributions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check(
@@ -92,11 +95,22 @@ class ModelInfo:
         _check(isinstance(self.training, dict), "training", "an object")
         _check(isinstance(self.licence, str), "licence", "a text")
         _check(isinstance(self.instances, bool), "instances", "true or false")
+        _check(
+            isinstance(self.attributions, tuple)
+            and all(isinstance(text, str) and text for text in self.attributions),
+            "attributions",
+            "a list of texts",
+        )
 
     @property
     def channels(self) -> int:
         """How many the model gives."""
         return len(self.classes) + self.instances
+
+    @property
+    def logits(self) -> int:
+        """How many its network gives: of cores, two."""
+        return len(self.classes) + 2 * self.instances
 
     def to_json(self) -> str:
         """The content of ``gsd.json``.
@@ -144,16 +158,20 @@ class ModelInfo:
             raise ModelError(f"{EXTRA_FILE}: field {missing[0]!r} is missing")
         if unknown := sorted(content.keys() - names):
             raise ModelError(f"{EXTRA_FILE}: field {unknown[0]!r} is unknown")
-        for name in ("classes", "colors"):
-            _check(isinstance(content[name], list), name, "a list")
-        content["classes"] = tuple(content["classes"])
+        for name in ("classes", "colors", "attributions"):
+            _check(isinstance(content[name], list | tuple), name, "a list")
+            content[name] = tuple(content[name])
         content["colors"] = tuple(
             tuple(color) if isinstance(color, list) else color for color in content["colors"]
         )
         return cls(**content)
 
 
-_ADDED: dict[str, Any] = {"instances": False, "size_multiple": SIZE_MULTIPLE}
+_ADDED: dict[str, Any] = {
+    "instances": False,
+    "size_multiple": SIZE_MULTIPLE,
+    "attributions": (),
+}
 """Fields that format 1 had not."""
 
 

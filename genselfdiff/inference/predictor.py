@@ -15,13 +15,9 @@ import torch
 
 from genselfdiff.errors import InputError, ModelError, is_out_of_memory, one_line
 from genselfdiff.inference.device import has_fast_bfloat16
-from genselfdiff.inference.model_file import (
-    LoadedModel,
-    check_probabilities,
-    load_model,
-    with_memory_format,
-)
+from genselfdiff.inference.model_file import LoadedModel, check_probabilities, load_model
 from genselfdiff.inference.resample import is_core
+from genselfdiff.inference.segmenter import with_memory_format
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 AGREEMENT = 0.97
@@ -84,9 +80,9 @@ class Predictor:
         self.tta = tta
         self.max_workers = MAX_WORKERS
         self._threads: int | None = None
-        models = [model, *(load_model(model.path, device) for device in model.further)]
+        models = [model, *(load_model(model.source, device) for device in model.further)]
         if any(each.digest != model.digest for each in models):
-            raise ModelError(f"{model.path}: has changed since it was read: begin again")
+            raise ModelError(f"{model.source}: has changed since it was read: begin again")
         modules = [with_memory_format(each.module, torch.channels_last) for each in models]
         self._devices = [each.device for each in models]
         self._modules = {"float32": modules}
@@ -184,7 +180,7 @@ class Predictor:
                     there = pixels.to(self._devices[number])
                     probabilities = _mean_view(module, there, turns).cpu()
         except ModelError as error:
-            raise ModelError(f"{self.model.path}: {error}") from error
+            raise ModelError(f"{self.model.source}: {error}") from error
         except (MemoryError, RuntimeError, torch.jit.Error) as error:
             size = f"{pixels.shape[3]} x {pixels.shape[2]}"
             if is_out_of_memory(error):
@@ -193,12 +189,12 @@ class Predictor:
                     f" {size}: use a smaller --batch-size or --tile-size"
                 ) from error
             raise ModelError(
-                f"{self.model.path}: the model failed on tiles of {size}: {one_line(error)}"
+                f"{self.model.source}: the model failed on tiles of {size}: {one_line(error)}"
             ) from error
         info = self.model.info
         if probabilities.shape[1] != info.channels:
             raise ModelError(
-                f"{self.model.path}: gives {probabilities.shape[1]} channels, but names"
+                f"{self.model.source}: gives {probabilities.shape[1]} channels, but names"
                 f" {len(info.classes)} classes{' beside cores' if info.instances else ''}"
             )
         low, high = (extreme.item() for extreme in probabilities.aminmax())
@@ -206,11 +202,11 @@ class Predictor:
             in_float32 = precision == "float32"
             remedy = "train or export it again" if in_float32 else "use --precision float32"
             raise ModelError(
-                f"{self.model.path}: its output in {precision} is not a number: {remedy}"
+                f"{self.model.source}: its output in {precision} is not a number: {remedy}"
             )
         if low < -TOLERANCE or high > 1 + TOLERANCE:
             raise ModelError(
-                f"{self.model.path}: gives values from {low:g} to {high:g}, not probabilities:"
+                f"{self.model.source}: gives values from {low:g} to {high:g}, not probabilities:"
                 " export it with a softmax"
             )
         return probabilities

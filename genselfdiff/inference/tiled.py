@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError
-from genselfdiff.inference.model_file import mirrored_indices
 from genselfdiff.inference.model_info import SIZE_MULTIPLE
+from genselfdiff.inference.segmenter import mirrored_indices
 
 Uint8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]

@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from genselfdiff.errors import ModelError
+from genselfdiff.models.unet import UNet
 
 HEAD_PREFIX = "net.final_conv."
+_LAST = (f"{HEAD_PREFIX}1.weight", f"{HEAD_PREFIX}1.bias")
 _MOST_UNPACKED = 10
 """Times the bytes of a file: torch does not compress, and weights hardly can be."""
 
@@ -58,6 +60,29 @@ def load_initial_weights(
             raise ModelError(f"{origin}: {key} is not all finite numbers: take another checkpoint")
     network.load_state_dict({key: state[key] for key in wanted}, strict=False)
     return LoadReport(tuple(wanted), tuple(key for key in own if key not in wanted))
+
+
+def with_last_layer_of(
+    network: UNet, state: Mapping[str, torch.Tensor], channels: int, taken: Mapping[int, int]
+) -> dict[str, torch.Tensor]:
+    """``state`` with the last layer of ``network``, but for the outputs that are taken along.
+
+    Args:
+        network: which may give other outputs than that of ``state``.
+        state: state dict of a network that is the same otherwise; one that is not stays as it is.
+        channels: outputs of that network.
+        taken: outputs of ``network`` that start as one of ``state``'s, which is the value.
+    """
+    rows = network.net.stride**2
+    own, fitted = network.state_dict(), dict(state)
+    for key in _LAST:
+        given, fresh = state.get(key), own[key].clone()
+        if given is None or given.shape != (channels * rows, *fresh.shape[1:]):
+            continue
+        for here, there in taken.items():
+            fresh[here * rows :][:rows] = given[there * rows :][:rows]
+        fitted[key] = fresh
+    return fitted
 
 
 def all_finite(tensor: torch.Tensor) -> bool:

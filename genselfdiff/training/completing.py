@@ -8,10 +8,12 @@ from pathlib import Path
 
 from genselfdiff.data import Pair, find_pairs, inspect_masks, split_pairs
 from genselfdiff.errors import InputError
+from genselfdiff.inference import shipped
 from genselfdiff.slides import open_slide
 from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, agree
-from genselfdiff.training.config import NO_INIT, FinetuneConfig, PretrainConfig
+from genselfdiff.training.config import FinetuneConfig, PretrainConfig
 from genselfdiff.training.initial_weights import (
+    kept_init,
     origin_of,
     require_resolution_of,
     with_architecture_of,
@@ -41,7 +43,7 @@ def complete_pretrain(config: PretrainConfig) -> PretrainConfig:
     return replace(
         config,
         data=tuple(map(os.path.abspath, config.data)),
-        init=config.init if config.init == NO_INIT else os.path.abspath(config.init),
+        init=kept_init(config.init),
     ).with_network()
 
 
@@ -65,12 +67,6 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
             " apart: give masks of numbers of objects, or leave out --instances"
         )
     mpp = _images_mpp(pairs, config.mpp)
-    if config.resample_to is not None and mpp > BLURRED_ENLARGEMENT * config.resample_to:
-        logger.warning(
-            "%g um/px is coarser than --resample-to %g: the images will be blurred",
-            mpp,
-            config.resample_to,
-        )
     _, validation = split_pairs(
         pairs, config.val, seed=config.seed, group=config.group, fold=config.fold
     )
@@ -79,25 +75,50 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
         classes=config.classes or _class_names(summary.num_classes),
         foreground=summary.foreground,
         mpp=mpp,
-        resample_to=config.resample_to or mpp,
         val=tuple(pair.stem for pair in validation),
     )
-    origin = origin_of(config)
-    if origin is not None:
-        require_resolution_of(
-            config, origin, config.images, "add --resample-to {there}, or pretrain at {mpp}"
-        )
-        config = replace(
-            with_architecture_of(config, origin),
-            resample_to=origin.network_mpp,
-            origin=origin.shareable(),
+    config = _with_origin(config, mpp, summary.numbered)
+    assert config.resample_to is not None
+    if mpp > BLURRED_ENLARGEMENT * config.resample_to:
+        logger.warning(
+            "%g um/px is coarser than the %g to train at: the images will be blurred",
+            mpp,
+            config.resample_to,
         )
     return replace(
         config,
         images=os.path.abspath(config.images),
         masks=os.path.abspath(config.masks),
-        init=config.init if config.init == NO_INIT else os.path.abspath(config.init),
+        init=kept_init(config.init),
     ).with_network()
+
+
+def _with_origin(config: FinetuneConfig, mpp: float, numbered: bool) -> FinetuneConfig:
+    """``config`` with what ``config.init`` decides, of images at ``mpp``; at which it trains.
+
+    ``numbered`` says that the masks hold numbers of objects.
+    """
+    origin = origin_of(config)
+    if origin is None:
+        return replace(config, resample_to=config.resample_to or mpp)
+    usual, way_out = mpp, "add --resample-to {there}, or pretrain at {mpp}"
+    if shipped.name_of(config.init) is not None:
+        assert origin.network_mpp is not None
+        usual, way_out = origin.network_mpp, "leave out --resample-to"
+    if config.resample_to is None and not agree(mpp, usual):
+        logger.info("images of %g um/px are brought to the %g of %s", mpp, usual, config.init)
+    config = replace(config, resample_to=config.resample_to or usual)
+    require_resolution_of(config, origin, config.images, way_out)
+    config = with_architecture_of(config, origin)
+    if isinstance(origin, FinetuneConfig):
+        config = replace(config, attributions=origin.attributions)
+        if origin.instances and numbered and not config.instances:
+            logger.info(
+                "%s tells touching objects apart, and the masks hold their numbers: this run"
+                " learns classes only; --instances keeps both",
+                config.init,
+            )
+    return replace(config, resample_to=origin.network_mpp, origin=origin.shareable())
 
 
 def _class_names(count: int) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class RunConfig:
     """What both stages have in common; the names are those of the command line's options.
 
     Attributes:
-        init: run folder or checkpoint to start from, or "none".
+        init: run folder or checkpoint to start from, name of a shipped model, or "none".
         architecture: name given to `create_model`; None: that of ``init``, else "small".
         width: channels of the first level; None: the architecture's own.
         fresh_weights: of what ``init`` does not give: "torch": its default; "normal": convolutions
@@ -168,7 +168,10 @@ class RunConfig:
         return replace(self, architecture=name, width=self.width or ARCHITECTURES[name].width)
 
     def shareable(self) -> dict[str, Any]:
-        """What is set, as JSON has it, without names of files and of this machine's devices."""
+        """What is set, as JSON has it, without names of files and of this machine's devices.
+
+        Attributions are left out: a model tells them itself.
+        """
         given = {name: value for name, value in self._given().items() if name not in self.local}
         return dict(json.loads(json.dumps(given)))
 
@@ -282,13 +285,15 @@ class FinetuneConfig(RunConfig):
         train_images: of the images left for training so many, drawn with the seed, the fewer
             among the more; None: all.
         mpp: um/px of the labelled images.
-        resample_to: um/px to train at; None: that of ``init``, else of the labelled images.
+        resample_to: um/px to train at; None: that of the shipped model ``init``, else of the
+            labelled images.
         ignore_label: mask value that counts neither in the loss nor in the scores; None: none.
         augmentation: policy of `genselfdiff.data.augment`.
         loss_form: "scalar" or "pixel".
         sync_loss: the multi-loss takes its sums over the batches of all processes.
         input_scaling: "minus_one_one" (as in stage 1) or "zero_one" (as in the authors' code).
         origin: settings of the run ``init``, filled in from it; kept for the exported model.
+        attributions: what the model ``init`` owes to others, filled in from it; kept as well.
 
     Raises:
         InputError: a setting is out of range.
@@ -311,9 +316,10 @@ class FinetuneConfig(RunConfig):
     sync_loss: bool = False
     input_scaling: str = "minus_one_one"
     origin: dict[str, Any] | None = None
+    attributions: tuple[str, ...] = ()
 
     stage = "finetune"
-    local = (*RunConfig.local, "images", "masks", "val", "group")
+    local = (*RunConfig.local, "images", "masks", "val", "group", "attributions")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -346,6 +352,11 @@ class FinetuneConfig(RunConfig):
     def network_mpp(self) -> float | None:
         """um/px that the network sees."""
         return self.resample_to
+
+    @property
+    def outputs(self) -> int:
+        """How many the network gives: one a class, and of cores two."""
+        return len(self.classes) + 2 * self.instances
 
     def _require_class_names(self) -> None:
         names = self.classes

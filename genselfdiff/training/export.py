@@ -1,15 +1,20 @@
-"""From a finished stage-2 run to the one file that `gsd segment` takes."""
+"""From a finished stage-2 run to the file that `gsd segment` takes, or that gsd is shipped with."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 import genselfdiff
 from genselfdiff.data.class_colors import class_color
+from genselfdiff.errors import ModelError
 from genselfdiff.files import refuse_existing, refuse_inputs
-from genselfdiff.inference.model_file import save_model, size_multiple_of
+from genselfdiff.inference import shipped
+from genselfdiff.inference.model_file import save_model
 from genselfdiff.inference.model_info import ModelInfo
-from genselfdiff.models import load_initial_weights
+from genselfdiff.inference.segmenter import size_multiple_of
+from genselfdiff.models import UNet, load_initial_weights
 from genselfdiff.training.config import FinetuneConfig
 from genselfdiff.training.networks import segmenter_network
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
@@ -27,7 +32,7 @@ def export_run(
     """Write the best checkpoint of a stage-2 run as TorchScript with its metadata.
 
     Args:
-        run: the run folder.
+        run: the run folder, or the name of a shipped model.
         output: the file to write.
         step: that of a checkpoint that stays, instead of the best.
         licence: terms of use of the weights.
@@ -35,14 +40,62 @@ def export_run(
         overwrite: replace ``output`` if it exists.
 
     Raises:
-        ModelError: not a stage-2 run, or one without a checkpoint.
+        ModelError: not a stage-2 run, or one without a checkpoint; or ``step`` or ``licence`` of
+            a shipped model, which has its own.
         OutputError: ``output`` exists and not ``overwrite``, is a file of the run, or cannot be
             written.
     """
-    folder = RunFolder(run)
     output = Path(output)
     refuse_existing(output, overwrite)
-    refuse_inputs([output], folder.files())
+    name = shipped.name_of(run)
+    if name is None:
+        refuse_inputs([output], RunFolder(run).files())
+        network, info = _best_of(RunFolder(run), step)
+        info = replace(info, licence=licence)
+    else:
+        shipped.warn_of_namesake(name)
+        refuse_inputs([output], [shipped.weights_file(name)])
+        if licence or step is not None:
+            raise ModelError(f"{name}: has its own licence and one checkpoint: leave out both")
+        weights = shipped.read_weights(name)
+        network, info = weights.network(), weights.info
+    save_model(network, info, output, portable=portable)
+    return info
+
+
+def ship_run(
+    run: str | Path,
+    output: str | Path,
+    *,
+    licence: str,
+    attributions: Sequence[str],
+    overwrite: bool = False,
+) -> ModelInfo:
+    """Write the best checkpoint of a stage-2 run as weights that gsd is shipped with.
+
+    Args:
+        run: the run folder.
+        output: the file to write, NAME.safetensors.
+        licence: terms of use of the weights.
+        attributions: see `ModelInfo`; those of the run are kept as well.
+        overwrite: replace ``output`` if it exists.
+
+    Raises:
+        ModelError: as by `export_run`, or the weights are too many or too large to be shipped.
+        OutputError: as by `export_run`.
+    """
+    output = Path(output)
+    refuse_existing(output, overwrite)
+    refuse_inputs([output], RunFolder(run).files())
+    network, info = _best_of(RunFolder(run), None)
+    owed = dict.fromkeys((*attributions, *info.attributions))
+    info = replace(info, licence=licence, attributions=tuple(owed))
+    shipped.write_weights(network.state_dict(), info, output)
+    return info
+
+
+def _best_of(folder: RunFolder, step: int | None) -> tuple[UNet, ModelInfo]:
+    """The network of the best checkpoint, or of ``step``, and its description."""
     config = FinetuneConfig.read(folder.config)
     weights = folder.weights_of(step)
     checkpoint = read_checkpoint(weights)
@@ -63,9 +116,8 @@ def export_run(
             "initial_weights": Path(config.init).name,
             "settings": config.shareable(),
         },
-        licence=licence,
         instances=config.instances,
         size_multiple=size_multiple_of(network),
+        attributions=config.attributions,
     )
-    save_model(network, info, output, portable=portable)
-    return info
+    return network, info

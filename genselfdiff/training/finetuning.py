@@ -28,9 +28,9 @@ from genselfdiff.evaluation.outlines_picture import draw_outlines
 from genselfdiff.evaluation.pixel_metrics import confusion, dice
 from genselfdiff.evaluation.scoring import count_all
 from genselfdiff.files import atomic_file
-from genselfdiff.inference.model_file import Segmenter, size_multiple_of
 from genselfdiff.inference.model_info import INPUT_SCALINGS
 from genselfdiff.inference.resample import is_core, labels_of
+from genselfdiff.inference.segmenter import Segmenter, size_multiple_of
 from genselfdiff.inference.tiled import predict_image
 from genselfdiff.losses import MultiLoss
 from genselfdiff.slides.resolution import MAX_ENLARGEMENT, SAME_SCALE, agree
@@ -75,7 +75,6 @@ class FinetuneTask:
     """
 
     higher_is_better = True
-    takes_head = False
 
     def __init__(self, config: FinetuneConfig, run: RunFolder) -> None:
         self.config = config

@@ -1,15 +1,19 @@
-"""What a run starts from: fresh weights, a run of ours, or a checkpoint of the authors' code."""
+"""What a run starts from: fresh weights, a shipped model, a run of ours, the authors' weights."""
 
 import logging
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.models import load_initial_weights
-from genselfdiff.models.weights import read_authors_checkpoint
+from genselfdiff.inference import shipped
+from genselfdiff.models import UNet, load_initial_weights
+from genselfdiff.models.weights import read_authors_checkpoint, with_last_layer_of
 from genselfdiff.slides.resolution import agree
 from genselfdiff.training.config import (
     NO_INIT,
@@ -27,14 +31,25 @@ Config = TypeVar("Config", bound=RunConfig)
 AUTHORS_DEVIATION = 0.01
 
 
+def kept_init(init: str) -> str:
+    """``init`` as a run keeps it: a name as it is, so that it holds on any machine; else a path."""
+    name = shipped.name_of(init)
+    if name is not None:
+        shipped.warn_of_namesake(name)
+    return init if init == NO_INIT or name is not None else os.path.abspath(init)
+
+
 def origin_of(config: RunConfig) -> PretrainConfig | FinetuneConfig | None:
-    """Settings of the run that ``config.init`` names; None where it names none.
+    """Settings of the run or shipped model that ``config.init`` names; None where it names none.
 
     Raises:
         ModelError: there is no such run or file.
     """
     if config.init == NO_INIT:
         return None
+    name = shipped.name_of(config.init)
+    if name is not None:
+        return _settings_of(name)
     path = Path(config.init)
     if not path.exists():
         raise ModelError(
@@ -75,10 +90,11 @@ def require_resolution_of(config: RunConfig, origin: RunConfig, what: str, way_o
         )
 
 
-def start_weights(network: nn.Module, config: RunConfig, *, head: bool) -> None:
+def start_weights(network: UNet, config: RunConfig) -> None:
     """Give ``network`` fresh weights, and those that ``config.init`` has.
 
-    ``head`` takes the output head along, of a network that gives the same.
+    The output head is taken along between runs of one stage, in stage 2 as far as it fits: the
+    classes if there are as many, and the cores if both learn them.
 
     Raises:
         ModelError: not weights, or of another network.
@@ -87,19 +103,62 @@ def start_weights(network: nn.Module, config: RunConfig, *, head: bool) -> None:
         _draw_as_the_authors(network)
     if config.init == NO_INIT:
         return
-    path = Path(config.init)
+    state, head, told = _state_of(config.init), isinstance(config, PretrainConfig), ""
+    if isinstance(config, FinetuneConfig):
+        origin = origin_of(config)
+        if isinstance(origin, FinetuneConfig):
+            state, told = _fitted(network, state, config, origin)
+            head = True
+    report = load_initial_weights(network, state, origin=config.init, head=head)
+    logger.info("%s: %s%s", config.init, report, told)
+
+
+def _state_of(init: str) -> Mapping[str, torch.Tensor]:
+    """The state dict that ``init`` names."""
+    name = shipped.name_of(init)
+    if name is not None:
+        return shipped.read_weights(name).state
+    path = Path(init)
     if path.is_dir():
-        state = read_checkpoint(RunFolder(path).weights_of(None)).weights
-    elif path.suffix == ".safetensors":
-        state = read_checkpoint(path).weights
-    elif path.suffix in (".pth", ".pt"):
-        state = read_authors_checkpoint(path)
-    else:
-        raise ModelError(
-            f"{path}: neither a run folder nor a checkpoint of gsd train (.safetensors), nor a"
-            " .pth of the authors' code: give one, or --init none to train from scratch"
-        )
-    logger.info("%s: %s", path, load_initial_weights(network, state, origin=path, head=head))
+        return read_checkpoint(RunFolder(path).weights_of(None)).weights
+    if path.suffix == ".safetensors":
+        return read_checkpoint(path).weights
+    if path.suffix in (".pth", ".pt"):
+        return read_authors_checkpoint(path)
+    raise ModelError(
+        f"{path}: neither a run folder nor a checkpoint of gsd train (.safetensors), nor a"
+        " .pth of the authors' code: give one, or --init none to train from scratch"
+    )
+
+
+def _fitted(
+    network: UNet,
+    state: Mapping[str, torch.Tensor],
+    config: FinetuneConfig,
+    origin: FinetuneConfig,
+) -> tuple[Mapping[str, torch.Tensor], str]:
+    """``state`` with a last layer for ``config``, and what of it is that of ``origin``."""
+    here, there = len(config.classes), len(origin.classes)
+    same, cores = here == there, config.instances and origin.instances
+    taken = {number: number for number in range(here) if same}
+    taken |= {here + number: there + number for number in range(2) if cores}
+    fits = {"classes": same, "cores of objects": cores}
+    parts = ["classes", *(["cores of objects"] if config.instances else [])]
+    told = ", ".join(f"{part} {'taken along' if fits[part] else 'fresh'}" for part in parts)
+    return with_last_layer_of(network, state, origin.outputs, taken), f"; output: {told}"
+
+
+def _settings_of(name: str) -> FinetuneConfig:
+    """Those that a shipped model was trained with."""
+    info = shipped.read_weights(name).info
+    try:
+        settings: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in info.training["settings"].items()
+        }
+        return FinetuneConfig(**settings, attributions=info.attributions)
+    except (KeyError, TypeError, AttributeError, InputError) as error:
+        raise ModelError(f"{name}: does not tell how it was trained: install gsd again") from error
 
 
 def _run_of(path: Path) -> RunFolder | None:

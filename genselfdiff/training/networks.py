@@ -1,19 +1,16 @@
 """The networks that complete settings stand for, with fresh weights."""
 
-from torch import nn
-
-from genselfdiff.models import create_model
+from genselfdiff.models import UNet, create_model
 from genselfdiff.training.config import FinetuneConfig, PretrainConfig
 
 
-def noise_predictor(config: PretrainConfig) -> nn.Module:
+def noise_predictor(config: PretrainConfig) -> UNet:
     """That of stage 1."""
     assert config.architecture is not None
     return create_model(config.architecture, width=config.width)
 
 
-def segmenter_network(config: FinetuneConfig) -> nn.Module:
+def segmenter_network(config: FinetuneConfig) -> UNet:
     """That of stage 2, which gives logits of the classes, and of cores where they are learnt."""
     assert config.architecture is not None
-    channels = len(config.classes) + (2 if config.instances else 0)
-    return create_model(config.architecture, out_channels=channels, width=config.width)
+    return create_model(config.architecture, out_channels=config.outputs, width=config.width)

@@ -42,7 +42,6 @@ class PretrainTask:
     """
 
     higher_is_better = False
-    takes_head = True
     score_name = "validation loss"
 
     def __init__(self, config: PretrainConfig, run: RunFolder) -> None:

@@ -133,7 +133,7 @@ def _start(
     torch.manual_seed(config.seed)
     network = task.create_network()
     if fresh:
-        start_weights(network, config, head=task.takes_head)
+        start_weights(network, config)
     return task, TrainingStep(task, network, config, device, world)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import genselfdiff
 from genselfdiff.errors import InputError, ModelError, OutputError
-from genselfdiff.inference import engine
+from genselfdiff.inference import engine, shipped
 from genselfdiff.inference.model_file import load_model, save_model
 from genselfdiff.inference.resample import labels_of
 from genselfdiff.inference.tile_grid import TileGrid
@@ -328,6 +328,7 @@ def test_options_out_of_range(tmp_path, picture, write_slide, darkness_model, op
 def test_model_from_the_environment(tmp_path, picture, write_slide, darkness_model, monkeypatch):
     slide = write_slide(picture(64, 64))
     monkeypatch.delenv("GSD_MODEL", raising=False)
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     with pytest.raises(ModelError, match=r"--model.*gsd export"):
         genselfdiff.segment(slide, tmp_path / "mask.tif")
     monkeypatch.setenv("GSD_MODEL", str(darkness_model))

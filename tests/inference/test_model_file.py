@@ -13,8 +13,9 @@ from torch import nn
 
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.inference.model_archive import EXTRA_FILE
-from genselfdiff.inference.model_file import Segmenter, load_model, mirrored_indices, save_model
-from genselfdiff.inference.model_info import ModelInfo
+from genselfdiff.inference.model_file import load_model, save_model
+from genselfdiff.inference.model_info import FORMAT_VERSION, ModelInfo
+from genselfdiff.inference.segmenter import Segmenter, mirrored_indices
 from genselfdiff.kernels import native
 from genselfdiff.models import create_model
 from genselfdiff.models.torchscript import script
@@ -318,7 +319,7 @@ def test_files_that_are_no_models(tmp_path, conv_net, info):
     script(nn.Conv2d(3, 2, 1)).save(str(foreign))
     truncated = tmp_path / "truncated.ts"
     truncated.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
-    newer = rewritten(good, tmp_path / "newer.ts", format_version=2)
+    newer = rewritten(good, tmp_path / "newer.ts", format_version=FORMAT_VERSION + 1)
     missing = rewritten(good, tmp_path / "missing.ts", classes=None)
 
     for path, message in (

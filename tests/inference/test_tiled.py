@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from genselfdiff.errors import InputError
-from genselfdiff.inference.model_file import Segmenter
+from genselfdiff.inference.segmenter import Segmenter
 from genselfdiff.inference.tiled import RowBlender, mirror_to, predict_image, tile_axis
 
 AWKWARD = [(1, 1), (5, 300), (64, 64), (65, 129), (200, 333), (257, 71)]

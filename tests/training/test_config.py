@@ -146,6 +146,7 @@ FULL = (
         sync_loss=True,
         input_scaling="zero_one",
         origin={"steps": 5, "schedule": "linear"},
+        attributions=("A Set, CC0",),
     ),
 )
 

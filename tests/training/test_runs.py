@@ -245,7 +245,7 @@ def test_validation_counts_classes_as_the_evaluation_does(
         figures, by_image = task.summarise(task.validate(network, 0, 1))
         # The same with the whole evaluation, from the same predictions.
         images = tuple(
-            score_image(stem, labels, task._predict(network, number), 3).scores
+            score_image(stem, labels, task._predict(network, number)[0], 3).scores
             for number, (stem, labels) in enumerate(
                 zip(task.validation.stems, task.validation.labels, strict=True)
             )

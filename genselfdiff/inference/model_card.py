@@ -1,0 +1,218 @@
+"""The card of a shipped model: what it is for, how good it is, how fast, and where it fails.
+
+What the weights tell themselves (classes, resolution, licence, attributions) is in their
+``ModelInfo``; here is what somebody has found out about them. Figures come from committed results.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from genselfdiff.errors import InputError
+from genselfdiff.input_files import parse_json
+
+FORMAT = "genselfdiff-card"
+FORMAT_VERSION = 1
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean over images.
+
+    Attributes:
+        mean: of 0 to 1.
+        interval: its 95 % interval; None of fewer than two images.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, given: Any, where: str) -> Self:
+        """``[mean, low, high]``, or ``[mean]``."""
+        parts = _list(given, where, _share)
+        if len(parts) not in (1, 3) or (len(parts) == 3 and not parts[1] <= parts[0] <= parts[2]):
+            raise InputError(f"{where}: must be [mean], or [mean, low, high] in this order")
+        return cls(parts[0], (parts[1], parts[2]) if len(parts) == 3 else None)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of all images of a set, or of a group of them.
+
+    Attributes:
+        name: of the set or group, such as an organ.
+        images: how many.
+        scores: by metric, as its name is shown: "Dice", "AJI", "PQ".
+    """
+
+    name: str
+    images: int
+    scores: Mapping[str, Score]
+
+    @classmethod
+    def of(cls, given: Any, where: str) -> Self:
+        """An object with these names."""
+        told = _object(given, where, cls)
+        scores = told["scores"]
+        if not isinstance(scores, dict):
+            raise InputError(f"{where}.scores: must be an object of scores by metric")
+        return cls(
+            _text(told["name"], f"{where}.name"),
+            _count(told["images"], f"{where}.images"),
+            {key: Score.of(value, f"{where}.scores.{key}") for key, value in scores.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured on one set of images that trained nothing and chose nothing.
+
+    Attributes:
+        about: what the images are, and how they were kept back.
+        command: what measures it again.
+        all: of all images.
+        groups: of parts of them.
+    """
+
+    about: str
+    command: str
+    all: Scores
+    groups: tuple[Scores, ...]
+
+    @classmethod
+    def of(cls, given: Any, where: str) -> Self:
+        """An object with these names."""
+        told = _object(given, where, cls)
+        return cls(
+            _text(told["about"], f"{where}.about"),
+            _text(told["command"], f"{where}.command"),
+            Scores.of(told["all"], f"{where}.all"),
+            _list(told["groups"], f"{where}.groups", Scores.of),
+        )
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast the whole command is.
+
+    Attributes:
+        machine: processor, number of cores and instruction set.
+        what: the slide and the options.
+        megapixels_per_second: of level 0, from the slide's file to the last file written.
+    """
+
+    machine: str
+    what: str
+    megapixels_per_second: float
+
+    @classmethod
+    def of(cls, given: Any, where: str) -> Self:
+        """An object with these names."""
+        told = _object(given, where, cls)
+        return cls(
+            _text(told["machine"], f"{where}.machine"),
+            _text(told["what"], f"{where}.what"),
+            _positive(told["megapixels_per_second"], f"{where}.megapixels_per_second"),
+        )
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The card of a model.
+
+    Attributes:
+        summary: what it does, in a line of `gsd models`.
+        purpose: what it is for, and what not.
+        training: how it was trained, in a few sentences.
+        evaluations: how good it is; none: not measured yet.
+        speeds: how fast; none: not measured yet.
+        limits: where it fails, one text each; none: not looked for yet.
+        finetuning: when and how to train it further.
+    """
+
+    summary: str
+    purpose: str
+    training: str
+    evaluations: tuple[Evaluation, ...]
+    speeds: tuple[Speed, ...]
+    limits: tuple[str, ...]
+    finetuning: str
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> Self:
+        """Parse and check a card.
+
+        Args:
+            text: JSON, an object with the names of the attributes.
+            path: where it is from, for errors.
+
+        Raises:
+            InputError: it is none, of a newer version, or a part is missing, unknown or ill-typed.
+        """
+        given = parse_json(text, path)
+        if not isinstance(given, dict) or given.pop("format", None) != FORMAT:
+            raise InputError(f"{path}: is no {FORMAT}")
+        version = given.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise InputError(f"{path}: has format {version}, this version reads {FORMAT_VERSION}")
+        told = _object(given, str(path), cls)
+
+        def at(name: str) -> str:
+            return f"{path}: {name}"
+
+        return cls(
+            _text(told["summary"], at("summary")),
+            _text(told["purpose"], at("purpose")),
+            _text(told["training"], at("training")),
+            _list(told["evaluations"], at("evaluations"), Evaluation.of),
+            _list(told["speeds"], at("speeds"), Speed.of),
+            _list(told["limits"], at("limits"), _text),
+            _text(told["finetuning"], at("finetuning")),
+        )
+
+
+def _object(given: Any, where: str, kind: type) -> dict[str, Any]:
+    """``given``, an object that has the attributes of ``kind`` and no others."""
+    if not isinstance(given, dict):
+        raise InputError(f"{where}: must be an object")
+    names = {field.name for field in fields(kind)}
+    if missing := sorted(names - given.keys()):
+        raise InputError(f"{where}: {missing[0]!r} is missing")
+    if unknown := sorted(given.keys() - names):
+        raise InputError(f"{where}: {unknown[0]!r} is unknown")
+    return given
+
+
+def _list(given: Any, where: str, of: Callable[[Any, str], Item]) -> tuple[Item, ...]:
+    if not isinstance(given, list):
+        raise InputError(f"{where}: must be a list")
+    return tuple(of(item, f"{where}[{number}]") for number, item in enumerate(given))
+
+
+def _text(given: Any, where: str) -> str:
+    if not isinstance(given, str) or not given.strip():
+        raise InputError(f"{where}: must be a text")
+    return given
+
+
+def _count(given: Any, where: str) -> int:
+    if type(given) is not int or given < 1:
+        raise InputError(f"{where}: must be a whole number from 1 on")
+    return given
+
+
+def _positive(given: Any, where: str) -> float:
+    if type(given) not in (int, float) or not 0 < given < math.inf:
+        raise InputError(f"{where}: must be a number above 0")
+    return float(given)
+
+
+def _share(given: Any, where: str) -> float:
+    if type(given) not in (int, float) or not 0 <= given <= 1:
+        raise InputError(f"{where}: must be a number from 0 to 1")
+    return float(given)
