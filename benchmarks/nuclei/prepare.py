@@ -6,7 +6,8 @@ DATA has the folders nuinsseg, consep, tnbc and dsb2018, each with ``images`` an
 FOLDER gets
 
 - ``train/images`` and ``train/masks``: all images but those for the last test, and their objects'
-  numbers; ``train/validation.txt`` names those that choose the checkpoint;
+  numbers; ``train/validation.txt`` names those that choose the checkpoint; and pictures of bare
+  glass, which the sets lack, and on which a network that has never seen any finds nuclei;
 - ``test/SET/images`` and ``test/SET/masks``: those that neither train nor choose anything.
 
 Images are held back by blocks: of NuInsSeg, which lies in order of organs, ten numbers in a row; of
@@ -14,6 +15,7 @@ TNBC whole patients; of CoNSeP and DSB 2018 the published test parts.
 """
 
 import argparse
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +29,8 @@ NUINSSEG_SCALE = 0.7
 and blurred: they train at sizes between."""
 
 BLOCK = 10
+
+GLASS_IMAGES, GLASS_SIDE = 40, 512
 
 
 def _nuinsseg(stem: str) -> str:
@@ -64,6 +68,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--without", choices=list(PARTS), help="leave a set out of the training")
     options = parser.parse_args()
+    _lay_glass(options.folder / "train")
     validation = []
     for name, part_of in PARTS.items():
         images = sorted((options.data / name / "images").iterdir())
@@ -83,6 +88,29 @@ def main() -> None:
     (options.folder / "train" / "validation.txt").write_text("\n".join(validation) + "\n")
 
 
+def _lay_glass(folder: Path) -> None:
+    """Write drawn pictures of bare glass: tints, shades, faint dirt, noise and JPEG's blocks."""
+    for number in range(GLASS_IMAGES):
+        random = np.random.default_rng(number)
+        size = (GLASS_SIDE, GLASS_SIDE)
+        tint = random.uniform(225, 250) + random.uniform(-6, 6, 3)
+        y, x = np.indices(size) / GLASS_SIDE - 0.5
+        shade = random.uniform(-8, 8) * x + random.uniform(-8, 8) * y
+        dirt = np.zeros(size)
+        for _ in range(random.integers(0, 12)):
+            radius = random.uniform(2, 30) / GLASS_SIDE
+            far = np.hypot(x - random.uniform(-0.5, 0.5), y - random.uniform(-0.5, 0.5)) / radius
+            dirt -= random.uniform(2, 18) * np.exp(-(far**2))
+        pixels = (tint + (shade + dirt)[..., None]) + random.normal(
+            0, random.uniform(0, 3), (*size, 3)
+        )
+        stored = io.BytesIO()
+        quality = int(random.integers(30, 95))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(stored, "jpeg", quality=quality)
+        with Image.open(stored) as image:
+            _write(folder, f"glass_{number:02}", image, Image.new("I;16", size))
+
+
 def _lay(folder: Path, stem: str, image: Path, numbers: Path, scale: float) -> None:
     """Write an image and the numbers of its objects, from 1 on, at ``scale``."""
     with Image.open(image) as file:
@@ -95,6 +123,10 @@ def _lay(folder: Path, stem: str, image: Path, numbers: Path, scale: float) -> N
         size = (round(pixels.width * scale), round(pixels.height * scale))
         pixels = pixels.resize(size, Image.Resampling.LANCZOS)
         mask = mask.resize(size, Image.Resampling.NEAREST)
+    _write(folder, stem, pixels, mask)
+
+
+def _write(folder: Path, stem: str, pixels: Image.Image, mask: Image.Image) -> None:
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     pixels.save(folder / "images" / f"{stem}.png")
