@@ -1,11 +1,19 @@
 """The benchmarks compare what computes the same, and their table says what was measured."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import operations
 import pytest
 import table
 import torch
 from forms import error, is_right
 from network import in_one, operations_of, prepare, rows
+from nuclei import card
+
+from genselfdiff.inference import shipped
+from genselfdiff.inference.model_card import ModelCard, Score
 
 
 @pytest.mark.parametrize("case", list(operations.cases(tile=16)), ids=lambda case: case.name)
@@ -73,3 +81,34 @@ def test_table_prints_no_speed_for_a_network_that_computes_wrongly():
     assert (right["ours"], right["ours, wall time"], right["x authors"]) == ("2.00", "7.00", "3.00")
     assert (wrong["ours"], wrong["ours, wall time"], wrong["x authors"]) == ("wrong", "", "")
     assert wrong["x authors in float32"] == ""
+
+
+def measured_sets() -> dict[str, Any]:
+    def figures(mean, images=5):
+        figure = {"mean": mean, "interval": [mean - 0.1, mean + 0.1]}
+        return {"images": images} | dict.fromkeys(("dice", "aji", "pq", "dq", "sq"), figure)
+
+    one = figures(0.3, 1) | {"pq": {"mean": 0.3, "interval": None}}
+    return {"MoNuSeg": figures(0.8), "MoNuSeg, liver": one, "consep": figures(0.5)}
+
+
+def test_the_card_gets_what_was_measured_by_set_and_part(tmp_path, monkeypatch):
+    results, written = tmp_path / "results.json", tmp_path / "nuclei.json"
+    results.write_text(json.dumps({"sets": measured_sets()}))
+    written.write_text((shipped.FOLDER / "nuclei.json").read_text(encoding="utf-8"))
+    monkeypatch.setattr("sys.argv", ["card.py", str(results), str(written)])
+    card.main()
+    first, second = ModelCard.from_json(written.read_text(encoding="utf-8"), written).evaluations
+    assert (first.all.name, first.all.images, second.all.name) == ("MoNuSeg", 5, "CoNSeP")
+    assert list(first.all.scores) == ["Dice", "AJI", "PQ"]
+    (liver,) = first.groups
+    assert (liver.name, liver.images) == ("liver", 1)
+    assert liver.scores["PQ"] == Score(0.3, None)
+    assert second.groups == ()
+
+
+def test_the_card_tells_the_committed_results():
+    path = Path(card.__file__).with_name("results.json")
+    told = json.loads((shipped.FOLDER / "nuclei.json").read_text(encoding="utf-8"))["evaluations"]
+    sets = json.loads(path.read_text(encoding="utf-8"))["sets"] if path.exists() else {}
+    assert told == card.evaluations(sets)

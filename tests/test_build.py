@@ -61,6 +61,9 @@ def test_without_a_compiler_the_wheel_is_plain_and_its_name_says_so(plain_wheel:
     assert plain_wheel.name.endswith("-py3-none-any.whl")
     names = zipfile.ZipFile(plain_wheel).namelist()
     assert {"genselfdiff/kernels/__init__.py", "gsd/main.py"} <= set(names)
+    models = {path.name for path in (ROOT / "genselfdiff" / "shipped").iterdir()}
+    assert {f"genselfdiff/shipped/{name}" for name in models} <= set(names)
+    assert plain_wheel.stat().st_size < 20_000_000
     assert not [name for name in names if name.endswith((".so", ".dylib", ".pyd"))]
     (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
     assert "gsd = gsd.main:main" in zipfile.ZipFile(plain_wheel).read(entry_points).decode()
