@@ -1,7 +1,8 @@
 """Make the weights of a run those that gsd is shipped with.
 
     python benchmarks/nuclei/ship.py RUN -o genselfdiff/shipped/nuclei.safetensors \
-        --licence CC-BY-4.0 --attributions benchmarks/nuclei/attributions.txt
+        --licence CC-BY-4.0 --attributions benchmarks/nuclei/attributions.txt \
+        --tile-size 512 --overlap 0.125
 
 The attributions are a file with one a line, with licence and source; they stay in the weights, in
 what is exported of them, and in what is trained further from them.
@@ -20,6 +21,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--licence", required=True)
     parser.add_argument("--attributions", type=Path, required=True)
+    parser.add_argument("--tile-size", type=int, help="of segmenting")
+    parser.add_argument("--overlap", type=float, help="of segmenting")
     options = parser.parse_args()
     lines = options.attributions.read_text(encoding="utf-8").splitlines()
     attributions = [line.strip() for line in lines if line.strip()]
@@ -30,6 +33,8 @@ def main() -> None:
         options.output,
         licence=options.licence,
         attributions=attributions,
+        tile_size=options.tile_size,
+        overlap=options.overlap,
         overwrite=True,
     )
     size = options.output.stat().st_size

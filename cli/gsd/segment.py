@@ -138,9 +138,7 @@ Examples:
 @click.option(
     "--overlap",
     type=click.FloatRange(0, 0.5),
-    default=0.25,
-    show_default=True,
-    help="Part of a tile that it shares with its neighbour.",
+    help="Part of a tile that it shares with its neighbour; default: the model's, mostly 0.25.",
 )
 @click.option(
     "--region",
@@ -220,7 +218,7 @@ def segment(
     probabilities: bool,
     ome: bool,
     tile_size: int | None,
-    overlap: float,
+    overlap: float | None,
     region: tuple[int, int, int, int] | None,
     batch_size: int | None,
     max_memory: int | None,

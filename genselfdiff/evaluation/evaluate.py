@@ -29,9 +29,6 @@ from genselfdiff.slides.mask_objects import check_min_area
 
 logger = logging.getLogger("genselfdiff")
 
-OVERLAP = 0.25
-"""Fraction of a tile shared with its neighbour, as ``segment`` has it by default."""
-
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -183,11 +180,11 @@ def _predict(
         seen = image if scale == 1 else view.read(0, 0, view.width, view.height)
         rows, columns = range(view.height), range(view.width)
         multiple = info.size_multiple
-        grid = TileGrid.of(view, info.tile_size, OVERLAP, rows, columns, multiple)
+        grid = TileGrid.of(view, info.tile_size, info.overlap, rows, columns, multiple)
         known_mpp = slide.mpp
         predictor.choose_precision(grid.sample(view, COMPARED_TILES))
     probabilities = predict_image(
-        predictor, seen, tile_size=info.tile_size, overlap=OVERLAP, multiple=multiple
+        predictor, seen, tile_size=info.tile_size, overlap=info.overlap, multiple=multiple
     )
     height, width = image.shape[:2]
     probabilities = resize(probabilities, height, width, scale)

@@ -35,7 +35,7 @@ def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
         "mpp": options.mpp,
         "model": f"{Path(predictor.model.source).name} {predictor.model.digest}",
         "tile size": options.tile_size or info.tile_size,
-        "overlap": options.overlap,
+        "overlap": info.overlap if options.overlap is None else options.overlap,
         "region": list(options.region) if options.region else None,
         "tissue": tissue,
         "device": predictor.model.device.type,

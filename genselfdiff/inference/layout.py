@@ -58,9 +58,8 @@ def lay_out(
     size = (slide.height, slide.width)
     resizer = RowResizer((view.height, view.width), size, scale, options.region)
     tile_size = info.tile_size if options.tile_size is None else options.tile_size
-    grid = TileGrid.of(
-        view, tile_size, options.overlap, resizer.rows, resizer.columns, info.size_multiple
-    )
+    overlap = info.overlap if options.overlap is None else options.overlap
+    grid = TileGrid.of(view, tile_size, overlap, resizer.rows, resizer.columns, info.size_multiple)
     if options.tissue:
         seen = None if options.region is None else grid.window(scale)
         mask_file = None if isinstance(options.tissue, bool) else options.tissue

@@ -16,6 +16,8 @@ INPUT_SCALINGS = {"minus_one_one": (1 / 127.5, -1.0), "zero_one": (1 / 255, 0.0)
 """Factor and shift from grey levels 0..255 to what the network sees."""
 SIZE_MULTIPLE = 8
 """Networks see heights and widths that are multiples of this, if they do not tell another."""
+OVERLAP = 0.25
+"""Of a tile with its neighbour, where a model does not tell another."""
 LARGEST_TILE = 4096
 """Pixels of a side: a tile of so many, and what a model gives for it, takes a GiB."""
 
@@ -38,6 +40,7 @@ class ModelInfo:
         instances: beside the classes the network tells the cores of objects, which do not touch
             where objects do; in a channel of its own, after those of the classes.
         size_multiple: heights and widths that the network sees are multiples of this.
+        overlap: fraction of a tile that it shares with its neighbour, 0 to 0.5.
         attributions: whose data the weights were trained on, one text each, with licence and
             source; they go wherever the weights go, and what is trained further from them.
 
@@ -55,6 +58,7 @@ class ModelInfo:
     licence: str = ""
     instances: bool = False
     size_multiple: int = SIZE_MULTIPLE
+    overlap: float = OVERLAP
     attributions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -90,6 +94,7 @@ class ModelInfo:
             "tile_size",
             f"a multiple of {self.size_multiple} up to {LARGEST_TILE}",
         )
+        _check(_is_number(self.overlap) and 0 <= self.overlap <= 0.5, "overlap", "0 to 0.5")
         check_input_scaling(self.input_scaling)
         _check(isinstance(self.architecture, dict), "architecture", "an object")
         _check(isinstance(self.training, dict), "training", "an object")
@@ -170,6 +175,7 @@ class ModelInfo:
 _ADDED: dict[str, Any] = {
     "instances": False,
     "size_multiple": SIZE_MULTIPLE,
+    "overlap": OVERLAP,
     "attributions": (),
 }
 """Fields that format 1 had not."""

@@ -19,7 +19,7 @@ class Options:
     Args:
         mpp: micrometres per pixel of the slide, where its file does not tell or is wrong.
         tile_size: side of the tiles in pixels at the model's resolution; None: the model's.
-        overlap: fraction of a tile shared with its neighbour, 0 to 0.5.
+        overlap: fraction of a tile shared with its neighbour, 0 to 0.5; None: the model's.
         region: (x, y, width, height) in level-0 pixels of what is predicted; there the mask is that
             of the whole slide, elsewhere class 0. None: the whole slide.
         batch_size: tiles predicted at once; None: what suits the device.
@@ -46,7 +46,7 @@ class Options:
 
     mpp: float | None = None
     tile_size: int | None = None
-    overlap: float = 0.25
+    overlap: float | None = None
     region: Region | None = None
     batch_size: int | None = None
     max_memory: int | None = None

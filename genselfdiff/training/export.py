@@ -69,6 +69,8 @@ def ship_run(
     *,
     licence: str,
     attributions: Sequence[str],
+    tile_size: int | None = None,
+    overlap: float | None = None,
     overwrite: bool = False,
 ) -> ModelInfo:
     """Write the best checkpoint of a stage-2 run as weights that gsd is shipped with.
@@ -78,6 +80,7 @@ def ship_run(
         output: the file to write, NAME.safetensors.
         licence: terms of use of the weights.
         attributions: see `ModelInfo`; those of the run are kept as well.
+        tile_size, overlap: of segmenting; None: those of the run.
         overwrite: replace ``output`` if it exists.
 
     Raises:
@@ -89,7 +92,13 @@ def ship_run(
     refuse_inputs([output], RunFolder(run).files())
     network, info = _best_of(RunFolder(run), None)
     owed = dict.fromkeys((*attributions, *info.attributions))
-    info = replace(info, licence=licence, attributions=tuple(owed))
+    info = replace(
+        info,
+        licence=licence,
+        attributions=tuple(owed),
+        tile_size=info.tile_size if tile_size is None else tile_size,
+        overlap=info.overlap if overlap is None else overlap,
+    )
     shipped.write_weights(network.state_dict(), info, output)
     return info
 
