@@ -281,21 +281,14 @@ class _Layout:
     height: Int
 
 
-def _box(outline: Outline) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of an object, from its exterior."""
-    left, top = outline.rings[0].min(axis=0).tolist()
-    right, bottom = outline.rings[0].max(axis=0).tolist()
-    return left, top, right, bottom
-
-
 def _box_pixels(outline: Outline) -> int:
-    left, top, right, bottom = _box(outline)
+    left, top, right, bottom = outline.box
     return (right - left) * (bottom - top)
 
 
 def _lay_out(objects: Sequence[Outline], gap: int) -> _Layout:
     """Put boxes on shelves, the highest first, so that little is left empty."""
-    boxes = np.array([_box(o) for o in objects], np.int64)
+    boxes = np.array([o.box for o in objects], np.int64)
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     room = max(int(width.max()) + 2 * gap, math.isqrt(int(((width + gap) * (height + gap)).sum())))
     x, y = np.empty_like(width), np.empty_like(width)

@@ -217,6 +217,8 @@ class MaskReader:
         separate = self.planes == 1 or page.planarconfig == 2
         if not whole_bytes or page.samplesperpixel != self.planes or not separate:
             raise InputError(f"{self.path}: is no mask of class indices: 8 bits a pixel are needed")
+        if not self.width or not self.height:
+            raise InputError(f"{self.path}: is {self.width} x {self.height} pixels: is it whole?")
         refuse_white_zero(page)
         require_upright(self.path, page)
         require_one_mask(self._tiff, self.path)

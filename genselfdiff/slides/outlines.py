@@ -16,6 +16,7 @@ right side of pixels, up at their left side. Hence
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -49,6 +50,12 @@ class Outline:
     rings: Sequence[Int]
     area: int
     perimeter: int
+
+    @cached_property
+    def box(self) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of its exterior."""
+        corners = self.rings[0]
+        return *corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()
 
 
 class OutlineTracer:

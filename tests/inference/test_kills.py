@@ -33,7 +33,8 @@ main(sys.argv[1:])
 @pytest.fixture
 def command(tmp_path, picture, write_slide, conv_net, info):
     """What segments a slide into ``out`` with everything beside the mask."""
-    save_model(conv_net(kernel=5), info(3, mpp=0.6), tmp_path / "model.ts")
+    told = info(3, mpp=0.6, instances=True)
+    save_model(conv_net(kernel=5, classes=5), told, tmp_path / "model.ts")
     image = picture(2200, 1200)
     image[:600] = 244
     write_slide(image)

@@ -254,3 +254,13 @@ def test_lost_cores_end_it_and_can_be_done_without(tmp_path: Path) -> None:
         write_objects(path)
     assert write_objects(path, instances=False).cuts is None
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("code", [256, 257])
+def test_a_mask_without_pixels_is_none(tmp_path: Path, code: int) -> None:
+    path = write(tmp_path / "m.tif")
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<Q", content, entry_of(content, code) + 12, 0)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"m\.tif: is (0 x 300|520 x 0) pixels"):
+        write_objects(path)
