@@ -70,14 +70,19 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
     _, validation = split_pairs(
         pairs, config.val, seed=config.seed, group=config.group, fold=config.fold
     )
+    origin = origin_of(config)
+    if isinstance(origin, FinetuneConfig) and shipped.name_of(config.init) is not None:
+        config = _as_shipped(config, origin, summary.num_classes, mpp)
     config = replace(
         config,
         classes=config.classes or _class_names(summary.num_classes),
         foreground=summary.foreground,
         mpp=mpp,
+        resample_to=config.resample_to or mpp,
         val=tuple(pair.stem for pair in validation),
     )
-    config = _with_origin(config, mpp, summary.numbered)
+    if origin is not None:
+        config = _with_origin(config, origin, summary.numbered)
     assert config.resample_to is not None
     if mpp > BLURRED_ENLARGEMENT * config.resample_to:
         logger.warning(
@@ -93,21 +98,33 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
     ).with_network()
 
 
-def _with_origin(config: FinetuneConfig, mpp: float, numbered: bool) -> FinetuneConfig:
-    """``config`` with what ``config.init`` decides, of images at ``mpp``; at which it trains.
+def _as_shipped(
+    config: FinetuneConfig, origin: FinetuneConfig, num_classes: int, mpp: float
+) -> FinetuneConfig:
+    """``config`` with what a shipped model decides where it is left open, of images at ``mpp``."""
+    assert origin.resample_to is not None
+    if config.resample_to is None and not agree(mpp, origin.resample_to):
+        logger.info(
+            "images of %g um/px are brought to the %g of %s", mpp, origin.resample_to, config.init
+        )
+    names = origin.classes if len(origin.classes) == num_classes else ()
+    return replace(
+        config,
+        classes=config.classes or names,
+        resample_to=config.resample_to or origin.resample_to,
+    )
+
+
+def _with_origin(
+    config: FinetuneConfig, origin: PretrainConfig | FinetuneConfig, numbered: bool
+) -> FinetuneConfig:
+    """``config`` with what a run or shipped model decides in any case.
 
     ``numbered`` says that the masks hold numbers of objects.
     """
-    origin = origin_of(config)
-    if origin is None:
-        return replace(config, resample_to=config.resample_to or mpp)
-    usual, way_out = mpp, "add --resample-to {there}, or pretrain at {mpp}"
+    way_out = "add --resample-to {there}, or pretrain at {mpp}"
     if shipped.name_of(config.init) is not None:
-        assert origin.network_mpp is not None
-        usual, way_out = origin.network_mpp, "leave out --resample-to"
-    if config.resample_to is None and not agree(mpp, usual):
-        logger.info("images of %g um/px are brought to the %g of %s", mpp, usual, config.init)
-    config = replace(config, resample_to=config.resample_to or usual)
+        way_out = "leave out --resample-to"
     require_resolution_of(config, origin, config.images, way_out)
     config = with_architecture_of(config, origin)
     if isinstance(origin, FinetuneConfig):

@@ -274,7 +274,8 @@ class FinetuneConfig(RunConfig):
 
     Attributes:
         images, masks: folders.
-        classes: names, background first; empty: counted in the masks.
+        classes: names, background first; empty: counted in the masks, and named as those of a
+            shipped model ``init`` with as many.
         foreground: every non-zero mask value is class 1.
         instances: mask values are numbers of objects, and the network learns their cores beside the
             classes (`genselfdiff.data.cores`), so that objects that touch can be told apart.

@@ -107,11 +107,12 @@ def test_a_head_of_another_number_of_outputs_is_told():
         load_initial_weights(target, state, origin="x", head=True)
 
 
-def test_images_are_brought_to_its_resolution(config, ship, caplog):
+def test_images_are_brought_to_its_resolution_and_classes_get_its_names(config, ship, caplog):
     caplog.set_level(logging.INFO, "genselfdiff")
     ship()
     with prepared(dataclasses.replace(config, mpp=0.25)) as (task, _):
         assert task.config.resample_to == 0.5
+        assert task.config.classes == ("background", "nucleus")
         assert task.validation.images[0].shape == (48, 48, 3)
     assert "images of 0.25 um/px are brought to the 0.5 of nuclei" in caplog.text
     with (
