@@ -88,7 +88,7 @@ class Splitter:
             yield from by_place.get(i, (outline,))
 
     def _split(self, objects: Sequence[Outline]) -> dict[int, list[Outline]]:
-        """The pieces of each of the objects that have several."""
+        """What becomes of those objects that do not stay as they are."""
         # Imported here: 30 MB that no other part of segmenting a slide needs.
         from skimage.segmentation import watershed
 
@@ -97,7 +97,7 @@ class Splitter:
         thickness = self._thickness(inside)
         seeds = self._seeds(thickness, inside, sheet)
         # Most objects have one seed: nothing more is asked of them.
-        several = _with_several(seeds, owner, len(objects))[owner]
+        several = (_count_seeds(seeds, owner, len(objects)) > 1)[owner]
         if not several.any():
             return {}
         count = int(seeds.max())
@@ -167,7 +167,9 @@ Cores = Callable[[int, int, int, int], NDArray[np.bool_]]
 
 
 class CoreSplitter(Splitter):
-    """Takes objects apart that have several cores, see ``Splitter``.
+    """Takes objects apart that have several cores, see ``Splitter``; leaves out those without.
+
+    What the network takes for a class, but not for a thing of its own, is mostly specks and seams.
 
     Args:
         cores: where they are.
@@ -181,12 +183,13 @@ class CoreSplitter(Splitter):
         self._cores = cores
 
     def _split(self, objects: Sequence[Outline]) -> dict[int, list[Outline]]:
-        # Most objects have one core: how thick they are need not be known.
         sheet, owner = _laid_out(objects, self._gap)
-        seeds = self._cores_on(sheet, owner > 0)
-        several = np.flatnonzero(_with_several(seeds, owner, len(objects))[1:]).tolist()
+        cores = _count_seeds(self._cores_on(sheet, owner > 0), owner, len(objects))[1:]
+        # Most objects have one core: how thick they are need not be known.
+        several = np.flatnonzero(cores > 1).tolist()
         found = super()._split([objects[i] for i in several]) if several else {}
-        return {several[i]: pieces for i, pieces in found.items()}
+        none: dict[int, list[Outline]] = {i: [] for i in np.flatnonzero(cores == 0).tolist()}
+        return none | {several[i]: pieces for i, pieces in found.items()}
 
     def _seeds(self, thickness: Float, inside: NDArray[np.bool_], sheet: "_Layout") -> Sheet:
         return self._cores_on(sheet, inside)
@@ -309,11 +312,11 @@ def _laid_out(objects: Sequence[Outline], gap: int) -> tuple[_Layout, Sheet]:
     return sheet, paint([o.rings for o in objects], sheet.shape, moved)
 
 
-def _with_several(seeds: Sheet, owner: Sheet, count: int) -> NDArray[np.bool_]:
-    """Which of the numbers of objects, 0 to ``count``, have several seeds."""
+def _count_seeds(seeds: Sheet, owner: Sheet, count: int) -> Int:
+    """How many seeds each number of an object, 0 to ``count``, has."""
     at = np.flatnonzero(seeds)
     _, first = np.unique(seeds.ravel()[at], return_index=True)
-    return np.bincount(owner.ravel()[at[first]], minlength=count + 1) > 1
+    return np.bincount(owner.ravel()[at[first]], minlength=count + 1)
 
 
 def _distance_to_edge(inside: NDArray[np.bool_]) -> Float:

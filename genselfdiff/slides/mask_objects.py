@@ -86,7 +86,7 @@ def write_objects(
         labels: a .tif to write, of the mask's size, whose pixels have the number of their object,
             see ``LabelWriter``.
         instances: take objects apart that only touch; they become detections instead of
-            annotations. At their cores where the mask tells these, see ``CoreSplitter``, else where
+            annotations. By their cores where the mask tells these, see ``CoreSplitter``, else where
             they are thin, see ``InstanceSplitter``. None: where the mask tells cores.
         seed_distance: least distance of the middles of two objects that touch, in um, or in pixels
             without mpp; None: ``instances.SEED_DISTANCE``. If given, objects are taken apart where
