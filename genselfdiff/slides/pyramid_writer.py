@@ -5,14 +5,12 @@ import time
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import imagecodecs
 import numpy as np
-from numpy.typing import NDArray
 
 from genselfdiff.errors import OutputError
 from genselfdiff.resumable_file import ResumableFile
@@ -25,10 +23,8 @@ from genselfdiff.slides.bigtiff import (
     text_tag,
 )
 from genselfdiff.slides.ome_description import is_ome
+from genselfdiff.slides.pyramid_pages import Pixels, lay_out_pyramid
 from genselfdiff.slides.scaled_view import check_window
-
-Pixels = NDArray[Any]
-"""Of the writer's ``dtype``."""
 
 RECORD_SECONDS = 5.0
 """A killed run loses no more than what was written in this time."""
@@ -127,7 +123,9 @@ class PyramidWriter:
         self._width, self._height, self._top = columns, rows, y
         self._tile = tile
         self._pushed = planes + hidden
-        self._pages = _pyramid(width, height, tile, planes, hidden, (x, y, columns), self.dtype)
+        self._pages = lay_out_pyramid(
+            width, height, tile, planes, hidden, (x, y, columns), self.dtype
+        )
         self._uniform: dict[int, tuple[int, int]] = {}
         self._pending: deque[_Pending] = deque()
         self._filled: list[tuple[int, int]] = []
@@ -379,73 +377,6 @@ class _Pending(NamedTuple):
     place: _Place
     uniform: int = 0
     encoded: Future[bytes] | None = None
-
-
-@dataclass
-class _Page:
-    """A level while it is written.
-
-    Attributes:
-        width, height: size in pixels.
-        band: (planes, tile, ...) rows of the tiles that are not full yet, of those columns of tiles
-            only that the window touches; the first is ``first_column``. The hidden planes are last.
-        indent: pixels of the band to the left of what is pushed, which stay 0.
-        first_row: row of tiles in which the window begins.
-        next_row: the row of tiles that the band will be.
-        filled: rows of the band that are there.
-        tiles: (planes, rows, columns, 2) offset and size of each tile in the file; 0, 0: not
-            stored.
-    """
-
-    width: int
-    height: int
-    band: Pixels
-    first_column: int
-    indent: int
-    first_row: int
-    next_row: int
-    filled: int
-    tiles: NDArray[np.int64]
-
-    def stored(self, row: int) -> NDArray[np.int64]:
-        """(planes, columns, 2) part of ``tiles`` that a band of that row makes."""
-        columns = -(-self.band.shape[2] // self.band.shape[1])
-        return self.tiles[:, row, self.first_column : self.first_column + columns]
-
-
-def _pyramid(
-    width: int,
-    height: int,
-    tile: int,
-    planes: int,
-    hidden: int,
-    window: tuple[int, int, int],
-    dtype: np.dtype[Any],
-) -> list[_Page]:
-    """Lay out the levels of an image of which ``window`` (x, y, width) is written."""
-    x, y, columns = window
-    pages: list[_Page] = []
-    stored = planes + hidden
-    while not pages or max(pages[-1].width, pages[-1].height) > tile:
-        left = x // tile * tile
-        right = min(-(-(x + columns) // tile) * tile, width)
-        pages.append(
-            _Page(
-                width,
-                height,
-                band=np.zeros((stored, tile, right - left), dtype),
-                first_column=left // tile,
-                indent=x - left,
-                first_row=y // tile,
-                next_row=y // tile,
-                filled=y % tile,
-                tiles=np.zeros((stored, -(-height // tile), -(-width // tile), 2), np.int64),
-            )
-        )
-        width, height, stored = (width + 1) // 2, (height + 1) // 2, planes
-        # A level passes on whole tiles, which begin at even pixels.
-        x, y, columns = left // 2, y // tile * tile // 2, (right - left + 1) // 2
-    return pages
 
 
 def _compress(tile: Pixels) -> bytes:

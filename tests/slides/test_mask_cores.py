@@ -11,7 +11,14 @@ import tifffile
 from PIL import Image
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides import MaskReader, MaskWriter, instances, mask_objects, write_objects
+from genselfdiff.slides import (
+    MaskReader,
+    MaskWriter,
+    instances,
+    mask_cores,
+    mask_objects,
+    write_objects,
+)
 from genselfdiff.slides.instances import CoreSplitter
 from genselfdiff.slides.label_array import number_objects, windows_of
 from genselfdiff.slides.mask_cores import MaskCores
@@ -85,8 +92,9 @@ def test_they_come_back_whole_and_in_windows(tmp_path: Path, name: str) -> None:
             np.testing.assert_array_equal(window, planes[1, y : y + height, x : x + width])
 
 
-def test_they_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However windows follow each other, what is decoded once more is what was read last."""
+def test_tiles_are_decoded_once_as_long_as_they_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoded: list[tuple[int, int]] = []
     with MaskReader(write(tmp_path / "m.tif")) as reader:
         whole = reader.core_tile
@@ -100,6 +108,15 @@ def test_they_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyP
             for x in (0, 300, 100, 500, 200):
                 cores(x, y, 20, 10)
         assert len(decoded) == len(set(decoded))
+        before = len(decoded)
+        monkeypatch.setattr(mask_cores, "_LEAST", 0)
+        monkeypatch.setattr(mask_cores, "_MOST", 2 * 64 * 8)  # two tiles
+        cores = MaskCores(reader)
+        for x in (300, 60, 300, 0, 130, 300):
+            window = cores(x, 0, 10, 64)
+            np.testing.assert_array_equal(window, labels_and_cores()[1, :64, x : x + 10])
+        # One of two tiles at 60; 300 anew where two others came between.
+        assert decoded[before:] == [(0, 4), (0, 0), (0, 1), (0, 4), (0, 0), (0, 2), (0, 4)]
 
 
 def test_other_programs_see_a_mask_like_any_other(tmp_path: Path) -> None:
