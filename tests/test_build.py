@@ -9,7 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import genselfdiff
 
@@ -88,6 +90,35 @@ def test_the_plain_wheel_works_and_says_that_it_is_slower(
         "NO, slower plain torch is used: this installation was made without them",
         "to rebuild",
     ]
+
+
+@pytest.mark.skipif(
+    not (ROOT / "genselfdiff" / "shipped" / "nuclei.safetensors").exists(),
+    reason="the weights are not in this copy of the source",
+)
+def test_the_wheel_segments_without_home_or_a_place_to_write(
+    plain_wheel: Path, tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(plain_wheel).extractall(site)
+    before = sorted(site.rglob("*"))
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "field.png")
+    masks = [tmp_path / "first.tif", tmp_path / "second.tif"]
+    for mask in masks:
+        command = ["-B", "-m", "gsd", "segment", "field.png", "--mpp", "0.25", "-o", str(mask)]
+        done = subprocess.run(
+            [sys.executable, *command, "--no-tissue", "--device", "cpu"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(site), "TMPDIR": "/nowhere", "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.startswith("model: nuclei, shipped with gsd")
+    assert masks[0].read_bytes() == masks[1].read_bytes()
+    assert sorted(site.rglob("*")) == before
 
 
 @pytest.fixture
