@@ -11,7 +11,7 @@ from genselfdiff.evaluation.distances import boundary_distances
 from genselfdiff.evaluation.instance_metrics import InstanceCounts, count_instances, find_overlaps
 from genselfdiff.evaluation.pixel_metrics import confusion
 from genselfdiff.evaluation.scores import ImageScores
-from genselfdiff.slides.instances import CoreSplitter, choose_splitter
+from genselfdiff.slides.instances import choose_splitter
 from genselfdiff.slides.label_array import NumberedObjects, number_objects, windows_of
 
 Uint8 = NDArray[np.uint8]
@@ -105,7 +105,7 @@ def score_image(
 
 
 def count_all(
-    truth: NDArray[np.integer], prediction: Uint8, cores: NDArray[np.bool_]
+    truth: NDArray[np.integer], prediction: Uint8, cores: NDArray[np.bool_], mpp: float | None
 ) -> InstanceCounts:
     """Compare the objects of a prediction of one class with the true ones.
 
@@ -113,9 +113,10 @@ def count_all(
         truth: (H, W) numbers of the true objects, 0 where none is.
         prediction: (H, W) 1 in objects, 0 beside them.
         cores: (H, W) where cores of objects are predicted.
+        mpp: micrometres per pixel.
     """
     true = _renumbered(truth, (truth != 0).astype(np.uint8), 2)
-    found = number_objects(prediction, splitter=CoreSplitter(windows_of(cores)))
+    found = _predicted_objects(prediction, cores, mpp, USUAL)
     counts = (len(objects.classes) - 1 for objects in (true, found))
     return count_instances(find_overlaps(true.numbers, found.numbers, *counts))
 

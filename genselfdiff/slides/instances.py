@@ -35,6 +35,12 @@ SEED_DISTANCE = 1.5
 _SEED_DISTANCE_PIXELS = 6.0
 """Where the resolution is unknown: as many at 0.25 um per pixel."""
 
+LEAST_CORE = 1.5
+"""Square micrometres. Smaller ones are mostly cores of nothing; those of nuclei have 5 and more."""
+
+_LEAST_CORE_PIXELS = 24.0
+"""Where the resolution is unknown: as many at 0.25 um per pixel."""
+
 _NECK = 0.1
 """A neck that is thinner by this than the thinner of the two sides is cut; less is a dent."""
 
@@ -169,14 +175,16 @@ class CoreSplitter(Splitter):
 
     Args:
         cores: where they are.
+        least: pixels of a core; smaller ones are none.
         min_area: see ``Splitter``.
     """
 
     cuts = "between the cores that the model tells"
 
-    def __init__(self, cores: Cores, min_area: float = 0.0) -> None:
+    def __init__(self, cores: Cores, least: float, min_area: float = 0.0) -> None:
         super().__init__(2, min_area)
         self._cores = cores
+        self._least = least
 
     def _split(self, objects: Sequence[Outline]) -> dict[int, list[Outline]]:
         sheet, owner = laid_out(objects, self._gap)
@@ -210,6 +218,7 @@ class CoreSplitter(Splitter):
         for x, y, left, top, width, height in sheet.boxes():
             there[y : y + height, x : x + width] = self._cores(left, top, width, height)
         seeds: Sheet = ndimage.label(there & inside)[0]
+        seeds[(np.bincount(seeds.ravel()) < self._least)[seeds]] = 0
         return seeds
 
 
@@ -237,7 +246,8 @@ def choose_splitter(
     if not (cores is not None if instances is None else instances):
         return None
     if cores is not None and seed_distance is None:
-        return CoreSplitter(cores, min_area)
+        least = _LEAST_CORE_PIXELS if mpp is None else LEAST_CORE / mpp**2
+        return CoreSplitter(cores, least, min_area)
     return InstanceSplitter(distance, min_area)
 
 

@@ -184,7 +184,8 @@ class FinetuneTask:
             objects: dict[str, float] = {}
             if cores is not None:
                 counted = np.where(truth == ignored, 0, prediction)
-                counts = count_all(self.validation.numbers[number], counted, cores)
+                numbers, mpp = self.validation.numbers[number], self.config.resample_to
+                counts = count_all(numbers, counted, cores, mpp)
                 objects = {"PQ": counts.pq, "AJI": counts.aji}
             results[number] = FieldScore(
                 self.validation.stems[number],
