@@ -8,7 +8,8 @@ nuclei apart, and MONAI's SlidingWindowInferer (as its documentation drives it, 
 bfloat16) with a residual U-Net of 3.7 M parameters (InstanSeg has 3.9), at the same um/px. Runs
 alternate, each in a process of its own; imports, loading the model and a first prediction are not
 timed. Printed are medians in level-0 pixels a second. ONEDNN_MAX_CPU_ISA, ATEN_CPU_CAPABILITY and
-GSD_CPU_ISA choose lesser instruction sets for both.
+GSD_CPU_ISA choose lesser instruction sets for both; with those that lack bfloat16, --float32 keeps
+all from it.
 """
 
 import argparse
@@ -59,7 +60,9 @@ def write_slide(images: Path, path: Path, fields: int) -> int:
     return slide.shape[0] * slide.shape[1]
 
 
-def prepare_gsd(slide: Path, out: Path, model: str, instances: bool) -> Callable[[], Any]:
+def prepare_gsd(
+    slide: Path, out: Path, model: str, precision: str, *, instances: bool
+) -> Callable[[], Any]:
     """A run of gsd, and with it a table of the nuclei if they are told apart."""
     from genselfdiff.inference.device import keep_freed_memory
 
@@ -68,7 +71,7 @@ def prepare_gsd(slide: Path, out: Path, model: str, instances: bool) -> Callable
     from genselfdiff.inference.model_file import find_model
     from genselfdiff.inference.predictor import Predictor
 
-    predictor = Predictor(find_model(model, "cpu"))
+    predictor = Predictor(find_model(model, "cpu"), precision)
     side = predictor.model.info.tile_size
     predictor(torch.zeros(1, 3, side, side, dtype=torch.uint8))
     return lambda: segment(
@@ -98,12 +101,8 @@ def prepare_monai(slide: Path, out: Path, precision: str) -> Callable[[], Any]:
     return run
 
 
-PROGRAMS: dict[str, Callable[[Path, Path, str], Callable[[], Any]]] = {
-    "gsd, nuclei apart": lambda slide, out, model: prepare_gsd(slide, out, model, True),
-    "gsd, mask only": lambda slide, out, model: prepare_gsd(slide, out, model, False),
-    "MONAI, float32": lambda slide, out, model: prepare_monai(slide, out, "float32"),
-    "MONAI, bfloat16": lambda slide, out, model: prepare_monai(slide, out, "bfloat16"),
-}
+GSD = {"gsd, nuclei apart": True, "gsd, mask only": False}
+MONAI = {"MONAI, float32": "float32", "MONAI, bfloat16": "bfloat16"}
 
 
 def main() -> None:
@@ -114,17 +113,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fields", type=int, default=9)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", choices=PROGRAMS, help=argparse.SUPPRESS)
+    parser.add_argument("--float32", action="store_true", help="no bfloat16")
+    parser.add_argument("--only", choices=[*GSD, *MONAI], help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.only:
         out = Path(options.images.parent, "out", "mask.tif")
-        run = PROGRAMS[options.only](options.images, out, options.model)
+        if options.only in MONAI:
+            run = prepare_monai(options.images, out, MONAI[options.only])
+        else:
+            precision = "float32" if options.float32 else "auto"
+            instances = GSD[options.only]
+            run = prepare_gsd(options.images, out, options.model, precision, instances=instances)
         begin = time.perf_counter()
         run()
         print(json.dumps(time.perf_counter() - begin))
         return
-    seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+    left_out = "bfloat16" if options.float32 else None
+    programs = [*GSD, *(name for name, precision in MONAI.items() if precision != left_out)]
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
     with tempfile.TemporaryDirectory() as folder:
         slide = Path(folder, "slide.tif")
         pixels = write_slide(options.images, slide, options.fields)
@@ -140,7 +147,7 @@ def main() -> None:
 
 def _in_a_process(name: str, slide: Path, options: argparse.Namespace) -> float:
     command = [sys.executable, __file__, str(slide), "--only", name, "--model", options.model]
-    command += ["--threads", str(options.threads)]
+    command += ["--threads", str(options.threads), *(["--float32"] if options.float32 else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{name}:\n{done.stderr[-2000:]}")
