@@ -259,7 +259,7 @@ def test_several_slides_of_which_one_is_bad(work):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["slide.tif", "-o", "mask.tif"], 1, "--model"),
+        (["slide.tif", "-o", "mask.tif", "--model", "absent"], 1, "no such model file"),
         (["slide.tif", "-o", "mask.tif", "--model", "slide.tif"], 1, "not a model file"),
         (["absent.tif", "-o", "mask.tif", "--model", "model.ts"], 1, "absent.tif"),
         (["unscaled.tif", "-o", "mask.tif", "--model", "model.ts"], 1, "--mpp"),
@@ -387,7 +387,7 @@ def test_sigterm_leaves_no_file_behind(work):
 
 def test_sigterm_works_as_before_after_a_command(work):
     before = signal.getsignal(signal.SIGTERM)
-    assert gsd("slide.tif", "-o", "mask.tif").exit_code == 1
+    assert gsd("slide.tif", "-o", "mask.tif", "--model", "absent").exit_code == 1
     assert signal.getsignal(signal.SIGTERM) == before
 
 

@@ -161,5 +161,5 @@ def test_stains_are_changed_in_the_space_of_ruifrok_and_johnston() -> None:
 
 def test_unknown_policy_is_an_error() -> None:
     assert require_policy("paper") is POLICIES["paper"]
-    with pytest.raises(InputError, match="choose one of none, paper, default"):
-        require_policy("strong")
+    with pytest.raises(InputError, match="choose one of none, paper, default, strong"):
+        require_policy("mixup")
