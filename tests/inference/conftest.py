@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from genselfdiff.inference.device import has_fast_bfloat16
 from genselfdiff.inference.model_file import save_model
 from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.inference.output_files import OutputFiles
@@ -178,3 +179,16 @@ def make_result() -> Callable[..., SegmentResult]:
         return SegmentResult(**(values | changes))  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture
+def precision(request: pytest.FixtureRequest) -> str:
+    """A parameter; skips bfloat16 where torch's attention fails in it.
+
+    It looks at the processor for AMX, and then finds its own code for less, where
+    ATEN_CPU_CAPABILITY asks for that.
+    """
+    lessened = "AVX512" not in torch.backends.cpu.get_cpu_capability()
+    if request.param == "bfloat16" and lessened and has_fast_bfloat16(torch.device("cpu")):
+        pytest.skip("torch's attention fails in bfloat16 with this ATEN_CPU_CAPABILITY")
+    return str(request.param)

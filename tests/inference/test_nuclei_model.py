@@ -23,7 +23,9 @@ def dice(a, b):
 
 
 @pytest.mark.parametrize("name", CROPS)
-@pytest.mark.parametrize(("precision", "least"), [("float32", 0.998), ("bfloat16", 0.97)])
+@pytest.mark.parametrize(
+    ("precision", "least"), [("float32", 0.998), ("bfloat16", 0.97)], indirect=["precision"]
+)
 def test_masks_are_those_that_were_looked_at(request, name, precision, least):
     root: Path = request.config.rootpath
     stored = np.asarray(Image.open(root / "tests" / "reference" / f"nuclei_{name}.png"))

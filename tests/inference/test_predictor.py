@@ -41,7 +41,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"], indirect=True)
 def test_a_tile_is_the_same_at_every_place_of_a_batch(unet_model, precision, one_thread):
     predictor = Predictor(load_model(unet_model, "cpu"), precision)
     tile = tiles(1, 64, 64)
