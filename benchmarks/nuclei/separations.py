@@ -1,10 +1,10 @@
 """What a network should learn to tell touching nuclei apart: cores, borders or centres.
 
-    python benchmarks/nuclei/separations.py RUN FOLDER OUT [--steps 400]
+    python benchmarks/nuclei/separations.py FOLDER OUT [--steps 600]
 
-From the same finished run, a network goes on for as many steps with each target, its head afresh,
-on the data that ``prepare.py`` left in FOLDER; the validation images say which tells nuclei apart
-best. Beside it stands the watershed by thickness, on the same masks.
+A network learns each target from scratch, for as many steps, on the data that ``prepare.py`` left
+in FOLDER; the validation images say which tells nuclei apart best. Beside it stands the watershed
+by thickness, on the same masks.
 """
 
 import argparse
@@ -57,17 +57,16 @@ TARGETS: dict[str, Target] = {
 def main() -> None:
     """Train each, and print the scores of the validation images."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=600)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     train = options.folder / "train"
     for name, target in TARGETS.items():
         labelled_images.cores_of = target
         config = FinetuneConfig(
-            init=str(options.run),
+            architecture="fast",
             images=str(train / "images"),
             masks=str(train / "masks"),
             val=str(train / "validation.txt"),
@@ -76,7 +75,7 @@ def main() -> None:
             mpp=MPP,
             augmentation="strong",
             steps=options.steps,
-            learning_rate=3e-4,
+            learning_rate=5e-4,
             ema=0.99,
             validate_every=options.steps,
         )

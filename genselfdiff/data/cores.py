@@ -29,9 +29,7 @@ def cores_of(numbers: NDArray[np.integer]) -> NDArray[np.bool_]:
     for beside in (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]):
         at_edge |= beside != middle
     inside = numbers != 0
-    if not inside.any():
-        return inside
-    if not at_edge.any():  # one object fills the image
+    if not at_edge.any():  # nothing, or one object, fills the image
         return inside
     depth = ndimage.distance_transform_edt(~at_edge) + 1
     found, place = np.unique(numbers, return_inverse=True)

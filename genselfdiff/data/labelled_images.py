@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from genselfdiff.data.cores import cores_of
-from genselfdiff.data.masks import read_mask
-from genselfdiff.data.pairs import Pair, load_pair
+from genselfdiff.data.pairs import Pair, load_numbered_pair, load_pair
 from genselfdiff.data.spool import spooled
 
 Labels = TypeVar("Labels", NDArray[np.uint8], NDArray[np.int32])
@@ -26,8 +25,9 @@ class LabelledImages:
     interpolated up; labels take the nearest pixel.
 
     Each image is decoded once, one at a time, into a temporary file that has no name (in the folder
-    TMPDIR, 4 bytes a pixel) and is mapped from there: memory holds what is being read, and more
-    only while nothing else needs it. Worker processes that are forked share it.
+    TMPDIR, 4 bytes a pixel, 8 with ``instances``) and is mapped from there: memory holds what is
+    being read, and more only while nothing else needs it. Worker processes that are forked share
+    it.
 
     With ``instances`` masks hold the numbers of objects; labels are 0 and 1, and `CORE_LABEL` in
     the cores of objects.
@@ -57,20 +57,20 @@ class LabelledImages:
 
         def loaded() -> Iterator[NDArray[Any]]:
             for pair in pairs:
+                if instances:
+                    image, labels, numbers = load_numbered_pair(pair, ignore_label=ignore_label)
+                    size = _scaled_size(labels, scale)
+                    yield _smooth(image, size, scale)
+                    labels, numbers = _nearest(labels, size), _nearest(numbers, size)
+                    yield np.where(cores_of(numbers), np.uint8(CORE_LABEL), labels)
+                    yield numbers[..., None].view(np.uint8)
+                    continue
                 image, labels = load_pair(
                     pair, num_classes=num_classes, foreground=foreground, ignore_label=ignore_label
                 )
                 size = _scaled_size(labels, scale)
-                labels = _nearest(labels, size)
                 yield _smooth(image, size, scale)
-                if instances:
-                    numbers = _nearest(read_mask(pair.mask).astype(np.int32), size)
-                    numbers = np.where(labels == 1, numbers, 0)
-                    labels = np.where(cores_of(numbers), np.uint8(CORE_LABEL), labels)
-                    yield labels
-                    yield numbers[..., None].view(np.uint8)
-                else:
-                    yield labels
+                yield _nearest(labels, size)
 
         arrays, kinds = spooled(loaded()), 3 if instances else 2
         self.images: list[NDArray[np.uint8]] = arrays[::kinds]

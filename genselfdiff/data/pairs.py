@@ -140,17 +140,29 @@ def load_pair(
     Raises:
         InputError: a file cannot be read, the sizes differ, or a value is beyond the classes.
     """
-    image = read_image(pair.image)
-    values = read_mask(pair.mask)
-    _require_size(pair, values, *image.shape[:2])
+    image, values = _read_pair(pair)
     if foreground:
-        labels = is_foreground(values, ignore_label).astype(np.uint8)
-        if ignore_label is not None:
-            labels[values == ignore_label] = ignore_label
-        return image, labels
+        return image, _foreground_labels(values, ignore_label)
     if values.max() >= (num_classes or 0):
         _require_classes([_Look.of(pair.mask, Mask(values), ignore_label)], num_classes or 256)
     return image, values.astype(np.uint8)
+
+
+def load_numbered_pair(
+    pair: Pair, *, ignore_label: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]:
+    """Read an image and its labels as `load_pair` does with ``foreground``, and objects' numbers.
+
+    Returns:
+        The image, uint8 (H, W, 3), its labels, uint8 (H, W), and the number of the object of each
+        pixel, int32 (H, W), 0 where the label is not 1.
+
+    Raises:
+        InputError: as `load_pair`.
+    """
+    image, values = _read_pair(pair)
+    labels = _foreground_labels(values, ignore_label)
+    return image, labels, np.where(labels == 1, values.astype(np.int32), 0)
 
 
 def by_stem(folder: Path, suffixes: Sequence[str], kind: str) -> dict[str, Path]:
@@ -191,6 +203,20 @@ def by_stem(folder: Path, suffixes: Sequence[str], kind: str) -> dict[str, Path]
             expected,
         )
     return found
+
+
+def _read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    """An image and the stored values of its mask, of the same size."""
+    image, values = read_image(pair.image), read_mask(pair.mask)
+    _require_size(pair, values, *image.shape[:2])
+    return image, values
+
+
+def _foreground_labels(values: NDArray[np.integer], ignore_label: int | None) -> NDArray[np.uint8]:
+    labels = is_foreground(values, ignore_label).astype(np.uint8)
+    if ignore_label is not None:
+        labels[values == ignore_label] = ignore_label
+    return labels
 
 
 def images_in(folders: Iterable[Path]) -> list[Path]:

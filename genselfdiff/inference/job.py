@@ -26,7 +26,7 @@ MACHINE = ("genselfdiff", "torch", "kernels")
 
 def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
     """What a run asks for; it may choose the `CHOSEN` that are None."""
-    info = predictor.model.info
+    tile_size, overlap = options.tiling(predictor.model.info)
     tissue = options.tissue
     if not isinstance(tissue, bool):
         tissue = content_of(Path(tissue))
@@ -34,8 +34,8 @@ def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
         "slide": content_of(slide),
         "mpp": options.mpp,
         "model": f"{Path(predictor.model.source).name} {predictor.model.digest}",
-        "tile size": options.tile_size or info.tile_size,
-        "overlap": info.overlap if options.overlap is None else options.overlap,
+        "tile size": tile_size,
+        "overlap": overlap,
         "region": list(options.region) if options.region else None,
         "tissue": tissue,
         "device": predictor.model.device.type,

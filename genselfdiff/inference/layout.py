@@ -57,8 +57,7 @@ def lay_out(
         _check_region(slide, options.region)
     size = (slide.height, slide.width)
     resizer = RowResizer((view.height, view.width), size, scale, options.region)
-    tile_size = info.tile_size if options.tile_size is None else options.tile_size
-    overlap = info.overlap if options.overlap is None else options.overlap
+    tile_size, overlap = options.tiling(info)
     grid = TileGrid.of(view, tile_size, overlap, resizer.rows, resizer.columns, info.size_multiple)
     if options.tissue:
         seen = None if options.region is None else grid.window(scale)

@@ -73,6 +73,11 @@ class Options:
         if self.overlay_width is not None and self.overlay_width < 1:
             raise InputError(f"{self.overlay_width} pixels is no width of an overlay")
 
+    def tiling(self, info: ModelInfo) -> tuple[int, float]:
+        """Side of the tiles in pixels, and the fraction of it that they share with neighbours."""
+        side = info.tile_size if self.tile_size is None else self.tile_size
+        return side, info.overlap if self.overlap is None else self.overlap
+
     def for_model(self, info: ModelInfo) -> "Options":
         """These, with what they leave to the model as that has it."""
         return replace(self, instances=info.instances) if self.instances is None else self

@@ -26,7 +26,7 @@ ARCHITECTURES = {
     "paper": Architecture(64, (1, 2, 4, 8), "the published network, 31.3 M parameters"),
     "small": Architecture(32, (1, 2, 4, 8), "half the width, 7.9 M parameters; for laptops"),
     "fast": Architecture(
-        32, (1, 2, 4, 6), "works at half the resolution, 5.9 M parameters, a quarter of the time", 2
+        32, (1, 2, 4, 6), "half the resolution, a quarter of the pixels, 5.9 M parameters", 2
     ),
     "tiny": Architecture(16, (1, 2, 2, 4), "0.8 M parameters; for trying things out"),
 }
