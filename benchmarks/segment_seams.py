@@ -25,7 +25,8 @@ from genselfdiff.inference.engine import segment
 from genselfdiff.inference.model_file import load_model
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.tiled import mirror_to, tile_axis, to_batch
-from genselfdiff.slides import MaskReader, open_slide
+from genselfdiff.masks import MaskReader
+from genselfdiff.slides import open_slide
 
 NEAR = 4
 """Pixels on either side of a line between tiles."""

@@ -28,7 +28,8 @@ from genselfdiff.inference.layout import lay_out
 from genselfdiff.inference.model_file import load_model
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.predictor import Predictor
-from genselfdiff.slides import MaskReader, MaskWriter, open_slide
+from genselfdiff.masks import MaskReader, MaskWriter
+from genselfdiff.slides import open_slide
 
 SIDES = {"convolutions": 4096, "small": 1536, "paper": 1024}
 TILES = {"convolutions": 512, "small": 256, "paper": 256}

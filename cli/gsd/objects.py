@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genselfdiff.slides import write_objects
+from genselfdiff.objects import write_objects
 from gsd.options import FILE, instances, min_area, verbosity
 from gsd.output import say
 

@@ -11,7 +11,7 @@ from genselfdiff.inference.many import Outcome, plan_outputs, segment_all
 from genselfdiff.inference.predictor import PRECISIONS, VIEWS
 from genselfdiff.inference.shards import Shard
 from genselfdiff.inference.shipped import DEFAULT
-from genselfdiff.slides.damage import ON_ERROR
+from genselfdiff.slides.stored import ON_ERROR
 from gsd.options import (
     FILE,
     FILE_AS_TYPED,

@@ -15,7 +15,7 @@ from genselfdiff.inference.model_info import INPUT_SCALINGS, LARGEST_TILE
 from genselfdiff.inference.predictor import PRECISIONS
 from genselfdiff.kernels.multi_loss.reference import FORMS
 from genselfdiff.models import ARCHITECTURES, DEFAULT_ARCHITECTURE
-from genselfdiff.slides.damage import ON_ERROR
+from genselfdiff.slides.stored import ON_ERROR
 from genselfdiff.training import FinetuneConfig, PretrainConfig, rehearse
 from genselfdiff.training import finetune as run_finetune
 from genselfdiff.training import pretrain as run_pretrain

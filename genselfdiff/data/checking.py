@@ -16,9 +16,9 @@ from genselfdiff.data.naming import name_some
 from genselfdiff.data.pairs import by_stem
 from genselfdiff.errors import InputError
 from genselfdiff.files import atomic_file
+from genselfdiff.masks import lay_over
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import IMAGE_SUFFIXES, read_image
-from genselfdiff.slides.overlay import lay_over
 from genselfdiff.text import shown
 
 SHEET_WIDTH = 1600

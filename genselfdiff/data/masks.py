@@ -10,11 +10,8 @@ from PIL import Image, ImageOps
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
-from genselfdiff.slides.orientation import page_orientation, turned
-from genselfdiff.slides.pixel_format import palette_of
-from genselfdiff.slides.stored_image import is_absurd
-from genselfdiff.slides.tiff_directories import check_directories
-from genselfdiff.slides.tiff_pages import require_one_mask
+from genselfdiff.slides.formats import check_directories, require_one_mask
+from genselfdiff.slides.stored import is_absurd, page_orientation, palette_of, turned
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 

@@ -17,8 +17,8 @@ from torch.utils.data import get_worker_info
 
 from genselfdiff.data.spool import spooled_image
 from genselfdiff.slides import ScaledView, Slide
-from genselfdiff.slides.damage import Damage
-from genselfdiff.slides.reader import open_counting
+from genselfdiff.slides.opening import open_counting
+from genselfdiff.slides.stored import Damage
 
 CACHED_PIXELS = 1 << 24
 """Images of fewer pixels than this at the target resolution are held whole."""

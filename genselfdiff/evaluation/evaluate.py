@@ -22,10 +22,9 @@ from genselfdiff.inference.predictor import COMPARED_TILES, Predictor
 from genselfdiff.inference.resample import is_core, labels_of, resize
 from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.inference.tiled import predict_image
+from genselfdiff.objects import check_min_area, seed_distance_in_pixels
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import open_slide
-from genselfdiff.slides.instances import seed_distance_in_pixels
-from genselfdiff.slides.mask_objects import check_min_area
 
 logger = logging.getLogger("genselfdiff")
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides.overlay import mark_edges
+from genselfdiff.masks import mark_edges
 
 Uint8 = NDArray[np.uint8]
 Labels = NDArray[np.integer]

@@ -11,8 +11,7 @@ from genselfdiff.evaluation.distances import boundary_distances
 from genselfdiff.evaluation.instance_metrics import InstanceCounts, count_instances, find_overlaps
 from genselfdiff.evaluation.pixel_metrics import confusion
 from genselfdiff.evaluation.scores import ImageScores
-from genselfdiff.slides.instances import choose_splitter
-from genselfdiff.slides.label_array import NumberedObjects, number_objects, windows_of
+from genselfdiff.objects import NumberedObjects, choose_splitter, number_objects, windows_of
 
 Uint8 = NDArray[np.uint8]
 

@@ -17,7 +17,9 @@ from genselfdiff.inference.report import write_report
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.sidecar_record import digest, read_record, write_record
 from genselfdiff.input_files import is_regular_file
-from genselfdiff.slides import MaskReader, Slide, write_objects, write_overlay
+from genselfdiff.masks import MaskReader, write_overlay
+from genselfdiff.objects import write_objects
+from genselfdiff.slides import Slide
 from genselfdiff.working_files import alone_at
 
 logger = logging.getLogger("genselfdiff")

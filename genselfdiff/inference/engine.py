@@ -36,16 +36,10 @@ from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor, read_ahead
 from genselfdiff.inference.resample import is_core, labels_of
 from genselfdiff.inference.segment_result import SegmentResult
+from genselfdiff.masks import MaskWriter, ProbabilityWriter, PyramidWriter, as_bytes
 from genselfdiff.progress import progress_bar
 from genselfdiff.resumable_file import unfinished
-from genselfdiff.slides import (
-    MaskWriter,
-    ProbabilityWriter,
-    PyramidWriter,
-    Slide,
-    as_bytes,
-    open_slide,
-)
+from genselfdiff.slides import Slide, open_slide
 
 logger = logging.getLogger("genselfdiff")
 

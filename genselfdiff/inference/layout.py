@@ -8,9 +8,10 @@ from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.inference.options import Options, Region
 from genselfdiff.inference.resample import RowResizer
 from genselfdiff.inference.tile_grid import TileGrid
-from genselfdiff.slides import ScaledView, Slide, TissueMap, is_own_mask
+from genselfdiff.masks import is_own_mask
+from genselfdiff.slides import ScaledView, Slide, TissueMap
 from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, SAME_SCALE, agree
-from genselfdiff.slides.scaled_view import check_window
+from genselfdiff.slides.window import check_window
 
 logger = logging.getLogger("genselfdiff")
 

@@ -21,8 +21,8 @@ from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.shards import PartResult, Piece, Shard, segment_part, share_out
 from genselfdiff.inference.summary import Summary
-from genselfdiff.slides import find_slides, is_folder_of_slides, is_own_mask, open_slide
-from genselfdiff.slides.ome_description import OME_SUFFIXES
+from genselfdiff.masks import OME_SUFFIXES, is_own_mask
+from genselfdiff.slides import find_slides, is_folder_of_slides, open_slide
 
 
 @dataclass(frozen=True)

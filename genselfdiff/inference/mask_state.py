@@ -7,8 +7,8 @@ from genselfdiff.errors import InputError, OutputError
 from genselfdiff.inference.job import Job, filled_in, is_job, is_same_work
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.segment_result import SegmentResult
+from genselfdiff.masks import MaskReader
 from genselfdiff.resumable_file import differences, unfinished
-from genselfdiff.slides import MaskReader
 
 Description = dict[str, Any]
 """What a mask tells of itself, as JSON has it."""

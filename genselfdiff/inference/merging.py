@@ -29,14 +29,9 @@ from genselfdiff.inference.shard_folder import (
     require_own_folder,
 )
 from genselfdiff.inference.summary import Summary
-from genselfdiff.slides import (
-    MaskReader,
-    MaskWriter,
-    ProbabilityWriter,
-    is_folder_of_slides,
-    open_slide,
-)
-from genselfdiff.slides.scaled_view import check_window
+from genselfdiff.masks import MaskReader, MaskWriter, ProbabilityWriter
+from genselfdiff.slides import is_folder_of_slides, open_slide
+from genselfdiff.slides.window import check_window
 
 logger = logging.getLogger("genselfdiff")
 

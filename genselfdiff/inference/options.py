@@ -5,8 +5,7 @@ from pathlib import Path
 
 from genselfdiff.errors import InputError
 from genselfdiff.inference.model_info import ModelInfo
-from genselfdiff.slides.instances import seed_distance_in_pixels
-from genselfdiff.slides.mask_objects import check_min_area
+from genselfdiff.objects import check_min_area, seed_distance_in_pixels
 from genselfdiff.slides.resolution import check_mpp
 
 Region = tuple[int, int, int, int]

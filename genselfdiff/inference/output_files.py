@@ -7,7 +7,7 @@ from typing import NamedTuple
 from genselfdiff.errors import OutputError
 from genselfdiff.files import refuse_existing, require_folder
 from genselfdiff.inference.options import Options
-from genselfdiff.slides.object_table import TABLE_SUFFIXES, check_table
+from genselfdiff.objects import TABLE_SUFFIXES, check_table
 
 MASK_SUFFIXES = (".tif", ".tiff")
 OVERLAY_SUFFIXES = (".png",)

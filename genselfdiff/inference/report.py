@@ -11,6 +11,7 @@ from string import Template
 from genselfdiff.files import refuse_existing, write_text
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.size_histogram import diameter, histogram_svg, middle
+from genselfdiff.masks import draw_overlay
 from genselfdiff.pages import (
     Colour,
     css_colour,
@@ -22,7 +23,6 @@ from genselfdiff.pages import (
     table,
 )
 from genselfdiff.slides import Slide
-from genselfdiff.slides.overlay import draw_overlay
 
 _PICTURE = 1200
 """Longer side of the pictures in pixels: what a wide screen shows of one."""

@@ -21,7 +21,7 @@ from genselfdiff.inference.mask_state import finished
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.input_files import parse_json, read_bytes
-from genselfdiff.slides.damage import ON_ERROR
+from genselfdiff.slides.stored import ON_ERROR
 from genselfdiff.text import file_name
 from genselfdiff.working_files import remove_abandoned
 

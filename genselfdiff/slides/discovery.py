@@ -7,8 +7,8 @@ from pathlib import Path
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import is_regular_file
-from genselfdiff.slides.openslide_file import OPENSLIDE_SUFFIXES
-from genselfdiff.slides.zarr_folder import ZARR_SUFFIX, is_zarr
+from genselfdiff.slides.formats.ome_zarr import ZARR_SUFFIX, is_zarr
+from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES
 
 logger = logging.getLogger("genselfdiff")
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides.resolution import SAME_SCALE
+from genselfdiff.slides.window import check_window
 
 if TYPE_CHECKING:
-    from genselfdiff.slides.reader import Slide
+    from genselfdiff.slides.slide import Slide
 
 Uint8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -149,15 +150,6 @@ class ScaledView:
     def forget_above(self, y: int) -> None:
         """Drop from memory what is only seen above row ``y``: that is not read again."""
         self._slide.forget_above(math.floor(y * self._step) - 1, self.level)
-
-
-def check_window(x: int, y: int, width: int, height: int, limit_x: int, limit_y: int) -> None:
-    """Raise ValueError unless the window holds pixels and lies in ``limit_x`` x ``limit_y``."""
-    inside = x >= 0 and y >= 0 and x + width <= limit_x and y + height <= limit_y
-    if width < 1 or height < 1 or not inside:
-        raise ValueError(
-            f"window {width} x {height} at ({x}, {y}) is not inside {limit_x} x {limit_y} pixels"
-        )
 
 
 def _mean_of_squares(source: Uint8, step: int) -> Uint8:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides.reader import Slide, open_mask
+from genselfdiff.slides.opening import open_mask
 from genselfdiff.slides.scaled_view import ScaledView
+from genselfdiff.slides.slide import Slide
 
 Uint8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]

@@ -18,8 +18,8 @@ from genselfdiff.inference.predictor import PRECISIONS
 from genselfdiff.input_files import read_toml
 from genselfdiff.kernels.multi_loss.reference import FORMS
 from genselfdiff.models import ARCHITECTURES, DEFAULT_ARCHITECTURE
-from genselfdiff.slides.damage import ON_ERROR
 from genselfdiff.slides.resolution import check_mpp
+from genselfdiff.slides.stored import ON_ERROR
 from genselfdiff.text import shown
 from genselfdiff.training.setting_types import require_type
 

@@ -11,7 +11,8 @@ from importing import box, feature, mask, names, written
 from genselfdiff.data.importers.qupath import read_qupath
 from genselfdiff.data.labelled_folder import IGNORED
 from genselfdiff.errors import InputError
-from genselfdiff.slides import MaskWriter, write_objects
+from genselfdiff.masks import MaskWriter
+from genselfdiff.objects import write_objects
 
 
 def test_what_qupath_gets_from_us_comes_back(tmp_path, slide):

@@ -17,7 +17,7 @@ from genselfdiff.data import reading, tiles
 from genselfdiff.data.reading import WindowReader
 from genselfdiff.data.tiles import UnlabelledTiles, open_sources, split_sources
 from genselfdiff.errors import InputError
-from genselfdiff.slides import picture_file
+from genselfdiff.slides.formats import png_jpeg
 
 Save = Callable[..., Path]
 Pixels = NDArray[np.uint8]
@@ -206,13 +206,13 @@ def test_what_is_decoded_in_large_pieces_is_decoded_once_for_all_tiles(
     streamed = dataset(paths, mpp=mpp)
     expected = [streamed[index] for index in range(30)]
     decoded: list[object] = []
-    original = picture_file._Picture.decode
+    original = png_jpeg._Picture.decode
 
-    def decode(picture: picture_file._Picture, column: int, row: int) -> Pixels:
+    def decode(picture: png_jpeg._Picture, column: int, row: int) -> Pixels:
         decoded.append(picture)
         return original(picture, column, row)
 
-    monkeypatch.setattr(picture_file._Picture, "decode", decode)
+    monkeypatch.setattr(png_jpeg._Picture, "decode", decode)
     monkeypatch.setattr(reading, "PIECE_PIXELS", 400 * 300 - 1)
     monkeypatch.setattr(reading, "BAND_PIXELS", 400 * 70)
     for index in range(30):

@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from genselfdiff.slides import MaskWriter
+from genselfdiff.masks import MaskWriter
 
 Uint8 = NDArray[np.uint8]
 

@@ -17,7 +17,8 @@ from genselfdiff.inference.merging import merge_parts
 from genselfdiff.inference.model_file import load_model, save_model
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.shards import Shard
-from genselfdiff.slides import MaskReader, MaskWriter, pyramid_writer, write_objects
+from genselfdiff.masks import MaskReader, MaskWriter, pyramid_writer
+from genselfdiff.objects import write_objects
 
 
 @pytest.fixture

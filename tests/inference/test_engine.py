@@ -17,7 +17,8 @@ from genselfdiff.inference import engine, shipped
 from genselfdiff.inference.model_file import load_model, save_model
 from genselfdiff.inference.resample import labels_of
 from genselfdiff.inference.tile_grid import TileGrid
-from genselfdiff.slides import open_slide, tiff_level
+from genselfdiff.slides import open_slide
+from genselfdiff.slides.formats import tiff_level
 
 GREEN = 127.5
 """The darkness model calls class 1 what is darker in green."""

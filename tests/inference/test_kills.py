@@ -15,8 +15,8 @@ from genselfdiff.inference.model_file import save_model
 
 _PROGRAM = """
 import sys, time
-from genselfdiff.slides import pyramid_writer
-from genselfdiff.slides.bigtiff import BigTiffFile
+from genselfdiff.masks import pyramid_writer
+from genselfdiff.masks.bigtiff import BigTiffFile
 from gsd.main import main
 
 pyramid_writer.RECORD_SECONDS = 0.0

@@ -16,7 +16,8 @@ from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.report import write_report
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.size_histogram import bars_of, diameter, histogram_svg, middle
-from genselfdiff.slides import MaskWriter, open_slide
+from genselfdiff.masks import MaskWriter
+from genselfdiff.slides import open_slide
 
 EVIL = '<script>alert("1")</script>&'
 PALETTE = [(255, 255, 255), (200, 30, 31)]

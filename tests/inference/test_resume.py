@@ -16,7 +16,7 @@ from genselfdiff.inference.many import plan_outputs, segment_all
 from genselfdiff.inference.model_file import load_model, save_model
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.predictor import Predictor
-from genselfdiff.slides import MaskWriter, ProbabilityWriter, pyramid_writer
+from genselfdiff.masks import MaskWriter, ProbabilityWriter, pyramid_writer
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from genselfdiff.inference.model_file import save_model
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.shard_folder import SharedJob, options_as_json, read_job
 from genselfdiff.inference.shards import Shard, share_out
-from genselfdiff.slides import MaskReader, MaskWriter
+from genselfdiff.masks import MaskReader, MaskWriter
 
 
 @pytest.fixture(autouse=True)
@@ -295,7 +295,7 @@ def test_a_mask_that_one_process_has_begun_is_not_shared_out(
 
     right = engine.labels_of
     with monkeypatch.context() as patch:
-        patch.setattr("genselfdiff.slides.pyramid_writer.RECORD_SECONDS", 0.0)
+        patch.setattr("genselfdiff.masks.pyramid_writer.RECORD_SECONDS", 0.0)
         patch.setattr(engine, "labels_of", stop)
         with pytest.raises(KeyboardInterrupt):
             list(segment_all(plan, model, device="cpu", precision="float32"))

@@ -14,8 +14,8 @@ from genselfdiff.inference import shipped
 from genselfdiff.inference.model_card import ModelCard, Score
 from genselfdiff.inference.model_file import find_model, load_model
 from genselfdiff.inference.model_info import ModelInfo
+from genselfdiff.masks import MaskReader
 from genselfdiff.models import create_model
-from genselfdiff.slides import MaskReader
 from genselfdiff.training import FinetuneConfig, export_run
 from genselfdiff.training.initial_weights import origin_of
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from genselfdiff.slides.lengths import micrometres, number
+from genselfdiff.slides.stored.lengths import micrometres, number
 
 
 @pytest.mark.parametrize(

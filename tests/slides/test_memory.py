@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genselfdiff.slides import Slide, open_slide, stored_image
-from genselfdiff.slides.piece_cache import PieceCache
+from genselfdiff.slides import Slide, open_slide
+from genselfdiff.slides.stored import stored_image
+from genselfdiff.slides.stored.piece_cache import PieceCache
 
 SINGLE_STRIPS: dict[str, dict[str, object]] = {
     "grey 16": {"samples": 1, "dtype": "u2"},

@@ -11,10 +11,11 @@ import tifffile
 from PIL import Image
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides import TissueMap, open_slide, openslide_file
-from genselfdiff.slides.damage import Damage
-from genselfdiff.slides.openslide_file import open_with_openslide
-from genselfdiff.slides.reader import Slide
+from genselfdiff.slides import TissueMap, open_slide
+from genselfdiff.slides.formats import openslide as openslide_format
+from genselfdiff.slides.formats.openslide import open_with_openslide
+from genselfdiff.slides.slide import Slide
+from genselfdiff.slides.stored.damage import Damage
 
 
 def spoil(path: Path, *pieces: int, page: int = 0) -> list[int]:
@@ -161,7 +162,7 @@ def test_openslide_goes_on_after_a_damaged_tile(
                     slide.read_level(0, 0, 10, 10)
             else:
                 assert (slide.read_level(0, 0, 512, 512) == 255).all()
-            side = openslide_file._PIECE
+            side = openslide_format._PIECE
             whole = slide.read_level(2 * side, side, 300, 300).astype(int)
             assert abs(whole - pixels[side : side + 300, 2 * side :][:, :300]).mean() < 5
         assert slide.blank_tiles == (on_error == "blank")

@@ -12,14 +12,9 @@ import tifffile
 from PIL import Image, ImageOps
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides import (
-    MaskReader,
-    TissueMap,
-    open_slide,
-    read_image,
-    stored_image,
-    write_overlay,
-)
+from genselfdiff.masks import MaskReader, write_overlay
+from genselfdiff.slides import TissueMap, open_slide, read_image
+from genselfdiff.slides.stored import stored_image
 
 TURNS = range(2, 9)
 

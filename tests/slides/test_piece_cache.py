@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from genselfdiff.slides.piece_cache import PieceCache
+from genselfdiff.slides.stored.piece_cache import PieceCache
 
 
 class Decoder:

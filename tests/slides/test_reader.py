@@ -13,7 +13,10 @@ import tifffile
 from PIL import Image
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides import MaskWriter, open_slide, read_image, stored_image, tiff_level
+from genselfdiff.masks import MaskWriter
+from genselfdiff.slides import open_slide, read_image
+from genselfdiff.slides.formats import tiff_level
+from genselfdiff.slides.stored import stored_image
 
 WINDOWS = [(0, 0, 602, 413), (0, 0, 1, 1), (601, 412, 1, 1), (60, 61, 70, 71), (500, 3, 102, 9)]
 

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genselfdiff.slides import open_slide, resolution
+from genselfdiff.slides import open_slide
+from genselfdiff.slides.formats import tiff_xml
+from genselfdiff.slides.stored import stated_resolution
 
 APERIO = "Aperio Image Library v11.2.1 \r\n46000x32914 (256x256) JPEG/RGB Q=30|AppMag = 20|{}|X = 1"
 
 
-def mpp(size: resolution.PixelSize | None) -> float | None:
-    return resolution.believed(size)[0]
+def mpp(size: stated_resolution.PixelSize | None) -> float | None:
+    return stated_resolution.believed(size)[0]
 
 
 def ome(**attributes: object) -> str:
@@ -40,8 +42,8 @@ def ome(**attributes: object) -> str:
     ],
 )
 def test_aperio(field: str, expected: float | None) -> None:
-    assert mpp(resolution.aperio_size(APERIO.format(field))) == pytest.approx(expected)
-    assert resolution.aperio_size("ImageJ=1.5|" + field) is None
+    assert mpp(stated_resolution.aperio_size(APERIO.format(field))) == pytest.approx(expected)
+    assert stated_resolution.aperio_size("ImageJ=1.5|" + field) is None
 
 
 @pytest.mark.parametrize(
@@ -70,20 +72,20 @@ def test_aperio(field: str, expected: float | None) -> None:
     ],
 )
 def test_ome(attributes: dict[str, object], expected: float | None) -> None:
-    found = mpp(resolution.ome_size(ome(**attributes), 300, 200))
+    found = mpp(tiff_xml.ome_pixel_size(ome(**attributes), 300, 200))
     assert found == (expected and pytest.approx(expected, rel=1e-5))
 
 
 def test_ome_takes_the_image_of_that_size() -> None:
     xml = ome(PhysicalSizeX=0.25, PhysicalSizeY=0.25)
-    assert resolution.ome_size(xml, 301, 200) is None
+    assert tiff_xml.ome_pixel_size(xml, 301, 200) is None
 
 
 @pytest.mark.parametrize("encoding", ["ISO-8859-1", "UTF-16", "no-such"])
 def test_ome_is_decoded_already_whatever_its_encoding(encoding: str) -> None:
     size = {"PhysicalSizeXUnit": "\u00b5m", "PhysicalSizeYUnit": "\u00b5m"}
     xml = ome(PhysicalSizeX=0.25, PhysicalSizeY=0.25, **size).replace("UTF-8", encoding)
-    assert mpp(resolution.ome_size(xml, 300, 200)) == pytest.approx(0.25)
+    assert mpp(tiff_xml.ome_pixel_size(xml, 300, 200)) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_ome_is_decoded_already_whatever_its_encoding(encoding: str) -> None:
 )
 def test_endless_xml_is_not_parsed(part: str) -> None:
     with pytest.raises(ValueError, match="more than that of any slide"):
-        resolution.ome_size("<OME>" + part, 300, 200)
+        tiff_xml.ome_pixel_size("<OME>" + part, 300, 200)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_descriptions_that_are_not_ascii(
 
 @pytest.mark.parametrize("xml", ["", "<OME", "<OME><Pixels></OME>", "<!ENTITY a 'b'><OME/>"])
 def test_broken_ome(xml: str) -> None:
-    assert resolution.ome_size(xml, 300, 200) is None
+    assert tiff_xml.ome_pixel_size(xml, 300, 200) is None
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_broken_ome(xml: str) -> None:
     ],
 )
 def test_tiff_tags(x: float, y: float, unit: int, expected: float | None) -> None:
-    assert mpp(resolution.tags_size(x, y, unit)) == pytest.approx(expected)
+    assert mpp(stated_resolution.tags_size(x, y, unit)) == pytest.approx(expected)
 
 
 def test_svs(tiff: Callable[..., Path], picture: np.ndarray) -> None:

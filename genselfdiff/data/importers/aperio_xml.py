@@ -7,7 +7,7 @@ from xml.parsers import expat
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
-from genselfdiff.slides.lengths import number
+from genselfdiff.slides.stored import number
 
 _BOX_TYPES = frozenset("234")
 """Type of ellipses, arrows and rulers, which have the corners of a box, or ends, as vertices."""

@@ -24,8 +24,7 @@ from genselfdiff.data.polygons import (
     warn_of_outside,
 )
 from genselfdiff.errors import InputError
-from genselfdiff.slides.lengths import number
-from genselfdiff.slides.resolution import PLAUSIBLE_MPP
+from genselfdiff.slides.stored import PLAUSIBLE_MPP, number
 
 logger = logging.getLogger("genselfdiff")
 

@@ -18,7 +18,7 @@ from genselfdiff.data.naming import name_some, stem_of
 from genselfdiff.data.polygons import Region
 from genselfdiff.errors import InputError
 from genselfdiff.slides import IMAGE_SUFFIXES, is_folder_of_slides
-from genselfdiff.slides.zarr_folder import ZARR_SUFFIX
+from genselfdiff.slides.formats import ZARR_SUFFIX
 
 logger = logging.getLogger("genselfdiff")
 

@@ -1,0 +1,104 @@
+"""Opening slides and images of any format."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genselfdiff.errors import InputError, one_line
+from genselfdiff.input_files import open_input
+from genselfdiff.slides.formats.ome_zarr import is_zarr, open_zarr
+from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES, open_with_openslide
+from genselfdiff.slides.formats.png_jpeg import is_picture, open_picture
+from genselfdiff.slides.formats.tiff import open_tiff
+from genselfdiff.slides.formats.tiff_directories import is_tiff
+from genselfdiff.slides.resolution import check_mpp
+from genselfdiff.slides.slide import Slide
+from genselfdiff.slides.stored.damage import Damage
+from genselfdiff.slides.stored.stored_image import MAX_PIXELS_AT_ONCE, StoredImage
+
+Uint8 = NDArray[np.uint8]
+
+
+def open_slide(path: str | Path, *, mpp: float | None = None, on_error: str = "fail") -> Slide:
+    """Open a slide or image: SVS, OME-TIFF, pyramidal or plain TIFF, PNG, JPEG.
+
+    Formats of ``OPENSLIDE_SUFFIXES`` are read through OpenSlide, and folders that are an OME-Zarr
+    through the zarr package, if these are installed.
+
+    Only what is read is decoded, and decoded tiles are kept within a bound that all open slides
+    share; PNG and JPEG are decoded as a whole.
+
+    Args:
+        path: the file, or the folder of an OME-Zarr.
+        mpp: micrometres per pixel of level 0, believed more than the file.
+        on_error: "fail": a stored tile that is damaged is an error; "blank": it is glass, of which
+            a warning is logged. A damaged PNG or JPEG is always an error.
+
+    Raises:
+        InputError: the file is missing, empty, truncated, no image, not grey or RGB, or cannot be
+            read in bounded memory, or OpenSlide is needed and missing; or ``mpp`` is out of range.
+    """
+    return open_counting(Damage(Path(path), on_error), mpp=mpp)
+
+
+def open_counting(damage: Damage, *, mpp: float | None = None) -> Slide:
+    """Open the file that ``damage`` is of as `open_slide` does; several openings can share it."""
+    if mpp is not None:
+        check_mpp(mpp)
+    return Slide(damage, _open(damage), mpp)
+
+
+def open_mask(path: str | Path) -> Slide:
+    """Open an image as ``open_slide`` does, for its stored numbers: see ``mask_pixels``.
+
+    Numbers of any type count as they are stored; where a palette gives 0 a colour, what it gives
+    black is told from the others.
+
+    Raises:
+        InputError: as ``open_slide``.
+    """
+    damage = Damage(Path(path))
+    return Slide(damage, _open(damage, as_mask=True), None)
+
+
+def _open(damage: Damage, *, as_mask: bool = False) -> StoredImage:
+    path = damage.path
+    if os.path.isdir(path):  # False for a name that is too long, of which Path raises an error
+        if not is_zarr(path):
+            raise InputError(f"{path}: is a folder; name a slide or image in it")
+        if as_mask:
+            raise InputError(f"{path}: a mask cannot be an OME-Zarr; give it as a TIFF or PNG")
+        return open_zarr(path, damage)
+    if not os.path.exists(path):
+        raise InputError(f"{path}: no such file")
+    try:
+        with open_input(path) as file:
+            header = file.read(16)
+        if not header:
+            raise InputError(f"{path}: the file is empty; copy or download it again")
+        if path.suffix.lower() in OPENSLIDE_SUFFIXES:
+            return open_with_openslide(path, damage)
+        if is_tiff(header):
+            return open_tiff(path, damage, as_mask=as_mask)
+        if is_picture(header):
+            return open_picture(path, header, damage, as_mask=as_mask)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened: {one_line(error)}") from error
+    raise InputError(f"{path}: is no TIFF, SVS, PNG or JPEG; convert it to a tiled TIFF")
+
+
+def read_image(path: str | Path) -> Uint8:
+    """Read a whole image at level 0 as (h, w, 3) uint8 RGB.
+
+    Raises:
+        InputError: as ``open_slide``; or the image has more than 2**28 pixels.
+    """
+    with open_slide(path) as slide:
+        if slide.width * slide.height > MAX_PIXELS_AT_ONCE:
+            raise InputError(
+                f"{path}: {slide.width} x {slide.height} pixels are too many to read at once; cut"
+                " it into smaller images"
+            )
+        return slide.read_level(0, 0, slide.width, slide.height)

@@ -1,0 +1,114 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from genselfdiff.errors import InputError, OutputError
+from genselfdiff.masks import MaskWriter, write_overlay
+from genselfdiff.slides import Slide, open_slide
+
+PALETTE = [(0, 0, 0), (255, 0, 0), (0, 0, 255)]
+GLASS = 240
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> Iterator[Slide]:
+    """A grey slide of 300 x 200 pixels."""
+    Image.new("RGB", (300, 200), (GLASS,) * 3).save(tmp_path / "slide.png")
+    with open_slide(tmp_path / "slide.png") as slide:
+        yield slide
+
+
+def write_mask(path: Path, labels: np.ndarray, classes: int = 3) -> Path:
+    height, width = labels.shape
+    with MaskWriter(
+        path,
+        width=width,
+        height=height,
+        mpp=None,
+        palette=[(9, 9, 9)] * classes,
+        class_names=["x"] * classes,
+        tile=64,
+    ) as writer:
+        writer.write_rows(labels)
+    return path
+
+
+def blocks(scale: int = 1) -> np.ndarray:
+    """Class 1 in a block of 100 x 100, class 2 to its right."""
+    labels = np.zeros((200, 300), np.uint8)
+    labels[50:150, 40:140] = 1
+    labels[50:150, 140:240] = 2
+    return labels[::scale, ::scale]
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_objects_are_tinted_and_outlined(tmp_path: Path, slide: Slide, scale: int) -> None:
+    mask = write_mask(tmp_path / "m.tif", blocks(scale))
+    write_overlay(slide, mask, tmp_path / "o.png", PALETTE)
+    overlay = np.asarray(Image.open(tmp_path / "o.png")).astype(int)
+    assert overlay.shape == (200, 300, 3)
+    assert (overlay[:50] == GLASS).all() and (overlay[150:] == GLASS).all()
+    assert overlay[50, 45:130].tolist() == [[255, 0, 0]] * 85
+    assert overlay[60:140, 139].tolist() == [[255, 0, 0]] * 80
+    assert overlay[60:140, 140].tolist() == [[0, 0, 255]] * 80
+    inside = overlay[100, 90]
+    assert GLASS < inside[0] <= 255 and 100 < inside[1] < GLASS
+
+
+def test_large_slides_are_made_smaller(tmp_path: Path, slide: Slide) -> None:
+    mask = write_mask(tmp_path / "m.tif", blocks())
+    write_overlay(slide, mask, tmp_path / "o.png", PALETTE, width=75)
+    overlay = np.asarray(Image.open(tmp_path / "o.png"))
+    assert overlay.shape == (50, 75, 3)
+    coloured = (overlay != GLASS).any(axis=-1)
+    assert coloured[13:37, 11:59].all()
+    assert not coloured[:12].any() and not coloured[:, :9].any() and not coloured[:, 61:].any()
+
+
+def test_the_width_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (120, 300), (GLASS,) * 3).save(tmp_path / "high.png")
+    with open_slide(tmp_path / "high.png") as high:
+        mask = write_mask(tmp_path / "m.tif", np.ones((300, 120), np.uint8))
+        for width, expected in ((60, (60, 150)), (7, (7, 18)), (1000, (120, 300))):
+            write_overlay(high, mask, tmp_path / "o.png", PALETTE, width=width)
+            with Image.open(tmp_path / "o.png") as overlay:
+                assert overlay.size == expected
+        with pytest.raises(InputError, match="0 pixels is no width"):
+            write_overlay(high, mask, tmp_path / "o.png", PALETTE, width=0)
+        monkeypatch.setattr("genselfdiff.masks.overlay._MAX_PICTURE", 1000)
+        with pytest.raises(
+            InputError, match=r"high\.png: an overlay 60 .* too large: 20 are possible"
+        ):
+            write_overlay(high, mask, tmp_path / "o.png", PALETTE, width=60)
+        write_overlay(high, mask, tmp_path / "o.png", PALETTE, width=20)
+
+
+def test_classes_beyond_the_palette(tmp_path: Path, slide: Slide) -> None:
+    mask = write_mask(tmp_path / "m.tif", blocks())
+    with pytest.raises(InputError, match=r"m\.tif: class 2 is beyond the 2 colours"):
+        write_overlay(slide, mask, tmp_path / "o.png", PALETTE[:2])
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_what_is_no_mask(tmp_path: Path, slide: Slide) -> None:
+    with pytest.raises(InputError, match="no readable mask"):
+        write_overlay(slide, tmp_path / "slide.png", tmp_path / "o.png", PALETTE)
+    tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((20, 30, 3), np.uint8), photometric="rgb")
+    with pytest.raises(InputError, match="no mask of class indices"):
+        write_overlay(slide, tmp_path / "rgb.tif", tmp_path / "o.png", PALETTE)
+
+
+def test_a_mask_of_another_field(tmp_path: Path, slide: Slide) -> None:
+    mask = write_mask(tmp_path / "m.tif", np.zeros((300, 200), np.uint8))
+    with pytest.raises(InputError, match="do not show the same field"):
+        write_overlay(slide, mask, tmp_path / "o.png", PALETTE)
+
+
+def test_a_missing_folder(tmp_path: Path, slide: Slide) -> None:
+    mask = write_mask(tmp_path / "m.tif", blocks())
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_overlay(slide, mask, tmp_path / "nowhere" / "o.png", PALETTE)
