@@ -26,14 +26,11 @@ from PIL import Image
 from table import print_rows
 from torch.utils.data import DataLoader, Dataset
 
-from genselfdiff.data import (
-    LabelledCrops,
-    LabelledImages,
-    UnlabelledTiles,
-    find_pairs,
-    open_sources,
-)
 from genselfdiff.data.augment import POLICIES
+from genselfdiff.data.labelled_crops import LabelledCrops
+from genselfdiff.data.labelled_images import LabelledImages
+from genselfdiff.data.pairs import find_pairs
+from genselfdiff.data.tiles import UnlabelledTiles, open_sources
 from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.inference.device import has_fast_bfloat16, keep_freed_memory
 from genselfdiff.losses import P2Loss

@@ -38,8 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.models import create_model
-from genselfdiff.training import FinetuneConfig, PretrainConfig
-from genselfdiff.training.config import RunConfig
+from genselfdiff.training.config import FinetuneConfig, PretrainConfig, RunConfig
 from genselfdiff.training.dry_run import forecast
 from genselfdiff.training.runs import prepared
 

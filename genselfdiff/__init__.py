@@ -5,11 +5,11 @@ The method is GenSelfDiff-HIS (Purma et al., IEEE TMI 2024, arXiv 2309.01487).
 
 from typing import TYPE_CHECKING
 
+from genselfdiff.version import __version__
+
 if TYPE_CHECKING:
     from genselfdiff.inference.engine import segment
     from genselfdiff.inference.model_file import load_model
-
-__version__ = "0.1.0"
 
 __all__ = ["__version__", "load_model", "segment"]
 

@@ -19,6 +19,7 @@ from genselfdiff.errors import GsdError
 from genselfdiff.inference import shipped
 from genselfdiff.kernels import native
 from genselfdiff.kernels.backends import launched_from_cpp
+from genselfdiff.version import __version__
 
 UNTRIED = "no GPU has run them yet"
 
@@ -29,7 +30,7 @@ def describe() -> list[tuple[str, str]]:
     Where the native kernels are missing unasked, the last line is the command that builds them.
     """
     lines = [
-        ("genselfdiff", f"{genselfdiff.__version__} in {Path(genselfdiff.__file__).parent}"),
+        ("genselfdiff", f"{__version__} in {Path(genselfdiff.__file__).parent}"),
         ("torch", torch.__version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("system", platform.platform()),

@@ -4,6 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from genselfdiff.choices import LOSS_FORMS
 from genselfdiff.diffusion.schedule import NoiseSchedule
 from genselfdiff.errors import InputError
 from genselfdiff.kernels import (
@@ -12,7 +13,6 @@ from genselfdiff.kernels import (
     multi_loss_over_processes,
     p2_loss,
 )
-from genselfdiff.kernels.multi_loss.reference import FORMS
 
 REDUCTIONS = ("mean", "batch_sum")
 
@@ -67,8 +67,8 @@ class MultiLoss(nn.Module):
         sync: bool = False,
     ) -> None:
         super().__init__()
-        if form not in FORMS:
-            raise InputError(f"no multi-loss form {form!r}: choose one of {', '.join(FORMS)}")
+        if form not in LOSS_FORMS:
+            raise InputError(f"no multi-loss form {form!r}: choose one of {', '.join(LOSS_FORMS)}")
         self.form = form
         self.focal_gamma = focal_gamma
         self.class_weights = class_weights

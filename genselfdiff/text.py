@@ -3,7 +3,7 @@
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -95,3 +95,15 @@ def _quoted(word: str) -> str:
         return shlex.quote(word)
     escaped = word.replace("\\", "\\\\").replace("'", "\\'")
     return f"$'{shown(escaped)}'"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of equal length, the first column to the left, a rule below the first line."""
+    rows = [[shown(cell) for cell in row] for row in rows]
+    first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for place, row in enumerate(rows):
+        cells = (f"  {cell:>{width}}" for cell, width in zip(row[1:], others, strict=True))
+        line = row[0].ljust(first) + "".join(cells)
+        yield line
+        if not place:
+            yield "-" * len(line)

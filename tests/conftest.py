@@ -59,6 +59,7 @@ def ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
     """
     from genselfdiff.inference import shipped
     from genselfdiff.inference.model_info import ModelInfo
+    from genselfdiff.inference.shipped_weights import write_weights
     from genselfdiff.models import create_model
 
     folder = tmp_path / "came with gsd"
@@ -86,7 +87,7 @@ def ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
             attributions=("Some Set, CC BY 4.0: A. Author, https://example.org",),
         )
         network = create_model("tiny", out_channels=info.logits, width=8)
-        shipped.write_weights(network.state_dict(), info, shipped.weights_file("nuclei"))
+        write_weights(network.state_dict(), info, shipped.weights_file("nuclei"))
         return shipped.weights_file("nuclei")
 
     return make

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from genselfdiff.evaluation.bootstrap import mean_interval
 from genselfdiff.evaluation.evaluate import evaluate_model
 from genselfdiff.evaluation.scoring import ObjectOptions
-from genselfdiff.training import FinetuneConfig, export_run, finetune
-from genselfdiff.training.config import NO_INIT, read_run_config
+from genselfdiff.training.config import NO_INIT, FinetuneConfig, read_run_config
+from genselfdiff.training.export import export_run
+from genselfdiff.training.runs import finetune
 
 MPP = 0.25
 COUNTS = (3, 5, 10)

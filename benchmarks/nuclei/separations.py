@@ -20,7 +20,9 @@ from genselfdiff.data import cores, labelled_images
 from genselfdiff.evaluation.evaluate import evaluate_model
 from genselfdiff.evaluation.scoring import ObjectOptions
 from genselfdiff.slides.instances import SEED_DISTANCE
-from genselfdiff.training import FinetuneConfig, export_run, finetune
+from genselfdiff.training.config import FinetuneConfig
+from genselfdiff.training.export import export_run
+from genselfdiff.training.runs import finetune
 
 Target = Callable[[NDArray[np.integer]], NDArray[np.bool_]]
 MPP = 0.25

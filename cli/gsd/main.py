@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
+from click.exceptions import NoSuchCommand
 
-import genselfdiff
 from genselfdiff.errors import GsdError, outside_cause
 from genselfdiff.text import shown
+from genselfdiff.version import __version__
 from gsd.output import complain, log_to_stderr, open_streams, report
 
 # Before torch is loaded: a thread of GCC's OpenMP spins while it waits for the others, and where
@@ -22,17 +23,17 @@ from gsd.output import complain, log_to_stderr, open_streams, report
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 COMMANDS = {
-    "data": ("gsd.data", "Import labels, look through them, cut slides into tiles."),
-    "train": ("gsd.train", "Train a network: stage 1 (pretrain) and stage 2 (finetune)."),
-    "export": ("gsd.export", "Turn a finished stage-2 run into one model file."),
-    "segment": ("gsd.segment", "Segment slides into masks of class indices."),
-    "merge": ("gsd.merge", "Make masks of the parts that several processes have left."),
-    "objects": ("gsd.objects", "Turn a mask into polygons for QuPath."),
-    "evaluate": ("gsd.evaluate", "Scores of a model on labelled images: Dice, HD95, AJI, PQ, ..."),
-    "compare": ("gsd.compare", "Runs or evaluations side by side."),
-    "sample": ("gsd.sample", "Draw images with a stage-1 network."),
-    "models": ("gsd.models", "Models that come with gsd, and their cards."),
-    "info": ("gsd.info", "Versions, processor, native kernels and GPUs."),
+    "data": "Import labels, look through them, cut slides into tiles.",
+    "train": "Train a network: stage 1 (pretrain) and stage 2 (finetune).",
+    "export": "Turn a finished stage-2 run into one model file.",
+    "segment": "Segment slides into masks of class indices.",
+    "merge": "Make masks of the parts that several processes have left.",
+    "objects": "Turn a mask into polygons for QuPath.",
+    "evaluate": "Scores of a model on labelled images: Dice, HD95, AJI, PQ, ...",
+    "compare": "Runs or evaluations side by side.",
+    "sample": "Draw images with a stage-1 network.",
+    "models": "Models that come with gsd, and their cards.",
+    "info": "Versions, processor, native kernels and GPUs.",
 }
 
 
@@ -47,13 +48,25 @@ class Gsd(click.Group):
         """Import the command ``cmd_name``."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        command: click.Command = getattr(
+            importlib.import_module(f"gsd.commands.{cmd_name}"), cmd_name
+        )
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is named; where there is none, tell what is named alike."""
+        try:
+            return super().resolve_command(ctx, args)
+        except NoSuchCommand as error:
+            names = self.list_commands(ctx)
+            raise NoSuchCommand(error.command_name, possibilities=names, ctx=ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them: help needs no torch."""
+        """List the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Parse and run, with streams that can be written."""
@@ -126,7 +139,7 @@ From your own slides and labels to a mask:
   gsd segment slide.svs -o mask.tif --model model.ts --overlay
 """,
 )
-@click.version_option(genselfdiff.__version__, prog_name="gsd")
+@click.version_option(__version__, prog_name="gsd")
 def main() -> None:
     """Turn unlabelled H&E histology into a working segmenter."""
     log_to_stderr()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from genselfdiff.inference import shipped
 from gsd.output import RANK
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -41,8 +42,6 @@ class _Shipped(click.ParamType):  # type: ignore[type-arg]
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """The names that begin so."""
-        from genselfdiff.inference import shipped  # imports torch, which help needs not
-
         return [CompletionItem(name) for name in shipped.names() if name.startswith(incomplete)]
 
 

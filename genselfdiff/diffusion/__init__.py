@@ -2,6 +2,6 @@
 
 from genselfdiff.diffusion.objective import NoisePrediction
 from genselfdiff.diffusion.sampling import sample_ancestral, sample_ddim
-from genselfdiff.diffusion.schedule import SCHEDULES, NoiseSchedule
+from genselfdiff.diffusion.schedule import NoiseSchedule
 
-__all__ = ["SCHEDULES", "NoisePrediction", "NoiseSchedule", "sample_ancestral", "sample_ddim"]
+__all__ = ["NoisePrediction", "NoiseSchedule", "sample_ancestral", "sample_ddim"]

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
+from genselfdiff.choices import SCHEDULES
 from genselfdiff.errors import InputError
 
 BETA_FIRST = 1e-4
 BETA_LAST = 0.02
 COSINE_OFFSET = 0.008
-SCHEDULES = ("quadratic", "linear", "sigmoid", "cosine")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Scores as text and as CSV."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from genselfdiff.evaluation.scores import (
@@ -12,7 +12,7 @@ from genselfdiff.evaluation.scores import (
     Summary,
 )
 from genselfdiff.files import write_csv
-from genselfdiff.text import shown
+from genselfdiff.text import aligned
 
 _SHOWN_BY_IMAGE = ("dice", "iou", "hd95_um", "hd95_px", "aji", "pq")
 """With one class; with more, Dice only, or lines would be too long. All are in the files."""
@@ -109,15 +109,3 @@ def _summaries(title: str, summaries: dict[Metric, Summary]) -> str:
             ]
         )
     return "\n".join(aligned(rows))
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines of equal length, the first column to the left, a rule below the first line."""
-    rows = [[shown(cell) for cell in row] for row in rows]
-    first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for place, row in enumerate(rows):
-        cells = (f"  {cell:>{width}}" for cell, width in zip(row[1:], others, strict=True))
-        line = row[0].ljust(first) + "".join(cells)
-        yield line
-        if not place:
-            yield "-" * len(line)

@@ -5,12 +5,12 @@ from typing import Any, TypeGuard
 
 import torch
 
-import genselfdiff
 from genselfdiff.errors import GsdError
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.kernels import native
 from genselfdiff.slides.fingerprint import fingerprint
+from genselfdiff.version import __version__
 
 Job = dict[str, Any]
 """Names and values as JSON has them."""
@@ -43,7 +43,7 @@ def requested(slide: Path, predictor: Predictor, options: Options) -> Job:
         "tta": predictor.tta,
         "batch size": options.batch_size,
         "threads": None,
-        "genselfdiff": genselfdiff.__version__,
+        "genselfdiff": __version__,
         "torch": torch.__version__,
         "kernels": _kernels(),
     }

@@ -24,9 +24,9 @@ from typing import BinaryIO, NamedTuple, cast
 
 from genselfdiff.errors import ModelError, one_line
 from genselfdiff.inference.model_code import check_code
+from genselfdiff.inference.model_info import EXTRA_FILE
 from genselfdiff.inference.model_values import check_values
 
-EXTRA_FILE = "gsd.json"
 MOST_MEMBERS = 20_000
 LARGEST_TEXT = 2 * 2**20
 """Bytes of all that is no tensor: code, values, metadata. The published network has 0.1 MiB, larger

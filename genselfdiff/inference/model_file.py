@@ -20,10 +20,11 @@ from genselfdiff.errors import InputError, ModelError, one_line
 from genselfdiff.files import atomic_file
 from genselfdiff.inference import shipped
 from genselfdiff.inference.device import choose_devices
-from genselfdiff.inference.model_archive import EXTRA_FILE, ModelArchive, read_archive
+from genselfdiff.inference.model_archive import ModelArchive, read_archive
 from genselfdiff.inference.model_code import check_compiled
-from genselfdiff.inference.model_info import ModelInfo
+from genselfdiff.inference.model_info import EXTRA_FILE, ModelInfo
 from genselfdiff.inference.segmenter import compiled_segmenter
+from genselfdiff.inference.shipped_weights import read_weights
 from genselfdiff.input_files import open_input
 from genselfdiff.kernels import OPERATIONS
 from genselfdiff.models.torchscript import without_deprecations
@@ -206,7 +207,7 @@ class _Parts(NamedTuple):
 
 def _shipped(name: str, device: torch.device) -> _Parts:
     shipped.warn_of_namesake(name)
-    weights = shipped.read_weights(name)
+    weights = read_weights(name)
     module = compiled_segmenter(weights.network(), weights.info, portable=False)
     return _Parts(weights.info, module.to(device), weights.digest)
 

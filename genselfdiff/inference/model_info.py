@@ -4,22 +4,18 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from genselfdiff.choices import INPUT_SCALINGS, LARGEST_TILE, SIZE_MULTIPLE
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.inference.model_archive import EXTRA_FILE
 from genselfdiff.input_files import parse_json
 from genselfdiff.slides.resolution import MPP_RANGE
 
+EXTRA_FILE = "gsd.json"
+"""What it is called among the extra files of a TorchScript file."""
 FORMAT = "genselfdiff-model"
 FORMAT_VERSION = 2
 """1: without the fields of ``_ADDED``, which then have their defaults."""
-INPUT_SCALINGS = {"minus_one_one": (1 / 127.5, -1.0), "zero_one": (1 / 255, 0.0)}
-"""Factor and shift from grey levels 0..255 to what the network sees."""
-SIZE_MULTIPLE = 8
-"""Networks see heights and widths that are multiples of this, if they do not tell another."""
 OVERLAP = 0.25
 """Of a tile with its neighbour, where a model does not tell another."""
-LARGEST_TILE = 4096
-"""Pixels of a side: a tile of so many, and what a model gives for it, takes a GiB."""
 
 
 @dataclass(frozen=True)

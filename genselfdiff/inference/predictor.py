@@ -13,13 +13,13 @@ from typing import TypeVar
 
 import torch
 
+from genselfdiff.choices import PRECISIONS, VIEWS
 from genselfdiff.errors import InputError, ModelError, is_out_of_memory, one_line
 from genselfdiff.inference.device import has_fast_bfloat16
 from genselfdiff.inference.model_file import LoadedModel, check_probabilities, load_model
 from genselfdiff.inference.resample import is_core
 from genselfdiff.inference.segmenter import with_memory_format
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 AGREEMENT = 0.97
 """Dice of every class between float32 and bfloat16 from which "auto" chooses bfloat16."""
 ENOUGH_PIXELS = 256
@@ -34,8 +34,6 @@ WORKERS_PER_GPU = 2
 """One copies while the other computes."""
 TOLERANCE = 0.1
 """Beyond 0 and 1, of probabilities that a model has enlarged: cubic interpolation overshoots."""
-VIEWS = (1, 2, 4, 8)
-"""How many ways of looking at a tile can be averaged."""
 _TURNS = tuple(
     (transposed, flipped) for transposed in (False, True) for flipped in ((), (2, 3), (3,), (2,))
 )

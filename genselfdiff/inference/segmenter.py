@@ -6,13 +6,9 @@ import torch
 from torch import nn
 from torch.jit.frontend import FrontendError
 
+from genselfdiff.choices import INPUT_SCALINGS, SIZE_MULTIPLE
 from genselfdiff.errors import ModelError, one_line
-from genselfdiff.inference.model_info import (
-    INPUT_SCALINGS,
-    SIZE_MULTIPLE,
-    ModelInfo,
-    check_input_scaling,
-)
+from genselfdiff.inference.model_info import ModelInfo, check_input_scaling
 from genselfdiff.models import for_export
 from genselfdiff.models.torchscript import script
 

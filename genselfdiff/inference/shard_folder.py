@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from genselfdiff.choices import ON_ERROR
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.inference.job import Job, is_job
 from genselfdiff.inference.mask_state import finished
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.input_files import parse_json, read_bytes
-from genselfdiff.slides.stored import ON_ERROR
 from genselfdiff.text import file_name
 from genselfdiff.working_files import remove_abandoned
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from genselfdiff.inference.model_info import SIZE_MULTIPLE
+from genselfdiff.choices import SIZE_MULTIPLE
 from genselfdiff.inference.tiled import RowBlender, TileAxis, mirror_to, tile_axis, to_batch
 from genselfdiff.slides import ScaledView, TissueMap
 

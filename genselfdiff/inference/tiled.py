@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from genselfdiff.choices import SIZE_MULTIPLE
 from genselfdiff.errors import InputError
-from genselfdiff.inference.model_info import SIZE_MULTIPLE
 from genselfdiff.inference.segmenter import mirrored_indices
 
 Uint8 = NDArray[np.uint8]

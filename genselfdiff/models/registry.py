@@ -13,7 +13,6 @@ class Architecture:
 
     width: int
     multipliers: tuple[int, ...]
-    description: str
     stride: int = 1
 
     @property
@@ -22,16 +21,23 @@ class Architecture:
         return self.stride * 2 ** (len(self.multipliers) - 1)
 
 
-ARCHITECTURES = {
-    "paper": Architecture(64, (1, 2, 4, 8), "the published network, 31.3 M parameters"),
-    "small": Architecture(32, (1, 2, 4, 8), "half the width, 7.9 M parameters; for laptops"),
-    "fast": Architecture(
-        32, (1, 2, 4, 6), "half the resolution, a quarter of the pixels, 5.9 M parameters", 2
-    ),
-    "tiny": Architecture(16, (1, 2, 2, 4), "0.8 M parameters; for trying things out"),
+_BY_NAME = {
+    "paper": Architecture(64, (1, 2, 4, 8)),
+    "small": Architecture(32, (1, 2, 4, 8)),
+    "fast": Architecture(32, (1, 2, 4, 6), stride=2),
+    "tiny": Architecture(16, (1, 2, 2, 4)),
 }
 
-DEFAULT_ARCHITECTURE = "small"
+
+def architecture(name: str) -> Architecture:
+    """What one of ``choices.ARCHITECTURES`` stands for.
+
+    Raises:
+        InputError: unknown name.
+    """
+    if name not in _BY_NAME:
+        raise InputError(f"no architecture {name!r}; there are: {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]
 
 
 def create_model(
@@ -44,7 +50,7 @@ def create_model(
     """Build a network with fresh weights.
 
     Args:
-        name: a key of ``ARCHITECTURES``.
+        name: one of ``choices.ARCHITECTURES``.
         out_channels: 3 to predict noise, the number of classes to segment.
         width: channels of the first level instead of the architecture's own; divisible by 8.
         multipliers: four level widths in units of ``width`` instead of the architecture's own.
@@ -52,15 +58,13 @@ def create_model(
     Raises:
         InputError: unknown name, or sizes that the network cannot be built with.
     """
-    if name not in ARCHITECTURES:
-        raise InputError(f"no architecture {name!r}; there are: {', '.join(ARCHITECTURES)}")
-    architecture = ARCHITECTURES[name]
-    width = architecture.width if width is None else width
-    multipliers = architecture.multipliers if multipliers is None else tuple(multipliers)
+    named = architecture(name)
+    width = named.width if width is None else width
+    multipliers = named.multipliers if multipliers is None else tuple(multipliers)
     if width < GROUPS or width % GROUPS:
         raise InputError(f"width {width} must be a positive multiple of {GROUPS}")
     if len(multipliers) != 4 or min(multipliers) < 1:
         raise InputError(f"multipliers {multipliers} must be four positive numbers")
     if out_channels < 1:
         raise InputError(f"out_channels {out_channels} must be at least 1")
-    return UNet(width, multipliers, out_channels, architecture.stride)
+    return UNet(width, multipliers, out_channels, named.stride)

@@ -12,9 +12,8 @@ from scipy.stats import wilcoxon
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.evaluation.bootstrap import mean_interval
 from genselfdiff.evaluation.evaluation_file import read_evaluation
-from genselfdiff.evaluation.tables import aligned
 from genselfdiff.files import atomic_file, write_csv
-from genselfdiff.text import shown
+from genselfdiff.text import aligned, shown
 from genselfdiff.training.config import NO_INIT, FinetuneConfig, read_run_config
 from genselfdiff.training.curves import plot_label
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint

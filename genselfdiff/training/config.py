@@ -1,4 +1,7 @@
-"""Settings of a training run: written into its folder, read back to resume and to export."""
+"""Settings of a training run: written into its folder, read back to resume and to export.
+
+The command line makes its options of them: what loads torch or codecs is imported where it is used.
+"""
 
 import json
 from collections.abc import Collection
@@ -8,18 +11,23 @@ from typing import Any, ClassVar, Self
 
 import tomli_w
 
-from genselfdiff.data.augment import POLICIES
-from genselfdiff.data.labelled_images import CORE_LABEL
-from genselfdiff.diffusion import SCHEDULES
+from genselfdiff.choices import (
+    ARCHITECTURES,
+    AUGMENTATIONS,
+    DECAYS,
+    DEFAULT_ARCHITECTURE,
+    FRESH_WEIGHTS,
+    INPUT_SCALINGS,
+    LARGEST_TILE,
+    LOSS_FORMS,
+    ON_ERROR,
+    PRECISIONS,
+    SCHEDULES,
+    SIZE_MULTIPLE,
+)
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.files import atomic_file
-from genselfdiff.inference.model_info import INPUT_SCALINGS, LARGEST_TILE, SIZE_MULTIPLE
-from genselfdiff.inference.predictor import PRECISIONS
 from genselfdiff.input_files import read_toml
-from genselfdiff.kernels.multi_loss.reference import FORMS
-from genselfdiff.models import ARCHITECTURES, DEFAULT_ARCHITECTURE
-from genselfdiff.slides.resolution import check_mpp
-from genselfdiff.slides.stored import ON_ERROR
 from genselfdiff.text import shown
 from genselfdiff.training.setting_types import require_type
 
@@ -28,9 +36,6 @@ NO_INIT = "none"
 LARGEST_WIDTH = 1 << 10
 LONGEST_SCHEDULE = 1 << 20
 """Bounds beyond which no machine has the memory: a number that large has a digit too many."""
-
-DECAYS = ("cosine", "none")
-FRESH_WEIGHTS = ("torch", "normal")
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,8 @@ class RunConfig:
 
     def _require_resolution(self, name: str) -> None:
         if getattr(self, name) is not None:
+            from genselfdiff.slides.resolution import check_mpp
+
             check_mpp(getattr(self, name), name)
 
     def with_network(self) -> Self:
@@ -158,14 +165,17 @@ class RunConfig:
         Raises:
             InputError: the tile size does not suit the architecture.
         """
+        from genselfdiff.models import architecture
+
         name = self.architecture or DEFAULT_ARCHITECTURE
-        multiple = ARCHITECTURES[name].size_multiple
+        shape = architecture(name)
+        multiple = shape.size_multiple
         if self.tile_size % multiple:
             raise InputError(
                 f"tile_size {self.tile_size} must be a multiple of {multiple} with architecture"
                 f" {name}"
             )
-        return replace(self, architecture=name, width=self.width or ARCHITECTURES[name].width)
+        return replace(self, architecture=name, width=self.width or shape.width)
 
     def shareable(self) -> dict[str, Any]:
         """What is set, as JSON has it, without names of files and of this machine's devices.
@@ -324,8 +334,8 @@ class FinetuneConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_one_of(POLICIES, "augmentation")
-        self._require_one_of(FORMS, "loss_form")
+        self._require_one_of(AUGMENTATIONS, "augmentation")
+        self._require_one_of(LOSS_FORMS, "loss_form")
         self._require_one_of(INPUT_SCALINGS, "input_scaling")
         self._require_resolution("mpp")
         self._require_resolution("resample_to")
@@ -335,11 +345,8 @@ class FinetuneConfig(RunConfig):
             raise InputError(
                 "instances: need foreground masks, whose values are numbers of objects"
             )
-        if self.instances and self.ignore_label in (1, CORE_LABEL):
-            raise InputError(
-                f"ignore_label {self.ignore_label}: with instances choose a value from"
-                f" {CORE_LABEL + 1} on"
-            )
+        if self.instances and self.ignore_label is not None:
+            self._require_no_label_of_cores(self.ignore_label)
         if self.ignore_label is not None and not 0 <= self.ignore_label <= 255:
             raise InputError(f"ignore_label {self.ignore_label} must be between 0 and 255")
         if self.classes:
@@ -358,6 +365,15 @@ class FinetuneConfig(RunConfig):
     def outputs(self) -> int:
         """How many the network gives: one a class, and of cores two."""
         return len(self.classes) + 2 * self.instances
+
+    def _require_no_label_of_cores(self, ignore_label: int) -> None:
+        from genselfdiff.data.labelled_images import CORE_LABEL
+
+        if ignore_label in (1, CORE_LABEL):
+            raise InputError(
+                f"ignore_label {ignore_label}: with instances choose a value from"
+                f" {CORE_LABEL + 1} on"
+            )
 
     def _require_class_names(self) -> None:
         names = self.classes

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-import genselfdiff
 from genselfdiff.data.class_colors import class_color
 from genselfdiff.errors import ModelError
 from genselfdiff.files import refuse_existing, refuse_inputs
@@ -14,10 +13,12 @@ from genselfdiff.inference import shipped
 from genselfdiff.inference.model_file import save_model
 from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.inference.segmenter import size_multiple_of
+from genselfdiff.inference.shipped_weights import read_weights, write_weights
 from genselfdiff.models import UNet, load_initial_weights
 from genselfdiff.training.config import FinetuneConfig
 from genselfdiff.training.networks import segmenter_network
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+from genselfdiff.version import __version__
 
 
 def export_run(
@@ -57,7 +58,7 @@ def export_run(
         refuse_inputs([output], [shipped.weights_file(name)])
         if licence or step is not None:
             raise ModelError(f"{name}: has its own licence and one checkpoint: leave out both")
-        weights = shipped.read_weights(name)
+        weights = read_weights(name)
         network, info = weights.network(), weights.info
     save_model(network, info, output, portable=portable)
     return info
@@ -99,7 +100,7 @@ def ship_run(
         tile_size=info.tile_size if tile_size is None else tile_size,
         overlap=info.overlap if overlap is None else overlap,
     )
-    shipped.write_weights(network.state_dict(), info, output)
+    write_weights(network.state_dict(), info, output)
     return info
 
 
@@ -118,7 +119,7 @@ def _best_of(folder: RunFolder, step: int | None) -> tuple[UNet, ModelInfo]:
         input_scaling=config.input_scaling,
         architecture={"name": config.architecture, "width": config.width},
         training={
-            "genselfdiff": genselfdiff.__version__,
+            "genselfdiff": __version__,
             "torch": torch.__version__,
             "step": checkpoint.state.step,
             "validation_dice": checkpoint.state.best,

@@ -13,22 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from genselfdiff.data import (
-    LabelledCrops,
-    LabelledImages,
-    Pair,
-    budgeted,
-    find_pairs,
-    split_pairs,
-)
-from genselfdiff.data.labelled_images import CORE_LABEL
+from genselfdiff.choices import INPUT_SCALINGS
+from genselfdiff.data.labelled_crops import LabelledCrops
+from genselfdiff.data.labelled_images import CORE_LABEL, LabelledImages
 from genselfdiff.data.naming import name_some
+from genselfdiff.data.pairs import Pair, find_pairs
+from genselfdiff.data.splits import budgeted, split_pairs
 from genselfdiff.errors import InputError
 from genselfdiff.evaluation.outlines_picture import draw_outlines
 from genselfdiff.evaluation.pixel_metrics import confusion, dice
 from genselfdiff.evaluation.scoring import count_all
 from genselfdiff.files import atomic_file
-from genselfdiff.inference.model_info import INPUT_SCALINGS
 from genselfdiff.inference.resample import is_core, labels_of
 from genselfdiff.inference.segmenter import Segmenter, size_multiple_of
 from genselfdiff.inference.tiled import predict_image

@@ -12,6 +12,7 @@ from torch import nn
 
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.inference import shipped
+from genselfdiff.inference.shipped_weights import read_weights
 from genselfdiff.models import UNet, load_initial_weights
 from genselfdiff.models.weights import read_authors_checkpoint, with_last_layer_of
 from genselfdiff.slides.resolution import agree
@@ -117,7 +118,7 @@ def _state_of(init: str) -> Mapping[str, torch.Tensor]:
     """The state dict that ``init`` names."""
     name = shipped.name_of(init)
     if name is not None:
-        return shipped.read_weights(name).state
+        return read_weights(name).state
     path = Path(init)
     if path.is_dir():
         return read_checkpoint(RunFolder(path).weights_of(None)).weights
@@ -150,7 +151,7 @@ def _fitted(
 
 def _settings_of(name: str) -> FinetuneConfig:
     """Those that a shipped model was trained with."""
-    info = shipped.read_weights(name).info
+    info = read_weights(name).info
     try:
         settings: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value

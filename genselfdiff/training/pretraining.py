@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from genselfdiff.data import TileSource, UnlabelledTiles, open_sources, split_sources
 from genselfdiff.data.naming import name_some
+from genselfdiff.data.tiles import TileSource, UnlabelledTiles, open_sources, split_sources
 from genselfdiff.diffusion import NoisePrediction, NoiseSchedule
 from genselfdiff.losses import P2Loss
 from genselfdiff.training.config import PretrainConfig

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from genselfdiff.data import UnlabelledTiles, open_sources
+from genselfdiff.data.tiles import UnlabelledTiles, open_sources
 from genselfdiff.diffusion import NoiseSchedule, sample_ancestral, sample_ddim
 from genselfdiff.errors import InputError
 from genselfdiff.files import atomic_file, refuse_existing, refuse_inputs

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 from skimage.color import hed2rgb, rgb2hed
 
+from genselfdiff.choices import AUGMENTATIONS
 from genselfdiff.data.augment import POLICIES, Policy, blur, change_stains, require_policy
 from genselfdiff.errors import InputError
 
@@ -161,5 +162,6 @@ def test_stains_are_changed_in_the_space_of_ruifrok_and_johnston() -> None:
 
 def test_unknown_policy_is_an_error() -> None:
     assert require_policy("paper") is POLICIES["paper"]
+    assert tuple(POLICIES) == AUGMENTATIONS
     with pytest.raises(InputError, match="choose one of none, paper, default, strong"):
         require_policy("mixup")

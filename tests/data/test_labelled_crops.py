@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from genselfdiff.data import LabelledCrops, LabelledImages, Pair
+from genselfdiff.data.labelled_crops import LabelledCrops
+from genselfdiff.data.labelled_images import LabelledImages
+from genselfdiff.data.pairs import Pair
 from genselfdiff.errors import InputError
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genselfdiff.data import LabelledImages, Pair, labelled_images
+from genselfdiff.data import labelled_images
+from genselfdiff.data.labelled_images import LabelledImages
+from genselfdiff.data.pairs import Pair
 from genselfdiff.errors import OutputError
 
 

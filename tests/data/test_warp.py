@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from genselfdiff.data import LabelledCrops, LabelledImages, Pair
 from genselfdiff.data.augment import POLICIES, Policy
+from genselfdiff.data.labelled_crops import LabelledCrops
+from genselfdiff.data.labelled_images import LabelledImages
+from genselfdiff.data.pairs import Pair
 from genselfdiff.data.warp import Warp
 
 Uint8 = NDArray[np.uint8]

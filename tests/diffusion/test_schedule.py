@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from genselfdiff.diffusion import SCHEDULES, NoiseSchedule
+from genselfdiff.choices import SCHEDULES
+from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.errors import InputError
 
 

@@ -13,9 +13,10 @@ import pytest
 
 import genselfdiff
 from genselfdiff.errors import GsdError
-from genselfdiff.inference.many import plan_outputs, segment_all
+from genselfdiff.inference.many import segment_all
 from genselfdiff.inference.merging import merge_parts
 from genselfdiff.inference.model_file import LoadedModel, load_model, save_model
+from genselfdiff.inference.plan import plan_outputs
 from genselfdiff.inference.shards import Shard
 
 SOAK = pytest.param(range(3, 200), marks=pytest.mark.soak)

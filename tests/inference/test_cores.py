@@ -12,9 +12,10 @@ import torch
 import genselfdiff
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.inference import engine, shards
-from genselfdiff.inference.many import plan_outputs, segment_all
+from genselfdiff.inference.many import segment_all
 from genselfdiff.inference.merging import merge_parts
 from genselfdiff.inference.model_file import load_model, save_model
+from genselfdiff.inference.plan import plan_outputs
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.shards import Shard
 from genselfdiff.masks import MaskReader, MaskWriter, pyramid_writer

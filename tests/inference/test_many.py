@@ -7,8 +7,9 @@ import torch
 
 from genselfdiff.errors import GsdError, InputError, ModelError, OutputError
 from genselfdiff.inference import engine, layout
-from genselfdiff.inference.many import Plan, plan_outputs, segment_all
+from genselfdiff.inference.many import segment_all
 from genselfdiff.inference.model_file import save_model
+from genselfdiff.inference.plan import Plan, plan_outputs
 
 
 def test_one_slide_goes_to_the_file_named(tmp_path, picture, write_slide):

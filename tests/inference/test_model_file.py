@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from genselfdiff.errors import InputError, ModelError, OutputError
-from genselfdiff.inference.model_archive import EXTRA_FILE
 from genselfdiff.inference.model_file import load_model, save_model
-from genselfdiff.inference.model_info import FORMAT_VERSION, ModelInfo
+from genselfdiff.inference.model_info import EXTRA_FILE, FORMAT_VERSION, ModelInfo
 from genselfdiff.inference.segmenter import Segmenter, mirrored_indices
 from genselfdiff.kernels import native
 from genselfdiff.models import create_model

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from genselfdiff.errors import ModelError
-from genselfdiff.inference.model_archive import EXTRA_FILE
 from genselfdiff.inference.model_code import check_code
 from genselfdiff.inference.model_file import load_model
+from genselfdiff.inference.model_info import EXTRA_FILE
 from genselfdiff.inference.model_operators import computes
 from genselfdiff.inference.model_values import check_values
 from genselfdiff.models.torchscript import script

@@ -12,9 +12,10 @@ import genselfdiff
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.inference import engine
 from genselfdiff.inference.job import requested
-from genselfdiff.inference.many import plan_outputs, segment_all
+from genselfdiff.inference.many import segment_all
 from genselfdiff.inference.model_file import load_model, save_model
 from genselfdiff.inference.options import Options
+from genselfdiff.inference.plan import plan_outputs
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.masks import MaskWriter, ProbabilityWriter, pyramid_writer
 

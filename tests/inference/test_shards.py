@@ -17,10 +17,11 @@ import genselfdiff
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import write_once
 from genselfdiff.inference import engine, merging, shard_folder, shards
-from genselfdiff.inference.many import plan_outputs, segment_all
+from genselfdiff.inference.many import segment_all
 from genselfdiff.inference.merging import find_shared, merge_parts
 from genselfdiff.inference.model_file import save_model
 from genselfdiff.inference.options import Options
+from genselfdiff.inference.plan import plan_outputs
 from genselfdiff.inference.shard_folder import SharedJob, options_as_json, read_job
 from genselfdiff.inference.shards import Shard, share_out
 from genselfdiff.masks import MaskReader, MaskWriter

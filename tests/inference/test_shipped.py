@@ -14,9 +14,11 @@ from genselfdiff.inference import shipped
 from genselfdiff.inference.model_card import ModelCard, Score
 from genselfdiff.inference.model_file import find_model, load_model
 from genselfdiff.inference.model_info import ModelInfo
+from genselfdiff.inference.shipped_weights import read_weights, write_weights
 from genselfdiff.masks import MaskReader
 from genselfdiff.models import create_model
-from genselfdiff.training import FinetuneConfig, export_run
+from genselfdiff.training.config import FinetuneConfig
+from genselfdiff.training.export import export_run
 from genselfdiff.training.initial_weights import origin_of
 
 HERE = shipped.FOLDER
@@ -38,13 +40,13 @@ def test_a_shipped_model_gives_what_its_exported_file_gives(tmp_path, ship, inst
 
 def test_weights_are_those_of_the_network_rounded_to_float16(ship):
     ship()
-    info = shipped.read_weights("nuclei").info
+    info = read_weights("nuclei").info
     network = create_model("tiny", out_channels=2, width=8)
-    shipped.write_weights(network.state_dict(), info, shipped.weights_file("other"))
-    weights = shipped.read_weights("other")
+    write_weights(network.state_dict(), info, shipped.weights_file("other"))
+    weights = read_weights("other")
     assert shipped.names() == ("nuclei", "other")
     assert weights.parameters == sum(p.numel() for p in network.parameters())
-    assert weights.digest != shipped.read_weights("nuclei").digest
+    assert weights.digest != read_weights("nuclei").digest
     for key, value in weights.network().state_dict().items():
         assert torch.equal(value, network.state_dict()[key].half().float()), key
 
@@ -99,14 +101,14 @@ def test_a_damaged_installation_is_told(ship):
 
 def test_weights_that_do_not_fit_the_wheel_or_float16_are_refused(tmp_path, ship, monkeypatch):
     ship()
-    weights = shipped.read_weights("nuclei")
+    weights = read_weights("nuclei")
     key = "net.init_conv.weight"
     large = weights.state | {key: torch.full_like(weights.state[key], 70000.0)}
     with pytest.raises(ModelError, match=f"{key} holds numbers that float16 has not"):
-        shipped.write_weights(large, weights.info, tmp_path / "x.safetensors")
-    monkeypatch.setattr(shipped, "LARGEST", 1000)
+        write_weights(large, weights.info, tmp_path / "x.safetensors")
+    monkeypatch.setattr("genselfdiff.inference.shipped_weights.LARGEST", 1000)
     with pytest.raises(ModelError, match="more than 1,000"):
-        shipped.write_weights(weights.state, weights.info, tmp_path / "x.safetensors")
+        write_weights(weights.state, weights.info, tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
 
 
@@ -175,7 +177,7 @@ def test_every_card_is_one(path):
 
 @pytest.mark.parametrize("name", shipped.names())
 def test_what_comes_with_gsd_is_whole(name):
-    weights, card = shipped.read_weights(name), shipped.read_card(name)
+    weights, card = read_weights(name), shipped.read_card(name)
     assert card.summary
     assert weights.parameters <= 10_000_000
     assert shipped.weights_file(name).stat().st_size <= 16_000_000

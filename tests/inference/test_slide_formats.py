@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image
 
 from genselfdiff.inference.engine import segment
-from genselfdiff.inference.many import plan_outputs
+from genselfdiff.inference.plan import plan_outputs
 
 Writer = Callable[[Path, np.ndarray], None]
 

@@ -13,7 +13,7 @@ from genselfdiff.errors import GsdError
 from genselfdiff.info import describe, rebuild_command
 from genselfdiff.kernels import OPERATIONS, add_noise, backends, native
 from genselfdiff.kernels.backends import Operation
-from gsd.info import info
+from gsd.commands.info import info
 
 needs_native = pytest.mark.skipif(not native.available(), reason="no native kernels installed")
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from genselfdiff.choices import ARCHITECTURES
 from genselfdiff.errors import InputError
-from genselfdiff.models import ARCHITECTURES, create_model
+from genselfdiff.models import architecture, create_model
 from genselfdiff.models.torchscript import script
 
 
@@ -52,7 +53,7 @@ def test_number_of_parameters_is_the_published_one():
 def test_every_architecture_keeps_the_size(name, size):
     model = create_model(name, out_channels=5).eval()
     height, width = (side * model.size_multiple for side in size)
-    assert model.size_multiple == ARCHITECTURES[name].size_multiple
+    assert model.size_multiple == architecture(name).size_multiple
     with torch.no_grad():
         y = model(torch.randn(1, 3, height, width), torch.tensor([999]))
     assert y.shape == (1, 5, height, width)

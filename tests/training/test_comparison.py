@@ -13,9 +13,10 @@ from genselfdiff.errors import InputError, ModelError
 from genselfdiff.evaluation.evaluation_file import write_evaluation
 from genselfdiff.evaluation.scores import EvaluationReport
 from genselfdiff.evaluation.scoring import score_image
-from genselfdiff.training import FinetuneConfig, finetune, pretrain
 from genselfdiff.training.comparison import compare
+from genselfdiff.training.config import FinetuneConfig
 from genselfdiff.training.curves import plot_label
+from genselfdiff.training.runs import finetune, pretrain
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
+from genselfdiff.choices import LARGEST_TILE, SIZE_MULTIPLE
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.inference.model_info import LARGEST_TILE, SIZE_MULTIPLE
-from genselfdiff.training import FinetuneConfig, PretrainConfig
+from genselfdiff.training.config import FinetuneConfig, PretrainConfig
 from genselfdiff.training.config_file import read_settings
 
 

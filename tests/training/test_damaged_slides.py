@@ -9,8 +9,9 @@ import pytest
 import tifffile
 
 from genselfdiff.errors import InputError
-from genselfdiff.training import PretrainConfig, pretrain
+from genselfdiff.training.config import PretrainConfig
 from genselfdiff.training.run_folder import read_checkpoint
+from genselfdiff.training.runs import pretrain
 
 
 @pytest.fixture

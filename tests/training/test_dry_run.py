@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from genselfdiff.training import dry_run, finetune, rehearse
+from genselfdiff.training import dry_run
+from genselfdiff.training.runs import finetune, rehearse
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])

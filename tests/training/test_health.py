@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from genselfdiff.errors import TrainingError
-from genselfdiff.training import finetune
 from genselfdiff.training.distributed import World
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.health import LossWatch
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
-from genselfdiff.training.runs import prepared
+from genselfdiff.training.runs import finetune, prepared
 
 
 def test_divergence_stops_with_the_last_checkpoint(tmp_path, monkeypatch, finetune_config):

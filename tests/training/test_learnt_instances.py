@@ -8,14 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from genselfdiff.data import LabelledImages, find_pairs
 from genselfdiff.data.cores import cores_of
-from genselfdiff.data.labelled_images import CORE_LABEL
+from genselfdiff.data.labelled_images import CORE_LABEL, LabelledImages
+from genselfdiff.data.pairs import find_pairs
 from genselfdiff.errors import InputError
 from genselfdiff.inference.model_file import load_model
-from genselfdiff.training import FinetuneConfig, export_run, finetune
+from genselfdiff.training.config import FinetuneConfig
+from genselfdiff.training.export import export_run
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+from genselfdiff.training.runs import finetune
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ import torch
 
 import genselfdiff.training.step as step_module
 from genselfdiff.errors import InputError, ModelError, OutputError
-from genselfdiff.training import FinetuneConfig, PretrainConfig, export_run, finetune, pretrain
+from genselfdiff.training.config import FinetuneConfig, PretrainConfig
+from genselfdiff.training.export import export_run
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+from genselfdiff.training.runs import finetune, pretrain
 
 
 class Killed(BaseException):

@@ -13,12 +13,13 @@ from scipy.ndimage import label
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.inference import shipped
 from genselfdiff.inference.model_file import load_model
+from genselfdiff.inference.shipped_weights import read_weights
 from genselfdiff.models import create_model, load_initial_weights
 from genselfdiff.models.weights import with_last_layer_of
-from genselfdiff.training import FinetuneConfig, export_run, finetune, pretrain
-from genselfdiff.training.export import ship_run
+from genselfdiff.training.config import FinetuneConfig
+from genselfdiff.training.export import export_run, ship_run
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
-from genselfdiff.training.runs import prepared
+from genselfdiff.training.runs import finetune, prepared, pretrain
 from gsd.main import main
 
 LAST = "net.final_conv.1.weight"
@@ -49,7 +50,7 @@ def first_weights(config: FinetuneConfig) -> dict[str, torch.Tensor]:
 def test_a_run_starts_with_all_of_it_where_cores_are_learnt(config, ship, caplog):
     caplog.set_level(logging.INFO, "genselfdiff")
     ship(instances=True)
-    given = shipped.read_weights("nuclei").state
+    given = read_weights("nuclei").state
     for key, value in first_weights(dataclasses.replace(config, instances=True)).items():
         assert torch.equal(value, given[key]), key
     assert "weight tensors loaded; output: classes taken along, cores of objects taken along" in (
@@ -61,7 +62,7 @@ def test_a_run_starts_with_all_of_it_where_cores_are_learnt(config, ship, caplog
 def test_without_instances_the_classes_are_taken_and_the_rest_is_said(config, ship, caplog):
     caplog.set_level(logging.INFO, "genselfdiff")
     ship(instances=True)
-    assert torch.equal(first_weights(config)[LAST], shipped.read_weights("nuclei").state[LAST][:2])
+    assert torch.equal(first_weights(config)[LAST], read_weights("nuclei").state[LAST][:2])
     assert "output: classes taken along" in caplog.text
     assert "nuclei tells touching objects apart" in caplog.text
     assert "--instances keeps both" in caplog.text
@@ -71,7 +72,7 @@ def test_cores_are_learnt_afresh_from_a_model_without(config, ship, caplog):
     caplog.set_level(logging.INFO, "genselfdiff")
     ship()
     last = first_weights(dataclasses.replace(config, instances=True))[LAST]
-    assert torch.equal(last[:2], shipped.read_weights("nuclei").state[LAST])
+    assert torch.equal(last[:2], read_weights("nuclei").state[LAST])
     assert len(last) == 4
     assert "output: classes taken along, cores of objects fresh" in caplog.text
 
@@ -82,7 +83,7 @@ def test_other_classes_start_afresh(config, ship, caplog):
     classes = tuple("abcdefghi")
     config = dataclasses.replace(config, foreground=False, classes=classes)
     own = first_weights(config)
-    given = shipped.read_weights("nuclei").state
+    given = read_weights("nuclei").state
     assert len(own[LAST]) == 9
     for key in own.keys() - {LAST, LAST.replace("weight", "bias")}:
         assert torch.equal(own[key], given[key]), key
@@ -146,7 +147,7 @@ def test_attributions_stay_in_what_is_trained_from_it(tmp_path, config, ship):
     again = dataclasses.replace(config, init=str(tmp_path / "run1"), resample_to=0.5)
     finetune(again, tmp_path / "run2", progress=False)
     info = export_run(tmp_path / "run2", tmp_path / "model.ts")
-    assert info.attributions == shipped.read_weights("nuclei").info.attributions
+    assert info.attributions == read_weights("nuclei").info.attributions
     assert load_model(tmp_path / "model.ts", "cpu").info == info
     settings = info.training["settings"]
     assert settings["origin"]["origin"]["steps"] == 7, "that of the shipped model"
@@ -180,11 +181,11 @@ def test_the_weights_of_a_run_are_shipped(tmp_path, config, ship):
         licence="CC-BY-4.0",
         attributions=["My fields, CC0"],
     )
-    weights = shipped.read_weights("mine")
+    weights = read_weights("mine")
     assert weights.info == told
     assert told.licence == "CC-BY-4.0"
     assert told.attributions[0] == "My fields, CC0"
-    assert told.attributions[1:] == shipped.read_weights("nuclei").info.attributions
+    assert told.attributions[1:] == read_weights("nuclei").info.attributions
     for key, value in read_checkpoint(run.best).weights.items():
         assert torch.equal(weights.state[key], value.half().float()), key
     export_run(run.path, tmp_path / "model.ts")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from genselfdiff.choices import FIELD_CLASS
 from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.classes import choose_classes
 from genselfdiff.data.importers.files import beside, images_below, labels_below
@@ -21,9 +22,6 @@ from genselfdiff.slides import IMAGE_SUFFIXES, is_folder_of_slides
 from genselfdiff.slides.formats import ZARR_SUFFIX
 
 logger = logging.getLogger("genselfdiff")
-
-FIELD_CLASS = "Region*"
-"""QuPath's own class for what is no tissue class, but a part of the slide."""
 
 
 @dataclass(frozen=True)

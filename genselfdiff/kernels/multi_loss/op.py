@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from genselfdiff.choices import LOSS_FORMS
 from genselfdiff.kernels.autograd import scale_gradient
 from genselfdiff.kernels.backends import Operation
 from genselfdiff.kernels.multi_loss import reference
@@ -128,10 +129,8 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def _is_pixel(form: str) -> bool:
-    if form not in reference.FORMS:
-        raise ValueError(
-            f"multi_loss: form must be one of {', '.join(reference.FORMS)}, not {form}"
-        )
+    if form not in LOSS_FORMS:
+        raise ValueError(f"multi_loss: form must be one of {', '.join(LOSS_FORMS)}, not {form}")
     return form == "pixel"
 
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-FORMS = ("scalar", "pixel")
 STABILISER = 0.01  # C in the paper
 ERROR_SHARE = 0.1  # pixels with an error above this share of the plane's largest count
 FAINT = 2.0**-52  # errors up to this are none: what double precision can tell from 1

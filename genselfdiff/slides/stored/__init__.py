@@ -1,6 +1,6 @@
 """An image as any format stores it: pieces, damage, pixels, orientation, resolution."""
 
-from genselfdiff.slides.stored.damage import ON_ERROR, Damage
+from genselfdiff.slides.stored.damage import Damage
 from genselfdiff.slides.stored.lengths import micrometres, number
 from genselfdiff.slides.stored.orientation import page_orientation, require_upright, turned
 from genselfdiff.slides.stored.piece_cache import PieceCache
@@ -10,7 +10,6 @@ from genselfdiff.slides.stored.stored_image import MAX_PIXELS_AT_ONCE, is_absurd
 
 __all__ = [
     "MAX_PIXELS_AT_ONCE",
-    "ON_ERROR",
     "PLAUSIBLE_MPP",
     "Damage",
     "PieceCache",

@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from genselfdiff.choices import ON_ERROR
 from genselfdiff.errors import InputError, one_line
 
 Uint8 = NDArray[np.uint8]
 
 logger = logging.getLogger("genselfdiff")
-
-ON_ERROR = ("fail", "blank")
-"""What can be done about a damaged piece: end with an error, or take it for glass."""
 
 _TOLD = 10
 """Damaged pieces of a slide that are warned of one by one."""

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from genselfdiff.training.export import export_run
 from gsd.options import FILE, FILE_OR_SHIPPED, verbosity
 from gsd.output import say
 
@@ -41,6 +40,8 @@ def export(
     The file takes images of any size as uint8 or floating point in 0..255 and gives class
     probabilities; classes, colours, resolution and provenance are in it as gsd.json.
     """
+    from genselfdiff.training.export import export_run
+
     info = export_run(
         run, output, step=step, licence=licence, portable=portable, overwrite=overwrite
     )

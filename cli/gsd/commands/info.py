@@ -2,7 +2,6 @@
 
 import click
 
-from genselfdiff.info import describe
 from gsd.options import verbosity
 from gsd.output import say
 
@@ -16,6 +15,8 @@ Example:
 @verbosity
 def info() -> None:
     """Print versions, processor, kernels and GPUs; how to get native kernels where they lack."""
+    from genselfdiff.info import describe
+
     lines = describe()
     width = max(len(what) for what, _ in lines)
     for what, value in lines:

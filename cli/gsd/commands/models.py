@@ -2,16 +2,19 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from genselfdiff.errors import InputError
-from genselfdiff.evaluation.tables import aligned
 from genselfdiff.inference import shipped
 from genselfdiff.inference.model_card import Evaluation, ModelCard, Score, Scores
-from genselfdiff.inference.shipped import ShippedWeights
+from genselfdiff.text import aligned
 from gsd.options import SHIPPED, verbosity
 from gsd.output import say
+
+if TYPE_CHECKING:
+    from genselfdiff.inference.shipped_weights import ShippedWeights
 
 WIDTH = 100
 UNMEASURED = "not measured yet"
@@ -35,9 +38,11 @@ def models(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
+    from genselfdiff.inference.shipped_weights import read_weights
+
     rows = [["name", "what it finds", "MB", "um/px", "classes", "licence"]]
     for name in shipped.names():
-        weights, card = shipped.read_weights(name), shipped.read_card(name)
+        weights, card = read_weights(name), shipped.read_card(name)
         info, size = weights.info, shipped.weights_file(name).stat().st_size
         mpp = "any" if info.mpp is None else f"{info.mpp:g}"
         classes = ", ".join(info.classes)
@@ -56,10 +61,12 @@ def show(name: str) -> None:
     if shipped.name_of(name) is None:
         there = ", ".join(shipped.names()) or "none"
         raise InputError(f"no model {name!r} comes with gsd; there are: {there}")
-    say("\n".join(_card(name, shipped.read_weights(name), shipped.read_card(name))))
+    from genselfdiff.inference.shipped_weights import read_weights
+
+    say("\n".join(_card(name, read_weights(name), shipped.read_card(name))))
 
 
-def _card(name: str, weights: ShippedWeights, card: ModelCard) -> Iterator[str]:
+def _card(name: str, weights: "ShippedWeights", card: ModelCard) -> Iterator[str]:
     info = weights.info
     yield f"{name}: {card.summary}"
     yield from _section("What it is for", card.purpose)

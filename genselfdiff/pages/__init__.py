@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-import genselfdiff
 from genselfdiff.text import shown
+from genselfdiff.version import __version__
 
 Colour = tuple[int, int, int]
 
@@ -31,7 +31,7 @@ def style() -> str:
 def footer() -> str:
     """What every page ends with, as HTML."""
     return (
-        f"genselfdiff {escape(genselfdiff.__version__)}. Research software: not a medical device"
+        f"genselfdiff {escape(__version__)}. Research software: not a medical device"
         " and not for diagnosis."
     )
 

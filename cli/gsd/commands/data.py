@@ -3,25 +3,18 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from genselfdiff.data.checking import check_folders
-from genselfdiff.data.cutting import CutSettings, cut_tiles
-from genselfdiff.data.importers import Import
-from genselfdiff.data.importers.glas import read_glas
-from genselfdiff.data.importers.labelbox import read_labelbox
-from genselfdiff.data.importers.mask_folder import read_mask_folder
-from genselfdiff.data.importers.monuseg import read_monuseg
-from genselfdiff.data.importers.qupath import FIELD_CLASS, read_qupath
-from genselfdiff.data.labelled_folder import write_fields
+from genselfdiff.choices import FIELD_CLASS
 from genselfdiff.data.naming import names_in
-from genselfdiff.data.pairs import images_in
 from genselfdiff.files import refuse_existing, refuse_inputs
-from genselfdiff.slides import find_slides
 from gsd.options import FILE, progress, verbosity
 from gsd.output import say
+
+if TYPE_CHECKING:
+    from genselfdiff.data.importers import Import
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -94,6 +87,9 @@ def tiles(
     stopped, the command goes on. Slides that cannot be read and tiles that are damaged are told and
     left out; the exit status is 1 if there are such slides.
     """
+    from genselfdiff.data.cutting import CutSettings, cut_tiles
+    from genselfdiff.slides import find_slides
+
     settings = CutSettings(mpp, tile_size, tissue, limit, seed, image_mpp)
     counts = cut_tiles(find_slides(slides, output), output, settings, progress())
     cut = {path: count for path, count in counts.items() if count is not None}
@@ -134,6 +130,9 @@ def check(
     """
     if folder is None and (images is None or masks is None):
         raise click.UsageError("name a folder, or --images and --masks")
+    from genselfdiff.data.checking import check_folders
+    from genselfdiff.data.pairs import images_in
+
     base = folder or Path()
     images, masks = images or base / "images", masks or base / "masks"
     if sheet is not None:
@@ -167,7 +166,9 @@ def _names(classes: str | None) -> Sequence[str] | None:
     return None if classes is None else names_in(classes)
 
 
-def _write(found: Import, output: Path, overwrite: bool) -> None:
+def _write(found: "Import", output: Path, overwrite: bool) -> None:
+    from genselfdiff.data.labelled_folder import write_fields
+
     written = write_fields(
         output,
         found.class_names,
@@ -197,6 +198,8 @@ def monuseg(folder: Path, images: Path | None, output: Path, overwrite: bool) ->
     FOLDER holds, in any folders below it, an XML file for each image that has its name. Images
     without one are left out.
     """
+    from genselfdiff.data.importers.monuseg import read_monuseg
+
     _write(read_monuseg(folder, images), output, overwrite)
 
 
@@ -210,6 +213,8 @@ Examples:
 @_output
 def glas(folder: Path, output: Path, overwrite: bool) -> None:
     """Glands of GlaS: FOLDER holds NAME.bmp and NAME_anno.bmp."""
+    from genselfdiff.data.importers.glas import read_glas
+
     _write(read_glas(folder), output, overwrite)
 
 
@@ -228,6 +233,8 @@ def labelbox(
     export: Path, images: Path, classes: str | None, output: Path, overwrite: bool
 ) -> None:
     """Polygons in EXPORT, a JSON or NDJSON file of Labelbox."""
+    from genselfdiff.data.importers.labelbox import read_labelbox
+
     _write(read_labelbox(export, images, _names(classes)), output, overwrite)
 
 
@@ -251,6 +258,8 @@ def folder(
     VALUE is a number, or for masks of colours #rrggbb. Classes are numbered as they are named;
     'background' is 0, and 'ignore' is for pixels that nobody has labelled.
     """
+    from genselfdiff.data.importers.mask_folder import read_mask_folder
+
     _write(read_mask_folder(images, masks, meanings), output, overwrite)
 
 
@@ -295,6 +304,8 @@ def qupath(
     Other classes whose names end in * (Ignore*) are not labelled. In QuPath: File, Export objects
     as GeoJSON.
     """
+    from genselfdiff.data.importers.qupath import read_qupath
+
     found = read_qupath(
         slides,
         annotations,

@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from genselfdiff.training.sample import restore_tiles, sample_run
 from gsd.options import FILE, verbosity
 from gsd.output import say
 
@@ -56,13 +55,15 @@ def sample(
     With --from, each row has a tile as it is, with noise, and restored; its peak signal-to-noise
     ratio is printed before and after.
     """
+    if image is not None and size is not None:
+        raise click.UsageError("--size: tiles are restored in the run's own size")
+    from genselfdiff.training.sample import restore_tiles, sample_run
+
     if image is None:
         count = 16 if count is None else count
         sample_run(run, output, count=count, size=size, **options)
         say(f"{output}: {count} images")
         return
-    if size is not None:
-        raise click.UsageError("--size: tiles are restored in the run's own size")
     count = 4 if count is None else count
     found = restore_tiles(run, image, output, t=t, image_mpp=image_mpp, count=count, **options)
     for number, pair in enumerate(zip(found.noised, found.restored, strict=True), 1):

@@ -6,12 +6,8 @@ from pathlib import Path
 
 import click
 
-from genselfdiff.inference.device import keep_freed_memory
-from genselfdiff.inference.many import Outcome, plan_outputs, segment_all
-from genselfdiff.inference.predictor import PRECISIONS, VIEWS
-from genselfdiff.inference.shards import Shard
+from genselfdiff.choices import ON_ERROR, PRECISIONS, VIEWS
 from genselfdiff.inference.shipped import DEFAULT
-from genselfdiff.slides.stored import ON_ERROR
 from gsd.options import (
     FILE,
     FILE_AS_TYPED,
@@ -47,7 +43,9 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, given: str | None) ->
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
-def _shard(ctx: click.Context, parameter: click.Parameter, given: str | None) -> Shard | None:
+def _shard(
+    ctx: click.Context, parameter: click.Parameter, given: str | None
+) -> tuple[int, int] | None:
     if given is None:
         return None
     try:
@@ -56,7 +54,7 @@ def _shard(ctx: click.Context, parameter: click.Parameter, given: str | None) ->
         raise click.BadParameter(f"{given!r} is not two whole numbers such as 2/8") from None
     if not 1 <= index <= count:
         raise click.BadParameter(f"{given!r} must count from 1/{count} to {count}/{count}")
-    return Shard(index, count)
+    return index, count
 
 
 @click.command(
@@ -229,7 +227,7 @@ def segment(
     tissue_mask: Path | None,
     dry_run: bool,
     on_error: str,
-    shard: Shard | None,
+    shard: tuple[int, int] | None,
     overwrite: bool,
 ) -> None:
     """Segment slides into masks of class indices.
@@ -239,17 +237,23 @@ def segment(
     with the size and resolution of the slide and a colour for each class. What was
     interrupted goes on when the same command is given again; finished masks are not made again.
     """
-    if max_memory is None:  # what is kept is in pieces that may not fit the next tile
-        keep_freed_memory()
+    if tissue_mask and no_tissue:
+        raise click.UsageError("--tissue-mask and --no-tissue exclude each other")
+    if shard and overwrite:
+        raise click.UsageError("--shard does not replace files that other shards may be making")
+    from genselfdiff.inference.plan import plan_outputs
+
     plan = plan_outputs(slides, output, ome=ome)
     if overlay_to and len(plan.pairs) > 1:
         raise click.UsageError("--overlay-to names one file: with several slides use --overlay")
     if tissue_mask and len(plan.pairs) > 1:
         raise click.UsageError("--tissue-mask is of one slide: segment the others by themselves")
-    if tissue_mask and no_tissue:
-        raise click.UsageError("--tissue-mask and --no-tissue exclude each other")
-    if shard and overwrite:
-        raise click.UsageError("--shard does not replace files that other shards may be making")
+    from genselfdiff.inference.device import keep_freed_memory
+    from genselfdiff.inference.many import Outcome, segment_all
+    from genselfdiff.inference.shards import Shard
+
+    if max_memory is None:  # what is kept is in pieces that may not fit the next tile
+        keep_freed_memory()
     failed: list[Outcome] = []
     for outcome in segment_all(
         plan,
@@ -277,7 +281,7 @@ def segment(
         on_error=on_error,
         overwrite=overwrite,
         dry_run=dry_run,
-        shard=shard,
+        shard=shard and Shard(*shard),
         progress=progress(),
     ):
         if outcome.result is not None:

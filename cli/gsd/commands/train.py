@@ -8,19 +8,20 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from genselfdiff.data.augment import POLICIES
-from genselfdiff.diffusion import SCHEDULES
-from genselfdiff.inference.device import keep_freed_memory
-from genselfdiff.inference.model_info import INPUT_SCALINGS, LARGEST_TILE
-from genselfdiff.inference.predictor import PRECISIONS
-from genselfdiff.kernels.multi_loss.reference import FORMS
-from genselfdiff.models import ARCHITECTURES, DEFAULT_ARCHITECTURE
-from genselfdiff.slides.stored import ON_ERROR
-from genselfdiff.training import FinetuneConfig, PretrainConfig, rehearse
-from genselfdiff.training import finetune as run_finetune
-from genselfdiff.training import pretrain as run_pretrain
-from genselfdiff.training.config import DECAYS, FRESH_WEIGHTS, RunConfig
-from genselfdiff.training.run_folder import RunFolder
+from genselfdiff.choices import (
+    ARCHITECTURES,
+    AUGMENTATIONS,
+    DECAYS,
+    DEFAULT_ARCHITECTURE,
+    FRESH_WEIGHTS,
+    INPUT_SCALINGS,
+    LARGEST_TILE,
+    LOSS_FORMS,
+    ON_ERROR,
+    PRECISIONS,
+    SCHEDULES,
+)
+from genselfdiff.training.config import FinetuneConfig, PretrainConfig, RunConfig
 from gsd.options import FILE, FILE_OR_SHIPPED, Command, progress, verbosity
 from gsd.output import RANK, say
 from gsd.settings import Fold, Names, NamesOrPattern, settings_sources, without_contradicted
@@ -33,7 +34,6 @@ RESUMED_WITH = ("device", "workers", "tensorboard", "on_error", "steps")
 @click.group()
 def train() -> None:
     """Train a network: first on unlabelled tiles, then on a few labelled images."""
-    keep_freed_memory()
 
 
 def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
@@ -63,7 +63,7 @@ def common_options(defaults: RunConfig) -> Callable[[Command], Command]:
         click.option(
             "--architecture",
             type=click.Choice(list(ARCHITECTURES)),
-            help="; ".join(f"{k}: {v.description}" for k, v in ARCHITECTURES.items())
+            help="; ".join(f"{name}: {what}" for name, what in ARCHITECTURES.items())
             + f". Default: that of --init, else {DEFAULT_ARCHITECTURE}.",
         ),
         click.option("--width", type=int, help="Channels of the first level, a multiple of 8."),
@@ -202,7 +202,7 @@ def pretrain(
             raise click.UsageError("Missing argument 'DATA...'.")
         options = without_contradicted(options)
         config = PretrainConfig(data=tuple(str(path) for path in data), **options)
-    _run(run_pretrain, config, out, resume, dry_run)
+    _run(config, out, resume, dry_run)
 
 
 @train.command(
@@ -285,13 +285,13 @@ Examples:
 )
 @click.option(
     "--augmentation",
-    type=click.Choice(list(POLICIES)),
+    type=click.Choice(AUGMENTATIONS),
     default=FinetuneConfig.augmentation,
     show_default=True,
 )
 @click.option(
     "--loss-form",
-    type=click.Choice(FORMS),
+    type=click.Choice(LOSS_FORMS),
     default=FinetuneConfig.loss_form,
     show_default=True,
     help="scalar: as in the authors' code; pixel: the published equation.",
@@ -333,20 +333,24 @@ def finetune(
         config = FinetuneConfig(
             images=str(images), masks=str(masks), init=str(init), classes=classes or (), **options
         )
-    _run(run_finetune, config, out, resume, dry_run)
+    _run(config, out, resume, dry_run)
 
 
-def _run(
-    stage: Callable[..., RunFolder], config: Config, out: Path | None, resume: bool, dry_run: bool
-) -> None:
-    if dry_run:
-        forecast = rehearse(config)
+def _run(config: Config, out: Path | None, resume: bool, dry_run: bool) -> None:
+    if out is None and not dry_run:
+        raise click.UsageError("Missing option '--out'.")
+    from genselfdiff.inference.device import keep_freed_memory
+    from genselfdiff.training import runs
+
+    keep_freed_memory()
+    if out is None or dry_run:
+        forecast = runs.rehearse(config)
         if RANK == 0:
             say(forecast.summary())
-        return
-    if out is None:
-        raise click.UsageError("Missing option '--out'.")
-    stage(config, out, resume=resume, progress=progress())
+    elif isinstance(config, PretrainConfig):
+        runs.pretrain(config, out, resume=resume, progress=progress())
+    else:
+        runs.finetune(config, out, resume=resume, progress=progress())
 
 
 def _resumed(kind: type[Config], out: Path | None) -> Config:
@@ -367,4 +371,6 @@ def _resumed(kind: type[Config], out: Path | None) -> Config:
     for name in given.keys() - {"out", "resume", "dry_run", "verbose", "quiet"}:
         option = "DATA" if name == "data" else "--" + name.replace("_", "-")
         raise click.UsageError(f"--resume takes its settings from {out}: leave out {option}")
+    from genselfdiff.training.run_folder import RunFolder
+
     return replace(kind.read(RunFolder(out).config), **free)

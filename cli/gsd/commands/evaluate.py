@@ -4,17 +4,8 @@ from pathlib import Path
 
 import click
 
-from genselfdiff.data.pairs import images_in
-from genselfdiff.evaluation.case_pictures import CasePictures
-from genselfdiff.evaluation.evaluate import evaluate_model
-from genselfdiff.evaluation.evaluation_file import write_evaluation
-from genselfdiff.evaluation.page import write_page
-from genselfdiff.evaluation.scoring import ObjectOptions
-from genselfdiff.evaluation.tables import text_table, write_scores_csv
+from genselfdiff.choices import PRECISIONS
 from genselfdiff.files import refuse_existing, refuse_inputs
-from genselfdiff.inference.device import keep_freed_memory
-from genselfdiff.inference.model_file import model_path
-from genselfdiff.inference.predictor import PRECISIONS
 from gsd.options import FILE, FILE_OR_SHIPPED, instances, min_area, progress, verbosity
 from gsd.output import say
 
@@ -100,6 +91,16 @@ def evaluate(
     --instances, --seed-distance and --min-area are those of 'gsd objects', for the objects of the
     prediction; pixels are compared as predicted.
     """
+    from genselfdiff.data.pairs import images_in
+    from genselfdiff.evaluation.case_pictures import CasePictures
+    from genselfdiff.evaluation.evaluate import evaluate_model
+    from genselfdiff.evaluation.evaluation_file import write_evaluation
+    from genselfdiff.evaluation.page import write_page
+    from genselfdiff.evaluation.scoring import ObjectOptions
+    from genselfdiff.evaluation.tables import text_table, write_scores_csv
+    from genselfdiff.inference.device import keep_freed_memory
+    from genselfdiff.inference.model_file import model_path
+
     keep_freed_memory()
     outputs = [path for path in (csv, json, html) if path is not None]
     folders = [path for path in (images, masks, truth_objects) if path is not None]

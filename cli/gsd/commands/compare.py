@@ -5,8 +5,6 @@ from pathlib import Path
 import click
 
 from genselfdiff.files import refuse_existing, refuse_inputs
-from genselfdiff.training.comparison import compare as compare_runs
-from genselfdiff.training.run_folder import RunFolder
 from gsd.options import FILE, verbosity
 from gsd.output import say
 
@@ -31,6 +29,9 @@ def compare(runs: tuple[Path, ...], output: Path | None, csv: Path | None, overw
     tells of test images that no choice was made by. The table has the settings in which they
     differ, and the mean difference from the first RUN over the images that both have.
     """
+    from genselfdiff.training.comparison import compare as compare_runs
+    from genselfdiff.training.run_folder import RunFolder
+
     outputs = [path for path in (output, csv) if path is not None]
     for path in outputs:
         refuse_existing(path, overwrite)

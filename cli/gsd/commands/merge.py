@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from genselfdiff.errors import GsdError
-from genselfdiff.inference.merging import find_shared, merge_parts
 from gsd.options import FILE, verbosity
 from gsd.output import complain, report, say
 
@@ -26,6 +25,8 @@ def merge(masks: tuple[Path, ...]) -> None:
     MASK is the mask to make, or a folder in which all are made whose parts lie there. They are the
     files that one process would have made. The parts are removed.
     """
+    from genselfdiff.inference.merging import find_shared, merge_parts
+
     shared = find_shared(masks)
     failed: list[Path] = []
     for mask in shared:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from genselfdiff.objects import write_objects
 from gsd.options import FILE, instances, min_area, verbosity
 from gsd.output import say
 
@@ -66,6 +65,8 @@ def objects(
     outputs = [path for path in (output, table, labels) if path is not None]
     if not outputs:
         raise click.UsageError("nothing to write: name a file with --output, --table or --labels")
+    from genselfdiff.objects import write_objects
+
     found = write_objects(
         mask,
         geojson=output,

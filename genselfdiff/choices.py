@@ -1,0 +1,36 @@
+"""The words that options take, and bounds of their numbers.
+
+A command line needs them before it knows whether anything is to be computed, so this module
+imports nothing.
+"""
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+VIEWS = (1, 2, 4, 8)
+"""How many ways of looking at a tile can be averaged."""
+ON_ERROR = ("fail", "blank")
+"""What can be done about a damaged piece of a slide: end with an error, or take it for glass."""
+FIELD_CLASS = "Region*"
+"""QuPath's own class for what is no tissue class, but a part of the slide."""
+
+SIZE_MULTIPLE = 8
+"""Networks see heights and widths that are multiples of this, if they do not tell another."""
+LARGEST_TILE = 4096
+"""Pixels of a side: a tile of so many, and what a model gives for it, takes a GiB."""
+INPUT_SCALINGS = {"minus_one_one": (1 / 127.5, -1.0), "zero_one": (1 / 255, 0.0)}
+"""Factor and shift from grey levels 0..255 to what a network sees."""
+
+ARCHITECTURES = {
+    "paper": "the published network, 31.3 M parameters",
+    "small": "half the width, 7.9 M parameters; for laptops",
+    "fast": "half the resolution, a quarter of the pixels, 5.9 M parameters",
+    "tiny": "0.8 M parameters; for trying things out",
+}
+DEFAULT_ARCHITECTURE = "small"
+FRESH_WEIGHTS = ("torch", "normal")
+DECAYS = ("cosine", "none")
+"""What becomes of the learning rate."""
+SCHEDULES = ("quadratic", "linear", "sigmoid", "cosine")
+"""Of noise."""
+AUGMENTATIONS = ("none", "paper", "default", "strong")
+LOSS_FORMS = ("scalar", "pixel")
+"""Of the multi-loss."""
