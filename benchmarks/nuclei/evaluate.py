@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from genselfdiff.evaluation.evaluate import evaluate_model
+from genselfdiff.evaluation.evaluate import evaluate
 from genselfdiff.evaluation.scores import EvaluationReport, ImageScores
 from genselfdiff.evaluation.scoring import ObjectOptions
 
@@ -59,9 +59,7 @@ def main() -> None:
         sets[folder.name] = (folder / "images", folder / "masks")
     begin, results = time.perf_counter(), {}
     for name, (images, masks) in sets.items():
-        report = evaluate_model(
-            options.model, images, masks, mpp=MPP, foreground=True, objects=objects
-        )
+        report = evaluate(options.model, images, masks, mpp=MPP, foreground=True, objects=objects)
         results[name] = figures_of(report)
         if name == "MoNuSeg":
             for organ, scores in by_organ(report.images).items():

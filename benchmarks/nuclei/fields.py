@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.evaluation.bootstrap import mean_interval
-from genselfdiff.evaluation.evaluate import evaluate_model
+from genselfdiff.evaluation.evaluate import evaluate
 from genselfdiff.evaluation.scoring import ObjectOptions
 from genselfdiff.training.config import NO_INIT, FinetuneConfig, read_run_config
-from genselfdiff.training.export import export_run
+from genselfdiff.training.export import export
 from genselfdiff.training.runs import finetune
 
 MPP = 0.25
@@ -87,13 +87,13 @@ def exported(run: Path, model: Path) -> Path:
     """The run's best checkpoint as a model."""
     if not model.exists():
         model.parent.mkdir(parents=True, exist_ok=True)
-        export_run(run, model)
+        export(run, model)
     return model
 
 
 def scores_of(model: Path, test: Path) -> dict[str, NDArray[np.float64]]:
     """The score of each image, by metric."""
-    report = evaluate_model(
+    report = evaluate(
         model,
         test / "images",
         test / "masks",

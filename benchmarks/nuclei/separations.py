@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from genselfdiff.data import cores, labelled_images
-from genselfdiff.evaluation.evaluate import evaluate_model
+from genselfdiff.evaluation.evaluate import evaluate
 from genselfdiff.evaluation.scoring import ObjectOptions
 from genselfdiff.slides.instances import SEED_DISTANCE
 from genselfdiff.training.config import FinetuneConfig
-from genselfdiff.training.export import export_run
+from genselfdiff.training.export import export
 from genselfdiff.training.runs import finetune
 
 Target = Callable[[NDArray[np.integer]], NDArray[np.bool_]]
@@ -85,7 +85,7 @@ def main() -> None:
         model = run.with_suffix(".ts")
         if not model.exists():
             finetune(config, run)
-            export_run(run, model)
+            export(run, model)
         print(f"{name:20} {scores_of(model, train, ObjectOptions())}")
         thickness = ObjectOptions(instances=True, seed_distance=SEED_DISTANCE)
         print(f"{'  by thickness':20} {scores_of(model, train, thickness)}", flush=True)
@@ -101,7 +101,7 @@ def scores_of(model: Path, train: Path, objects: ObjectOptions) -> str:
                 Path(folder, part, f"{name}.png").symlink_to(
                     (train / part / f"{name}.png").resolve()
                 )
-        report = evaluate_model(
+        report = evaluate(
             model,
             Path(folder, "images"),
             Path(folder, "masks"),

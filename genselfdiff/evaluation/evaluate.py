@@ -46,7 +46,7 @@ class Case:
     comparison: Comparison
 
 
-def evaluate_model(
+def evaluate(
     model: LoadedModel | str | Path,
     images_dir: str | Path,
     masks_dir: str | Path,

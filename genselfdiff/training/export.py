@@ -21,7 +21,7 @@ from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.version import __version__
 
 
-def export_run(
+def export(
     run: str | Path,
     output: str | Path,
     *,
@@ -85,8 +85,8 @@ def ship_run(
         overwrite: replace ``output`` if it exists.
 
     Raises:
-        ModelError: as by `export_run`, or the weights are too many or too large to be shipped.
-        OutputError: as by `export_run`.
+        ModelError: as by `export`, or the weights are too many or too large to be shipped.
+        OutputError: as by `export`.
     """
     output = Path(output)
     refuse_existing(output, overwrite)

@@ -35,7 +35,10 @@ import json, sys
 import click
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
+import genselfdiff
 from gsd.main import main
+
+assert "segment" in dir(genselfdiff)
 
 def lines(command, path):
     yield [*path, "--help"]

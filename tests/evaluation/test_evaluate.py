@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.evaluation.evaluate import evaluate_model
+from genselfdiff.evaluation.evaluate import evaluate
 from genselfdiff.evaluation.pixel_metrics import confusion, dice
 from genselfdiff.evaluation.scoring import ObjectOptions
 from genselfdiff.inference.model_file import save_model
@@ -55,7 +55,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path, dict[str, np.ndarray], dict[str
 
 def test_scores(model, folders):
     images, masks, truths, answers = folders
-    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu")
+    report = evaluate(model, images, masks, mpp=0.5, device="cpu")
     assert [score.name for score in report.images] == ["field0", "field1", "field2"]
     matrices = [confusion(truths[name], answers[name], 2) for name in truths]
     for score, matrix in zip(report.images, matrices, strict=True):
@@ -70,7 +70,7 @@ def test_scores(model, folders):
 
 def test_at_another_resolution_scores_are_of_the_images_own_pixels(model, folders):
     images, masks, truths, _ = folders
-    report = evaluate_model(model, images, masks, mpp=0.25, device="cpu")
+    report = evaluate(model, images, masks, mpp=0.25, device="cpu")
     for score in report.images:
         assert score.matrix.sum() == truths[score.name].size
     assert 0.9 < report.images[0].by_class["dice"][1] < 1
@@ -79,7 +79,7 @@ def test_at_another_resolution_scores_are_of_the_images_own_pixels(model, folder
 def test_every_case_can_be_watched(model, folders):
     images, masks, truths, answers = folders
     cases = []
-    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", watch=cases.append)
+    report = evaluate(model, images, masks, mpp=0.5, device="cpu", watch=cases.append)
     for case, scores in zip(cases, report.images, strict=True):
         assert case.comparison.scores is scores
         np.testing.assert_array_equal(case.truth, truths[scores.name])
@@ -92,7 +92,7 @@ def test_masks_of_0_and_255(model, folders, foreground):
     images, masks, truths, _ = folders
     for name, truth in truths.items():
         Image.fromarray(255 * truth).save(masks / f"{name}.png")
-    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", foreground=foreground)
+    report = evaluate(model, images, masks, mpp=0.5, device="cpu", foreground=foreground)
     assert report.images[0].by_class["dice"].tolist() == [1, 1]
 
 
@@ -101,20 +101,20 @@ def test_instance_numbers_need_foreground(model, folders):
     numbered = truths["field0"].astype(np.uint16) * 700
     Image.fromarray(numbered).save(masks / "field0.png")
     with pytest.raises(InputError, match="--foreground"):
-        evaluate_model(model, images, masks, mpp=0.5, device="cpu")
-    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", foreground=True)
+        evaluate(model, images, masks, mpp=0.5, device="cpu")
+    report = evaluate(model, images, masks, mpp=0.5, device="cpu", foreground=True)
     assert report.images[0].by_class["dice"].tolist() == [1, 1]
 
 
 def test_what_cannot_be_evaluated(tmp_path, model, folders):
     images, masks, *_ = folders
     with pytest.raises(InputError, match="--mpp"):
-        evaluate_model(model, images, masks, device="cpu")
+        evaluate(model, images, masks, device="cpu")
     with pytest.raises(ModelError, match="no such"):
-        evaluate_model(tmp_path / "absent.ts", images, masks, mpp=0.5)
+        evaluate(tmp_path / "absent.ts", images, masks, mpp=0.5)
     (masks / "field1.png").unlink()
     with pytest.raises(InputError, match="field1"):
-        evaluate_model(model, images, masks, mpp=0.5, device="cpu")
+        evaluate(model, images, masks, mpp=0.5, device="cpu")
 
 
 def test_foreground_fits_two_classes_only(tmp_path, folders):
@@ -127,7 +127,7 @@ def test_foreground_fits_two_classes_only(tmp_path, folders):
     save_model(Three(), info, tmp_path / "three.ts")
     images, masks, *_ = folders
     with pytest.raises(InputError, match="3 classes"):
-        evaluate_model(tmp_path / "three.ts", images, masks, foreground=True, device="cpu")
+        evaluate(tmp_path / "three.ts", images, masks, foreground=True, device="cpu")
 
 
 def test_numbers_of_foreground_masks_are_the_true_objects(model, folders, caplog):
@@ -137,7 +137,7 @@ def test_numbers_of_foreground_masks_are_the_true_objects(model, folders, caplog
         numbers = truth.astype(np.uint16)
         numbers[:, truth.shape[1] // 2 :] *= 300
         Image.fromarray(numbers).save(masks / f"{name}.png")
-    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", foreground=True)
+    report = evaluate(model, images, masks, mpp=0.5, device="cpu", foreground=True)
     assert [score.instances[1].truth for score in report.images] == [2, 2, 2]
     assert report.settings["true_objects"] == "numbers"
     assert "taken for numbers of objects" in caplog.text
@@ -145,12 +145,12 @@ def test_numbers_of_foreground_masks_are_the_true_objects(model, folders, caplog
 
 def test_masks_with_soft_edges_or_of_two_kinds_have_the_objects_of_sharp_ones(model, folders):
     images, masks, truths, _ = folders
-    sharp = evaluate_model(model, images, masks, mpp=0.5, device="cpu")
+    sharp = evaluate(model, images, masks, mpp=0.5, device="cpu")
     soft = np.kron(truths["field0"], np.full((4, 4), 255, np.uint8))
     soft = np.asarray(Image.fromarray(np.roll(soft, 1, (0, 1))).reduce(4))
     Image.fromarray(soft).save(masks / "field0.png")
     Image.fromarray(truths["field1"] * np.uint8(255)).save(masks / "field1.png")
-    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", foreground=True)
+    report = evaluate(model, images, masks, mpp=0.5, device="cpu", foreground=True)
     assert np.unique(soft).size > 2
     for one, other in zip(report.images, sharp.images, strict=True):
         np.testing.assert_array_equal(one.matrix, other.matrix)
@@ -163,7 +163,7 @@ def test_true_objects_of_a_folder(tmp_path, model, folders, caplog):
     objects.mkdir()
     for name, truth in truths.items():
         Image.fromarray(truth.astype(np.uint16) * 700).save(objects / f"{name}.png")
-    report = evaluate_model(model, images, masks, mpp=0.5, device="cpu", truth_objects=objects)
+    report = evaluate(model, images, masks, mpp=0.5, device="cpu", truth_objects=objects)
     assert [score.instances[1].truth for score in report.images] == [1, 1, 1]
     assert "none of 3 masks holds more than one number" in caplog.text
     soft = truths["field1"] * np.uint8(255)
@@ -171,17 +171,17 @@ def test_true_objects_of_a_folder(tmp_path, model, folders, caplog):
     soft[20::2, 20:] //= 2
     Image.fromarray(soft).save(objects / "field1.png")
     with pytest.raises(InputError, match=r"field1\.png: has soft edges"):
-        evaluate_model(model, images, masks, mpp=0.5, device="cpu", truth_objects=objects)
+        evaluate(model, images, masks, mpp=0.5, device="cpu", truth_objects=objects)
     Image.fromarray(np.ones((5, 7), np.uint8)).save(objects / "field1.png")
     with pytest.raises(InputError, match=r"field1\.png: 7 x 5"):
-        evaluate_model(model, images, masks, mpp=0.5, device="cpu", truth_objects=objects)
+        evaluate(model, images, masks, mpp=0.5, device="cpu", truth_objects=objects)
 
 
 def test_options_of_objects_are_looked_at_first(model, folders):
     images, masks, *_ = folders
     for options in (ObjectOptions(min_area=-1), ObjectOptions(True, seed_distance=1e6)):
         with pytest.raises(InputError, match="must be"):
-            evaluate_model(model, images, masks, mpp=0.5, device="cpu", objects=options)
+            evaluate(model, images, masks, mpp=0.5, device="cpu", objects=options)
 
 
 def test_a_model_that_tells_cores_finds_the_objects_that_touch(tmp_path):
@@ -214,7 +214,7 @@ def test_a_model_that_tells_cores_finds_the_objects_that_touch(tmp_path):
     folders = tmp_path / "images", tmp_path / "masks"
     found = []
     for options in (ObjectOptions(), ObjectOptions(False), ObjectOptions(None, 1.5)):
-        report = evaluate_model(
+        report = evaluate(
             tmp_path / "model.ts", *folders, mpp=0.5, foreground=True, device="cpu", objects=options
         )
         counts = report.images[0].instances[1]

@@ -18,7 +18,7 @@ from genselfdiff.inference.shipped_weights import read_weights, write_weights
 from genselfdiff.masks import MaskReader
 from genselfdiff.models import create_model
 from genselfdiff.training.config import FinetuneConfig
-from genselfdiff.training.export import export_run
+from genselfdiff.training.export import export
 from genselfdiff.training.initial_weights import origin_of
 
 HERE = shipped.FOLDER
@@ -28,7 +28,7 @@ HERE = shipped.FOLDER
 def test_a_shipped_model_gives_what_its_exported_file_gives(tmp_path, ship, instances):
     ship(instances=instances)
     model = load_model("nuclei", "cpu")
-    info = export_run("nuclei", tmp_path / "model.ts")
+    info = export("nuclei", tmp_path / "model.ts")
     file = load_model(tmp_path / "model.ts", "cpu")
     assert model.info == info == file.info
     images = torch.randint(0, 256, (2, 3, 50, 64), dtype=torch.uint8)
@@ -53,7 +53,7 @@ def test_weights_are_those_of_the_network_rounded_to_float16(ship):
 
 def test_a_file_of_the_same_name_is_reached_by_its_path(tmp_path, ship, monkeypatch, caplog):
     ship()
-    export_run("nuclei", tmp_path / "nuclei")
+    export("nuclei", tmp_path / "nuclei")
     monkeypatch.chdir(tmp_path)
     model = load_model("nuclei", "cpu")
     assert (model.source, model.path) == ("nuclei", shipped.weights_file("nuclei"))

@@ -14,7 +14,7 @@ from genselfdiff.data.pairs import find_pairs
 from genselfdiff.errors import InputError
 from genselfdiff.inference.model_file import load_model
 from genselfdiff.training.config import FinetuneConfig
-from genselfdiff.training.export import export_run
+from genselfdiff.training.export import export
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.runs import finetune
@@ -86,7 +86,7 @@ def test_a_run_finds_discs_that_touch(tmp_path, config):
     assert best == max(figures["PQ"] for figures in validated)
     assert best > 0.5
     assert validated[-1]["Dice disc"] > 0.7
-    info = export_run(run.path, tmp_path / "model.ts")
+    info = export(run.path, tmp_path / "model.ts")
     assert (info.instances, info.channels, info.size_multiple) == (True, 3, 8)
     model = load_model(tmp_path / "model.ts", "cpu")
     assert model.info == info

@@ -15,7 +15,7 @@ import torch
 import genselfdiff.training.step as step_module
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.training.config import FinetuneConfig, PretrainConfig
-from genselfdiff.training.export import export_run
+from genselfdiff.training.export import export
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.runs import finetune, pretrain
@@ -171,9 +171,9 @@ def test_checkpoints_that_stay(tmp_path, finetune_config):
     assert not kept.optimiser
     again = dataclasses.replace(finetune_config, init=str(run.kept(6)), steps=1)
     finetune(again, tmp_path / "again", progress=False)
-    export_run(run.path, tmp_path / "model.ts", step=6)
+    export(run.path, tmp_path / "model.ts", step=6)
     with pytest.raises(ModelError, match=r"step_0000005\.safetensors: .*--keep-every"):
-        export_run(run.path, tmp_path / "other.ts", step=5)
+        export(run.path, tmp_path / "other.ts", step=5)
 
 
 def test_what_a_kill_has_left_is_removed(tmp_path, finetune_config):

@@ -19,7 +19,7 @@ from genselfdiff.training import run_folder, runs
 from genselfdiff.training.config import FinetuneConfig, PretrainConfig, RunConfig
 from genselfdiff.training.curves import draw_curves
 from genselfdiff.training.distributed import World
-from genselfdiff.training.export import export_run
+from genselfdiff.training.export import export
 from genselfdiff.training.health import LossWatch
 from genselfdiff.training.records import restore
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint, resumable_tensors
@@ -108,7 +108,7 @@ def test_journey_from_tiles_to_a_model_that_finds_the_discs(
     best = read_checkpoint(run.best).state.best
     assert best is not None
     assert best > 0.8
-    info = export_run(tmp_path / "run2", tmp_path / "model.ts", licence="CC0-1.0")
+    info = export(tmp_path / "run2", tmp_path / "model.ts", licence="CC0-1.0")
     assert info.classes == ("background", "disc")
     assert info.mpp == 0.5
     assert info.training["validation_dice"] == best
@@ -117,7 +117,7 @@ def test_journey_from_tiles_to_a_model_that_finds_the_discs(
     assert str(tmp_path) not in info.to_json(), "names of folders are nobody's business"
     assert load_model(tmp_path / "model.ts", "cpu").info == info
     with pytest.raises(OutputError, match="--overwrite"):
-        export_run(tmp_path / "run2", tmp_path / "model.ts")
+        export(tmp_path / "run2", tmp_path / "model.ts")
 
 
 def test_weights_of_stage_1_start_stage_2(tmp_path, pretrain_config, finetune_config):
@@ -310,7 +310,7 @@ def test_a_file_of_a_run_is_no_output(tmp_path, name):
     (tmp_path / "samples").mkdir()
     (tmp_path / name).write_text("of the run")
     with pytest.raises(OutputError, match="is an input of this run"):
-        export_run(tmp_path, tmp_path / name, overwrite=True)
+        export(tmp_path, tmp_path / name, overwrite=True)
     picture = tmp_path / "linked.png"
     os.link(tmp_path / name, picture)
     with pytest.raises(OutputError, match="is an input of this run"):
@@ -365,11 +365,11 @@ def test_damaged_checkpoints_are_named(tmp_path, pretrain_config):
     with pytest.raises(ModelError, match=r"latest\.safetensors: damaged"):
         pretrain(pretrain_config, run.path, resume=True, progress=False)
     with pytest.raises(ModelError, match="not a run folder"):
-        export_run(tmp_path / "nowhere", tmp_path / "model.ts")
+        export(tmp_path / "nowhere", tmp_path / "model.ts")
     with pytest.raises(
         ModelError, match=r"run: a run of `gsd train pretrain`, not of `gsd train finetune`"
     ):
-        export_run(run.path, tmp_path / "model.ts")
+        export(run.path, tmp_path / "model.ts")
     config = run.config.read_text()
     run.config.write_text(config.replace("width = 8", "width = 16"))
     with pytest.raises(ModelError, match=r"best\.safetensors: .* has shape .*, but this network"):

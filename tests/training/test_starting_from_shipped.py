@@ -17,7 +17,7 @@ from genselfdiff.inference.shipped_weights import read_weights
 from genselfdiff.models import create_model, load_initial_weights
 from genselfdiff.models.weights import with_last_layer_of
 from genselfdiff.training.config import FinetuneConfig
-from genselfdiff.training.export import export_run, ship_run
+from genselfdiff.training.export import export, ship_run
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.runs import finetune, prepared, pretrain
 from gsd.main import main
@@ -146,7 +146,7 @@ def test_attributions_stay_in_what_is_trained_from_it(tmp_path, config, ship):
     finetune(config, tmp_path / "run1", progress=False)
     again = dataclasses.replace(config, init=str(tmp_path / "run1"), resample_to=0.5)
     finetune(again, tmp_path / "run2", progress=False)
-    info = export_run(tmp_path / "run2", tmp_path / "model.ts")
+    info = export(tmp_path / "run2", tmp_path / "model.ts")
     assert info.attributions == read_weights("nuclei").info.attributions
     assert load_model(tmp_path / "model.ts", "cpu").info == info
     settings = info.training["settings"]
@@ -188,7 +188,7 @@ def test_the_weights_of_a_run_are_shipped(tmp_path, config, ship):
     assert told.attributions[1:] == read_weights("nuclei").info.attributions
     for key, value in read_checkpoint(run.best).weights.items():
         assert torch.equal(weights.state[key], value.half().float()), key
-    export_run(run.path, tmp_path / "model.ts")
+    export(run.path, tmp_path / "model.ts")
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     exported, named = load_model(tmp_path / "model.ts", "cpu"), load_model("mine", "cpu")
     torch.testing.assert_close(named(images), exported(images), rtol=0, atol=0.01)

@@ -93,7 +93,7 @@ def evaluate(
     """
     from genselfdiff.data.pairs import images_in
     from genselfdiff.evaluation.case_pictures import CasePictures
-    from genselfdiff.evaluation.evaluate import evaluate_model
+    from genselfdiff.evaluation.evaluate import evaluate
     from genselfdiff.evaluation.evaluation_file import write_evaluation
     from genselfdiff.evaluation.page import write_page
     from genselfdiff.evaluation.scoring import ObjectOptions
@@ -108,7 +108,7 @@ def evaluate(
     for path in outputs:
         refuse_existing(path, overwrite)
     pictures = CasePictures()
-    report = evaluate_model(
+    report = evaluate(
         model,
         images,
         masks,

@@ -40,10 +40,8 @@ def export(
     The file takes images of any size as uint8 or floating point in 0..255 and gives class
     probabilities; classes, colours, resolution and provenance are in it as gsd.json.
     """
-    from genselfdiff.training.export import export_run
+    from genselfdiff.training.export import export
 
-    info = export_run(
-        run, output, step=step, licence=licence, portable=portable, overwrite=overwrite
-    )
+    info = export(run, output, step=step, licence=licence, portable=portable, overwrite=overwrite)
     resolution = f" at {info.mpp:g} um/px" if info.mpp is not None else ""
     say(f"{output}: {', '.join(info.classes)}{resolution}")
