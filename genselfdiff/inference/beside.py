@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from genselfdiff.errors import OutputError
 from genselfdiff.inference.job import Job
@@ -15,17 +14,22 @@ from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.report import write_report
 from genselfdiff.inference.segment_result import SegmentResult
-from genselfdiff.inference.sidecar_record import digest, read_record, write_record
+from genselfdiff.inference.sidecar_record import (
+    ObjectSettings,
+    OverlaySettings,
+    Settings,
+    digest,
+    read_record,
+    write_record,
+)
 from genselfdiff.input_files import is_regular_file
+from genselfdiff.json_records import as_json
 from genselfdiff.masks import MaskReader, write_overlay
 from genselfdiff.objects import write_objects
 from genselfdiff.slides import Slide
 from genselfdiff.working_files import alone_at
 
 logger = logging.getLogger("genselfdiff")
-
-Settings = Mapping[str, Any]
-"""What decides the content of a file, as JSON has it."""
 
 _UNTOLD = ("slide", "mpp", "device", "precision")
 """Settings of a job that a report tells elsewhere."""
@@ -79,7 +83,7 @@ def made_otherwise(files: OutputFiles, options: Options, job: Job) -> list[Path]
     return [
         path
         for path, record in records.items()
-        if not os.path.lexists(path) or (record is not None and record.settings != wanted[path])
+        if not os.path.lexists(path) or (record is not None and not record.has(wanted[path]))
     ]
 
 
@@ -102,7 +106,7 @@ def _due(
             due.append(path)
         elif record is None:
             unknown.append(path)
-        elif record.settings == settings:
+        elif record.has(settings):
             logger.info("%s: is kept: it was made with the same settings", path)
         elif record.is_unchanged(path):
             logger.info("%s: is made again: it was made with other settings", path)
@@ -151,9 +155,8 @@ def _other(path: Path) -> OutputError:
 def _wanted(files: OutputFiles, options: Options, job: Job) -> dict[Path, Settings]:
     """The files to write, and for each the settings that decide what is in it."""
     objects = _object_settings(options, job)
-    overlay = {"mask": objects["mask"], "width": options.overlay_width}
-    settings = {
-        files.overlay: overlay,
+    settings: dict[Path | None, Settings] = {
+        files.overlay: OverlaySettings(objects.mask, options.overlay_width),
         files.geojson: objects,
         files.table: objects,
         files.labels: objects,
@@ -162,14 +165,14 @@ def _wanted(files: OutputFiles, options: Options, job: Job) -> dict[Path, Settin
     return {path: of for path, of in settings.items() if path is not None}
 
 
-def _object_settings(options: Options, job: Job) -> Settings:
-    # The mask's job names the model, and so tells whether objects are cut by their cores.
-    return {
-        "mask": hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16],
-        "instances": options.instances,
-        "seed distance": options.seed_distance if options.instances else None,
-        "min area": options.min_area,
-    }
+def _object_settings(options: Options, job: Job) -> ObjectSettings:
+    content = json.dumps(as_json(job), sort_keys=True).encode()
+    return ObjectSettings(
+        mask=hashlib.sha256(content).hexdigest()[:16],
+        instances=options.instances,
+        seed_distance=options.seed_distance if options.instances else None,
+        min_area=options.min_area,
+    )
 
 
 def _write(
@@ -208,16 +211,20 @@ def _write(
             slide,
             palette,
             sizes=found.sizes,
-            settings=_settings(options, job, found.cuts),
+            settings=_shown_settings(options, job, found.cuts),
             made_with=_object_settings(options, job),
             overwrite=True,
         )
     return found.counts
 
 
-def _settings(options: Options, job: dict[str, Any], cuts: str | None) -> dict[str, object]:
-    """What a report tells of how the mask and its objects came about."""
-    told = {name: value for name, value in job.items() if name not in _UNTOLD and value is not None}
-    told["instances"] = "no" if cuts is None else f"touching objects taken apart {cuts}"
-    told["smallest object"] = f"{options.min_area:g}"
-    return {name[:1].upper() + name[1:]: value for name, value in told.items()}
+def _shown_settings(options: Options, job: Job, cuts: str | None) -> dict[str, str]:
+    """What a report says of how the mask and its objects came about."""
+    shown = {
+        name: str(value)
+        for name, value in sorted(as_json(job).items())
+        if name not in _UNTOLD and value is not None
+    }
+    shown["instances"] = "no" if cuts is None else f"touching objects taken apart {cuts}"
+    shown["smallest object"] = f"{options.min_area:g}"
+    return {name[:1].upper() + name[1:]: value for name, value in shown.items()}

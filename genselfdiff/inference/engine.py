@@ -19,16 +19,9 @@ from numpy.typing import NDArray
 from genselfdiff.errors import InputError
 from genselfdiff.files import refuse_inputs
 from genselfdiff.inference.beside import write_beside
-from genselfdiff.inference.job import MACHINE, Job, content_of, is_same_work, requested
-from genselfdiff.inference.layout import Layout, lay_out
-from genselfdiff.inference.mask_state import (
-    begun_job,
-    finished,
-    is_asked_for,
-    made_by,
-    refuse_other,
-    result_of,
-)
+from genselfdiff.inference.job import Job, Request, content_of, requested
+from genselfdiff.inference.mask_description import FinishedMask, MaskDescription
+from genselfdiff.inference.mask_state import MaskState, Stage, result_of
 from genselfdiff.inference.memory import READ_AHEAD, keep_within_limit
 from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.options import Options
@@ -36,10 +29,12 @@ from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor, read_ahead
 from genselfdiff.inference.resample import is_core, labels_of
 from genselfdiff.inference.segment_result import SegmentResult
+from genselfdiff.inference.slide_task import SlideTask
+from genselfdiff.json_records import as_json
 from genselfdiff.masks import MaskWriter, ProbabilityWriter, PyramidWriter, as_bytes
 from genselfdiff.progress import progress_bar
 from genselfdiff.resumable_file import unfinished
-from genselfdiff.slides import Slide, open_slide
+from genselfdiff.slides import open_slide
 
 logger = logging.getLogger("genselfdiff")
 
@@ -111,98 +106,76 @@ def segment_slide(
     """Do what ``segment`` does."""
     begin = time.perf_counter()
     files = OutputFiles.of(output, options)
-    given = [] if isinstance(options.tissue, bool) else [Path(options.tissue)]
-    refuse_inputs(files.all(), [path, predictor.model.path, *given])
+    tissue = [] if isinstance(options.tissue, bool) else [Path(options.tissue)]
+    refuse_inputs(files.all(), [path, predictor.model.path, *tissue])
     files.check()
     request = requested(path, predictor, options)
-    done = None if overwrite else finished(files)
-    before = done is not None and is_asked_for(done, request, options.on_error)
+    state = MaskState.of(files, len(predictor.model.info.classes), overwrite=overwrite)
+    stage = state.stage(request, accept_damaged=options.on_error != "fail")
+    is_there = stage is Stage.FINISHED
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
-        if done is None or not before:
-            refuse_other(files.mask, done, request)
-            done = make_mask(source, files, predictor, options, request, overwrite, progress)
-        result = result_of(path, files, done, finished_before=before)
+        if not is_there:
+            state.refuse(files, request, overwrite=overwrite)
+            task = SlideTask.of(source, predictor, options, progress)
+            begun = state.begun if stage is Stage.BEGUN else None
+            job = choose(task, request) if begun is None else take_up(task, request, begun)
+            wanted = state.still_wanted(files, job)
+            predict(task, wanted, task.describe(job), restart=overwrite)
+        mask = state.mask if is_there else FinishedMask.read(files.mask)
+        assert mask is not None
+        result = result_of(path, files, mask, finished_before=is_there)
         seconds = time.perf_counter() - begin
         result = replace(result, blank_tiles=source.blank_tiles, seconds=seconds)
-        objects = write_beside(source, result, options, done["job"], keep=before)
+        objects = write_beside(source, result, options, mask.job, keep=is_there)
         return replace(result, objects=objects, seconds=time.perf_counter() - begin)
 
 
-def make_mask(
-    source: Slide,
-    files: OutputFiles,
-    predictor: Predictor,
-    options: Options,
-    request: Job,
-    overwrite: bool,
-    progress: bool | None,
-) -> dict[str, Any]:
-    """Predict a slide into its mask, or what a killed run has left to do; return what it tells."""
-    # A run that ended early may have made the probabilities, and nothing of the mask.
-    beside = made_by(files.probabilities, len(predictor.model.info.classes))
-    begun = begun_job(files.mask) or (None if overwrite else beside)
-    goes_on = begun is not None and is_same_work(begun, request)
-    ours = beside is not None and is_same_work(beside, request)
-    files.refuse_existing(overwrite=overwrite, but_probabilities=goes_on and ours)
-    layout = lay_out(source, predictor.model.info, options, progress)
-    if begun is not None and goes_on:
-        keep_within_limit(options, source, layout, predictor, begun["batch size"])
-        predictor.obey(begun["precision"], begun["threads"])
-        job = begun | {key: request[key] for key in MACHINE}
-    else:
-        job = choose(request, source, predictor, layout, options)
-    told = describe(layout, job)
-    predict(source, layout, predictor, files, told, job, restart=overwrite, progress=progress)
-    done = finished(files)
-    assert done is not None
-    return done
-
-
-def choose(
-    request: Job, source: Slide, predictor: Predictor, layout: Layout, options: Options
-) -> Job:
+def choose(task: SlideTask, request: Request) -> Job:
     """Choose what ``request`` leaves open, for this slide and within ``max_memory``."""
-    batch_size = request["batch size"] or BATCH_SIZES[predictor.model.device.type]
-    keep_within_limit(options, source, layout, predictor, batch_size)
+    predictor, layout = task.predictor, task.layout
+    batch_size = request.batch_size or BATCH_SIZES[predictor.model.device.type]
+    keep_within_limit(task, batch_size)
     predictor.choose_precision(layout.grid.sample(layout.view, COMPARED_TILES))
-    return request | {
+    chosen = {
         "precision": predictor.precision,
+        "batch_size": batch_size,
         "threads": predictor.threads,
-        "batch size": batch_size,
     }
+    return Job(**vars(request) | chosen)
 
 
-def describe(layout: Layout, job: Job) -> dict[str, Any]:
-    """What a mask tells of how it was made."""
-    tiles, skipped = layout.grid.tiles, layout.grid.skipped
-    return {"tiles": tiles, "skipped": skipped, "scale": layout.scale, "job": job}
+def take_up(task: SlideTask, request: Request, begun: Job) -> Job:
+    """Go on with ``begun`` on this machine, with what it has chosen."""
+    obey(task, begun)
+    return request.on_this_machine(begun)
+
+
+def obey(task: SlideTask, job: Job) -> None:
+    """Compute as ``job`` has chosen, within ``max_memory``."""
+    keep_within_limit(task, job.batch_size)
+    task.predictor.obey(job.precision, job.threads)
 
 
 def predict(
-    source: Slide,
-    layout: Layout,
-    predictor: Predictor,
-    files: OutputFiles,
-    told: dict[str, Any],
-    purpose: dict[str, Any],
-    *,
-    restart: bool,
-    progress: bool | None,
+    task: SlideTask, files: OutputFiles, description: MaskDescription, *, restart: bool
 ) -> None:
-    """Predict what ``layout`` shows into the mask and, if it is named, the file of probabilities.
+    """Predict a slide into the mask and, if it is named, the file of probabilities.
 
     Args:
-        told: what the mask's description shall say.
-        purpose, restart: see ``PyramidWriter``.
+        task: what is predicted, and how.
+        files: the mask, and what is written with it.
+        description: what the mask shall say of itself.
+        restart: see ``PyramidWriter``.
     """
-    info = predictor.model.info
+    source, info = task.source, task.predictor.model.info
+    job = as_json(description.job)
     is_begun = False
     shape: dict[str, Any] = {
         "width": source.width,
         "height": source.height,
         "mpp": source.mpp,
-        "window": layout.window,
-        "purpose": purpose,
+        "window": task.layout.window,
+        "purpose": job,
         "restart": restart,
     }
     try:
@@ -214,21 +187,20 @@ def predict(
                     palette=list(info.colors),
                     class_names=list(info.classes),
                     cores=info.instances,
-                    description=told,
+                    description=as_json(description),
                     **shape,
                 )
             )
             classes = len(info.classes)
             sinks: list[_Sink] = [(mask, partial(_planes_of_mask, classes))]
-            there = None if restart else made_by(files.probabilities, classes)
-            if files.probabilities is not None and there != told["job"]:
+            if files.probabilities is not None:
                 writer = ProbabilityWriter(
-                    files.probabilities, class_names=info.classes, job=told["job"], **shape
+                    files.probabilities, class_names=info.classes, job=job, **shape
                 )
                 sinks.append((stack.enter_context(writer), lambda block: as_bytes(block[:classes])))
             is_begun = True
-            _write(sinks, source, layout, predictor, purpose["batch size"], progress)
-            if content_of(source.path) != told["job"]["slide"]:
+            _write(sinks, task, description.job.batch_size)
+            if content_of(source.path) != description.job.slide:
                 is_begun = False  # of two slides, it is of no use
                 raise InputError(
                     f"{source.path}: was changed while it was read: wait until it is written whole,"
@@ -281,15 +253,9 @@ class _Band:
             self._writer.push(self._rows[:, ahead:])
 
 
-def _write(
-    sinks: list[_Sink],
-    source: Slide,
-    layout: Layout,
-    predictor: Predictor,
-    batch_size: int,
-    progress: bool | None,
-) -> None:
+def _write(sinks: list[_Sink], task: SlideTask, batch_size: int) -> None:
     """Write the rows that are missing as they become final."""
+    source, predictor, layout = task.source, task.predictor, task.layout
     row, height = min(writer.rows_written for writer, _ in sinks), layout.window[3]
     if row == height:
         return
@@ -302,7 +268,7 @@ def _write(
         desc=source.path.name,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} tiles"
         " [{elapsed}, {remaining} left{postfix}]",
-        progress=progress,
+        progress=task.progress,
     )
     begin, pixels = time.perf_counter(), 0
     with (

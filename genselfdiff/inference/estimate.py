@@ -9,12 +9,12 @@ import numpy as np
 
 from genselfdiff.inference.engine import choose
 from genselfdiff.inference.job import requested
-from genselfdiff.inference.layout import lay_out
 from genselfdiff.inference.memory import memory_bound, peak_bytes
 from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.resample import BAND, RowResizer, labels_of
+from genselfdiff.inference.slide_task import SlideTask
 from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.slides import ScaledView, open_slide
 
@@ -86,15 +86,13 @@ def estimate(
 def estimate_slide(path: Path, predictor: Predictor, options: Options) -> Estimate:
     """Do what ``estimate`` does."""
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
-        info = predictor.model.info
-        layout = lay_out(source, info, options)
-        view, grid, (_, _, columns, rows) = layout.view, layout.grid, layout.window
-        request = requested(path, predictor, options)
-        job = choose(request, source, predictor, layout, options)
+        task = SlideTask.of(source, predictor, options)
+        view, grid, (_, _, columns, rows) = task.layout.view, task.layout.grid, task.layout.window
+        job = choose(task, requested(path, predictor, options))
         per_tile = _seconds_per_tile(predictor, grid, view)
-        seconds = grid.tiles * per_tile + rows * _seconds_per_row(info.channels, columns)
+        per_row = _seconds_per_row(predictor.model.info.channels, columns)
         # The measured tiles have shown what libraries, model and activations hold.
-        rest = memory_bound(source, layout, info, options, job["batch size"])
+        memory = peak_bytes() + memory_bound(task, job.batch_size)
         level = source.levels[view.level]
         return Estimate(
             slide=path,
@@ -106,10 +104,10 @@ def estimate_slide(path: Path, predictor: Predictor, options: Options) -> Estima
             scale=view.scale,
             tiles=grid.tiles,
             skipped=grid.skipped,
-            memory=peak_bytes() + rest,
-            seconds=seconds,
-            device=job["device"],
-            precision=job["precision"],
+            memory=memory,
+            seconds=grid.tiles * per_tile + rows * per_row,
+            device=job.device,
+            precision=job.precision,
         )
 
 

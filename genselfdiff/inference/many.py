@@ -15,7 +15,7 @@ from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.plan import Plan
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.segment_result import SegmentResult
-from genselfdiff.inference.shards import PartResult, Piece, Shard, segment_part, share_out
+from genselfdiff.inference.shards import PartResult, Piece, Shard, Share, segment_part, share_out
 from genselfdiff.inference.summary import Summary
 from genselfdiff.slides import open_slide
 
@@ -80,16 +80,8 @@ def segment_all(
             if dry_run:
                 result = estimate_slide(slide, predictor, chosen)
             elif shard is not None and len(pieces) > 1:
-                result = segment_part(
-                    slide,
-                    mask,
-                    predictor,
-                    chosen,
-                    shard,
-                    pieces,
-                    listed=plan.folder is not None,
-                    progress=progress,
-                )
+                share = Share(shard, pieces, listed=plan.folder is not None)
+                result = segment_part(slide, mask, predictor, chosen, share, progress)
             else:
                 result = segment_slide(
                     slide, mask, predictor, chosen, overwrite=overwrite, progress=progress

@@ -1,126 +1,135 @@
-"""What a mask that is there, or was begun, tells of how it was made."""
+"""What a run finds where its mask shall be, and whether that is what it would make."""
 
+import os
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
 
-from genselfdiff.errors import InputError, OutputError
-from genselfdiff.inference.job import Job, filled_in, is_job, is_same_work
+from genselfdiff.errors import OutputError
+from genselfdiff.inference.job import Job, Request
+from genselfdiff.inference.mask_description import FinishedMask, read_probabilities_job
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.segment_result import SegmentResult
-from genselfdiff.masks import MaskReader
+from genselfdiff.json_records import as_json, from_json
 from genselfdiff.resumable_file import differences, unfinished
 
-Description = dict[str, Any]
-"""What a mask tells of itself, as JSON has it."""
 
-_MOST = 2**53
-"""No number that a mask tells is larger."""
+class Stage(Enum):
+    """How far a mask is that somebody asks for."""
+
+    ABSENT = "nothing of it is there"
+    BEGUN = "a run of the same work was stopped, and another goes on with it"
+    FINISHED = "it is there"
+    FOREIGN = "something else is there, or was begun"
 
 
-def finished(files: OutputFiles) -> Description | None:
-    """What a mask that is there tells of how it was made; None: it is not, or tells nothing.
+@dataclass(frozen=True)
+class MaskState:
+    """What is there of a mask, and of the probabilities where these are wanted beside it.
 
-    Neither counts a mask whose probabilities are wanted, but missing or of another job.
+    Attributes:
+        mask: what is finished, with its probabilities where they are wanted.
+        journal: the job of a run that has begun the mask and was stopped.
+        probabilities: the job that made the file of probabilities.
+        is_taken: a file has the mask's name that is no such mask, or lacks its probabilities.
     """
-    told = _told(files.mask)
-    if told is None or files.probabilities is None:
-        return told
-    return told if made_by(files.probabilities, len(told["classes"])) == told["job"] else None
 
+    mask: FinishedMask | None = None
+    journal: Job | None = None
+    probabilities: Job | None = None
+    is_taken: bool = False
 
-def made_by(path: Path | None, planes: int) -> Job | None:
-    """The job that made a file of probabilities; None: it is not there, or does not tell."""
-    if path is None:
-        return None
-    try:
-        with MaskReader(path, planes) as reader:
-            job = reader.description.get("job")
-    except InputError:
-        return None
-    return job if is_job(job) else None
+    @classmethod
+    def of(cls, files: OutputFiles, classes: int, *, overwrite: bool = False) -> "MaskState":
+        """Look at the files of a mask.
 
+        Args:
+            files: the mask, and what is wanted beside it.
+            classes: how many planes its probabilities have.
+            overwrite: what is finished shall be made anew, and does not count.
+        """
+        journal = _journal_of(files.mask)
+        if overwrite:
+            return cls(journal=journal)
+        mask = FinishedMask.read(files.mask)
+        planes = classes if mask is None else len(mask.pixels)
+        probabilities = read_probabilities_job(files.probabilities, planes)
+        if mask is not None and files.probabilities is not None and mask.job != probabilities:
+            mask = None
+        is_taken = mask is None and os.path.lexists(files.mask)
+        return cls(mask, journal, probabilities, is_taken)
 
-def begun_job(mask: Path) -> Job | None:
-    """The job of a mask that a run has begun and not finished."""
-    job = unfinished(mask)
-    return job if is_job(job) else None
+    def stage(self, request: Request, *, accept_damaged: bool = True) -> Stage:
+        """What this is to a run.
 
+        Args:
+            request: what the run asks for.
+            accept_damaged: also a mask with blank in place of damaged tiles.
+        """
+        if self.mask is not None:
+            is_sound = accept_damaged or not self.mask.from_damaged
+            return (
+                Stage.FINISHED if is_sound and request.is_met_by(self.mask.job) else Stage.FOREIGN
+            )
+        begun = self.begun
+        if self.is_taken or (begun is not None and not request.is_met_by(begun)):
+            return Stage.FOREIGN
+        return Stage.ABSENT if begun is None else Stage.BEGUN
 
-def is_asked_for(done: Description, request: Job, on_error: str) -> bool:
-    """Whether a finished mask is what a run asks for.
+    @property
+    def begun(self) -> Job | None:
+        """The job to go on with: a run may have made the probabilities, and nothing of the mask."""
+        return self.journal or self.probabilities
 
-    One with blank in place of damaged tiles is not, for a run that would end at such a tile.
-    """
-    return is_same_work(done["job"], request) and not (done["from_damaged"] and on_error == "fail")
+    def has_probabilities(self, request: Request) -> bool:
+        """Whether the probabilities that ``request`` asks for are there."""
+        return self.probabilities is not None and request.is_met_by(self.probabilities)
 
+    def still_wanted(self, files: OutputFiles, job: Job) -> OutputFiles:
+        """``files`` without the probabilities, where ``job`` has made them already."""
+        return files._replace(probabilities=None) if self.probabilities == job else files
 
-def refuse_other(mask: Path, done: Description | None, request: Job) -> None:
-    """Raise OutputError that tells what a finished mask was made with, instead of what is asked."""
-    if done is None:
-        return
-    job = done["job"]
-    wanted = filled_in(request, job)
-    other = differences({key: job.get(key) for key in wanted}, wanted) or (
-        "damaged tiles taken for glass instead of an error (--on-error)"
-    )
-    raise OutputError(
-        f"{mask}: exists already, and was made with {other}: name another file, or use --overwrite"
-    )
+    def refuse(self, files: OutputFiles, request: Request, *, overwrite: bool) -> None:
+        """Raise OutputError where something is in the way of a mask that is to be made."""
+        if self.mask is not None:
+            wanted = request.chosen_as(self.mask.job)
+            other = differences(as_json(self.mask.job), as_json(wanted)) or (
+                "damaged tiles taken for glass instead of an error (--on-error)"
+            )
+            raise OutputError(
+                f"{files.mask}: exists already, and was made with {other}: name another file, or"
+                " use --overwrite"
+            )
+        files.refuse_existing(
+            overwrite=overwrite, but_probabilities=self.has_probabilities(request)
+        )
 
 
 def result_of(
-    path: Path, files: OutputFiles, done: Description, *, finished_before: bool
+    slide: Path, files: OutputFiles, mask: FinishedMask, *, finished_before: bool
 ) -> SegmentResult:
     """The result that a mask tells of itself, without time, objects and damaged tiles."""
-    with MaskReader(files.mask) as reader:
-        width, height, mpp = reader.width, reader.height, reader.mpp
     return SegmentResult(
-        slide=path,
+        slide=slide,
         files=files,
-        width=width,
-        height=height,
-        mpp=mpp,
-        scale=done["scale"],
-        tiles=done["tiles"],
-        skipped=done["skipped"],
+        width=mask.width,
+        height=mask.height,
+        mpp=mask.mpp,
+        scale=mask.description.scale,
+        tiles=mask.description.tiles,
+        skipped=mask.description.skipped,
         seconds=0.0,
-        device=done["job"]["device"],
-        precision=done["job"]["precision"],
-        pixels=dict(zip(done["classes"], done["pixels"], strict=True)),
+        device=mask.job.device,
+        precision=mask.job.precision,
+        pixels=mask.pixels,
         objects=None,
         finished_before=finished_before,
         blank_tiles=0,
     )
 
 
-def _told(mask: Path) -> Description | None:
+def _journal_of(mask: Path) -> Job | None:
     try:
-        with MaskReader(mask) as reader:
-            told = {"from_damaged": False} | reader.description
-            area = reader.width * reader.height
-    except InputError:
+        return from_json(Job, unfinished(mask))
+    except ValueError:
         return None
-    return told if _is_description(told, area) else None
-
-
-def _is_description(told: Description, area: int) -> bool:
-    """Whether a mask of ``area`` pixels tells what `predict` makes it tell; it can be any file."""
-    classes, pixels = told.get("classes"), told.get("pixels")
-    return (
-        is_job(told.get("job"))
-        and isinstance(told.get("scale"), int | float)
-        and 0 < told["scale"] < _MOST
-        and all(_is_count(told.get(name), _MOST) for name in ("tiles", "skipped"))
-        and isinstance(told["from_damaged"], int)
-        and isinstance(classes, list)
-        and isinstance(pixels, list)
-        and len(classes) == len(pixels)
-        and all(isinstance(name, str) for name in classes)
-        and len(classes) == len(set(classes))
-        and all(_is_count(count, area) for count in pixels)
-        and sum(pixels) <= area
-    )
-
-
-def _is_count(value: object, most: int) -> bool:
-    return isinstance(value, int) and 0 <= value <= most

@@ -14,7 +14,8 @@ from genselfdiff.errors import InputError, one_line
 from genselfdiff.files import refuse_inputs
 from genselfdiff.inference.beside import write_beside
 from genselfdiff.inference.job import Job, content_of
-from genselfdiff.inference.mask_state import finished, made_by, result_of
+from genselfdiff.inference.mask_description import FinishedMask
+from genselfdiff.inference.mask_state import MaskState, Stage, result_of
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.shard_folder import (
@@ -29,6 +30,7 @@ from genselfdiff.inference.shard_folder import (
     require_own_folder,
 )
 from genselfdiff.inference.summary import Summary
+from genselfdiff.json_records import as_json
 from genselfdiff.masks import MaskReader, MaskWriter, ProbabilityWriter
 from genselfdiff.slides import is_folder_of_slides, open_slide
 from genselfdiff.slides.window import check_window
@@ -76,18 +78,18 @@ def merge_parts(mask: Path) -> OutputFiles:
     refuse_inputs(files.all(), [slide, folder / JOB_NAME])
     summary = None if shared.listed is None else Summary(mask.parent)
     begin = time.perf_counter()
-    done = finished(files)
-    if done is None or done["job"] != shared.job:
+    state = MaskState.of(files, shared.classes)
+    finished = state.mask
+    if state.stage(shared.job) is not Stage.FINISHED:
         missing = missing_parts(folder, shared, options)
         if missing:
             names = ", ".join(f"{index}/{shared.shards}" for index in missing)
             raise InputError(f"{mask}: not finished yet: run gsd segment with --shard {names}")
-        made = made_by(files.probabilities, shared.classes)
-        files.refuse_existing(but_probabilities=made == shared.job)
-        _join(files, options, shared)
-    done = finished(files)
-    assert done is not None
-    result = result_of(slide, files, done, finished_before=True)
+        files.refuse_existing(but_probabilities=state.has_probabilities(shared.job))
+        _join(state.still_wanted(files, shared.job), options, shared)
+        finished = FinishedMask.read(mask)
+    assert finished is not None
+    result = result_of(slide, files, finished, finished_before=True)
     if any((files.overlay, files.geojson, files.table, files.labels, files.report)):
         if not _is_there(slide, shared.job):
             raise InputError(
@@ -95,7 +97,7 @@ def merge_parts(mask: Path) -> OutputFiles:
                 f" drawn from it: put it back and repeat gsd merge {mask}"
             )
         with open_slide(slide, mpp=options.mpp, on_error=options.on_error) as source:
-            objects = write_beside(source, result, options, done["job"], keep=True)
+            objects = write_beside(source, result, options, finished.job, keep=True)
         result = replace(result, objects=objects)
     if summary is not None and shared.listed is not None:
         result = replace(result, seconds=time.perf_counter() - begin)
@@ -110,9 +112,9 @@ def _mask_of(folder: Path) -> Path:
 
 def _is_there(slide: Path, job: Job) -> bool:
     """Whether ``slide``, which somebody else has named, is what the job tells of its content."""
-    if slide.name != job["slide"].rpartition(" ")[0] or is_folder_of_slides(slide):
+    if slide.name != job.slide.rpartition(" ")[0] or is_folder_of_slides(slide):
         return False
-    return slide.exists() and content_of(slide) == job["slide"]
+    return slide.exists() and content_of(slide) == job.slide
 
 
 def _remove(folder: Path) -> None:
@@ -136,7 +138,7 @@ def _join(files: OutputFiles, options: Options, shared: SharedJob) -> None:
     rows = [shared.parts[index] for index in order]
     with MaskReader(parts[0].mask) as reader:
         size, has_cores = (reader.width, reader.height), reader.has_cores
-        x, y, width, height = shared.job.get("region") or (0, 0, *size)
+        x, y, width, height = shared.job.region or (0, 0, *size)
         shape: dict[str, Any] = {
             "width": reader.width,
             "height": reader.height,
@@ -161,10 +163,9 @@ def _join(files: OutputFiles, options: Options, shared: SharedJob) -> None:
                 for band in reader.stacks(y + first, y + last, cores=cores):
                     yield band[:, :, x : x + width]
 
-    job = shared.job
-    if files.probabilities is not None and made_by(files.probabilities, len(names)) != job:
+    if files.probabilities is not None:
         with ProbabilityWriter(
-            files.probabilities, class_names=names, job=job, **shape
+            files.probabilities, class_names=names, job=as_json(shared.job), **shape
         ) as probabilities:
             for band in bands([part.probabilities for part in parts], len(names)):
                 probabilities.push(band)
@@ -173,7 +174,7 @@ def _join(files: OutputFiles, options: Options, shared: SharedJob) -> None:
         palette=palette,
         class_names=names,
         cores=has_cores,
-        description=shared.told,
+        description=as_json(shared.description),
         **shape,
     ) as writer:
         writer.from_damaged = any(map(_is_from_damaged, parts))

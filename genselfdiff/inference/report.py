@@ -10,7 +10,9 @@ from string import Template
 
 from genselfdiff.files import refuse_existing, write_text
 from genselfdiff.inference.segment_result import SegmentResult
+from genselfdiff.inference.sidecar_record import ObjectSettings
 from genselfdiff.inference.size_histogram import diameter, histogram_svg, middle
+from genselfdiff.json_records import as_json
 from genselfdiff.masks import draw_overlay
 from genselfdiff.pages import (
     Colour,
@@ -35,8 +37,8 @@ def write_report(
     palette: Sequence[Colour],
     *,
     sizes: Mapping[str, Counter[int]] | None = None,
-    settings: Mapping[str, object] | None = None,
-    made_with: Mapping[str, object] | None = None,
+    settings: Mapping[str, str] | None = None,
+    made_with: ObjectSettings | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write one HTML file that needs no other, for screens of any width and for paper.
@@ -61,7 +63,7 @@ def write_report(
     template = Template((files(__package__) / "report.html").read_text(encoding="utf-8"))
     colours = dict(zip(result.pixels, palette, strict=False))
     page = template.substitute(
-        made_with=escape(json.dumps(made_with)),
+        made_with=escape(json.dumps(None if made_with is None else as_json(made_with))),
         title=escape(result.slide.name),
         lead=escape(_lead(result)),
         thumbnail=jpeg_address(slide.thumbnail(_PICTURE)),
@@ -123,7 +125,7 @@ def _histograms(
     ]
 
 
-def _run(result: SegmentResult, settings: Mapping[str, object]) -> dict[str, str]:
+def _run(result: SegmentResult, settings: Mapping[str, str]) -> dict[str, str]:
     speed = sum(result.pixels.values()) / 1e6 / max(result.seconds, 1e-9)
     told = {
         "Mask": result.files.mask.name,  # pages are passed on: no folders
@@ -133,7 +135,7 @@ def _run(result: SegmentResult, settings: Mapping[str, object]) -> dict[str, str
         else f"{_duration(result.seconds)}, {speed:.3g} Mpx/s",
         "Device": f"{result.device} in {result.precision}",
     }
-    return told | {name: str(value) for name, value in settings.items()}
+    return told | dict(settings)
 
 
 def _duration(seconds: float) -> str:

@@ -11,17 +11,19 @@ import re
 import stat
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from genselfdiff.choices import ON_ERROR
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.inference.job import Job, is_job
-from genselfdiff.inference.mask_state import finished
+from genselfdiff.inference.job import Job
+from genselfdiff.inference.mask_description import MaskDescription
+from genselfdiff.inference.mask_state import MaskState, Stage
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.input_files import parse_json, read_bytes
+from genselfdiff.json_records import as_json, values_of
 from genselfdiff.text import file_name
 from genselfdiff.working_files import remove_abandoned
 
@@ -34,26 +36,38 @@ _LARGEST_JOB = 2**20
 _PATIENCE = 20
 """Tenths of a second for another shard to write the job."""
 
+_JOB: dict[str, Any] = {
+    "slide": str,
+    "listed": str | None,
+    "classes": int,
+    "shards": int,
+    "parts": dict,
+    "options": dict,
+    "told": MaskDescription,
+}
+"""What a job tells, and the types of that."""
+
 _PART = re.compile(r"part-\d+(_probabilities)?\.tif|\.part-\d+.*\.(partial|journal)")
 """What shards leave beside the job."""
 
-_NUMBER: tuple[type, ...] = (int, float)
-_NONE = type(None)
-_BESIDE: dict[str, tuple[type, ...]] = {
-    "mpp": (*_NUMBER, _NONE),
-    "on_error": (str,),
-    "overlay": (bool, str, _NONE),
-    "overlay_width": (int, _NONE),
-    "geojson": (bool,),
-    "table": (bool, str, _NONE),
-    "labels": (bool,),
-    "instances": (bool, _NONE),
-    "seed_distance": (*_NUMBER, _NONE),
-    "min_area": _NUMBER,
-    "report": (bool,),
-    "probabilities": (bool,),
-}
-"""The options that decide what is written beside a mask; texts are names of files there."""
+_BESIDE = (
+    "mpp",
+    "on_error",
+    "overlay",
+    "overlay_width",
+    "geojson",
+    "table",
+    "labels",
+    "instances",
+    "seed_distance",
+    "min_area",
+    "report",
+    "probabilities",
+)
+"""The options that decide what is written beside a mask."""
+
+_FILES = ("overlay", "table")
+"""Those of them that can name a file."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +80,8 @@ class SharedJob:
         classes: how many there are.
         shards: how many processes.
         parts: rows of the window, from and to, of each shard that has any, by its number.
-        options: those that decide what is written beside the mask.
-        told: what the mask shall say of itself.
+        options: those that decide what is written beside the mask, see `beside_options`.
+        description: what the mask shall say of itself.
     """
 
     slide: str
@@ -75,27 +89,38 @@ class SharedJob:
     classes: int
     shards: int
     parts: dict[int, tuple[int, int]]
-    options: dict[str, Any]
-    told: dict[str, Any]
+    options: Options
+    description: MaskDescription
 
     @property
     def job(self) -> Job:
         """What decides the pixels of the mask."""
-        job: Job = self.told["job"]
-        return job
+        return self.description.job
+
+    def part_job(self, index: int) -> Job:
+        """What decides those of one part."""
+        return replace(self.job, rows=self.parts[index])
 
     def options_at(self, mask: Path) -> Options:
-        """What ``options_as_json`` was told, for a mask wherever it lies now."""
-        files = {
-            name: mask.with_name(self.options[name])
-            for name in ("overlay", "table")
-            if isinstance(self.options[name], str)
-        }
-        return Options(**self.options | files)
+        """The options for a mask wherever it lies now."""
+
+        def placed(file: str | Path | bool | None) -> str | Path | bool | None:
+            return mask.with_name(file) if isinstance(file, str) else file
+
+        options = self.options
+        return replace(options, overlay=placed(options.overlay), table=placed(options.table))
 
     def as_json(self) -> dict[str, Any]:
         """What ``read_job`` reads."""
-        return asdict(self)
+        return {
+            "slide": self.slide,
+            "listed": self.listed,
+            "classes": self.classes,
+            "shards": self.shards,
+            "parts": self.parts,
+            "options": beside_json(self.options),
+            "told": as_json(self.description),
+        }
 
 
 def folder_of(mask: Path) -> Path:
@@ -112,21 +137,21 @@ def part_files(folder: Path, index: int, options: Options) -> OutputFiles:
 def missing_parts(folder: Path, shared: SharedJob, options: Options) -> list[int]:
     """The shards whose parts are not there, or of another job that was in this folder."""
 
-    def is_there(index: int) -> bool:
-        done = finished(part_files(folder, index, options))
-        return done is not None and done["job"] == shared.job | {"rows": [*shared.parts[index]]}
+    def is_missing(index: int) -> bool:
+        state = MaskState.of(part_files(folder, index, options), shared.classes)
+        return state.stage(shared.part_job(index)) is not Stage.FINISHED
 
-    return [index for index in shared.parts if not is_there(index)]
+    return [index for index in shared.parts if is_missing(index)]
 
 
-def options_as_json(options: Options, mask: Path) -> dict[str, Any]:
-    """What decides what lies beside ``mask``.
+def beside_options(options: Options, mask: Path) -> Options:
+    """Of ``options`` what decides what lies beside ``mask``, files there by their names.
 
     Raises:
         InputError: a file that shall lie beside it would lie in another folder.
     """
     values = {name: getattr(options, name) for name in _BESIDE}
-    for name in ("overlay", "table"):
+    for name in _FILES:
         if not isinstance(values[name], bool | None):
             file = Path(values[name])
             folders = {os.path.realpath(path.parent) for path in (file, mask)}
@@ -136,7 +161,12 @@ def options_as_json(options: Options, mask: Path) -> dict[str, Any]:
                     f" file in {mask.parent}"
                 )
             values[name] = file.name
-    return values
+    return Options(**values)
+
+
+def beside_json(options: Options) -> dict[str, Any]:
+    """What `beside_options` has left, as JSON has it."""
+    return {name: getattr(options, name) for name in _BESIDE}
 
 
 def require_own_folder(folder: Path) -> None:
@@ -204,62 +234,43 @@ def _checked(content: Any) -> SharedJob:
     Raises:
         ValueError: it tells none.
     """
-    kinds: dict[str, tuple[type, ...]] = {
-        "slide": (str,),
-        "listed": (str, _NONE),
-        "classes": (int,),
-        "shards": (int,),
-        "parts": (dict,),
-        "options": (dict,),
-        "told": (dict,),
-    }
-    _require(content, kinds)
+    values = values_of(content, _JOB)
     parts = {
         int(index): (rows[0], rows[1])
-        for index, rows in content["parts"].items()
+        for index, rows in values["parts"].items()
         if re.fullmatch(r"[1-9]\d{0,8}", index) and _are_rows(rows)
     }
     spans = sorted(parts.values())
     if (
         not parts
-        or len(parts) < len(content["parts"])
-        or max(parts) > content["shards"]
+        or len(parts) < len(values["parts"])
+        or max(parts) > values["shards"]
         or spans[0][0] != 0
         or any(end != begin for (_, end), (begin, _) in itertools.pairwise(spans))
     ):
         raise ValueError("its parts are none of a slide")
-    if not 1 <= content["classes"] <= 256:
-        raise ValueError(f"{content['classes']} classes")
-    _require(content["options"], _BESIDE)
-    _require_options(content["options"])
-    told = {"tiles": (int,), "skipped": (int,), "scale": _NUMBER, "job": (dict,)}
-    _require(content["told"], told)
-    job = content["told"]["job"]
-    region = job.get("region")
-    if not is_job(job) or not isinstance(job.get("slide"), str):
-        raise ValueError("its settings are none of a mask")
-    if region is not None and not (
-        isinstance(region, list) and len(region) == 4 and all(type(n) is int for n in region)
-    ):
-        raise ValueError(f"region {region}")
-    return SharedJob(**content | {"parts": parts})
+    if not 1 <= values["classes"] <= 256:
+        raise ValueError(f"{values['classes']} classes")
+    return SharedJob(
+        slide=values["slide"],
+        listed=values["listed"],
+        classes=values["classes"],
+        shards=values["shards"],
+        parts=parts,
+        options=_checked_options(values["options"]),
+        description=values["told"],
+    )
 
 
-def _require(content: Any, kinds: dict[str, tuple[type, ...]]) -> None:
-    if not isinstance(content, dict) or content.keys() != kinds.keys():
-        raise ValueError(f"it does not tell {', '.join(kinds)}")
-    for name, kind in kinds.items():
-        if type(content[name]) not in kind:  # True is no number
-            raise ValueError(f"{name} cannot be {content[name]!r:.40}")
-
-
-def _require_options(options: dict[str, Any]) -> None:
-    for name in ("overlay", "table"):
-        if isinstance(options[name], str) and options[name] != file_name(options[name]):
-            raise ValueError(f"{name} {options[name]!r:.40} does not lie beside the mask")
-    if options["on_error"] not in ON_ERROR:
-        raise ValueError(f"on_error {options['on_error']!r:.40}")
-    Options(**options)
+def _checked_options(content: Any) -> Options:
+    kinds = {part.name: part.type for part in fields(Options) if part.name in _BESIDE}
+    values = values_of(content, kinds)
+    for name in _FILES:
+        if isinstance(values[name], str) and values[name] != file_name(values[name]):
+            raise ValueError(f"{name} {values[name]!r:.40} does not lie beside the mask")
+    if values["on_error"] not in ON_ERROR:
+        raise ValueError(f"on_error {values['on_error']!r:.40}")
+    return Options(**values)
 
 
 def _are_rows(rows: Any) -> bool:

@@ -12,29 +12,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import write_once
 from genselfdiff.inference.beside import made_otherwise
-from genselfdiff.inference.engine import choose, describe, predict
-from genselfdiff.inference.job import MACHINE, filled_in, is_same_work, requested
-from genselfdiff.inference.layout import Layout, lay_out
-from genselfdiff.inference.mask_state import begun_job, finished, is_asked_for, made_by
-from genselfdiff.inference.memory import keep_within_limit
+from genselfdiff.inference.engine import choose, obey, predict
+from genselfdiff.inference.job import MACHINE, Request, requested
+from genselfdiff.inference.layout import Layout
+from genselfdiff.inference.mask_state import MaskState, Stage
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.shard_folder import (
     JOB_NAME,
     SharedJob,
+    beside_json,
+    beside_options,
     folder_of,
     missing_parts,
-    options_as_json,
     part_files,
     read_job,
     require_own_folder,
 )
+from genselfdiff.inference.slide_task import SlideTask
+from genselfdiff.json_records import as_json
 from genselfdiff.resumable_file import ResumableFile, differences
 from genselfdiff.slides import open_slide
 
@@ -59,6 +60,21 @@ class Piece:
     shard: int
     begin: float
     end: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process does of a slide that several share.
+
+    Attributes:
+        shard: which process it is.
+        pieces: which shards have which parts of the slide.
+        listed: the slide gets a row in the summary of the folder when its mask is merged.
+    """
+
+    shard: Shard
+    pieces: Sequence[Piece]
+    listed: bool
 
 
 @dataclass(frozen=True)
@@ -111,19 +127,14 @@ def segment_part(
     output: Path,
     predictor: Predictor,
     options: Options,
-    shard: Shard,
-    pieces: Sequence[Piece],
-    *,
-    listed: bool,
+    share: Share,
     progress: bool | None,
 ) -> PartResult:
-    """Predict this shard's part of a slide.
+    """Predict one process' share of a slide.
 
     Args:
         path, output, predictor, options, progress: as ``segment_slide``.
-        shard: which one this is.
-        pieces: which shards have which parts of the slide.
-        listed: the slide gets a row in the summary of the folder when its mask is merged.
+        share: which one.
 
     Raises:
         InputError, ModelError: as ``segment``.
@@ -131,22 +142,23 @@ def segment_part(
     """
     files = OutputFiles.of(output, options)
     files.check()
-    beside = options_as_json(options, output)
+    beside = beside_options(options, output)
     request = requested(path, predictor, options)
-    done = finished(files)
+    classes = len(predictor.model.info.classes)
+    state = MaskState.of(files, classes)
     folder = folder_of(output)
-    if done is not None and is_asked_for(done, request, options.on_error):
+    stage = state.stage(request, accept_damaged=options.on_error != "fail")
+    if stage is Stage.FINISHED and state.mask is not None:
         # While the folder is there, a merge has not yet written what goes beside the mask.
-        others = [] if folder.exists() else made_otherwise(files, options, done["job"])
+        others = [] if folder.exists() else made_otherwise(files, options, state.mask.job)
         if others:
             raise OutputError(
                 f"{others[0]}: is not there or was made with other settings, but {output} is"
                 " finished: repeat the command without --shard to have it made"
             )
         return PartResult(output, output, 0)
-    merged = made_by(files.probabilities, len(predictor.model.info.classes))
-    files.refuse_existing(but_probabilities=merged is not None and is_same_work(merged, request))
-    if begun_job(output) is not None:
+    files.refuse_existing(but_probabilities=state.has_probabilities(request))
+    if state.journal is not None:
         raise OutputError(
             f"{output}: a run without --shard has begun it: repeat that command, or delete"
             f" {ResumableFile(output).partial} to share it out"
@@ -157,34 +169,36 @@ def segment_part(
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
-        layout = lay_out(source, predictor.model.info, options, progress)
+        task = SlideTask.of(source, predictor, options, progress)
         if not (folder / JOB_NAME).exists():
-            begun = SharedJob(
+            proposal = SharedJob(
                 slide=str(path.absolute()),
-                listed=str(path) if listed else None,
-                classes=len(predictor.model.info.classes),
-                shards=shard.count,
-                parts=_parts(layout, pieces),
+                listed=str(path) if share.listed else None,
+                classes=classes,
+                shards=share.shard.count,
+                parts=_parts(task.layout, share.pieces),
                 options=beside,
-                told=describe(layout, choose(request, source, predictor, layout, options)),
+                description=task.describe(choose(task, request)),
             )
-            if not write_once(folder / JOB_NAME, json.dumps(begun.as_json(), indent=1)):
+            if not write_once(folder / JOB_NAME, json.dumps(proposal.as_json(), indent=1)):
                 logger.debug("%s: another shard was first", folder)
         shared = read_job(folder)
-        _check_same(folder, shared, request, beside, shard)
-        if max(end for _, end in shared.parts.values()) != layout.window[3]:
+        _check_same(folder, shared, request, beside, share.shard)
+        if max(end for _, end in shared.parts.values()) != task.layout.window[3]:
             raise InputError(f"{folder / JOB_NAME}: is of another slide: delete {folder}")
-        keep_within_limit(options, source, layout, predictor, shared.job["batch size"])
-        predictor.obey(shared.job["precision"], shared.job["threads"])
-        part = part_files(folder, shard.index, options)
-        if shard.index in missing_parts(folder, shared, options):
-            rows = shared.parts[shard.index]
-            mine = layout.rows(*rows)
-            told = describe(mine, shared.job | {"rows": [*rows]})
-            predict(
-                source, mine, predictor, part, told, told["job"], restart=False, progress=progress
-            )
+        obey(task, shared.job)
+        part = part_files(folder, share.shard.index, options)
+        if share.shard.index in shared.parts:
+            _predict_part(task, part, shared, share.shard.index)
     return PartResult(output, part.mask, len(missing_parts(folder, shared, options)))
+
+
+def _predict_part(task: SlideTask, files: OutputFiles, shared: SharedJob, index: int) -> None:
+    """Predict a part, or what is left to do of it."""
+    job, state = shared.part_job(index), MaskState.of(files, shared.classes)
+    if state.stage(job) is not Stage.FINISHED:
+        rows = task.rows(*shared.parts[index])
+        predict(rows, state.still_wanted(files, job), rows.describe(job), restart=False)
 
 
 def _parts(layout: Layout, pieces: Sequence[Piece]) -> dict[int, tuple[int, int]]:
@@ -205,29 +219,25 @@ def _parts(layout: Layout, pieces: Sequence[Piece]) -> dict[int, tuple[int, int]
 
 
 def _check_same(
-    folder: Path,
-    shared: SharedJob,
-    request: dict[str, Any],
-    beside: dict[str, Any],
-    shard: Shard,
+    folder: Path, shared: SharedJob, request: Request, beside: Options, shard: Shard
 ) -> None:
     """Raise OutputError where this shard has another command than the one that began."""
     job = shared.job
-    asked = filled_in(request, job)
-    for key in MACHINE:
-        if asked[key] != job.get(key):
+    for name in MACHINE:
+        of_this, of_the_first = getattr(request, name), getattr(job, name)
+        if of_this != of_the_first:
             logger.warning(
                 "%s: %s %s here, %s where it was begun: a few pixels can differ",
                 folder,
-                key,
-                asked[key],
-                job.get(key),
+                name,
+                of_this,
+                of_the_first,
             )
-        asked[key] = job.get(key)
-    begun = job | {"shards": shared.shards} | shared.options
-    wanted = asked | {"shards": shard.count} | beside
-    if begun != wanted:
+    asked = job.on_this_machine(request.chosen_as(job))
+    command = as_json(asked) | {"shards": shard.count} | beside_json(beside)
+    first = as_json(job) | {"shards": shared.shards} | beside_json(shared.options)
+    if command != first:
         raise OutputError(
-            f"{folder}: was begun with {differences(begun, wanted)}: give all shards the same"
+            f"{folder}: was begun with {differences(first, command)}: give all shards the same"
             " command, or delete this folder to start anew"
         )

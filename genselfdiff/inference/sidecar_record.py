@@ -11,13 +11,14 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 from genselfdiff.errors import InputError
 from genselfdiff.input_files import open_input, parse_json
+from genselfdiff.json_records import as_json, named
 
 _ATTRIBUTE = "user.genselfdiff"
 """Python has attributes on Linux only: elsewhere, its functions for them are missing."""
@@ -28,11 +29,43 @@ _HEAD = 2**16
 
 
 @dataclass(frozen=True)
+class OverlaySettings:
+    """What decides the content of an overlay.
+
+    Attributes:
+        mask: digest of the mask's job.
+        width: in pixels; None: the usual one.
+    """
+
+    mask: str
+    width: int | None
+
+
+@dataclass(frozen=True)
+class ObjectSettings:
+    """What decides the content of a file of objects.
+
+    Attributes:
+        mask: digest of the mask's job, which names the model, and so says whether objects are cut
+            by their cores.
+        instances, seed_distance, min_area: see ``write_objects``.
+    """
+
+    mask: str
+    instances: bool | None
+    seed_distance: float | None = field(metadata=named("seed distance"))
+    min_area: float = field(metadata=named("min area"))
+
+
+Settings = OverlaySettings | ObjectSettings
+
+
+@dataclass(frozen=True)
 class SidecarRecord:
     """What is known of a file beside a mask.
 
     Attributes:
-        settings: what decided its content, as JSON has it.
+        settings: what decided its content, as JSON has it; anything where others wrote it.
         sha256: of the content that gsd gave it; None: not known.
         objects: how many objects of each class were counted when it was made, if they were.
     """
@@ -41,14 +74,18 @@ class SidecarRecord:
     sha256: str | None = None
     objects: Mapping[str, int] | None = None
 
+    def has(self, settings: Settings) -> bool:
+        """Whether the file was made with these settings."""
+        return self.settings == as_json(settings)
+
     def is_unchanged(self, path: Path) -> bool:
         """Whether the file is as gsd has left it."""
         return self.sha256 is not None and self.sha256 == digest(path)
 
 
-def write_record(path: Path, settings: Mapping[str, Any], objects: dict[str, int] | None) -> None:
+def write_record(path: Path, settings: Settings, objects: dict[str, int] | None) -> None:
     """Let a file tell how it was made, where the file system can keep that."""
-    record = asdict(SidecarRecord(settings, digest(path), objects))
+    record = asdict(SidecarRecord(as_json(settings), digest(path), objects))
     with suppress(OSError, AttributeError):
         os.setxattr(path, _ATTRIBUTE, json.dumps(record).encode(), follow_symlinks=False)
 

@@ -28,8 +28,8 @@ from genselfdiff.choices import (
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.files import atomic_file
 from genselfdiff.input_files import read_toml
+from genselfdiff.setting_types import require_type
 from genselfdiff.text import shown
-from genselfdiff.training.setting_types import require_type
 
 NO_INIT = "none"
 

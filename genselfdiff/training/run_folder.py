@@ -18,7 +18,7 @@ from torch import nn
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.files import atomic_file, write_text, writing
 from genselfdiff.input_files import parse_json, read_text
-from genselfdiff.training.setting_types import require_type
+from genselfdiff.setting_types import require_type
 from genselfdiff.working_files import lock, open_own, remove_abandoned
 
 CHECKPOINT_FORMAT = "2"

@@ -98,7 +98,7 @@ def test_the_mask_lies_over_the_slide(report: Callable[..., tuple[str, Page]]) -
 
 def test_numbers(report: Callable[..., tuple[str, Page]]) -> None:
     sizes = {"nucleus": Counter({314: 1000, 315: 200})}
-    _, page = report({"seconds": 4000.0}, sizes=sizes, settings={"overlap": 0.25})
+    _, page = report({"seconds": 4000.0}, sizes=sizes, settings={"overlap": "0.25"})
     for told in ("25.00 %", "0.75", "1,200", "10", "overlap", "0.25", "1 h 6 min, 0.003 Mpx/s"):
         assert told in page.texts
     assert "4,000 x 3,000 pixels of 0.5 \u00b5m: 2 x 1.5 mm" in page.texts

@@ -197,7 +197,7 @@ def test_a_model_is_what_it_was_when_it_was_read(tmp_path, slide, info, conv_net
     save_model(conv_net(classes=2), info(), darkness_model)
     assert requested(slide, predictor, Options()) == before
     again = Predictor(load_model(darkness_model, "cpu"), "float32")
-    assert requested(slide, again, Options())["model"] != before["model"]
+    assert requested(slide, again, Options()).model != before.model
 
 
 def test_a_folder_is_the_same_on_another_file_system(tmp_path, darkness_model):
@@ -211,7 +211,7 @@ def test_a_folder_is_the_same_on_another_file_system(tmp_path, darkness_model):
     for file in (there / "0").glob("0" * 100 + "*"):
         file.unlink()
     jobs = [requested(folder, predictor, Options()) for folder in (here, there)]
-    assert jobs[0]["slide"] == jobs[1]["slide"]
+    assert jobs[0].slide == jobs[1].slide
 
 
 def test_what_is_kept_is_told_by_the_run_that_kept_it(

@@ -17,14 +17,34 @@ import genselfdiff
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import write_once
 from genselfdiff.inference import engine, merging, shard_folder, shards
+from genselfdiff.inference.job import Job
 from genselfdiff.inference.many import segment_all
+from genselfdiff.inference.mask_description import MaskDescription
 from genselfdiff.inference.merging import find_shared, merge_parts
 from genselfdiff.inference.model_file import save_model
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.plan import plan_outputs
-from genselfdiff.inference.shard_folder import SharedJob, options_as_json, read_job
+from genselfdiff.inference.shard_folder import SharedJob, beside_options, read_job
 from genselfdiff.inference.shards import Shard, share_out
 from genselfdiff.masks import MaskReader, MaskWriter
+
+JOB = Job(
+    slide="s.tif 0123",
+    mpp=None,
+    model="m.ts 4567",
+    tile_size=64,
+    overlap=0.25,
+    region=None,
+    tissue=True,
+    device="cpu",
+    precision="float32",
+    tta=1,
+    batch_size=1,
+    threads=1,
+    genselfdiff="0.1.0",
+    torch="2.13.0",
+    kernels="avx2",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -422,15 +442,14 @@ HOSTILE = [
 
 @pytest.mark.parametrize(("keys", "value"), HOSTILE)
 def test_jobs_that_somebody_has_changed(tmp_path, keys, value):
-    job = {"slide": "s.tif 0123", "precision": "float32", "batch size": 1, "threads": 1}
     shared = SharedJob(
         slide="/slides/s.tif",
         listed=None,
         classes=3,
         shards=2,
         parts={1: (0, 160), 2: (160, 300)},
-        options=options_as_json(Options(overlay=True), tmp_path / "m.tif"),
-        told={"tiles": 3, "skipped": 0, "scale": 1.2, "job": job | {"device": "cpu"}},
+        options=beside_options(Options(overlay=True), tmp_path / "m.tif"),
+        description=MaskDescription(tiles=3, skipped=0, scale=1.2, job=JOB),
     )
     (tmp_path / "job.json").write_text(json.dumps(shared.as_json()))
     assert read_job(tmp_path) == shared

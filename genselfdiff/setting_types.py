@@ -15,10 +15,9 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 def require_type(name: str, value: Any, declared: Any) -> None:
     """Raise InputError unless ``value`` is what ``declared`` says, and every number in it finite.
 
-    ``declared`` is made of int, float, bool, str, tuple, dict and None; whole numbers are numbers
-    too, and have 64 bits.
+    ``declared`` is one that `fits` knows; whole numbers have 64 bits.
     """
-    if not _fits(value, declared):
+    if not fits(value, declared):
         kinds = _members(declared)
         wanted = _WORDS.get(kinds[0], "a table" if get_origin(kinds[0]) is dict else "a list")
         raise InputError(f"{name} must be {wanted}, not {type(value).__name__}")
@@ -29,22 +28,26 @@ def require_type(name: str, value: Any, declared: Any) -> None:
             raise InputError(f"{name} must be a finite number, not {number}")
 
 
-def _members(declared: Any) -> tuple[Any, ...]:
-    return get_args(declared) if get_origin(declared) in (Union, types.UnionType) else (declared,)
+def fits(value: Any, declared: Any) -> bool:
+    """Whether ``value`` is what ``declared`` says; whole numbers are numbers too.
 
-
-def _fits(value: Any, declared: Any) -> bool:
+    ``declared`` is made of int, float, bool, str, tuple, dict, None and other classes.
+    """
     members = _members(declared)
     if len(members) > 1:
-        return any(_fits(value, member) for member in members)
+        return any(fits(value, member) for member in members)
     if get_origin(declared) is tuple:
         parts = get_args(declared)
         if not isinstance(value, tuple):
             return False
         if parts[-1] is ...:
-            return all(_fits(part, parts[0]) for part in value)
-        return len(value) == len(parts) and all(map(_fits, value, parts))
+            return all(fits(part, parts[0]) for part in value)
+        return len(value) == len(parts) and all(map(fits, value, parts))
     if isinstance(value, bool):  # which Python calls a whole number
         return declared is bool
     kind = get_origin(declared) or declared
     return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _members(declared: Any) -> tuple[Any, ...]:
+    return get_args(declared) if get_origin(declared) in (Union, types.UnionType) else (declared,)
