@@ -39,7 +39,7 @@ from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.models import create_model
 from genselfdiff.training.config import FinetuneConfig, PretrainConfig, RunConfig
-from genselfdiff.training.dry_run import forecast
+from genselfdiff.training.dry_run import estimate_run
 from genselfdiff.training.runs import prepared
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -134,7 +134,7 @@ def config_of(row: Row, options: argparse.Namespace, folder: Path) -> RunConfig:
 def seconds_of_ours(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """As `gsd train --dry-run` measures them."""
     with prepared(config_of(row, options, folder)) as (task, step):
-        found = forecast(task, step, options.steps)
+        found = estimate_run(task, step, options.steps)
     return {"seconds": found.step_seconds, "waiting": found.loading_share}
 
 

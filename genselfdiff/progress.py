@@ -1,5 +1,6 @@
-"""Progress bars, all made alike."""
+"""Progress bars, all made alike, and times as people read them."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,3 +30,12 @@ def progress_bar(
         disable=None if progress is None else not progress,
         **details,
     )
+
+
+def duration(seconds: float) -> str:
+    """A time, such as "12.3 s", "3 min 20 s" or "1 h 6 min"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(math.floor(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

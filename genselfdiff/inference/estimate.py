@@ -16,6 +16,7 @@ from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.resample import BAND, RowResizer, labels_of
 from genselfdiff.inference.slide_task import SlideTask
 from genselfdiff.inference.tile_grid import TileGrid
+from genselfdiff.progress import duration
 from genselfdiff.slides import ScaledView, open_slide
 
 MEASURED_TILES = 16
@@ -23,7 +24,7 @@ MEASURED_TILES = 16
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SlideEstimate:
     """What ``estimate`` has found.
 
     ``level`` is the slide's level that is read and ``downsample`` its level-0 pixels per pixel,
@@ -47,13 +48,12 @@ class Estimate:
 
     def summary(self) -> str:
         """A line for people."""
-        minutes, seconds = divmod(round(self.seconds), 60)
         mpp = "unknown" if self.mpp is None else f"{self.mpp:g}"
         return (
             f"{self.slide}: {self.width} x {self.height} pixels of {mpp} um; level {self.level}"
             f" (downsample {self.downsample:g}), scale {self.scale:g}; {self.tiles} tiles"
             f" ({self.skipped} without tissue skipped); memory below"
-            f" {self.memory / 2**30:.2f} GiB; about {minutes} min {seconds} s on {self.device} in"
+            f" {self.memory / 2**30:.2f} GiB; about {duration(self.seconds)} on {self.device} in"
             f" {self.precision}"
         )
 
@@ -66,7 +66,7 @@ def estimate(
     precision: str = "auto",
     tta: int = 1,
     **options: Any,
-) -> Estimate:
+) -> SlideEstimate:
     """Tell what ``segment`` would do with the same arguments, and what it would take.
 
     A few tiles, spread over the tissue, are read and predicted. The time is that of a machine as
@@ -83,7 +83,7 @@ def estimate(
     return estimate_slide(Path(slide), predictor, Options(**options))
 
 
-def estimate_slide(path: Path, predictor: Predictor, options: Options) -> Estimate:
+def estimate_slide(path: Path, predictor: Predictor, options: Options) -> SlideEstimate:
     """Do what ``estimate`` does."""
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         task = SlideTask.of(source, predictor, options)
@@ -94,7 +94,7 @@ def estimate_slide(path: Path, predictor: Predictor, options: Options) -> Estima
         # The measured tiles have shown what libraries, model and activations hold.
         memory = peak_bytes() + memory_bound(task, job.batch_size)
         level = source.levels[view.level]
-        return Estimate(
+        return SlideEstimate(
             slide=path,
             width=source.width,
             height=source.height,

@@ -8,7 +8,7 @@ from typing import Any
 from genselfdiff.errors import GsdError, OutputError, one_line, outside_cause
 from genselfdiff.files import refuse_inputs
 from genselfdiff.inference.engine import segment_slide
-from genselfdiff.inference.estimate import Estimate, estimate_slide
+from genselfdiff.inference.estimate import SlideEstimate, estimate_slide
 from genselfdiff.inference.model_file import LoadedModel, find_model
 from genselfdiff.inference.options import Options
 from genselfdiff.inference.output_files import OutputFiles
@@ -25,7 +25,7 @@ class Outcome:
     """What became of one slide: exactly one of ``result`` and ``error`` is set."""
 
     slide: Path
-    result: SegmentResult | PartResult | Estimate | None = None
+    result: SegmentResult | PartResult | SlideEstimate | None = None
     error: GsdError | None = None
 
 
@@ -76,7 +76,7 @@ def segment_all(
         if shard is not None and shard.index not in [piece.shard for piece in pieces]:
             continue
         try:
-            result: SegmentResult | PartResult | Estimate
+            result: SegmentResult | PartResult | SlideEstimate
             if dry_run:
                 result = estimate_slide(slide, predictor, chosen)
             elif shard is not None and len(pieces) > 1:
@@ -94,7 +94,7 @@ def segment_all(
             failure = GsdError(f"{slide}: failed unexpectedly: {cause}; -v tells where")
             failure.__cause__ = error
             outcome = Outcome(slide, error=failure)
-        if summary is not None and not isinstance(outcome.result, PartResult | Estimate):
+        if summary is not None and not isinstance(outcome.result, PartResult | SlideEstimate):
             summary.add(slide, outcome.result, outcome.error)
         yield outcome
 

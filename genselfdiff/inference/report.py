@@ -1,7 +1,6 @@
 """A page about a segmented slide: pictures, classes, sizes of objects, and how it was made."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -24,6 +23,7 @@ from genselfdiff.pages import (
     style,
     table,
 )
+from genselfdiff.progress import duration
 from genselfdiff.slides import Slide
 
 _PICTURE = 1200
@@ -132,15 +132,7 @@ def _run(result: SegmentResult, settings: Mapping[str, str]) -> dict[str, str]:
         "Tiles": f"{result.tiles:,} predicted, {result.skipped:,} without tissue skipped",
         "Time": "made by an earlier run"
         if result.finished_before
-        else f"{_duration(result.seconds)}, {speed:.3g} Mpx/s",
+        else f"{duration(result.seconds)}, {speed:.3g} Mpx/s",
         "Device": f"{result.device} in {result.precision}",
     }
     return told | dict(settings)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(math.floor(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -7,6 +7,7 @@ from statistics import median
 import torch
 
 from genselfdiff.inference.memory import peak_bytes
+from genselfdiff.progress import duration
 from genselfdiff.training.config import RunConfig
 from genselfdiff.training.loop import batches
 from genselfdiff.training.run_folder import resumable_tensors
@@ -17,8 +18,8 @@ MEASURED_STEPS = 3
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What `forecast` has found.
+class RunEstimate:
+    """What `estimate_run` has found.
 
     Attributes:
         config: every setting, those filled in from the files among them.
@@ -69,7 +70,7 @@ class Forecast:
                 f"step: {self.step_seconds:.2f} s for {config.batch_size} tiles"
                 f" ({self.loading_share:.0%} of it waiting for them);"
                 f" validation: about {self.validation_seconds:.0f} s",
-                f"run: {config.steps} steps, about {_duration(self.seconds)}",
+                f"run: {config.steps} steps, about {duration(self.seconds)}",
                 f"memory: {on_gpu}{self.memory / 2**30:.2f} GiB"
                 f"{' in each process' if several else ''};"
                 f" checkpoints of {self.checkpoint / 2**20:.0f} MiB",
@@ -77,7 +78,7 @@ class Forecast:
         )
 
 
-def forecast(task: Task, step: TrainingStep, measured: int = MEASURED_STEPS) -> Forecast:
+def estimate_run(task: Task, step: TrainingStep, measured: int = MEASURED_STEPS) -> RunEstimate:
     """Take ``measured`` steps after a first and tell what all would take; the network changes."""
     config = step.config
     times, loading = [], []
@@ -98,7 +99,7 @@ def forecast(task: Task, step: TrainingStep, measured: int = MEASURED_STEPS) -> 
         task.validate(step.network, 0, task.pieces)
     validation = (time.perf_counter() - begin) * -(-task.pieces // step.world.size)
     saved = resumable_tensors(step.network, step.average.values, step.optimiser)
-    return Forecast(
+    return RunEstimate(
         config=config,
         parameters=sum(parameter.numel() for parameter in step.network.parameters()),
         device=str(step.device),
@@ -113,8 +114,3 @@ def forecast(task: Task, step: TrainingStep, measured: int = MEASURED_STEPS) -> 
         ),
         checkpoint=sum(tensor.nbytes for tensor in saved.values()),
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes = max(1, round(seconds / 60))
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

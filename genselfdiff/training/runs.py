@@ -1,4 +1,4 @@
-"""Starting, resuming and rehearsing a run of either stage."""
+"""Starting, resuming and estimating a run of either stage."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from genselfdiff.errors import InputError, is_out_of_memory
 from genselfdiff.training.completing import complete_finetune, complete_pretrain
 from genselfdiff.training.config import FinetuneConfig, PretrainConfig, RunConfig
 from genselfdiff.training.distributed import World, joined_world
-from genselfdiff.training.dry_run import Forecast, forecast
+from genselfdiff.training.dry_run import RunEstimate, estimate_run
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.initial_weights import start_weights
 from genselfdiff.training.loop import train
@@ -62,14 +62,14 @@ def finetune(
     return _run(config, out, resume, progress)
 
 
-def rehearse(config: RunConfig) -> Forecast:
+def estimate(config: RunConfig) -> RunEstimate:
     """Take a few steps of a run and tell what all of it would take; nothing is written.
 
     Raises:
         InputError, ModelError: as by `pretrain` and `finetune`.
     """
     with prepared(config) as (task, step):
-        return forecast(task, step)
+        return estimate_run(task, step)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""gsd train as it is typed: where settings come from, rehearsals, and how it ends."""
+"""gsd train as it is typed: where settings come from, dry runs, and how it ends."""
 
 import os
 import signal
@@ -154,7 +154,7 @@ def test_what_is_wrong_in_a_file_is_told(tmp_path, labelled, text, told):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_rehearsal_tells_and_writes_nothing(tmp_path, labelled):
+def test_a_dry_run_tells_and_writes_nothing(tmp_path, labelled):
     before = sorted(tmp_path.rglob("*"))
     told = gsd("train", "finetune", *labelled, "--mpp", 0.5, *TINY, "--steps", 720, "--dry-run")
     assert "tiny, width 8, 0.2 M parameters, at 0.5 um/px, tiles of 32 pixels" in told.output
@@ -162,7 +162,7 @@ def test_a_rehearsal_tells_and_writes_nothing(tmp_path, labelled):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_out_is_needed_unless_rehearsed(labelled):
+def test_out_is_needed_unless_it_is_a_dry_run(labelled):
     bare = gsd("train", "finetune", "--images", "fields", code=2)
     assert "missing: --masks, --init (--init none trains from scratch)" in bare.output
     told = gsd("train", "finetune", *labelled, "--mpp", 0.5, code=2)

@@ -1,11 +1,11 @@
-"""What a rehearsal tells of a run."""
+"""What a dry run tells of a run."""
 
 import dataclasses
 
 import pytest
 
 from genselfdiff.training import dry_run
-from genselfdiff.training.runs import finetune, rehearse
+from genselfdiff.training.runs import estimate, finetune
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
@@ -14,7 +14,7 @@ def test_the_size_of_checkpoints_is_that_of_the_file(tmp_path, finetune_config, 
     run = finetune(config, tmp_path / "run", progress=False)
     content = run.latest.read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
-    assert rehearse(config).checkpoint == len(content) - header
+    assert estimate(config).checkpoint == len(content) - header
 
 
 def test_memory_is_that_with_the_copies_of_a_checkpoint(monkeypatch, finetune_config):
@@ -24,7 +24,7 @@ def test_memory_is_that_with_the_copies_of_a_checkpoint(monkeypatch, finetune_co
         dry_run, "resumable_tensors", lambda *what: happened.append("copied") or copies(*what)
     )
     monkeypatch.setattr(dry_run, "peak_bytes", lambda: happened.append("measured") or peak())
-    told = rehearse(finetune_config)
+    told = estimate(finetune_config)
     assert happened == ["copied", "measured"]
     assert told.gpu_memory is None
     assert f"memory: {told.memory / 2**30:.2f} GiB; checkpoints of" in told.summary()

@@ -344,9 +344,9 @@ def _run(config: Config, out: Path | None, resume: bool, dry_run: bool) -> None:
 
     keep_freed_memory()
     if out is None or dry_run:
-        forecast = runs.rehearse(config)
+        estimate = runs.estimate(config)
         if RANK == 0:
-            say(forecast.summary())
+            say(estimate.summary())
     elif isinstance(config, PretrainConfig):
         runs.pretrain(config, out, resume=resume, progress=progress())
     else:
