@@ -58,12 +58,12 @@ def write_beside(
     if not wanted:
         return None
     with alone_at(result.files.mask):
-        due, known = _due(slide, result, options, job, wanted) if keep else (list(wanted), None)
+        due, compared = _due(slide, result, options, job, wanted) if keep else (list(wanted), None)
         counts = _write(slide, result.files, result, options, job, due)
         for path in due:
             write_record(path, wanted[path], None if path == result.files.overlay else counts)
     if counts is None:
-        counts = known
+        counts = compared
     if counts is not None:
         return counts
     records = (read_record(path) for path in wanted if path != result.files.overlay)

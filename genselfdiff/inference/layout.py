@@ -85,22 +85,22 @@ def model_view(slide: Slide, mpp: float | None) -> tuple[ScaledView, float]:
     Raises:
         InputError: the slide has no resolution, but the model needs one.
     """
-    given, stored = slide.mpp, slide.stored_mpp
-    if given is not None and stored is not None and not agree(given, stored, SAME_SCALE):
+    used, stored = slide.mpp, slide.stored_mpp
+    if used is not None and stored is not None and not agree(used, stored, SAME_SCALE):
         logger.warning(
             "%s: its file says %g um/px, but %g was given and is used: check --mpp",
             slide.path,
             stored,
-            given,
+            used,
         )
-    if mpp is None or (given is not None and agree(mpp, given, SAME_SCALE)):
+    if mpp is None or (used is not None and agree(mpp, used, SAME_SCALE)):
         return slide.at_mpp(None), 1.0
     view = slide.at_mpp(mpp)
-    if given is not None and given > BLURRED_ENLARGEMENT * mpp:
+    if used is not None and used > BLURRED_ENLARGEMENT * mpp:
         logger.warning(
             "%s: %g um/px is coarser than the model's %g: enlarged, it will be blurred",
             slide.path,
-            given,
+            used,
             mpp,
         )
     return view, view.scale

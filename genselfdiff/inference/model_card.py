@@ -32,9 +32,9 @@ class Score:
     interval: tuple[float, float] | None
 
     @classmethod
-    def of(cls, given: Any, where: str) -> Self:
+    def of(cls, content: Any, where: str) -> Self:
         """``[mean, low, high]``, or ``[mean]``."""
-        parts = _list(given, where, _share)
+        parts = _list(content, where, _share)
         if len(parts) not in (1, 3) or (len(parts) == 3 and not parts[1] <= parts[0] <= parts[2]):
             raise InputError(f"{where}: must be [mean], or [mean, low, high] in this order")
         return cls(parts[0], (parts[1], parts[2]) if len(parts) == 3 else None)
@@ -55,15 +55,15 @@ class Scores:
     scores: Mapping[str, Score]
 
     @classmethod
-    def of(cls, given: Any, where: str) -> Self:
+    def of(cls, content: Any, where: str) -> Self:
         """An object with these names."""
-        told = _object(given, where, cls)
-        scores = told["scores"]
+        values = _object(content, where, cls)
+        scores = values["scores"]
         if not isinstance(scores, dict):
             raise InputError(f"{where}.scores: must be an object of scores by metric")
         return cls(
-            _text(told["name"], f"{where}.name"),
-            _count(told["images"], f"{where}.images"),
+            _text(values["name"], f"{where}.name"),
+            _count(values["images"], f"{where}.images"),
             {key: Score.of(value, f"{where}.scores.{key}") for key, value in scores.items()},
         )
 
@@ -85,14 +85,14 @@ class Evaluation:
     groups: tuple[Scores, ...]
 
     @classmethod
-    def of(cls, given: Any, where: str) -> Self:
+    def of(cls, content: Any, where: str) -> Self:
         """An object with these names."""
-        told = _object(given, where, cls)
+        values = _object(content, where, cls)
         return cls(
-            _text(told["about"], f"{where}.about"),
-            _text(told["command"], f"{where}.command"),
-            Scores.of(told["all"], f"{where}.all"),
-            _list(told["groups"], f"{where}.groups", Scores.of),
+            _text(values["about"], f"{where}.about"),
+            _text(values["command"], f"{where}.command"),
+            Scores.of(values["all"], f"{where}.all"),
+            _list(values["groups"], f"{where}.groups", Scores.of),
         )
 
 
@@ -111,13 +111,13 @@ class Speed:
     megapixels_per_second: float
 
     @classmethod
-    def of(cls, given: Any, where: str) -> Self:
+    def of(cls, content: Any, where: str) -> Self:
         """An object with these names."""
-        told = _object(given, where, cls)
+        values = _object(content, where, cls)
         return cls(
-            _text(told["machine"], f"{where}.machine"),
-            _text(told["what"], f"{where}.what"),
-            _positive(told["megapixels_per_second"], f"{where}.megapixels_per_second"),
+            _text(values["machine"], f"{where}.machine"),
+            _text(values["what"], f"{where}.what"),
+            _positive(values["megapixels_per_second"], f"{where}.megapixels_per_second"),
         )
 
 
@@ -154,65 +154,65 @@ class ModelCard:
         Raises:
             InputError: it is none, of a newer version, or a part is missing, unknown or ill-typed.
         """
-        given = parse_json(text, path)
-        if not isinstance(given, dict) or given.pop("format", None) != FORMAT:
+        content = parse_json(text, path)
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise InputError(f"{path}: is no {FORMAT}")
-        version = given.pop("format_version", None)
+        version = content.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise InputError(f"{path}: has format {version}, this version reads {FORMAT_VERSION}")
-        told = _object(given, str(path), cls)
+        values = _object(content, str(path), cls)
 
         def at(name: str) -> str:
             return f"{path}: {name}"
 
         return cls(
-            _text(told["summary"], at("summary")),
-            _text(told["purpose"], at("purpose")),
-            _text(told["training"], at("training")),
-            _list(told["evaluations"], at("evaluations"), Evaluation.of),
-            _list(told["speeds"], at("speeds"), Speed.of),
-            _list(told["limits"], at("limits"), _text),
-            _text(told["finetuning"], at("finetuning")),
+            _text(values["summary"], at("summary")),
+            _text(values["purpose"], at("purpose")),
+            _text(values["training"], at("training")),
+            _list(values["evaluations"], at("evaluations"), Evaluation.of),
+            _list(values["speeds"], at("speeds"), Speed.of),
+            _list(values["limits"], at("limits"), _text),
+            _text(values["finetuning"], at("finetuning")),
         )
 
 
-def _object(given: Any, where: str, kind: type) -> dict[str, Any]:
-    """``given``, an object that has the attributes of ``kind`` and no others."""
-    if not isinstance(given, dict):
+def _object(content: Any, where: str, kind: type) -> dict[str, Any]:
+    """``content``, an object that has the attributes of ``kind`` and no others."""
+    if not isinstance(content, dict):
         raise InputError(f"{where}: must be an object")
     names = {field.name for field in fields(kind)}
-    if missing := sorted(names - given.keys()):
+    if missing := sorted(names - content.keys()):
         raise InputError(f"{where}: {missing[0]!r} is missing")
-    if unknown := sorted(given.keys() - names):
+    if unknown := sorted(content.keys() - names):
         raise InputError(f"{where}: {unknown[0]!r} is unknown")
-    return given
+    return content
 
 
-def _list(given: Any, where: str, of: Callable[[Any, str], Item]) -> tuple[Item, ...]:
-    if not isinstance(given, list):
+def _list(content: Any, where: str, of: Callable[[Any, str], Item]) -> tuple[Item, ...]:
+    if not isinstance(content, list):
         raise InputError(f"{where}: must be a list")
-    return tuple(of(item, f"{where}[{number}]") for number, item in enumerate(given))
+    return tuple(of(item, f"{where}[{number}]") for number, item in enumerate(content))
 
 
-def _text(given: Any, where: str) -> str:
-    if not isinstance(given, str) or not given.strip():
+def _text(content: Any, where: str) -> str:
+    if not isinstance(content, str) or not content.strip():
         raise InputError(f"{where}: must be a text")
-    return given
+    return content
 
 
-def _count(given: Any, where: str) -> int:
-    if type(given) is not int or given < 1:
+def _count(content: Any, where: str) -> int:
+    if type(content) is not int or content < 1:
         raise InputError(f"{where}: must be a whole number from 1 on")
-    return given
+    return content
 
 
-def _positive(given: Any, where: str) -> float:
-    if type(given) not in (int, float) or not 0 < given < math.inf:
+def _positive(content: Any, where: str) -> float:
+    if type(content) not in (int, float) or not 0 < content < math.inf:
         raise InputError(f"{where}: must be a number above 0")
-    return float(given)
+    return float(content)
 
 
-def _share(given: Any, where: str) -> float:
-    if type(given) not in (int, float) or not 0 <= given <= 1:
+def _share(content: Any, where: str) -> float:
+    if type(content) not in (int, float) or not 0 <= content <= 1:
         raise InputError(f"{where}: must be a number from 0 to 1")
-    return float(given)
+    return float(content)

@@ -32,22 +32,22 @@ from genselfdiff.models.torchscript import without_deprecations
 logger = logging.getLogger("genselfdiff")
 
 
-def check_probabilities(given: object, images: torch.Tensor) -> torch.Tensor:
+def check_probabilities(output: object, images: torch.Tensor) -> torch.Tensor:
     """What a model gives for ``images`` (N, 3, H, W), if it can be probabilities (N, C, H, W).
 
     Raises:
         ModelError: it has another type or shape.
     """
-    if not isinstance(given, torch.Tensor):
-        raise ModelError(f"gives {type(given).__name__} instead of a tensor of probabilities")
-    if given.layout != torch.strided or not given.is_floating_point():
-        raise ModelError(f"gives {given.dtype}, {given.layout} instead of probabilities")
+    if not isinstance(output, torch.Tensor):
+        raise ModelError(f"gives {type(output).__name__} instead of a tensor of probabilities")
+    if output.layout != torch.strided or not output.is_floating_point():
+        raise ModelError(f"gives {output.dtype}, {output.layout} instead of probabilities")
     count, _, height, width = images.shape
-    if given.dim() != 4 or given.shape[0] != count or given.shape[2:] != images.shape[2:]:
+    if output.dim() != 4 or output.shape[0] != count or output.shape[2:] != images.shape[2:]:
         raise ModelError(
-            f"gives shape {tuple(given.shape)} for {count} images of {width} x {height} pixels"
+            f"gives shape {tuple(output.shape)} for {count} images of {width} x {height} pixels"
         )
-    return given
+    return output
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ class LoadedModel:
                     "%s: takes images in 0..255, but these lie in %g..%g", self.source, low, high
                 )
         with torch.inference_mode():
-            given = self.module(images.to(self.device))
+            output = self.module(images.to(self.device))
         try:
-            return check_probabilities(given, images)
+            return check_probabilities(output, images)
         except ModelError as error:
             raise ModelError(f"{self.source}: {error}") from error
 
@@ -120,9 +120,9 @@ def save_model(
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     needed: list[str] = torch.jit.export_opnames(compiled)  # type: ignore[no-untyped-call]
-    ours = [name for name in needed if name.startswith("gsd::")]
-    if portable and ours:
-        raise ModelError(f"{path}: the exported network would need {ours[0]} beside plain torch")
+    native = [name for name in needed if name.startswith("gsd::")]
+    if portable and native:
+        raise ModelError(f"{path}: the exported network would need {native[0]} beside plain torch")
     # To memory first: torch ends the process where a disk is full.
     saved = io.BytesIO()
     with without_deprecations():

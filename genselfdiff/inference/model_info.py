@@ -179,8 +179,8 @@ _ADDED: dict[str, Any] = {
 
 def check_input_scaling(name: str) -> None:
     """Raise ModelError unless ``INPUT_SCALINGS`` has ``name``."""
-    known = isinstance(name, str) and name in INPUT_SCALINGS
-    _check(known, "input_scaling", " or ".join(INPUT_SCALINGS))
+    is_known = isinstance(name, str) and name in INPUT_SCALINGS
+    _check(is_known, "input_scaling", " or ".join(INPUT_SCALINGS))
 
 
 def _check(condition: bool, name: str, wanted: str) -> None:

@@ -85,7 +85,7 @@ class Predictor:
         self._devices = [each.device for each in models]
         self._modules = {"float32": modules}
         self._turns = _TURNS[:tta]
-        self._here = threading.local()
+        self._worker = threading.local()
         self._chooses = precision == "auto" and all(map(has_fast_bfloat16, self._devices))
         if self._chooses or precision == "bfloat16":
             self._prepare("bfloat16")
@@ -144,10 +144,10 @@ class Predictor:
 
         def begin() -> None:
             torch.set_num_threads(threads)
-            self._here.number = number = next(numbers) % len(self._devices)
+            self._worker.number = number = next(numbers) % len(self._devices)
             if self._devices[number].type == "cuda":
                 stream = torch.cuda.Stream(self._devices[number])  # type: ignore[no-untyped-call]
-                self._here.stream = stream
+                self._worker.stream = stream
 
         pool = ThreadPoolExecutor(workers, "gsd-model", begin)
         torch.set_num_threads(threads)
@@ -168,15 +168,15 @@ class Predictor:
         pixels: torch.Tensor,
         turns: Sequence[Turn] = _TURNS[:1],
     ) -> torch.Tensor:
-        number = getattr(self._here, "number", 0)
+        number = getattr(self._worker, "number", 0)
         module = self._modules[precision][number]
         try:
             with torch.inference_mode():
                 if self._devices[number].type == "cuda":
                     probabilities = self._on_gpu(module, pixels, turns, self._devices[number])
                 else:
-                    there = pixels.to(self._devices[number])
-                    probabilities = _mean_view(module, there, turns).cpu()
+                    on_device = pixels.to(self._devices[number])
+                    probabilities = _mean_view(module, on_device, turns).cpu()
         except ModelError as error:
             raise ModelError(f"{self.model.source}: {error}") from error
         except (MemoryError, RuntimeError, torch.jit.Error) as error:
@@ -217,14 +217,14 @@ class Predictor:
         device: torch.device,
     ) -> torch.Tensor:
         """Predict in the stream of this worker, through memory that the GPU copies by itself."""
-        stream = getattr(self._here, "stream", None)
+        stream = getattr(self._worker, "stream", None)
         with torch.cuda.device(device), torch.cuda.stream(stream) if stream else nullcontext():
-            there = pixels.pin_memory().to(device, non_blocking=True)
-            mean = _mean_view(module, there, turns)
-            here = torch.empty(mean.shape, dtype=mean.dtype, pin_memory=True)
-            here.copy_(mean, non_blocking=True)
+            on_device = pixels.pin_memory().to(device, non_blocking=True)
+            mean = _mean_view(module, on_device, turns)
+            fetched = torch.empty(mean.shape, dtype=mean.dtype, pin_memory=True)
+            fetched.copy_(mean, non_blocking=True)
             torch.cuda.current_stream(device).synchronize()
-        return here
+        return fetched
 
     def _agrees(self, tiles: Iterable[torch.Tensor]) -> bool:
         """Whether bfloat16 gives every class of ``tiles``, and cores, almost as float32 does."""
@@ -241,15 +241,15 @@ class Predictor:
                 return False
             for n, confusion, a, b in zip(sizes, confusions, labels, others, strict=True):
                 confusion += torch.bincount((a * n + b).flatten(), minlength=n**2).reshape(n, n)
-            here = torch.cat([confusion.sum(1) for confusion in confusions])
-            there = torch.cat([confusion.sum(0) for confusion in confusions])
-            enough = torch.maximum(here, there) >= ENOUGH_PIXELS
+            in_float32 = torch.cat([confusion.sum(1) for confusion in confusions])
+            in_bfloat16 = torch.cat([confusion.sum(0) for confusion in confusions])
+            enough = torch.maximum(in_float32, in_bfloat16) >= ENOUGH_PIXELS
             if enough[~is_nothing].all():
                 break
         if not enough[~is_nothing].any():
             return False
         same = torch.cat([confusion.diagonal() for confusion in confusions])
-        dice = 2 * same / (here + there)
+        dice = 2 * same / (in_float32 + in_bfloat16)
         return bool((dice[enough] >= AGREEMENT).all())
 
     def _decided(self, probabilities: torch.Tensor) -> list[torch.Tensor]:
@@ -302,9 +302,9 @@ def _view(module: torch.nn.Module, pixels: torch.Tensor, turn: Turn) -> torch.Te
     seen = pixels.transpose(2, 3) if transposed else pixels
     seen = seen.flip(flipped) if flipped else seen
     seen = seen.contiguous(memory_format=torch.channels_last)
-    given = check_probabilities(module(seen), seen)
-    given = given.flip(flipped) if flipped else given
-    return given.transpose(2, 3) if transposed else given
+    output = check_probabilities(module(seen), seen)
+    output = output.flip(flipped) if flipped else output
+    return output.transpose(2, 3) if transposed else output
 
 
 def _in_order(

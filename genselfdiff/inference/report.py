@@ -127,7 +127,7 @@ def _histograms(
 
 def _run(result: SegmentResult, settings: Mapping[str, str]) -> dict[str, str]:
     speed = sum(result.pixels.values()) / 1e6 / max(result.seconds, 1e-9)
-    told = {
+    entries = {
         "Mask": result.files.mask.name,  # pages are passed on: no folders
         "Tiles": f"{result.tiles:,} predicted, {result.skipped:,} without tissue skipped",
         "Time": "made by an earlier run"
@@ -135,4 +135,4 @@ def _run(result: SegmentResult, settings: Mapping[str, str]) -> dict[str, str]:
         else f"{duration(result.seconds)}, {speed:.3g} Mpx/s",
         "Device": f"{result.device} in {result.precision}",
     }
-    return told | dict(settings)
+    return entries | dict(settings)

@@ -66,12 +66,12 @@ class RowResizer:
                 continue
             if self._last is None:
                 self._last = np.empty((len(block), len(self.columns)), np.float32)
-            known = self._last[:, x - self.columns.start :][:, : block.shape[2]]
+            edge = self._last[:, x - self.columns.start :][:, : block.shape[2]]
             rows = block
             if received > self.rows.start:
                 row = received - 1
-                rows = np.concatenate((known[:, None], block), axis=1)
-            known[:] = block[:, -1]
+                rows = np.concatenate((edge[:, None], block), axis=1)
+            edge[:] = block[:, -1]
             self._received = received + block.shape[1]
             begin = x
             if corner is not None:

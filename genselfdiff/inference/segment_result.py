@@ -67,8 +67,8 @@ class SegmentResult:
         if self.objects is not None:
             counts = ", ".join(f"{count} {name}" for name, count in self.objects.items())
             beside = (self.files.geojson, self.files.table, self.files.labels)
-            told = ", ".join(str(path) for path in beside if path is not None) or self.files.mask
-            lines.append(f"{told}: objects: {counts}")
+            written = ", ".join(str(path) for path in beside if path is not None) or self.files.mask
+            lines.append(f"{written}: objects: {counts}")
         if self.files.report is not None:
             lines.append(f"{self.files.report}: report")
         return "\n".join(map(shown, lines))

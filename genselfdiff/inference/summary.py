@@ -44,9 +44,9 @@ class Summary:
             InputError: somebody else has put another file there.
             OutputError: the table cannot be written.
         """
-        told = _row(slide, result, error)
+        cells = _row(slide, result, error)
         # As they will be read again: the column of slides tells which rows are of the same one.
-        row = {spreadsheet_cell(name): spreadsheet_cell(value) for name, value in told.items()}
+        row = {spreadsheet_cell(name): spreadsheet_cell(value) for name, value in cells.items()}
         with alone_at(self.path.parent):
             rows = self._read()
             rows[row["slide"]] = row
