@@ -58,7 +58,7 @@ def main() -> None:
         fields = options.out / f"fields-{count}"
         lay_fields([images[i] for i in drawn[:count]], fields)
         base = replace(base, images=str(fields / "images"), masks=str(fields / "masks"))
-        origin = read_run_config(options.run)
+        origin = read_run_config(RunFolder(options.run).config)
         starts = {
             "fine-tuned": replace(base, init=str(options.run), steps=options.steps),
             "from scratch": replace(
