@@ -7,6 +7,9 @@ STABLE_TORCH_LIBRARY(gsd, m) {
     m.def(
         "add_noise(Tensor x0, Tensor t, Tensor alpha_bars, int seed, int offset)"
         " -> (Tensor x_t, Tensor noise)");
+    m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias, Tensor? packed) -> Tensor");
+    m.def("conv3x3_pack(Tensor weight) -> Tensor");
+    m.def("conv3x3_weight_gradient(Tensor grad_y, Tensor x) -> Tensor");
     m.def(
         "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups, Tensor? shift,"
         " Tensor? residual, float eps) -> (Tensor y, Tensor mean, Tensor rstd)");

@@ -19,6 +19,7 @@ from genselfdiff.errors import GsdError
 from genselfdiff.inference import shipped
 from genselfdiff.kernels import native
 from genselfdiff.kernels.backends import launched_from_cpp
+from genselfdiff.kernels.conv3x3 import rules
 from genselfdiff.version import __version__
 
 UNTRIED = "no GPU has run them yet"
@@ -52,6 +53,7 @@ def describe() -> list[tuple[str, str]]:
                 backend = str(error)
             chosen.append(f"{device}: {backend}")
         lines.append((operation.name, "; ".join(chosen)))
+    lines.append(("convolutions", _convolutions()))
     if not native.available() and native.problem() != native.REFUSED:
         lines += [("to rebuild", step) for step in _rebuild_steps()]
     return lines
@@ -88,6 +90,13 @@ def _native_lines() -> list[tuple[str, str]]:
         ("kernels use", used),
         ("compiled for gpu", on_gpu),
     ]
+
+
+def _convolutions() -> str:
+    try:
+        return rules.told()
+    except GsdError as error:
+        return str(error)
 
 
 def _rebuild_steps() -> list[str]:

@@ -41,10 +41,12 @@ class Operation:
     Attributes:
         name: as in ``torch.ops.gsd.<name>``.
         dtypes: those that the C++ CPU kernel and the Triton GPU kernel take.
+        triton: whether there is a Triton kernel; where there is none, GPUs take plain torch.
     """
 
     name: str
     dtypes: frozenset[torch.dtype]
+    triton: bool = True
 
     def backend(
         self, device: torch.device, dtype: torch.dtype, obstacle: str = "", *, detour: bool = False
@@ -60,7 +62,7 @@ class Operation:
         Raises:
             InputError: GSD_KERNELS or GSD_CPU_ISA asks for what is unknown or cannot run.
         """
-        return _backend(self.name, self.dtypes, device.type, dtype, obstacle, detour)
+        return _backend(self, device.type, dtype, obstacle, detour)
 
     def check_scripted(self, device: torch.device) -> None:
         """Raise where GSD_KERNELS asks for what a TorchScript call of the operation cannot do.
@@ -87,7 +89,7 @@ class Operation:
                 ``reference.py``; its Triton twin has the same name, in the ``triton.py`` beside it.
             shapes: the same for fake tensors: results of the right shape and dtype, no values.
         """
-        if not native.available():
+        if not hasattr(torch.ops.gsd, self.name):  # no library, or one from before the operation
             _library.define(self.name + schema)  # type: ignore[no-untyped-call]
         # With kernels for CPU and GPU, this one serves all the other devices.
         _library.impl(  # type: ignore[no-untyped-call]
@@ -96,7 +98,7 @@ class Operation:
         refused = native.problem() == native.REFUSED
         if _has_kernel(self.name, "CUDA"):
             launched_from_cpp.add(self.name)
-        elif _triton_installed() and torch.version.hip is None and not refused:
+        elif self.triton and _triton_installed() and torch.version.hip is None and not refused:
             twin = _triton_twin(plain)
             _library.impl(self.name, twin, "CUDA")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"gsd::{self.name}", shapes, lib=_library)
@@ -142,8 +144,7 @@ def constant_when_compiled(function: Function) -> Function:
 
 @constant_when_compiled
 def _backend(
-    name: str,
-    dtypes: frozenset[torch.dtype],
+    operation: Operation,
     device: str,
     dtype: torch.dtype,
     obstacle: str,
@@ -155,13 +156,16 @@ def _backend(
     if choice == "reference":
         return "reference"
     kind = choice if choice != "auto" else "triton" if device == "cuda" else "cpp"
+    if kind == "triton" and not operation.triton:
+        return "reference"
+    name = operation.name
     if kind == "cuda":
         obstacle = f"{name} has no cuda implementation, its GPU kernels are Triton's"
     elif kind == "triton":
         obstacle = obstacle or _triton_obstacle(name, device)
     else:
         obstacle = obstacle or _cpp_obstacle(name, device)
-    if not obstacle and dtype not in dtypes:
+    if not obstacle and dtype not in operation.dtypes:
         written = "Triton" if kind == "triton" else "C++"
         of_dtype = str(dtype).removeprefix("torch.")
         obstacle = f"the {written} kernel of {name} does not take {of_dtype}"
@@ -180,6 +184,8 @@ def _cpp_obstacle(name: str, device: str) -> str:
         return f"there are no native kernels ({native.problem()}; gsd info tells more)"
     if device != "cpu":
         return f"the C++ kernel of {name} runs on the cpu, not on {device}"
+    if not _has_kernel(name, "CPU"):
+        return f"the native kernels lack {name}: they were built before it was written"
     return ""
 
 

@@ -8,6 +8,24 @@ functions of the same names in ``genselfdiff.kernels`` become plain torch when t
 import torch
 
 
+def conv3x3(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    packed: torch.Tensor,
+    least_pixels: int,
+) -> torch.Tensor:
+    """As :func:`genselfdiff.kernels.conv3x3`, by weights that were packed before.
+
+    Torch's convolution is taken where ``packed`` is empty, and for a batch with fewer than
+    ``least_pixels``.
+    """
+    if packed.numel() == 0 or x.shape[0] * x.shape[2] * x.shape[3] < least_pixels:
+        return torch.conv2d(x, weight, bias, padding=1)
+    y: torch.Tensor = torch.ops.gsd.conv3x3(x, weight, bias, packed)
+    return y
+
+
 def group_norm_silu(
     x: torch.Tensor,
     weight: torch.Tensor,

@@ -9,7 +9,14 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from genselfdiff.diffusion.schedule import NoiseSchedule
-from genselfdiff.kernels import add_noise, group_norm_silu, linear_attention, multi_loss, p2_loss
+from genselfdiff.kernels import (
+    add_noise,
+    conv3x3,
+    group_norm_silu,
+    linear_attention,
+    multi_loss,
+    p2_loss,
+)
 from genselfdiff.losses import MultiLoss, P2Loss
 
 TABLE = torch.linspace(0.9, 0.1, 10, dtype=torch.float64)
@@ -37,14 +44,21 @@ LABELS = torch.randint(0, 8, (2, 4, 4), generator=GENERATOR)
 IMAGE = normal(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
 OTHER = normal(2, 8, 4, 4)
 WEIGHT, BIAS = normal(8), normal(8)
+KERNEL = normal(8, 8, 3, 3)
 FUNCTIONS = {
     "add_noise": lambda x: add_noise(x, T, TABLE, seed=1)[0].square().sum(),
+    "conv3x3": lambda x: conv3x3(x, KERNEL, BIAS).square().sum(),
     "group_norm_silu": lambda x: group_norm_silu(x, WEIGHT, BIAS, 4).square().sum(),
     "linear_attention": lambda x: attention(x).square().sum(),
     "multi_loss": lambda x: multi_loss(x, LABELS),
     "p2_loss": lambda x: p2_loss(x, OTHER, T, TABLE),
 }
 every_function = pytest.mark.parametrize("name", FUNCTIONS)
+
+
+def is_plain(backend, name):
+    """Whether plain torch runs: GPUs take its convolution."""
+    return backend == "reference" or (backend, name) == ("triton", "conv3x3")
 
 
 @pytest.fixture
@@ -66,7 +80,7 @@ def test_torch_func_gives_what_autograd_gives(backend, name, gradient):
 def test_forward_mode_is_right_or_refused(backend, name, gradient):
     function, tangent = FUNCTIONS[name], torch.ones_like(OTHER)
     # In forward mode torch's own group_norm takes no other memory format.
-    x = IMAGE.contiguous() if backend == "reference" else IMAGE
+    x = IMAGE.contiguous() if is_plain(backend, name) else IMAGE
 
     def by_torch_func():
         return torch.func.jvp(function, (x,), (tangent,))[1]
@@ -78,7 +92,7 @@ def test_forward_mode_is_right_or_refused(backend, name, gradient):
     for derivative in (by_torch_func, by_dual_numbers):
         if backend == "reference" and name == "linear_attention":
             continue  # ... and there is no way around it: torch says so
-        if backend == "reference":
+        if is_plain(backend, name):
             torch.testing.assert_close(derivative(), gradient.sum(), rtol=1e-3, atol=1e-3)
         else:
             with pytest.raises(RuntimeError, match=f"{name} has no derivative in forward mode"):
@@ -87,7 +101,7 @@ def test_forward_mode_is_right_or_refused(backend, name, gradient):
 
 @every_function
 def test_second_derivatives_are_right_or_refused(backend, name):
-    if name == "add_noise" or backend == "reference":
+    if name == "add_noise" or is_plain(backend, name):
         return
     function = FUNCTIONS[name]
 

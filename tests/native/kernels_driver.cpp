@@ -11,6 +11,7 @@
 
 #include "cpu/isa.h"
 #include "cpu/kernels/add_noise.h"
+#include "cpu/kernels/conv3x3.h"
 #include "cpu/kernels/group_norm_silu.h"
 #include "cpu/kernels/linear_attention.h"
 #include "cpu/kernels/multi_loss.h"
@@ -197,6 +198,94 @@ void check_group_norm_silu(Sums sums, Apply apply, GradientSums gradient_sums, G
     }
 }
 
+// The steps of a convolution, of one instruction set.
+struct ConvKernels {
+    decltype(&gsd::generic::conv3x3_pack) pack;
+    decltype(&gsd::generic::conv3x3_unpack) unpack;
+    decltype(&gsd::generic::conv3x3_read) read;
+    decltype(&gsd::generic::conv3x3_read_gradient) read_gradient;
+    decltype(&gsd::generic::conv3x3_write) write;
+    decltype(&gsd::generic::conv3x3_add_products) add_products;
+};
+
+#define GSD_CONV_KERNELS(isa)                                                           \
+    {gsd::isa::conv3x3_pack,          gsd::isa::conv3x3_unpack, gsd::isa::conv3x3_read, \
+     gsd::isa::conv3x3_read_gradient, gsd::isa::conv3x3_write,  gsd::isa::conv3x3_add_products}
+
+// Two images of 6x9 pixels, of which few tiles are whole, against the sum itself.
+void check_conv3x3(const ConvKernels& kernels) {
+    constexpr int64_t block = gsd::kChannelBlock, height = 6, width = 9, tiles = 12, places = 13;
+    for (int64_t in : {1, 7, 16, 35}) {
+        for (int64_t out : {1, 9, 33, 64}) {
+            for (Element element : {Element::float32, Element::bfloat16}) {
+                const int64_t pixels = 2 * height * width;
+                const Buffer x = Buffer::filled(element, pixels * in);
+                const Buffer grad_y = Buffer::filled(element, pixels * out);
+                Buffer y(element, pixels * out);
+                const int64_t in_blocks = (in + block - 1) / block;
+                const int64_t out_blocks = (out + block - 1) / block;
+                const gsd::ConvWeights shape = {in, out, 9 * in, 9, 3, 1};
+                std::vector<float> weights = numbers(9 * in * out, 0.0f), grad_w = weights;
+                for (size_t i = 0; i < weights.size(); ++i) {
+                    weights[i] = std::sin(0.9f * static_cast<float>(i));
+                }
+                const std::vector<float> bias = numbers(out, 0.5f);
+                std::vector<float> packed = numbers(out_blocks * block * in * gsd::kProducts, 0.0f);
+                kernels.pack(shape, weights.data(), 0, out_blocks, packed.data());
+                const auto room = [&](int64_t blocks) {
+                    return numbers(gsd::kProducts * (blocks * places + 1) * block, NAN);
+                };
+                std::vector<float> read = room(in_blocks), read_gradient = room(out_blocks);
+                std::vector<float> products = room(out_blocks);
+                const auto scratch = [&](std::vector<float>& data) {
+                    return gsd::ConvScratch{data.data(), places,
+                                            static_cast<int64_t>(data.size()) / gsd::kProducts};
+                };
+                const gsd::ConvTiles from = {element, height, width, in, 0, tiles};
+                const gsd::ConvTiles to = {element, height, width, out, 0, tiles};
+                kernels.read(from, x.bytes.data(), 0, tiles, scratch(read));
+                kernels.write(to, scratch(read), in, packed.data(), bias.data(), 0, out_blocks,
+                              products.data(), y.bytes.data());
+                kernels.read_gradient(to, grad_y.bytes.data(), 0, tiles, scratch(read_gradient));
+                std::vector<float> sums =
+                    numbers(gsd::kProducts * in_blocks * out_blocks * block * block, 0.0f);
+                for (int64_t i = 0; i < gsd::kProducts; ++i) {
+                    kernels.add_products(scratch(read), scratch(read_gradient), tiles, in_blocks, i,
+                                         0, out_blocks, sums.data());
+                }
+                kernels.unpack(shape, sums.data(), 0, out_blocks, grad_w.data());
+
+                const std::vector<float> xs = x.values(), gs = grad_y.values(), ys = y.values();
+                std::vector<double> found_y(ys.size(), 0.5), found_w(weights.size());
+                for (int64_t p = 0; p < pixels; ++p) {
+                    for (int64_t k = 0; k < 9; ++k) {
+                        const int64_t row = p / width % height + k / 3 - 1;
+                        const int64_t column = p % width + k % 3 - 1;
+                        if (row < 0 || row >= height || column < 0 || column >= width) continue;
+                        const int64_t q = p + (k / 3 - 1) * width + k % 3 - 1;
+                        for (int64_t o = 0; o < out; ++o) {
+                            for (int64_t c = 0; c < in; ++c) {
+                                const size_t w = static_cast<size_t>((o * in + c) * 9 + k);
+                                const float value = xs[static_cast<size_t>(q * in + c)];
+                                found_y[static_cast<size_t>(p * out + o)] += weights[w] * value;
+                                found_w[w] += gs[static_cast<size_t>(p * out + o)] * value;
+                            }
+                        }
+                    }
+                }
+                const float tolerance = element == Element::float32 ? 1e-4f : 0.3f;
+                for (size_t i = 0; i < ys.size(); ++i) {
+                    require(std::fabs(ys[i] - found_y[i]) <= tolerance, "conv3x3", in, out);
+                }
+                for (size_t i = 0; i < found_w.size(); ++i) {
+                    require(std::fabs(grad_w[i] - found_w[i]) <= 1e-2, "gradient of conv3x3", in,
+                            out);
+                }
+            }
+        }
+    }
+}
+
 // The passes of the linear attention, of one instruction set.
 struct AttentionKernels {
     decltype(&gsd::generic::pack_factor) pack_factor;
@@ -367,6 +456,7 @@ bool can_run(gsd::Isa isa) {
     } else {                                                                                       \
         current = #isa;                                                                            \
         check_add_noise(gsd::isa::add_noise);                                                      \
+        check_conv3x3(GSD_CONV_KERNELS(isa));                                                      \
         check_p2_loss(gsd::isa::p2_loss);                                                          \
         check_multi_loss(gsd::isa::multi_loss_statistics, gsd::isa::multi_loss_errors,             \
                          gsd::isa::multi_loss_gradient);                                           \

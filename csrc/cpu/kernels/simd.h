@@ -101,6 +101,29 @@ inline void store_some(T* target, int64_t count, Floats value) {
     for (int64_t i = 0; i < count; ++i) target[i] = lanes[i];
 }
 
+#if defined(__AVX512F__)
+inline Floats load_some(const float* source, int64_t count) {
+    return (Floats)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), source);
+}
+
+inline void store_some(float* target, int64_t count, Floats value) {
+    _mm512_mask_storeu_ps(target, static_cast<__mmask16>((1u << count) - 1), (__m512)value);
+}
+#elif defined(__AVX2__)
+inline __m256i first_lanes(int64_t count) {
+    const Ints lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+    return (__m256i)(lanes < static_cast<int32_t>(count));
+}
+
+inline Floats load_some(const float* source, int64_t count) {
+    return (Floats)_mm256_maskload_ps(source, first_lanes(count));
+}
+
+inline void store_some(float* target, int64_t count, Floats value) {
+    _mm256_maskstore_ps(target, first_lanes(count), (__m256)value);
+}
+#endif
+
 // Calls each(i, lanes) for the vectors of a run; the last one may be partial.
 template <class Each>
 inline void for_vectors(int64_t first, int64_t count, const Each& each) {
