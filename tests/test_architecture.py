@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,22 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" <- ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples"])
+def test_scripts_import_what_is_there(folder: str) -> None:
+    imported = {
+        (str(path.relative_to(ROOT)), node.module, alias.name)
+        for path in (ROOT / folder).rglob("*.py")
+        for node in statements(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in PACKAGES
+        for alias in node.names
+    }
+    assert imported
+    for script, module, name in sorted(imported):
+        assert module in modules(), f"{script} imports {module}"
+        is_there = f"{module}.{name}" in modules() or hasattr(import_module(module), name)
+        assert is_there, f"{script} imports {name} of {module}"
 
 
 @pytest.mark.parametrize("room", ["slides", "masks", "objects"])

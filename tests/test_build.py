@@ -168,6 +168,8 @@ def test_without_a_usable_torch_the_build_says_what_it_found(
 
 def test_the_version_is_the_same_everywhere() -> None:
     assert metadata.version("genselfdiff") == genselfdiff.__version__
+    cited = (ROOT / "CITATION.cff").read_text().partition("\nversion: ")[2]
+    assert cited.splitlines()[0] == genselfdiff.__version__
 
 
 def test_make_alone_lists_the_targets() -> None:

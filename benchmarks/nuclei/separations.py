@@ -19,7 +19,7 @@ from scipy import ndimage
 from genselfdiff.data import cores, labelled_images
 from genselfdiff.evaluation.evaluate import evaluate
 from genselfdiff.evaluation.scoring import ObjectOptions
-from genselfdiff.slides.instances import SEED_DISTANCE
+from genselfdiff.objects import SEED_DISTANCE
 from genselfdiff.training.config import FinetuneConfig
 from genselfdiff.training.export import export
 from genselfdiff.training.runs import finetune
