@@ -23,6 +23,7 @@ from genselfdiff.evaluation.evaluate import evaluate
 from genselfdiff.evaluation.scoring import ObjectOptions
 from genselfdiff.training.config import NO_INIT, FinetuneConfig, read_run_config
 from genselfdiff.training.export import export
+from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.runs import finetune
 
 MPP = 0.25

@@ -11,7 +11,7 @@ import torch
 
 from genselfdiff.kernels import native
 
-HERE = Path(__file__).parent
+NATIVE = Path(__file__).parents[1] / "native"
 build = native.build()
 compiled_in = pytest.mark.skipif(
     build is None or not build.triton_version, reason="no GPU kernels are compiled in"
@@ -28,9 +28,9 @@ def test_what_cpp_launches_is_what_triton_launches(tmp_path: Path, generation: i
     libraries = []
     for name in ("libcuda.so.1", "libtorch_cuda.so"):
         command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", tmp_path / name]
-        subprocess.run([*command, HERE.parent / "native" / "fake_gpu.c"], check=True)
+        subprocess.run([*command, NATIVE / "fake_gpu.c"], check=True)
         libraries.append(str(tmp_path / name))
-    script = HERE / "launch_on_fake_gpu.py"
+    script = NATIVE / "launch_on_fake_gpu.py"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(script), *libraries, str(generation)],
         capture_output=True,

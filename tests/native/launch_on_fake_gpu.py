@@ -1,9 +1,9 @@
 """Run the operations that C++ launches on a GPU, on a fake one that calls Triton's interpreter.
 
-Run by test_cuda_launch.py in a process of its own, with TRITON_INTERPRET=1: launch_on_fake_gpu.py
-LIBCUDA LIBTORCH_CUDA GENERATION. What C++ launches must be what Triton's Python code launches: the
-same kernels on the same grids with the same numbers; and with the pointers that C++ passes, they
-must give the same results.
+Run by tests/kernels/test_cuda_launch.py in a process of its own, with TRITON_INTERPRET=1:
+launch_on_fake_gpu.py LIBCUDA LIBTORCH_CUDA GENERATION. What C++ launches must be what Triton's
+Python code launches: the same kernels on the same grids with the same numbers; and with the
+pointers that C++ passes, they must give the same results.
 """
 
 import ctypes
