@@ -26,10 +26,10 @@ from PIL import Image
 from table import print_rows
 from torch.utils.data import DataLoader, Dataset
 
-from genselfdiff.data.augment import POLICIES
-from genselfdiff.data.labelled_crops import LabelledCrops
-from genselfdiff.data.labelled_images import LabelledImages
-from genselfdiff.data.pairs import find_pairs
+from genselfdiff.data.labelled.augment import POLICIES
+from genselfdiff.data.labelled.crops import LabelledCrops
+from genselfdiff.data.labelled.images import LabelledImages
+from genselfdiff.data.labelled.pairs import find_pairs
 from genselfdiff.data.tiles import UnlabelledTiles, open_sources
 from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.inference.device import has_fast_bfloat16, keep_freed_memory

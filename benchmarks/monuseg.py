@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from genselfdiff.data.classical import otsu_nuclei
-from genselfdiff.data.pairs import find_pairs, load_pair
+from genselfdiff.data.labelled.pairs import find_pairs, load_pair
 from genselfdiff.evaluation.pixel_metrics import confusion, dice, iou
 
 STORED_MPP = 0.25

@@ -17,10 +17,8 @@ MOST_FILES = 16
 CROWDED = {
     "benchmarks",
     "csrc/cpu/kernels",
-    "genselfdiff/data",
     "genselfdiff/inference",
     "genselfdiff/training",
-    "tests/data",
     "tests/inference",
 }
 """Folders that are still to be divided: this list may only become shorter."""

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from genselfdiff.data import cores, labelled_images
+from genselfdiff.data.labelled import cores
+from genselfdiff.data.labelled import images as labelled_images
 from genselfdiff.evaluation.evaluate import evaluate
 from genselfdiff.evaluation.scoring import ObjectOptions
 from genselfdiff.objects import SEED_DISTANCE

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from genselfdiff.data.masks import has_soft_edges, read_mask
-from genselfdiff.data.pairs import Pair, find_pairs, inspect_masks, load_pair
+from genselfdiff.data.labelled.masks import has_soft_edges, read_mask
+from genselfdiff.data.labelled.pairs import Pair, find_pairs, inspect_masks, load_pair
 from genselfdiff.errors import InputError
 from genselfdiff.evaluation.scores import EvaluationReport
 from genselfdiff.evaluation.scoring import USUAL, Comparison, ObjectOptions, score_image

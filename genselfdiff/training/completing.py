@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from genselfdiff.data.pairs import Pair, find_pairs, inspect_masks
-from genselfdiff.data.splits import split_pairs
+from genselfdiff.data.labelled.pairs import Pair, find_pairs, inspect_masks
+from genselfdiff.data.labelled.splits import split_pairs
 from genselfdiff.errors import InputError
 from genselfdiff.inference import shipped
 from genselfdiff.slides import open_slide

@@ -288,7 +288,7 @@ class FinetuneConfig(RunConfig):
             shipped model ``init`` with as many.
         foreground: every non-zero mask value is class 1.
         instances: mask values are numbers of objects, and the network learns their cores beside the
-            classes (`genselfdiff.data.cores`), so that objects that touch can be told apart.
+            classes (`data.labelled.cores`), so that objects that touch can be told apart.
         val: names of the validation images as `split_pairs` takes them; None: a fifth, drawn with
             the seed. The run folder keeps the stems that were chosen.
         group: what says which images belong together, as `groups_of` takes it; None: none do.
@@ -299,7 +299,7 @@ class FinetuneConfig(RunConfig):
         resample_to: um/px to train at; None: that of the shipped model ``init``, else of the
             labelled images.
         ignore_label: mask value that counts neither in the loss nor in the scores; None: none.
-        augmentation: policy of `genselfdiff.data.augment`.
+        augmentation: policy of `genselfdiff.data.labelled.augment`.
         loss_form: "scalar" or "pixel".
         sync_loss: the multi-loss takes its sums over the batches of all processes.
         input_scaling: "minus_one_one" (as in stage 1) or "zero_one" (as in the authors' code).
@@ -367,7 +367,7 @@ class FinetuneConfig(RunConfig):
         return len(self.classes) + 2 * self.instances
 
     def _require_no_label_of_cores(self, ignore_label: int) -> None:
-        from genselfdiff.data.labelled_images import CORE_LABEL
+        from genselfdiff.data.labelled.images import CORE_LABEL
 
         if ignore_label in (1, CORE_LABEL):
             raise InputError(

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import nn
 
 from genselfdiff.choices import INPUT_SCALINGS
-from genselfdiff.data.labelled_crops import LabelledCrops
-from genselfdiff.data.labelled_images import CORE_LABEL, LabelledImages
+from genselfdiff.data.labelled.crops import LabelledCrops
+from genselfdiff.data.labelled.images import CORE_LABEL, LabelledImages
+from genselfdiff.data.labelled.pairs import Pair, find_pairs
+from genselfdiff.data.labelled.splits import budgeted, split_pairs
 from genselfdiff.data.naming import name_some
-from genselfdiff.data.pairs import Pair, find_pairs
-from genselfdiff.data.splits import budgeted, split_pairs
 from genselfdiff.errors import InputError
 from genselfdiff.evaluation.outlines_picture import draw_outlines
 from genselfdiff.evaluation.pixel_metrics import confusion, dice

@@ -9,7 +9,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from genselfdiff.data.pairs import Pair
+from genselfdiff.data.labelled.pairs import Pair
 
 Save = Callable[..., Path]
 

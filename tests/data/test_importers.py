@@ -15,8 +15,8 @@ from genselfdiff.data.importers.glas import read_glas
 from genselfdiff.data.importers.labelbox import read_labelbox
 from genselfdiff.data.importers.mask_folder import read_mask_folder
 from genselfdiff.data.importers.monuseg import read_monuseg
+from genselfdiff.data.labelled.pairs import find_pairs, inspect_masks
 from genselfdiff.data.labelled_folder import IGNORED
-from genselfdiff.data.pairs import find_pairs, inspect_masks
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.slides import open_slide, read_image
 

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from genselfdiff.data.folder_parts import replacing
+from genselfdiff.data.labelled.masks import read_mask
+from genselfdiff.data.labelled.pairs import find_pairs
 from genselfdiff.data.labelled_folder import PARTS, LabelledField, Written, write_fields
-from genselfdiff.data.masks import read_mask
 from genselfdiff.data.naming import names_in
-from genselfdiff.data.pairs import find_pairs
 from genselfdiff.errors import InputError, OutputError
 
 

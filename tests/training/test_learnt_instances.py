@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from genselfdiff.data.cores import cores_of
-from genselfdiff.data.labelled_images import CORE_LABEL, LabelledImages
-from genselfdiff.data.pairs import find_pairs
+from genselfdiff.data.labelled.cores import cores_of
+from genselfdiff.data.labelled.images import CORE_LABEL, LabelledImages
+from genselfdiff.data.labelled.pairs import find_pairs
 from genselfdiff.errors import InputError
 from genselfdiff.inference.model_file import load_model
 from genselfdiff.training.config import FinetuneConfig

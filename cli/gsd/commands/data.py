@@ -130,8 +130,8 @@ def check(
     """
     if folder is None and (images is None or masks is None):
         raise click.UsageError("name a folder, or --images and --masks")
-    from genselfdiff.data.checking import check_folders
-    from genselfdiff.data.pairs import images_in
+    from genselfdiff.data.labelled.checking import check_folders
+    from genselfdiff.data.labelled.pairs import images_in
 
     base = folder or Path()
     images, masks = images or base / "images", masks or base / "masks"

@@ -91,7 +91,7 @@ def evaluate(
     --instances, --seed-distance and --min-area are those of 'gsd objects', for the objects of the
     prediction; pixels are compared as predicted.
     """
-    from genselfdiff.data.pairs import images_in
+    from genselfdiff.data.labelled.pairs import images_in
     from genselfdiff.evaluation.case_pictures import CasePictures
     from genselfdiff.evaluation.evaluate import evaluate
     from genselfdiff.evaluation.evaluation_file import write_evaluation

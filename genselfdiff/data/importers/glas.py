@@ -8,8 +8,8 @@ import numpy as np
 from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.files import beside, images_below, picture
 from genselfdiff.data.importers.left_out import LeftOut
+from genselfdiff.data.labelled.masks import open_mask
 from genselfdiff.data.labelled_folder import LabelledField
-from genselfdiff.data.masks import open_mask
 from genselfdiff.data.naming import stem_of
 from genselfdiff.errors import InputError
 

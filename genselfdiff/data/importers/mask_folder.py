@@ -12,8 +12,8 @@ from genselfdiff.data.importers import Import
 from genselfdiff.data.importers.classes import BACKGROUND
 from genselfdiff.data.importers.files import beside, images_below, picture, stored_colours
 from genselfdiff.data.importers.left_out import LeftOut
+from genselfdiff.data.labelled.masks import open_mask
 from genselfdiff.data.labelled_folder import IGNORED, LabelledField, require_names
-from genselfdiff.data.masks import open_mask
 from genselfdiff.data.naming import name_some, stem_of
 from genselfdiff.errors import InputError
 from genselfdiff.slides import read_image

@@ -16,7 +16,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from genselfdiff.data.masks import read_mask
+from genselfdiff.data.labelled.masks import read_mask
 from genselfdiff.errors import InputError
 from genselfdiff.masks import MaskReader
 from genselfdiff.slides import find_slides, open_slide, read_image

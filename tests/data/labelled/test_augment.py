@@ -7,7 +7,7 @@ from scipy.ndimage import correlate1d
 from skimage.color import hed2rgb, rgb2hed
 
 from genselfdiff.choices import AUGMENTATIONS
-from genselfdiff.data.augment import POLICIES, Policy, blur, change_stains, require_policy
+from genselfdiff.data.labelled.augment import POLICIES, Policy, blur, change_stains, require_policy
 from genselfdiff.errors import InputError
 
 

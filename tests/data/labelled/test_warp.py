@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from genselfdiff.data.augment import POLICIES, Policy
-from genselfdiff.data.labelled_crops import LabelledCrops
-from genselfdiff.data.labelled_images import LabelledImages
-from genselfdiff.data.pairs import Pair
-from genselfdiff.data.warp import Warp
+from genselfdiff.data.labelled.augment import POLICIES, Policy
+from genselfdiff.data.labelled.crops import LabelledCrops
+from genselfdiff.data.labelled.images import LabelledImages
+from genselfdiff.data.labelled.pairs import Pair
+from genselfdiff.data.labelled.warp import Warp
 
 Uint8 = NDArray[np.uint8]
 

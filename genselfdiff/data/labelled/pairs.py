@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from genselfdiff.data.masks import (
+from genselfdiff.data.labelled.masks import (
     MASK_SUFFIXES,
     Mask,
     has_soft_edges,

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from genselfdiff.data.cores import cores_of
-from genselfdiff.data.pairs import Pair, load_numbered_pair, load_pair
+from genselfdiff.data.labelled.cores import cores_of
+from genselfdiff.data.labelled.pairs import Pair, load_numbered_pair, load_pair
 from genselfdiff.data.spool import spooled
 
 Labels = TypeVar("Labels", NDArray[np.uint8], NDArray[np.int32])

@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from genselfdiff.data.augment import require_policy
-from genselfdiff.data.labelled_images import LabelledImages
+from genselfdiff.data.labelled.augment import require_policy
+from genselfdiff.data.labelled.images import LabelledImages
 from genselfdiff.errors import InputError
 
 Pixels = NDArray[np.uint8]
@@ -16,7 +16,7 @@ class LabelledCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Random crops: item i is (uint8 (3, tile_size, tile_size), int64 (tile_size, tile_size)).
 
     Every item is a pure function of (``seed``, i). Images are drawn in proportion to their area,
-    positions evenly. ``augment`` names a policy of `genselfdiff.data.augment`; where it turns or
+    positions evenly. ``augment`` names a policy of `labelled.augment`; where it turns or
     magnifies, a larger or smaller window of the image is read, in which the crop lies wholly.
 
     An image smaller than its window is reflected: below and on the right, or where it is turned or

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genselfdiff.data import labelled_images
-from genselfdiff.data.labelled_images import LabelledImages
-from genselfdiff.data.pairs import Pair
+from genselfdiff.data.labelled.images import LabelledImages
+from genselfdiff.data.labelled.pairs import Pair
 from genselfdiff.errors import OutputError
 
 
@@ -47,7 +46,7 @@ def test_memory_does_not_hold_the_images(
         return np.full((2500, 2000, 3), number, np.uint8), np.full((2500, 2000), number, np.uint8)
 
     # Decoding 200 MB of PNG would take longer than all other tests of this folder.
-    monkeypatch.setattr(labelled_images, "load_pair", generated)
+    monkeypatch.setattr("genselfdiff.data.labelled.images.load_pair", generated)
     one = pair(np.zeros((4, 4), np.uint8))
     before = anonymous_bytes()
     images = LabelledImages([Pair(str(i), one.image, one.mask) for i in range(10)])

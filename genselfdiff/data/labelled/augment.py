@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from genselfdiff.data.warp import Warp
+from genselfdiff.data.labelled.warp import Warp
 from genselfdiff.errors import InputError
 
 Image = NDArray[np.uint8]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genselfdiff.data.checking import check_folders
+from genselfdiff.data.labelled.checking import check_folders
 from genselfdiff.errors import InputError
 
 

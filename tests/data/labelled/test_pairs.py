@@ -12,8 +12,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from genselfdiff.data.masks import read_mask
-from genselfdiff.data.pairs import MaskSummary, Pair, find_pairs, inspect_masks, load_pair
+from genselfdiff.data.labelled.masks import read_mask
+from genselfdiff.data.labelled.pairs import MaskSummary, Pair, find_pairs, inspect_masks, load_pair
 from genselfdiff.errors import InputError
 
 Save = Callable[..., Path]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from genselfdiff.data.labelled.pairs import Pair
 from genselfdiff.data.naming import name_some, names_in, one_form
-from genselfdiff.data.pairs import Pair
 from genselfdiff.errors import InputError
 from genselfdiff.input_files import is_regular_file, read_csv_rows, read_text
 

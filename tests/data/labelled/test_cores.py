@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from genselfdiff.data.cores import CORE_DEPTH, cores_of
+from genselfdiff.data.labelled.cores import CORE_DEPTH, cores_of
 
 
 def disc(size, *centres, radius):

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from genselfdiff.data.labelled_crops import LabelledCrops
-from genselfdiff.data.labelled_images import LabelledImages
-from genselfdiff.data.pairs import Pair
+from genselfdiff.data.labelled.crops import LabelledCrops
+from genselfdiff.data.labelled.images import LabelledImages
+from genselfdiff.data.labelled.pairs import Pair
 from genselfdiff.errors import InputError
 
 

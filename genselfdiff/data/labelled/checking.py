@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from genselfdiff.data.class_colors import class_color
-from genselfdiff.data.masks import MASK_SUFFIXES, has_soft_edges, open_mask
+from genselfdiff.data.labelled.class_colors import class_color
+from genselfdiff.data.labelled.masks import MASK_SUFFIXES, has_soft_edges, open_mask
+from genselfdiff.data.labelled.pairs import by_stem
 from genselfdiff.data.naming import name_some
-from genselfdiff.data.pairs import by_stem
 from genselfdiff.errors import InputError
 from genselfdiff.files import atomic_file
 from genselfdiff.masks import lay_over

@@ -7,9 +7,9 @@ from typing import Literal
 
 import pytest
 
+from genselfdiff.data.labelled.pairs import Pair
+from genselfdiff.data.labelled.splits import budgeted, groups_of, split_pairs
 from genselfdiff.data.naming import stem_of
-from genselfdiff.data.pairs import Pair
-from genselfdiff.data.splits import budgeted, groups_of, split_pairs
 from genselfdiff.errors import InputError
 
 STEMS = ["TCGA-A7-1", "TCGA-A7-2", "TCGA-A77-1", "TCGA-B0-1", "TCGA-B0-2", "x"]

@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from genselfdiff.data.masks import has_soft_edges, is_foreground, open_mask, read_mask
+from genselfdiff.data.labelled.masks import has_soft_edges, is_foreground, open_mask, read_mask
 from genselfdiff.errors import InputError
 
 BLACK, WHITE, RED, GREEN = (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0)

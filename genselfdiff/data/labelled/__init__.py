@@ -1,0 +1,1 @@
+"""Labelled images and their masks: pairs, what masks mean, splits, crops and augmentation."""
