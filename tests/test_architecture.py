@@ -15,7 +15,6 @@ PACKAGES = {"genselfdiff": ROOT / "genselfdiff", "gsd": ROOT / "cli" / "gsd"}
 
 MOST_FILES = 16
 CROWDED = {
-    "benchmarks",
     "csrc/cpu/kernels",
     "genselfdiff/inference",
     "genselfdiff/training",

@@ -1,6 +1,6 @@
 """What ``gsd segment`` takes beside its model, reading and writing, each measured alone.
 
-    python benchmarks/segment_speed.py [--architectures convolutions small paper]
+    python benchmarks/segmenting/speed.py [--architectures convolutions small paper]
 
 Per model: pixels per second from the slide's file to the mask's against the bare model on the same
 batches already in memory, with the same workers. For the model of three convolutions also against
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from segment_memory import TILE, write_model, write_slide
+from memory import TILE, write_model, write_slide
 
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.inference.engine import segment

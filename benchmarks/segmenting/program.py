@@ -1,8 +1,8 @@
 """One segmentation of a slide by one program, timed from the slide's file to the mask's.
 
-    python benchmarks/segment_program.py gsd|monai|tiatoolbox SLIDE MODEL OUT [options]
+    python benchmarks/segmenting/program.py gsd|monai|tiatoolbox SLIDE MODEL OUT [options]
 
-What ``segment_peers.py`` starts, each run in a process of its own and each program with the Python
+What ``peers.py`` starts, each run in a process of its own and each program with the Python
 that it is installed in; so this file imports nothing that is not the program's own. Imports,
 loading the model and a first prediction are not timed. Prints seconds, processor seconds and the
 peak of the resident memory in MB as JSON. MONAI and TIAToolbox are driven as their documentation

@@ -1,6 +1,7 @@
 """``gsd segment`` beside MONAI's SlidingWindowInferer and TIAToolbox's SemanticSegmentor.
 
-    python benchmarks/segment_peers.py PEERS_PYTHON [--architecture paper --sides 1024 --tile 256]
+    python benchmarks/segmenting/peers.py PEERS_PYTHON
+        [--architecture paper --sides 1024 --tile 256]
 
 PEERS_PYTHON is the Python of a virtual environment that has both of them, and a torch of the same
 version; never the project's, they pin old packages. All programs get the same slide, TorchScript
@@ -20,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from segment_memory import write_model, write_slide
+from memory import write_model, write_slide
 
-PROGRAM = Path(__file__).with_name("segment_program.py")
+PROGRAM = Path(__file__).with_name("program.py")
 PEERS = ("monai", "tiatoolbox")
 BATCHES = (1, 4)
 Run = dict[str, float]

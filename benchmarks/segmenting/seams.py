@@ -1,6 +1,6 @@
 """Whether the tiles of ``gsd segment`` show in its masks.
 
-    python benchmarks/segment_seams.py MODEL IMAGE... [--peers-python PYTHON]
+    python benchmarks/segmenting/seams.py MODEL IMAGE... [--peers-python PYTHON]
 
 Each image (a TIFF that tells its resolution, or with --mpp) is segmented at that of the model, and
 predicted a second time with 75 % overlap, blended with Hann windows: the reference. Counted are
@@ -30,7 +30,7 @@ from genselfdiff.slides import open_slide
 
 NEAR = 4
 """Pixels on either side of a line between tiles."""
-PROGRAM = Path(__file__).with_name("segment_program.py")
+PROGRAM = Path(__file__).with_name("program.py")
 Labels = NDArray[np.uint8]
 
 

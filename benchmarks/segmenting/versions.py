@@ -1,6 +1,6 @@
 """``gsd segment`` of this version against another one that is installed elsewhere, in turn.
 
-    python benchmarks/segment_versions.py OTHER_PYTHON [--rounds 9] [--slide SLIDE]
+    python benchmarks/segmenting/versions.py OTHER_PYTHON [--rounds 9] [--slide SLIDE]
 
 Each version has a process of its own with the model loaded. Slide and model are written once, by
 this version, unless they are given; after a warm-up the two segment in turn, and the medians of the
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--slide", type=Path, help="a slide of 0.5 um/px; default: generated ones")
     options = parser.parse_args()
-    from segment_memory import write_model, write_slide
+    from memory import write_model, write_slide
 
     with tempfile.TemporaryDirectory() as folder:
         for architecture, side, tile in (("convolutions", 4096, 512), ("small", 768, 256)):

@@ -1,6 +1,6 @@
 """Peak memory of ``gsd segment`` on slides of 10 and 20 gigapixels.
 
-    python benchmarks/segment_gigapixel.py [--width 100000] [--keep FOLDER]
+    python benchmarks/segmenting/gigapixel.py [--width 100000] [--keep FOLDER]
 
 Each slide is a pyramidal tiled JPEG TIFF: glass, with a band of the sample slide's tissue from edge
 to edge. The model is three convolutions with four classes; tiles of 512 pixels, blended.
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
+from memory import GSD
 from numpy.typing import NDArray
-from segment_memory import GSD
 from torch import nn
 
 from genselfdiff.inference.model_file import save_model
@@ -29,7 +29,7 @@ from genselfdiff.slides import open_slide
 TILE = 256
 BAND = 2560
 """Rows of tissue: five tiles of the model, of which each shares a quarter with the next."""
-SAMPLE = Path(__file__).parents[1] / "examples" / "CMU-1-Small-Region.svs"
+SAMPLE = Path(__file__).parents[2] / "examples" / "CMU-1-Small-Region.svs"
 
 
 class FourClasses(nn.Module):

@@ -1,6 +1,7 @@
 """Peak memory and speed of ``gsd segment`` on a large generated slide.
 
-    python benchmarks/segment_memory.py [--side 40000] [--architecture convolutions] [--keep FOLDER]
+    python benchmarks/segmenting/memory.py [--side 40000] [--architecture convolutions]
+        [--keep FOLDER]
 
 Writes an H&E-like tiled JPEG TIFF that is tissue everywhere and a model with fresh weights,
 segments in a subprocess and prints what it took. By default the model is three convolutions, so
