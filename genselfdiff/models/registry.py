@@ -25,6 +25,7 @@ _BY_NAME = {
     "paper": Architecture(64, (1, 2, 4, 8)),
     "small": Architecture(32, (1, 2, 4, 8)),
     "fast": Architecture(32, (1, 2, 4, 6), stride=2),
+    "fastest": Architecture(48, (1, 2, 3, 4), stride=4),
     "tiny": Architecture(16, (1, 2, 2, 4)),
 }
 

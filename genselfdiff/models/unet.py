@@ -105,6 +105,20 @@ class HeadBlock(nn.Module):
         return self.block2(self.block1(x), None, x)
 
 
+class DetailBlock(nn.Module):
+    """Brings what was reduced by two back to the stem's resolution, and adds the stem to it."""
+
+    def __init__(self, in_channels: int, stem: int) -> None:
+        super().__init__()
+        self.enlarge = nn.ConvTranspose2d(in_channels, stem, 4, 2, 1)
+        self.block = ConvNormSilu(stem, stem)
+
+    def forward(self, x: torch.Tensor, stem: torch.Tensor) -> torch.Tensor:
+        """(N, in, H / 2, W / 2) and (N, stem, H, W) to the shape of the latter."""
+        x = self.enlarge(x) + stem
+        return self.block(x, None, x)
+
+
 def _shortcut(in_channels: int, out_channels: int) -> nn.Module:
     if in_channels == out_channels:
         return nn.Identity()
@@ -206,10 +220,16 @@ class Net(nn.Module):
     ) -> None:
         super().__init__()
         widths = [width * m for m in multipliers]
+        self.place = min(stride, 2)  # side in pixels of what the stem makes one of
         stem = 2 * (width // 3)
+        self.reduce: nn.Module | None = None
+        self.detail: nn.Module | None = None
+        if stride == 4:
+            stem = GROUPS * max(1, stem // GROUPS)
+            self.reduce = nn.Conv2d(stem, stem, 4, 2, 1)
+            self.detail = DetailBlock(width, stem)
         time_dim = 4 * width
-        self.stride = stride
-        self.init_conv = nn.Conv2d(3, stem, 7, stride, padding=3)
+        self.init_conv = nn.Conv2d(3, stem, 7, self.place, padding=3)
         self.time_mlp: nn.Module = TimeMlp(width)
 
         self.downs = nn.ModuleList()
@@ -243,15 +263,19 @@ class Net(nn.Module):
                     )
                 )
             )
-        # With a stride, the pixels that share a place of the stem are channels of the head.
+        # Pixels that share a place of the stem are channels of the head.
+        channels = width if self.detail is None else stem
         self.final_conv = nn.Sequential(
-            HeadBlock(width), nn.Conv2d(width, out_channels * stride**2, 1)
+            HeadBlock(width), nn.Conv2d(channels, out_channels * self.place**2, 1)
         )
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """As `UNet.forward`."""
         time = self.time_mlp(t)
         x = self.init_conv(x)
+        stem = x
+        if self.reduce is not None:
+            x = self.reduce(x)
         skips: list[torch.Tensor] = []
         for level in self.downs:
             x = level[0](x, time)
@@ -269,8 +293,11 @@ class Net(nn.Module):
             x = level[1](x, time)
             x = level[2](x)
             x = level[3](x)
-        x = self.final_conv(x)
-        return x if self.stride == 1 else F.pixel_shuffle(x, self.stride)
+        x = self.final_conv[0](x)
+        if self.detail is not None:
+            x = self.detail(x, stem)
+        x = self.final_conv[1](x)
+        return x if self.place == 1 else F.pixel_shuffle(x, self.place)
 
 
 class UNet(nn.Module):
@@ -280,8 +307,10 @@ class UNet(nn.Module):
         width: channels of the first level; divisible by 8.
         multipliers: width of each level in units of ``width``.
         out_channels: 3 for noise, the number of classes for a segmenter.
-        stride: of the first convolution. With 2, the levels see half the resolution, and the head
-            gives 2 x 2 pixels a place (sub-pixel convolution, Shi et al., CVPR 2016).
+        stride: the levels see this part of the resolution. With 2, it is that of the first
+            convolution, and the head gives 2 x 2 pixels a place (sub-pixel convolution, Shi et al.,
+            CVPR 2016); with 4, another convolution follows the first, and behind the last level one
+            block works with what the first has given.
 
     Attributes:
         size_multiple: heights and widths must be multiples of this.

@@ -73,7 +73,7 @@ def with_last_layer_of(
         channels: outputs of that network.
         taken: outputs of ``network`` that start as one of ``state``'s, which is the value.
     """
-    rows = network.net.stride**2
+    rows = network.net.place**2
     own, fitted = network.state_dict(), dict(state)
     for key in _LAST:
         given, fresh = state.get(key), own[key].clone()

@@ -59,14 +59,15 @@ def test_every_architecture_keeps_the_size(name, size):
     assert y.shape == (1, 5, height, width)
 
 
-def test_the_head_of_a_strided_network_gives_each_pixel_of_a_place():
-    model = create_model("fast", out_channels=2).eval()
+@pytest.mark.parametrize("name", ["fast", "fastest"])
+def test_the_head_of_a_strided_network_gives_each_pixel_of_a_place(name):
+    model = create_model(name, out_channels=2).eval()
     head = model.net.final_conv[1]
     with torch.no_grad():
         head.weight.zero_()
         head.bias.copy_(torch.arange(8.0))
-        y = model(torch.randn(1, 3, 32, 48), torch.tensor([0]))
-    expected = torch.arange(8.0).reshape(2, 2, 2).repeat(1, 16, 24)
+        y = model(torch.randn(1, 3, 32, 64), torch.tensor([0]))
+    expected = torch.arange(8.0).reshape(2, 2, 2).repeat(1, 16, 32)
     assert torch.equal(y[0], expected)
 
 
@@ -99,7 +100,7 @@ def test_time_changes_the_output():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"name": "huge"}, "there are: paper, small, fast, tiny"),
+        ({"name": "huge"}, "there are: paper, small, fast, fastest, tiny"),
         ({"name": "small", "width": 12}, "multiple of 8"),
         ({"name": "small", "multipliers": (1, 2)}, "four positive numbers"),
         ({"name": "small", "out_channels": 0}, "at least 1"),
