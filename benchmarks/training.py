@@ -38,8 +38,9 @@ from torch.utils.data import DataLoader, Dataset
 from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.models import create_model
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig, RunConfig
+from genselfdiff.training.config import FinetuneConfig, PretrainConfig
 from genselfdiff.training.dry_run import estimate_run
+from genselfdiff.training.run_config import RunConfig
 from genselfdiff.training.runs import prepared
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}

@@ -12,6 +12,8 @@ ON_ERROR = ("fail", "blank")
 FIELD_CLASS = "Region*"
 """QuPath's own class for what is no tissue class, but a part of the slide."""
 
+MPP_RANGE = (0.01, 100.0)
+"""Range of um/px outside which a resolution that a user gives is taken for a mistake."""
 SIZE_MULTIPLE = 8
 """Networks see heights and widths that are multiples of this, if they do not tell another."""
 LARGEST_TILE = 4096

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from genselfdiff.setting_types import fits
+from genselfdiff.settings import fits
 
 
 class Record(Protocol):

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from genselfdiff.evaluation.bootstrap import mean_interval
 from genselfdiff.evaluation.evaluate import evaluate
 from genselfdiff.evaluation.scoring import ObjectOptions
-from genselfdiff.training.config import NO_INIT, FinetuneConfig, read_run_config
+from genselfdiff.training.config import FinetuneConfig, read_run_config
 from genselfdiff.training.export import export
+from genselfdiff.training.run_config import NO_INIT
 from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.runs import finetune
 

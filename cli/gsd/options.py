@@ -4,13 +4,15 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from click.shell_completion import CompletionItem
 
 from genselfdiff.inference import shipped
+from genselfdiff.settings import About, about
 from gsd.output import RANK
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -65,8 +67,8 @@ FILE_OR_SHIPPED = _FileOrShipped()
 
 
 def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
-    def callback(ctx: click.Context, parameter: click.Parameter, given: bool) -> None:
-        if given and RANK == 0:
+    def callback(ctx: click.Context, parameter: click.Parameter, is_set: bool) -> None:
+        if is_set and RANK == 0:
             _logger.setLevel(level)
 
     return callback
@@ -93,35 +95,42 @@ def verbosity(command: Command) -> Command:
     return verbose(quiet(command))
 
 
-def min_area(command: Command) -> Command:
-    """Add --min-area, of objects."""
-    option = click.option(
-        "--min-area",
-        type=click.FloatRange(0),
-        default=0.0,
-        show_default=True,
-        help="Of objects, in um2 (pixels where the resolution is unknown): smaller holes are"
-        " filled, then smaller objects left out.",
-    )
-    return option(command)
+def setting_option(
+    kind: type, name: str, *, ranges: bool = False, **details: Any
+) -> Callable[[Command], Command]:
+    """The option that a field of a dataclass of settings declares.
+
+    Args:
+        kind: the dataclass.
+        name: of the field.
+        ranges: check its bounds here, and show them with the help.
+        **details: what else, or otherwise, ``click.option`` takes.
+    """
+    part = next(part for part in fields(kind) if part.name == name)
+    option, declared = "--" + name.replace("_", "-"), about(part)
+    details = {"help": declared.help, "default": part.default} | details
+    if not {"type", "callback", "is_flag"} & details.keys():
+        if bool in _members(part.type):
+            option += f"/--no-{name.replace('_', '-')}"
+        else:
+            details["type"] = _type_of(_members(part.type)[0], declared, ranges=ranges)
+            details.setdefault("show_default", True)
+    return click.option(option, name, **details)
 
 
-def instances(command: Command) -> Command:
-    """Add --instances, --no-instances and --seed-distance."""
-    take_apart = click.option(
-        "--instances/--no-instances",
-        default=None,
-        help="Take objects apart that only touch, such as nuclei; in QuPath they are detections."
-        " Default: where the model has learnt to tell them apart.",
-    )
-    seed_distance = click.option(
-        "--seed-distance",
-        type=click.FloatRange(0, min_open=True),
-        help="Take them apart where they are thin, whatever the model has learnt: least distance of"
-        " the middles of two that touch, in um (pixels where the resolution is unknown); default"
-        " where it is done so: 1.5 um.",
-    )
-    return take_apart(seed_distance(command))
+def _members(declared: Any) -> tuple[Any, ...]:
+    return get_args(declared) or (declared,)
+
+
+def _type_of(kind: Any, declared: About, *, ranges: bool) -> Any:
+    if declared.choices:
+        return click.Choice(list(declared.choices))
+    low: Any = declared.least if declared.above is None else declared.above
+    high: Any = declared.most
+    if not ranges or (low is None and high is None):
+        return kind
+    range_of = click.IntRange if kind is int else click.FloatRange
+    return range_of(low, high, min_open=declared.above is not None)
 
 
 def progress() -> bool | None:

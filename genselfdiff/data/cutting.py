@@ -18,9 +18,9 @@ from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, write_csv, write_text, writing
 from genselfdiff.input_files import parse_json, read_bytes
 from genselfdiff.progress import progress_bar
+from genselfdiff.settings import check_mpp
 from genselfdiff.slides import ScaledView, TissueMap, open_slide
 from genselfdiff.slides.fingerprint import fingerprint
-from genselfdiff.slides.resolution import check_mpp
 
 logger = logging.getLogger("genselfdiff")
 

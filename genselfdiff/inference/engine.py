@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from genselfdiff.inference.mask_description import FinishedMask, MaskDescription
 from genselfdiff.inference.mask_state import MaskState, Stage, result_of
 from genselfdiff.inference.memory import READ_AHEAD, keep_within_limit
 from genselfdiff.inference.model_file import LoadedModel, find_model
-from genselfdiff.inference.options import Options
+from genselfdiff.inference.options import OptionArguments, Options
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor, read_ahead
 from genselfdiff.inference.resample import is_core, labels_of
@@ -49,12 +49,9 @@ def segment(
     output: str | Path,
     model: Predictor | LoadedModel | str | Path | None = None,
     *,
-    device: str | None = None,
-    precision: str = "auto",
-    tta: int = 1,
     overwrite: bool = False,
     progress: bool | None = None,
-    **options: Any,
+    **options: Unpack[OptionArguments],
 ) -> SegmentResult:
     """Segment ``slide`` into the mask ``output``, a tiled pyramidal TIFF of class indices.
 
@@ -67,10 +64,6 @@ def segment(
         output: where the mask goes, a .tif or .tiff; appears whole or not at all.
         model: a model, the file of one, or the name of a shipped one; None: the one that GSD_MODEL
             names, else the shipped one. A ``Predictor`` brings its precision and ``tta`` along.
-        device: "cpu", "cuda", "cuda:1", "mps", or several GPUs, "cuda:0,cuda:1"; None: the best
-            there is. A model that is already loaded stays on its device.
-        precision: "auto", "float32" or "bfloat16"; see ``Predictor``.
-        tta: mean of 2, 4 or 8 flips and turns of each tile, at as many times the cost; 1: none.
         overwrite: replace files that exist, and what a killed run with other arguments has left.
         progress: show a progress bar on stderr; None: only on a terminal.
         **options: the fields of ``Options``.
@@ -83,15 +76,23 @@ def segment(
             on it, or was killed when it did so with other arguments.
     """
     chosen = Options(**options)
-    predictor = (
-        model
-        if isinstance(model, Predictor)
-        else Predictor(find_model(model, device), precision, tta)
-    )
+    predictor = predictor_of(model, chosen)
     chosen = chosen.for_model(predictor.model.info)
     return segment_slide(
         Path(slide), Path(output), predictor, chosen, overwrite=overwrite, progress=progress
     )
+
+
+def predictor_of(model: Predictor | LoadedModel | str | Path | None, options: Options) -> Predictor:
+    """The predictor of a model on the device and in the precision of ``options``.
+
+    Raises:
+        InputError: no such device.
+        ModelError: there is no model, or it is not one of ours.
+    """
+    if isinstance(model, Predictor):
+        return model
+    return Predictor(find_model(model, options.device), options.precision, options.tta)
 
 
 def segment_slide(

@@ -3,15 +3,15 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
-from genselfdiff.inference.engine import choose
+from genselfdiff.inference.engine import choose, predictor_of
 from genselfdiff.inference.job import requested
 from genselfdiff.inference.memory import memory_bound, peak_bytes
-from genselfdiff.inference.model_file import LoadedModel, find_model
-from genselfdiff.inference.options import Options
+from genselfdiff.inference.model_file import LoadedModel
+from genselfdiff.inference.options import OptionArguments, Options
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.resample import BAND, RowResizer, labels_of
 from genselfdiff.inference.slide_task import SlideTask
@@ -61,11 +61,7 @@ class SlideEstimate:
 def estimate(
     slide: str | Path,
     model: Predictor | LoadedModel | str | Path | None = None,
-    *,
-    device: str | None = None,
-    precision: str = "auto",
-    tta: int = 1,
-    **options: Any,
+    **options: Unpack[OptionArguments],
 ) -> SlideEstimate:
     """Tell what ``segment`` would do with the same arguments, and what it would take.
 
@@ -75,12 +71,8 @@ def estimate(
     Raises:
         InputError, ModelError: as ``segment``.
     """
-    predictor = (
-        model
-        if isinstance(model, Predictor)
-        else Predictor(find_model(model, device), precision, tta)
-    )
-    return estimate_slide(Path(slide), predictor, Options(**options))
+    chosen = Options(**options)
+    return estimate_slide(Path(slide), predictor_of(model, chosen), chosen)
 
 
 def estimate_slide(path: Path, predictor: Predictor, options: Options) -> SlideEstimate:

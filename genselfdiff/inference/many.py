@@ -3,17 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from genselfdiff.errors import GsdError, OutputError, one_line, outside_cause
 from genselfdiff.files import refuse_inputs
-from genselfdiff.inference.engine import segment_slide
+from genselfdiff.inference.engine import predictor_of, segment_slide
 from genselfdiff.inference.estimate import SlideEstimate, estimate_slide
-from genselfdiff.inference.model_file import LoadedModel, find_model
-from genselfdiff.inference.options import Options
+from genselfdiff.inference.model_file import LoadedModel
+from genselfdiff.inference.options import OptionArguments, Options
 from genselfdiff.inference.output_files import OutputFiles
 from genselfdiff.inference.plan import Plan
-from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.shards import PartResult, Piece, Shard, Share, segment_part, share_out
 from genselfdiff.inference.summary import Summary
@@ -33,14 +32,11 @@ def segment_all(
     plan: Plan,
     model: LoadedModel | str | Path | None = None,
     *,
-    device: str | None = None,
-    precision: str = "auto",
-    tta: int = 1,
     overwrite: bool = False,
     progress: bool | None = None,
     dry_run: bool = False,
     shard: Shard | None = None,
-    **options: Any,
+    **options: Unpack[OptionArguments],
 ) -> Iterator[Outcome]:
     """Segment each slide of ``plan`` into its mask; a slide that fails is told and passed over.
 
@@ -48,7 +44,7 @@ def segment_all(
 
     Args:
         plan: see ``plan_outputs``.
-        model, device, precision, tta: as for ``segment``; the model is loaded once.
+        model: as for ``segment``; it is loaded once.
         overwrite, progress, **options: as for ``segment``.
         dry_run: ``estimate`` each slide instead; nothing is written.
         shard: do this share of the work only, see ``shards``.
@@ -59,7 +55,7 @@ def segment_all(
         OutputError: the folder cannot be made, or an output is an input.
     """
     chosen = Options(**options)
-    predictor = Predictor(find_model(model, device), precision, tta)
+    predictor = predictor_of(model, chosen)
     chosen = chosen.for_model(predictor.model.info)
     outputs = [file for _, mask in plan.pairs for file in OutputFiles.of(mask, chosen).all()]
     refuse_inputs(outputs, [predictor.model.path, *(slide for slide, _ in plan.pairs)])

@@ -4,10 +4,9 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from genselfdiff.choices import INPUT_SCALINGS, LARGEST_TILE, SIZE_MULTIPLE
+from genselfdiff.choices import INPUT_SCALINGS, LARGEST_TILE, MPP_RANGE, SIZE_MULTIPLE
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.input_files import parse_json
-from genselfdiff.slides.resolution import MPP_RANGE
 
 EXTRA_FILE = "gsd.json"
 """What it is called among the extra files of a TorchScript file."""

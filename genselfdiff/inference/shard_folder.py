@@ -15,7 +15,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from genselfdiff.choices import ON_ERROR
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.inference.job import Job
 from genselfdiff.inference.mask_description import MaskDescription
@@ -268,8 +267,6 @@ def _checked_options(content: Any) -> Options:
     for name in _FILES:
         if isinstance(values[name], str) and values[name] != file_name(values[name]):
             raise ValueError(f"{name} {values[name]!r:.40} does not lie beside the mask")
-    if values["on_error"] not in ON_ERROR:
-        raise ValueError(f"on_error {values['on_error']!r:.40}")
     return Options(**values)
 
 

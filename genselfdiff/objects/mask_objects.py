@@ -24,7 +24,7 @@ from genselfdiff.objects.label_image import LABEL_SUFFIXES, LabelImage
 from genselfdiff.objects.measures import measure
 from genselfdiff.objects.outlines import Outline, OutlineTracer
 from genselfdiff.objects.table import ObjectTable, check_table
-from genselfdiff.slides.resolution import check_mpp
+from genselfdiff.settings import check_mpp
 
 logger = logging.getLogger("genselfdiff")
 

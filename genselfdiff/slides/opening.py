@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
+from genselfdiff.settings import check_mpp
 from genselfdiff.slides.formats.ome_zarr import is_zarr, open_zarr
 from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES, open_with_openslide
 from genselfdiff.slides.formats.png_jpeg import is_picture, open_picture
 from genselfdiff.slides.formats.tiff import open_tiff
 from genselfdiff.slides.formats.tiff_directories import is_tiff
-from genselfdiff.slides.resolution import check_mpp
 from genselfdiff.slides.slide import Slide
 from genselfdiff.slides.stored.damage import Damage
 from genselfdiff.slides.stored.stored_image import MAX_PIXELS_AT_ONCE, StoredImage

@@ -1,9 +1,4 @@
-"""Resolutions in micrometres per pixel (mpp): what may be one, and which are the same."""
-
-from genselfdiff.errors import InputError
-
-MPP_RANGE = (0.01, 100.0)
-"""Range of um/px outside which a resolution that a user gives is taken for a mistake."""
+"""Resolutions in micrometres per pixel (mpp): which are the same."""
 
 MPP_TOLERANCE = 0.1
 """Relative difference up to which two statements of one resolution agree."""
@@ -16,13 +11,6 @@ MAX_ENLARGEMENT = 8.0
 
 BLURRED_ENLARGEMENT = 1.5
 """Enlarging more than this is worth a warning."""
-
-
-def check_mpp(mpp: float, name: str = "mpp") -> None:
-    """Raise InputError, with the setting's ``name``, unless ``mpp`` lies in ``MPP_RANGE``."""
-    low, high = MPP_RANGE
-    if not low <= mpp <= high:  # false for NaN
-        raise InputError(f"{name} {mpp:g} must be between {low:g} and {high:g} um/px")
 
 
 def agree(a: float, b: float, tolerance: float = MPP_TOLERANCE) -> bool:

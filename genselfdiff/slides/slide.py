@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides.resolution import MAX_ENLARGEMENT, check_mpp
+from genselfdiff.settings import check_mpp
+from genselfdiff.slides.resolution import MAX_ENLARGEMENT
 from genselfdiff.slides.scaled_view import ScaledView
 from genselfdiff.slides.stored.damage import Damage
 from genselfdiff.slides.stored.stored_image import StoredImage, StoredLevel

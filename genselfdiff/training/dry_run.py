@@ -8,8 +8,8 @@ import torch
 
 from genselfdiff.inference.memory import peak_bytes
 from genselfdiff.progress import duration
-from genselfdiff.training.config import RunConfig
 from genselfdiff.training.loop import batches
+from genselfdiff.training.run_config import RunConfig
 from genselfdiff.training.run_folder import resumable_tensors
 from genselfdiff.training.step import TrainingStep
 from genselfdiff.training.task import Task

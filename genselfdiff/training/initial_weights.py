@@ -16,13 +16,8 @@ from genselfdiff.inference.shipped_weights import read_weights
 from genselfdiff.models import UNet, load_initial_weights
 from genselfdiff.models.weights import read_authors_checkpoint, with_last_layer_of
 from genselfdiff.slides.resolution import agree
-from genselfdiff.training.config import (
-    NO_INIT,
-    FinetuneConfig,
-    PretrainConfig,
-    RunConfig,
-    read_run_config,
-)
+from genselfdiff.training.config import FinetuneConfig, PretrainConfig, read_run_config
+from genselfdiff.training.run_config import NO_INIT, RunConfig
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 
 logger = logging.getLogger("genselfdiff")

@@ -12,11 +12,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from genselfdiff.data.reading import shared_reader
 from genselfdiff.errors import InputError, TrainingError
 from genselfdiff.progress import progress_bar
-from genselfdiff.training.config import RunConfig
 from genselfdiff.training.distributed import World
 from genselfdiff.training.health import LossWatch
 from genselfdiff.training.interruption import outlive_the_first_signal, stop_request
 from genselfdiff.training.records import Records, restore
+from genselfdiff.training.run_config import RunConfig
 from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.step import TrainingStep
 from genselfdiff.training.task import Task

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +18,7 @@ from torch import nn
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.files import atomic_file, write_text, writing
 from genselfdiff.input_files import parse_json, read_text
-from genselfdiff.setting_types import require_type
+from genselfdiff.settings import require_types
 from genselfdiff.working_files import lock, open_own, remove_abandoned
 
 CHECKPOINT_FORMAT = "2"
@@ -55,8 +55,7 @@ class RunState:
     made_with: str = ""
 
     def __post_init__(self) -> None:
-        for part in fields(self):
-            require_type(part.name, getattr(self, part.name), part.type)
+        require_types(self)
         if self.step < 0:
             raise InputError(f"step must be at least 0, not {self.step}")
 

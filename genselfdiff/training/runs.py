@@ -10,13 +10,14 @@ import torch
 
 from genselfdiff.errors import InputError, is_out_of_memory
 from genselfdiff.training.completing import complete_finetune, complete_pretrain
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig, RunConfig
+from genselfdiff.training.config import FinetuneConfig, PretrainConfig
 from genselfdiff.training.distributed import World, joined_world
 from genselfdiff.training.dry_run import RunEstimate, estimate_run
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.initial_weights import start_weights
 from genselfdiff.training.loop import train
 from genselfdiff.training.pretraining import PretrainTask
+from genselfdiff.training.run_config import RunConfig
 from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.step import TrainingStep
 from genselfdiff.training.tracking import require_tensorboard

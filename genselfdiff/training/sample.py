@@ -15,7 +15,7 @@ from genselfdiff.files import atomic_file, refuse_existing, refuse_inputs
 from genselfdiff.inference.device import choose_device
 from genselfdiff.kernels import add_noise
 from genselfdiff.models import load_initial_weights
-from genselfdiff.setting_types import require_type
+from genselfdiff.settings import require_type
 from genselfdiff.training.config import PretrainConfig
 from genselfdiff.training.networks import noise_predictor
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint

@@ -9,8 +9,8 @@ from torch import nn
 
 from genselfdiff.inference.device import has_fast_bfloat16
 from genselfdiff.training.averaging import WeightAverage
-from genselfdiff.training.config import RunConfig
 from genselfdiff.training.distributed import World
+from genselfdiff.training.run_config import RunConfig
 from genselfdiff.training.task import Objective
 
 BETA2 = 0.999

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from genselfdiff.training.averaging import WeightAverage
-from genselfdiff.training.config import RunConfig
 from genselfdiff.training.distributed import World
+from genselfdiff.training.run_config import RunConfig
 from genselfdiff.training.step import TrainingStep, learning_rate
 
 CPU = torch.device("cpu")

@@ -6,7 +6,8 @@ import click
 
 from genselfdiff.choices import PRECISIONS
 from genselfdiff.files import refuse_existing, refuse_inputs
-from gsd.options import FILE, FILE_OR_SHIPPED, instances, min_area, progress, verbosity
+from gsd.object_options import object_options
+from gsd.options import FILE, FILE_OR_SHIPPED, progress, verbosity
 from gsd.output import say
 
 
@@ -41,8 +42,7 @@ Examples:
     " import'; default: the values of --foreground masks if there are several, else what hangs"
     " together of a class.",
 )
-@instances
-@min_area
+@object_options
 @click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is.")
 @click.option(
     "--precision",

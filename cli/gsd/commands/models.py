@@ -59,8 +59,8 @@ def models(ctx: click.Context) -> None:
 def show(name: str) -> None:
     """Print the card of the model NAME: what it is for, how good and fast it is, whom it owes."""
     if shipped.name_of(name) is None:
-        there = ", ".join(shipped.names()) or "none"
-        raise InputError(f"no model {name!r} comes with gsd; there are: {there}")
+        names = ", ".join(shipped.names()) or "none"
+        raise InputError(f"no model {name!r} comes with gsd; there are: {names}")
     from genselfdiff.inference.shipped_weights import read_weights
 
     say("\n".join(_card(name, read_weights(name), shipped.read_card(name))))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from gsd.options import FILE, instances, min_area, verbosity
+from gsd.object_options import object_options
+from gsd.options import FILE, verbosity
 from gsd.output import say
 
 
@@ -34,8 +35,7 @@ Examples:
     type=FILE,
     help="Image to write, a .tif of the mask's size; pixels have the id of their object, or 0.",
 )
-@instances
-@min_area
+@object_options
 @click.option(
     "--mpp",
     type=click.FloatRange(0, min_open=True),
@@ -78,5 +78,5 @@ def objects(
         mpp=mpp,
         overwrite=overwrite,
     )
-    told = ", ".join(f"{count} {name}" for name, count in found.counts.items())
-    say(f"{', '.join(map(str, outputs))}: {told or 'no objects'}")
+    counts = ", ".join(f"{count} {name}" for name, count in found.counts.items())
+    say(f"{', '.join(map(str, outputs))}: {counts or 'no objects'}")

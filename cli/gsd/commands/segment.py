@@ -2,59 +2,65 @@
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 import click
 
-from genselfdiff.choices import ON_ERROR, PRECISIONS, VIEWS
+from genselfdiff.inference.options import OptionArguments, Options
 from genselfdiff.inference.shipped import DEFAULT
+from gsd.object_options import object_options
 from gsd.options import (
     FILE,
     FILE_AS_TYPED,
     FILE_OR_SHIPPED,
-    instances,
-    min_area,
     progress,
+    setting_option,
     verbosity,
 )
 from gsd.output import complain, report, say
 
 
 def _region(
-    ctx: click.Context, parameter: click.Parameter, given: str | None
+    ctx: click.Context, parameter: click.Parameter, text: str | None
 ) -> tuple[int, int, int, int] | None:
-    if given is None:
+    if text is None:
         return None
     try:
-        x, y, width, height = map(int, given.split(","))
+        x, y, width, height = map(int, text.split(","))
     except ValueError:
         raise click.BadParameter(
-            f"{given!r} is not four whole numbers such as 5000,4000,2048,1024"
+            f"{text!r} is not four whole numbers such as 5000,4000,2048,1024"
         ) from None
     return x, y, width, height
 
 
-def _bytes(ctx: click.Context, parameter: click.Parameter, given: str | None) -> int | None:
-    if given is None:
+def _bytes(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", given.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
-        raise click.BadParameter(f"{given!r} is not a size such as 2G, 800M or 1.5G")
+        raise click.BadParameter(f"{text!r} is not a size such as 2G, 800M or 1.5G")
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 def _shard(
-    ctx: click.Context, parameter: click.Parameter, given: str | None
+    ctx: click.Context, parameter: click.Parameter, text: str | None
 ) -> tuple[int, int] | None:
-    if given is None:
+    if text is None:
         return None
     try:
-        index, count = map(int, given.split("/"))
+        index, count = map(int, text.split("/"))
     except ValueError:
-        raise click.BadParameter(f"{given!r} is not two whole numbers such as 2/8") from None
+        raise click.BadParameter(f"{text!r} is not two whole numbers such as 2/8") from None
     if not 1 <= index <= count:
-        raise click.BadParameter(f"{given!r} must count from 1/{count} to {count}/{count}")
+        raise click.BadParameter(f"{text!r} must count from 1/{count} to {count}/{count}")
     return index, count
+
+
+setting = partial(setting_option, Options, ranges=True)
+flag = partial(setting, is_flag=True, default=False)
 
 
 @click.command(
@@ -84,93 +90,32 @@ Examples:
     help="Model file of 'gsd export', or a name of 'gsd models'; default: what GSD_MODEL names,"
     f" else {DEFAULT}.",
 )
-@click.option(
-    "--mpp",
-    type=click.FloatRange(0, min_open=True),
-    help="Resolution of the slide in um/pixel, where its file does not tell or is wrong.",
-)
-@click.option("--overlay", is_flag=True, help="Also draw the classes over the slide.")
+@setting("mpp")
+@flag("overlay")
 @click.option(
     "--overlay-to",
     type=FILE,
     metavar="PNG",
     help="Where the overlay goes; default: beside the mask.",
 )
-@click.option(
-    "--overlay-width",
-    type=click.IntRange(1),
-    help="Of the overlay in pixels; default: 2048 for the longer side.",
-)
-@click.option(
-    "--geojson",
-    is_flag=True,
-    help="Also write the objects as polygons for QuPath, beside the mask as .geojson.",
-)
-@click.option(
-    "--table",
-    is_flag=True,
-    help="Also write a row for each object, beside the mask as ..._objects.csv: place, size, form.",
-)
-@click.option(
-    "--labels",
-    is_flag=True,
-    help="Also write an image of the objects' ids, beside the mask as ..._instances.tif.",
-)
-@instances
-@min_area
-@click.option(
-    "--report",
-    "report_page",
-    is_flag=True,
-    help="Also write a page about the slide, beside the mask as .html.",
-)
-@click.option(
-    "--probabilities",
-    is_flag=True,
-    help="Also write the probability of each class, 0 to 255, beside the mask.",
-)
+@setting("overlay_width")
+@flag("geojson")
+@flag("table")
+@flag("labels")
+@object_options
+@flag("report")
+@flag("probabilities")
 @click.option(
     "--ome", is_flag=True, help="Write masks as OME-TIFF; so does a name that ends in .ome.tif."
 )
-@click.option("--tile-size", type=int, help="Side of the tiles in pixels; default: the model's.")
-@click.option(
-    "--overlap",
-    type=click.FloatRange(0, 0.5),
-    help="Part of a tile that it shares with its neighbour; default: the model's, mostly 0.25.",
-)
-@click.option(
-    "--region",
-    callback=_region,
-    metavar="X,Y,WIDTH,HEIGHT",
-    help="Predict this part only, in pixels of level 0; the mask keeps the slide's size.",
-)
-@click.option(
-    "--batch-size", type=click.IntRange(1), help="Tiles predicted at once; default: by device."
-)
-@click.option(
-    "--max-memory",
-    callback=_bytes,
-    metavar="SIZE",
-    help="Memory to keep within, such as 2G or 800M, at the cost of speed.",
-)
-@click.option(
-    "--device",
-    help="cpu, cuda, cuda:N, several GPUs as cuda:0,cuda:1, or mps; default: the best there is.",
-)
-@click.option(
-    "--tta",
-    type=click.Choice([str(count) for count in VIEWS]),
-    default="1",
-    show_default=True,
-    help="Average so many flips and turns of each tile, at as many times the cost.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="auto",
-    show_default=True,
-    help="auto: bfloat16 where it is fast and hardly changes the labels of some tiles.",
-)
+@setting("tile_size")
+@setting("overlap")
+@setting("region", callback=_region, metavar="X,Y,WIDTH,HEIGHT")
+@setting("batch_size")
+@setting("max_memory", callback=_bytes, metavar="SIZE")
+@setting("device")
+@setting("tta")
+@setting("precision")
 @click.option("--no-tissue", is_flag=True, help="Predict everywhere, not only where tissue is.")
 @click.option(
     "--tissue-mask",
@@ -183,13 +128,7 @@ Examples:
     is_flag=True,
     help="Only tell what it would take: tiles, memory, and the time from a few of them.",
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(ON_ERROR),
-    default="fail",
-    show_default=True,
-    help="What a damaged tile of the slide does: end with an error, or count as glass.",
-)
+@setting("on_error")
 @click.option(
     "--shard",
     callback=_shard,
@@ -202,33 +141,14 @@ def segment(
     slides: tuple[Path, ...],
     output: str,
     model: str | None,
-    mpp: float | None,
-    overlay: bool,
     overlay_to: Path | None,
-    overlay_width: int | None,
-    geojson: bool,
-    table: bool,
-    labels: bool,
-    instances: bool | None,
-    seed_distance: float | None,
-    min_area: float,
-    report_page: bool,
-    probabilities: bool,
     ome: bool,
-    tile_size: int | None,
-    overlap: float | None,
-    region: tuple[int, int, int, int] | None,
-    batch_size: int | None,
-    max_memory: int | None,
-    device: str | None,
-    precision: str,
-    tta: str,
     no_tissue: bool,
     tissue_mask: Path | None,
     dry_run: bool,
-    on_error: str,
     shard: tuple[int, int] | None,
     overwrite: bool,
+    **options: Unpack[OptionArguments],
 ) -> None:
     """Segment slides into masks of class indices.
 
@@ -252,37 +172,20 @@ def segment(
     from genselfdiff.inference.many import Outcome, segment_all
     from genselfdiff.inference.shards import Shard
 
-    if max_memory is None:  # what is kept is in pieces that may not fit the next tile
+    if options["max_memory"] is None:  # what is kept is in pieces that may not fit the next tile
         keep_freed_memory()
     failed: list[Outcome] = []
+    if overlay_to or options["overlay_width"] is not None:
+        options["overlay"] = overlay_to or True
+    options["tissue"] = tissue_mask or not no_tissue
     for outcome in segment_all(
         plan,
         model,
-        device=device,
-        mpp=mpp,
-        overlay=overlay_to or overlay or overlay_width is not None,
-        overlay_width=overlay_width,
-        geojson=geojson,
-        table=table,
-        labels=labels,
-        instances=instances,
-        seed_distance=seed_distance,
-        report=report_page,
-        min_area=min_area,
-        probabilities=probabilities,
-        tile_size=tile_size,
-        overlap=overlap,
-        region=region,
-        batch_size=batch_size,
-        max_memory=max_memory,
-        precision=precision,
-        tta=int(tta),
-        tissue=tissue_mask or not no_tissue,
-        on_error=on_error,
         overwrite=overwrite,
+        progress=progress(),
         dry_run=dry_run,
         shard=shard and Shard(*shard),
-        progress=progress(),
+        **options,
     ):
         if outcome.result is not None:
             say(outcome.result.summary())
