@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from genselfdiff.inference.resample import is_core, labels_of
 from genselfdiff.inference.segment_result import SegmentResult
 from genselfdiff.inference.slide_task import SlideTask
 from genselfdiff.json_records import as_json
-from genselfdiff.masks import MaskWriter, ProbabilityWriter, PyramidWriter, as_bytes
+from genselfdiff.masks import MaskWriter, ProbabilityWriter, PyramidShape, PyramidWriter, as_bytes
 from genselfdiff.progress import progress_bar
 from genselfdiff.resumable_file import unfinished
 from genselfdiff.slides import open_slide
@@ -171,7 +171,7 @@ def predict(
     source, info = task.source, task.predictor.model.info
     job = as_json(description.job)
     is_begun = False
-    shape: dict[str, Any] = {
+    shape: PyramidShape = {
         "width": source.width,
         "height": source.height,
         "mpp": source.mpp,

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +30,7 @@ from genselfdiff.inference.shard_folder import (
 )
 from genselfdiff.inference.summary import Summary
 from genselfdiff.json_records import as_json
-from genselfdiff.masks import MaskReader, MaskWriter, ProbabilityWriter
+from genselfdiff.masks import MaskReader, MaskWriter, ProbabilityWriter, PyramidShape
 from genselfdiff.slides import is_folder_of_slides, open_slide
 from genselfdiff.slides.window import check_window
 
@@ -139,7 +138,7 @@ def _join(files: OutputFiles, options: Options, shared: SharedJob) -> None:
     with MaskReader(parts[0].mask) as reader:
         size, has_cores = (reader.width, reader.height), reader.has_cores
         x, y, width, height = shared.job.region or (0, 0, *size)
-        shape: dict[str, Any] = {
+        shape: PyramidShape = {
             "width": reader.width,
             "height": reader.height,
             "mpp": reader.mpp,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from tifffile import TiffFile, TiffPage
 
 from genselfdiff.masks.bigtiff import Tag, number_tag, text_tag
 from genselfdiff.masks.ome_description import is_ome, ome_description
-from genselfdiff.masks.pyramid_writer import SOFTWARE, PyramidWriter
+from genselfdiff.masks.pyramid_writer import SOFTWARE, PyramidShape, PyramidWriter
 from genselfdiff.slides.formats import is_tiff
 
 Uint8 = NDArray[np.uint8]
@@ -48,13 +48,14 @@ class MaskWriter(PyramidWriter):
         class_names: Sequence[str],
         cores: bool = False,
         description: dict[str, Any] | None = None,
-        **layout: Any,
+        tile: int = 512,
+        **shape: Unpack[PyramidShape],
     ) -> None:
         if not 1 <= len(palette) <= 256 or len(palette) != len(class_names):
             raise ValueError(f"{len(palette)} colours for {len(class_names)} classes; 256 at most")
         if any(len(colour) != 3 or not all(0 <= c <= 255 for c in colour) for colour in palette):
             raise ValueError("colours must be three numbers from 0 to 255")
-        super().__init__(path, planes=1, hidden=int(cores), **layout)
+        super().__init__(path, planes=1, hidden=int(cores), tile=tile, **shape)
         self._palette = palette
         self._class_names = class_names
         self._description = ({"cores": True} if cores else {}) | (description or {})

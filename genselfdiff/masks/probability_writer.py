@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.masks.bigtiff import Tag, number_tag, text_tag
-from genselfdiff.masks.pyramid_writer import PyramidWriter
+from genselfdiff.masks.pyramid_writer import PyramidShape, PyramidWriter
 
 Uint8 = NDArray[np.uint8]
 
@@ -39,10 +39,10 @@ class ProbabilityWriter(PyramidWriter):
         *,
         class_names: Sequence[str],
         job: dict[str, Any] | None = None,
-        **layout: Any,
+        **shape: Unpack[PyramidShape],
     ) -> None:
         # Smaller tiles than a mask's: there is a band of them for each class.
-        super().__init__(path, planes=len(class_names), tile=256, **layout)
+        super().__init__(path, planes=len(class_names), tile=256, **shape)
         self._description = {"classes": list(class_names)} | ({} if job is None else {"job": job})
 
     def halve(self, rows: Uint8) -> Uint8:  # noqa: D102

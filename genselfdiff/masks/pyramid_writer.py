@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NotRequired, Self, TypedDict
 
 import imagecodecs
 import numpy as np
@@ -41,6 +41,17 @@ _DEFLATE, _CENTIMETRE, _NO_UNIT, _REDUCED = 8, 3, 1, 1
 
 HIDDEN_OFFSETS, HIDDEN_SIZES = 65230, 65231
 """Private tags of the first page: where the tiles of the hidden planes lie, and their bytes."""
+
+
+class PyramidShape(TypedDict):
+    """What all writers of pyramids take alike, see `PyramidWriter`."""
+
+    width: int
+    height: int
+    mpp: float | None
+    window: NotRequired[tuple[int, int, int, int] | None]
+    purpose: NotRequired[dict[str, Any] | None]
+    restart: NotRequired[bool]
 
 
 class PyramidWriter:
