@@ -3,9 +3,10 @@
     python benchmarks/network.py OUT.json
 
 Each row runs in a process of its own, on one thread: with 256 x 256 tiles, and in training without
-the optimiser. The forms differ in attention, norms and loss; all of them leave the bottleneck's
-softmax attention to torch's fused one. Memory is what the resident set grows by to its peak, once
-network and input are there: unlike torch's own count it includes what libraries allocate.
+the optimiser. The forms differ in convolutions of 3x3, attention, norms and loss; all of them leave
+the bottleneck's softmax attention to torch's fused one. Memory is what the resident set grows by to
+its peak, once network and input are there: unlike torch's own count it includes what libraries
+allocate.
 """
 
 import json
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.kernels import p2_loss
+from genselfdiff.kernels.conv3x3 import reference as conv3x3_reference
 from genselfdiff.kernels.group_norm_silu import reference as group_norm_silu_reference
 from genselfdiff.models import create_model, unet
 
@@ -80,6 +82,7 @@ def operations_of(form: str) -> Iterator[None]:
     with ExitStack() as stack:
         if form == "authors":
             authors = {
+                "conv3x3": conv3x3_reference.conv3x3,
                 "linear_attention": baselines.linear_attention,
                 "group_norm_silu": group_norm_silu_reference.group_norm_silu,
             }

@@ -19,6 +19,7 @@ from genselfdiff.inference.device import has_fast_bfloat16
 from genselfdiff.inference.model_file import LoadedModel, check_probabilities, load_model
 from genselfdiff.inference.resample import is_core
 from genselfdiff.inference.segmenter import with_memory_format
+from genselfdiff.models import pack_weights
 
 AGREEMENT = 0.97
 """Dice of every class between float32 and bfloat16 from which "auto" chooses bfloat16."""
@@ -91,6 +92,8 @@ class Predictor:
             self._prepare("bfloat16")
         if precision == "bfloat16":
             self.precision = precision
+        else:  # last, so that no packed weights are copied
+            self._pack(modules)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, 3, h, w) uint8 RGB to (N, C, h, w) float32 probabilities on the CPU.
@@ -264,7 +267,19 @@ class Predictor:
     def _prepare(self, precision: str) -> None:
         if precision not in self._modules:
             modules = self._modules["float32"]
-            self._modules[precision] = [copy.deepcopy(m).to(torch.bfloat16) for m in modules]
+            copies = [copy.deepcopy(m).to(torch.bfloat16) for m in modules]
+            self._pack(copies)
+            self._modules[precision] = copies
+
+    def _pack(self, modules: Sequence[torch.nn.Module]) -> None:
+        try:
+            for module in modules:
+                pack_weights(module)
+        except (AttributeError, RuntimeError) as error:
+            raise ModelError(
+                f"{self.model.source}: its convolutions are not those of a model of ours:"
+                f" {one_line(error)}"
+            ) from error
 
     def _parallelism(self) -> tuple[int, int]:
         """Workers, and threads of each: on a CPU one thread each is fastest."""

@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from genselfdiff.kernels import fused
-from genselfdiff.models.unet import ConvNormSilu, LinearAttentionBlock, Net, ResidualBlock
+from genselfdiff.kernels.conv3x3 import rules
+from genselfdiff.models.unet import (
+    Conv3x3,
+    ConvNormSilu,
+    LinearAttentionBlock,
+    Net,
+    ResidualBlock,
+)
 
 
 class ConstantShift(nn.Module):
@@ -21,6 +28,26 @@ class ConstantShift(nn.Module):
     def forward(self, time: torch.Tensor) -> torch.Tensor:
         """(N, ...) to (N, C)."""
         return self.shift.expand(time.shape[0], -1)
+
+
+class PackedConv3x3(nn.Module):
+    """In the place of a ``Conv3x3``: the file has its weights once, who loads it may pack them.
+
+    See ``pack_weights``; until then, torch's convolution runs.
+    """
+
+    packed: torch.Tensor
+
+    def __init__(self, convolution: Conv3x3) -> None:
+        super().__init__()
+        self.weight = convolution.weight
+        self.bias = convolution.bias
+        self.least_pixels = rules.LEAST_PIXELS
+        self.register_buffer("packed", torch.empty(0), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, in, H, W) to (N, out, H, W)."""
+        return fused.conv3x3(x, self.weight, self.bias, self.packed, self.least_pixels)
 
 
 def for_export(network: nn.Module, *, portable: bool) -> nn.Module:
@@ -42,6 +69,8 @@ def for_export(network: nn.Module, *, portable: bool) -> nn.Module:
         for module in network.modules():
             if isinstance(module, ConvNormSilu):
                 module.group_norm_silu = fused.group_norm_silu
+                if isinstance(module.proj, Conv3x3):
+                    module.proj = PackedConv3x3(module.proj)
             elif isinstance(module, LinearAttentionBlock):
                 module.linear_attention = fused.linear_attention
     return network

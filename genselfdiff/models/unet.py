@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genselfdiff.kernels import group_norm_silu, linear_attention
+from genselfdiff.kernels import conv3x3, group_norm_silu, linear_attention
 
 GROUPS: Final = 8
 HEADS: Final = 4
@@ -54,12 +54,24 @@ class TimeMlp(nn.Sequential):
         return self[3](self[2](self[1](y)))
 
 
+class Conv3x3(nn.Conv2d):
+    """3x3 convolution that leaves the size."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+        self.conv3x3 = conv3x3
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, in, H, W) to (N, out, H, W)."""
+        return self.conv3x3(x, self.weight, self.bias)
+
+
 class ConvNormSilu(nn.Module):
     """3x3 convolution, GroupNorm(8), SiLU; then the optional shift and residual are added."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.proj: nn.Module = Conv3x3(in_channels, out_channels)
         self.norm = nn.GroupNorm(GROUPS, out_channels)
         self.group_norm_silu = group_norm_silu
 

@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from genselfdiff.models import create_model
+from genselfdiff.kernels import native
+from genselfdiff.models import create_model, pack_weights
 from genselfdiff.models.export import for_export
 from genselfdiff.models.torchscript import script
+from genselfdiff.models.unet import Conv3x3
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.freeze:DeprecationWarning")
 
-OPERATIONS = {"gsd::group_norm_silu", "gsd::linear_attention"}
+OPERATIONS = {"gsd::conv3x3", "gsd::group_norm_silu", "gsd::linear_attention"}
 
 
 @pytest.fixture
@@ -83,6 +85,29 @@ def test_fused_takes_any_layout(network, view, freeze):
     x = torch.randn(2, 3, 16, 24)
     found = compiled(view(x), torch.zeros(2, dtype=torch.int64))
     torch.testing.assert_close(found, at_time_zero(network, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not native.available(), reason="no native kernels installed")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_weights_are_used_and_never_stored(monkeypatch, tmp_path, network, dtype):
+    monkeypatch.setenv("GSD_KERNELS", "cpp")
+    compiled = script(for_export(network, portable=False))
+    compiled.save(tmp_path / "model.ts")
+    loaded = torch.jit.load(tmp_path / "model.ts").to(dtype)
+    x, t = torch.randn(1, 3, 64, 64, dtype=dtype), torch.zeros(1, dtype=torch.int64)
+    before = loaded(x, t)
+    pack_weights(loaded)
+    packed = [part.packed for part in loaded.modules() if part.original_name == "PackedConv3x3"]
+    assert len(packed) == sum(isinstance(m, Conv3x3) for m in network.modules())
+    assert all(each.numel() > 0 and each.dtype == torch.float32 for each in packed)
+    allowed = {"rtol": 1e-3, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 0.1, "atol": 0.1}
+    torch.testing.assert_close(loaded(x, t), before, **allowed)
+    for each in packed:
+        each.zero_()
+    assert (loaded(x, t) - before).abs().max() > 0.3  # nothing but these was used
+    monkeypatch.setenv("GSD_KERNELS", "reference")
+    pack_weights(loaded)
+    assert torch.equal(loaded(x, t), before)
 
 
 def test_fused_under_autocast(network):

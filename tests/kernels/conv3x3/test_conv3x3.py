@@ -160,6 +160,12 @@ def test_the_faster_one_is_taken(monkeypatch):
         assert not rules.pays(torch.float32, 255, packed=True)
 
 
+def test_shapes_are_known_without_numbers():
+    with torch.device("meta"):
+        y = conv3x3(torch.empty(2, 8, 40, 50), torch.empty(16, 8, 3, 3), torch.empty(16))
+    assert y.shape == (2, 16, 40, 50)
+
+
 def test_the_rules_are_told(isa):
     told = rules.told()
     assert ("float32" in told) == (isa != "generic")
