@@ -97,7 +97,8 @@ ConvTiles checked_images(const char* op, const char* name, const Tensor& tensor)
 }
 
 ConvWeights checked_weights(const Tensor& weight) {
-    GSD_CHECK(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3,
+    GSD_CHECK(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 &&
+                  weight.size(0) > 0 && weight.size(1) > 0,
               "conv3x3: weight must have shape (out, in, 3, 3)");
     return {weight.size(1),   weight.size(0),   weight.stride(0),
             weight.stride(1), weight.stride(2), weight.stride(3)};

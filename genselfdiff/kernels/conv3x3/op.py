@@ -19,8 +19,9 @@ def conv3x3(
     """``conv2d(x, weight, bias, padding=1)`` with a kernel of 3x3.
 
     The native kernel is Winograd's F(4x4, 3x3), in float32 between reading and writing: a quarter
-    of the multiplications, and errors no larger than those of the sum itself. It packs the weights
-    at each call, and gives the same bits for any number of threads and at every place of a batch.
+    of the multiplications. Its errors are those of the sum itself on what networks compute, and
+    twice as large on independent values. It packs the weights at each call, and gives the same bits
+    for any number of threads and at every place of a batch.
     It works on channels_last memory; other inputs, and sizes and processors for which torch was
     measured to be faster (``rules.py``), take torch's convolution, as GPUs do.
 

@@ -177,6 +177,7 @@ def test_the_rules_are_told(isa):
     [
         ({"weight": torch.ones(4, 3, 3, 3)}, "channels"),
         ({"weight": torch.ones(4, 8, 5, 5)}, r"\(out, in, 3, 3\)"),
+        ({"x": torch.ones(1, 0, 4, 4), "weight": torch.ones(4, 0, 3, 3)}, r"\(out, in, 3, 3\)"),
         ({"bias": torch.ones(3)}, "bias must have 4 elements"),
         ({"x": torch.ones(8, 4, 4)}, r"\(N, C, H, W\)"),
         ({"x": torch.ones(1, 8, 4, 4).half()}, "takes float32 or bfloat16"),
