@@ -50,16 +50,14 @@ class ResumableFile:
 
     def __enter__(self) -> "ResumableFile":
         with failing_as(self.target, self.partial, self._journal):
-            self.stream = self._open_locked()
             try:
+                self._open_locked()
                 self._read_records()
                 end = self.records[-1]["end"] if self.records else 0
                 self.stream.truncate(end)
                 self.stream.seek(end)
             except BaseException:
-                if not os.fstat(self.stream.fileno()).st_size:
-                    self.partial.unlink(missing_ok=True)
-                self.stream.close()
+                self._give_up()
                 raise
         return self
 
@@ -112,18 +110,28 @@ class ResumableFile:
             with failing_as(self.target, self.partial, self._journal):
                 raise error
 
-    def _open_locked(self) -> BinaryIO:
+    def _open_locked(self) -> None:
         while True:
-            stream = open_own(self.partial, create=True)
+            self.stream = open_own(self.partial, create=True)
             # Where there are no locks, on some network file systems, the user has to take care.
-            if lock(stream.fileno()) is False:
-                stream.close()
+            if lock(self.stream.fileno()) is False:
                 raise OutputError(
                     f"{self.target}: another run is writing it: wait for that, or name another file"
                 )
-            if is_at(stream.fileno(), self.partial):
-                return stream
-            stream.close()  # completed or removed by the run that held it
+            if is_at(self.stream.fileno(), self.partial):
+                return
+            self.stream.close()  # completed or removed by the run that held it
+
+    def _give_up(self) -> None:
+        """Leave no empty file, unless another run holds it.
+
+        A signal can come between the file's creation and the moment when ``stream`` is known.
+        """
+        if hasattr(self, "stream"):
+            self.stream.close()
+        with suppress(OSError), open_own(self.partial) as stream:
+            if lock(stream.fileno()) is not False and not os.fstat(stream.fileno()).st_size:
+                self.partial.unlink(missing_ok=True)
 
     def _read_records(self) -> None:
         size = os.fstat(self.stream.fileno()).st_size

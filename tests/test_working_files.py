@@ -172,6 +172,30 @@ def test_a_file_that_another_process_begins_meanwhile_stays(tmp_path, monkeypatc
         assert working_files.is_at(file.fileno(), path)
 
 
+@pytest.mark.parametrize("step", ["open_own", "lock", "is_at"])
+def test_a_signal_while_a_file_is_begun_leaves_none(tmp_path, monkeypatch, step):
+    done = getattr(working_files, step)
+
+    def interrupted(*args, **options):
+        monkeypatch.undo()
+        done(*args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"genselfdiff.resumable_file.{step}", interrupted)
+    with pytest.raises(KeyboardInterrupt), ResumableFile(tmp_path / "m.tif"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_file_that_another_run_holds_stays(tmp_path):
+    with ResumableFile(tmp_path / "m.tif") as first:
+        with pytest.raises(OutputError, match="another run"), ResumableFile(tmp_path / "m.tif"):
+            pass
+        first.stream.write(b"whole")
+        first.complete()
+    assert (tmp_path / "m.tif").read_bytes() == b"whole"
+
+
 def test_a_disk_that_is_full_ends_what_is_written_once_in_one_line(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
