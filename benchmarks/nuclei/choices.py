@@ -7,7 +7,7 @@ crops, on the data that ``prepare.py`` left in FOLDER; the validation images sco
 the means over these images, seconds a training step took, and megapixels a second that the network
 predicts with one thread. Of targets there stand:
 
-- core: what is at least 0.4 of an object's greatest depth deep (as shipped); centre: 0.7;
+- core: what is at least 0.4 of an object's greatest depth deep (the recipe's); centre: 0.7;
 - all but borders: objects without the pixels that have another object within two pixels;
 - and, with the masks of the first, the watershed by thickness, which learns nothing.
 """
@@ -39,6 +39,7 @@ from genselfdiff.training.runs import finetune, pretrain
 
 MPP = 0.25
 TILE = 512
+RECIPE = "as in the recipe"
 
 Target = Callable[[NDArray[np.integer]], NDArray[np.bool_]]
 
@@ -81,7 +82,7 @@ class Arm(NamedTuple):
 
 
 ARMS = {
-    "as shipped": Arm(),
+    RECIPE: Arm(),
     "centre": Arm(target=depth_from(0.7)),
     "all but borders": Arm(target=borders_left_out),
     "narrow": Arm(width=32),
@@ -109,7 +110,7 @@ def main() -> None:
         speed = megapixels_a_second(model)
         figures = scores_of(model, train, ObjectOptions())
         print(f"{name:16} {figures}  {seconds:.2f} s a step  {speed:.2f} Mpx/s", flush=True)
-        if name == "as shipped":
+        if name == RECIPE:
             thickness = ObjectOptions(instances=True, seed_distance=SEED_DISTANCE)
             print(f"{'  by thickness':16} {scores_of(model, train, thickness)}", flush=True)
 
