@@ -20,6 +20,7 @@ from genselfdiff.training.run_config import RunConfig
 from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.step import TrainingStep
 from genselfdiff.training.task import Task
+from genselfdiff.training.tracking import OnLog
 
 logger = logging.getLogger("genselfdiff")
 
@@ -33,10 +34,12 @@ def train(
     run: RunFolder,
     *,
     progress: bool | None = None,
+    on_log: OnLog | None = None,
 ) -> float:
     """Run ``task`` up to the steps of its settings, from where ``run`` has got to.
 
-    ``progress`` shows a bar; None: only on a terminal.
+    ``progress`` shows a bar; None: only on a terminal. ``on_log`` is called by the first process,
+    after all files of a step are written.
 
     Returns:
         The best validation score.
@@ -66,7 +69,7 @@ def train(
         logger.info("going on after step %d of %d", done, config.steps)
     if world.is_first:
         config.write(run.config)
-    records = Records(task, step, run, watch, done)
+    records = Records(task, step, run, watch, done, on_log)
 
     bar = progress_bar(
         batches(task.dataset, config, step, done),
@@ -94,6 +97,7 @@ def train(
                 records.keep(done, best)
             if validated or stopped or overdue:
                 records.save(done, best)
+            records.tell(done, best)
             if stopped and not last:
                 logger.info("stopped after step %d; --resume goes on from there", done)
                 _tell_damage(world)

@@ -17,7 +17,7 @@ from genselfdiff.training.health import LossWatch
 from genselfdiff.training.run_folder import Checkpoint, RunFolder, RunState, read_checkpoint
 from genselfdiff.training.step import MOMENTS, TrainingStep, learning_rate
 from genselfdiff.training.task import Task
-from genselfdiff.training.tracking import Tracker
+from genselfdiff.training.tracking import OnLog, Tracker
 
 logger = logging.getLogger("genselfdiff")
 
@@ -29,7 +29,13 @@ class Records:
     """What the run writes: lines, validations, checkpoints, pictures; by the first process only."""
 
     def __init__(
-        self, task: Task, step: TrainingStep, run: RunFolder, watch: LossWatch, done: int
+        self,
+        task: Task,
+        step: TrainingStep,
+        run: RunFolder,
+        watch: LossWatch,
+        done: int,
+        on_log: OnLog | None = None,
     ) -> None:
         self.task = task
         self.step = step
@@ -39,7 +45,9 @@ class Records:
         self.world = step.world
         self.tracker: Tracker | None = None
         if self.world.is_first:
-            self.tracker = Tracker(run, step=done, tensorboard=self.config.tensorboard)
+            self.tracker = Tracker(
+                run, step=done, tensorboard=self.config.tensorboard, on_log=on_log
+            )
             self.tracker.data(task.counts)
         self.saved = time.monotonic()
         self.cpu_start = time.process_time()
@@ -116,6 +124,20 @@ class Records:
         if self.tracker is not None:
             with self._averaged():
                 self.run.keep(self.step.network, self._state(done, best))
+
+    def tell(self, done: int, best: float | None) -> None:
+        """Call the user's function with the lines of this step; where it raises, save first."""
+        if self.tracker is None:
+            return
+        try:
+            self.tracker.tell()
+        except Exception as error:
+            self.save(done, best)
+            error.add_note(
+                f"raised by on_log at step {done} of {self.run.path}, which is saved: resume=True"
+                " (--resume) goes on from there"
+            )
+            raise
 
     def _state(self, done: int, best: float | None) -> RunState:
         watch = self.watch

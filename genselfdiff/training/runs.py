@@ -20,7 +20,7 @@ from genselfdiff.training.pretraining import PretrainTask
 from genselfdiff.training.run_config import RunConfig
 from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.step import TrainingStep
-from genselfdiff.training.tracking import require_tensorboard
+from genselfdiff.training.tracking import OnLog, require_tensorboard
 
 logger = logging.getLogger("genselfdiff")
 
@@ -34,7 +34,12 @@ _STAGES: dict[type[RunConfig], tuple[Callable[..., Any], Callable[..., Any]]] = 
 
 
 def pretrain(
-    config: PretrainConfig, out: str | Path, *, resume: bool = False, progress: bool | None = None
+    config: PretrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: bool | None = None,
+    on_log: OnLog | None = None,
 ) -> RunFolder:
     """Train a noise predictor (stage 1) into the run folder ``out``.
 
@@ -42,17 +47,32 @@ def pretrain(
     folder (`PretrainConfig.read`); only device, workers, tensorboard, on_error and the number of
     steps may differ. Under torchrun the processes work together on each batch.
 
+    Args:
+        config: the settings.
+        out: the folder.
+        resume: go on.
+        progress: show a bar; None: on a terminal only.
+        on_log: called with the figures of each line of ``metrics.jsonl``, as floats by name:
+            "step", and "training/loss" and others or "validation/score" and others. What it raises
+            ends the run, whose step under way is saved first. A resumed run tells again what came
+            after its checkpoint; of several processes the first calls it.
+
     Raises:
         InputError: the data or a setting cannot be used.
         ModelError: ``config.init`` cannot be used.
         OutputError: ``out`` exists, or cannot be written.
         TrainingError: the loss diverged, or another process of the run has ended.
     """
-    return _run(config, out, resume, progress)
+    return _run(config, out, resume, progress, on_log)
 
 
 def finetune(
-    config: FinetuneConfig, out: str | Path, *, resume: bool = False, progress: bool | None = None
+    config: FinetuneConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: bool | None = None,
+    on_log: OnLog | None = None,
 ) -> RunFolder:
     """Train a segmenter (stage 2) into the run folder ``out``.
 
@@ -60,7 +80,7 @@ def finetune(
     resolution) and from the files (classes, foreground, split); the folder keeps the result.
     Everything else as for `pretrain`.
     """
-    return _run(config, out, resume, progress)
+    return _run(config, out, resume, progress, on_log)
 
 
 def estimate(config: RunConfig) -> RunEstimate:
@@ -84,7 +104,9 @@ def prepared(config: RunConfig) -> Iterator[tuple[Any, TrainingStep]]:
         yield _start(_completed(config), RunFolder("not written"), device, world, fresh=True)
 
 
-def _run(config: Config, out: str | Path, resume: bool, progress: bool | None) -> RunFolder:
+def _run(
+    config: Config, out: str | Path, resume: bool, progress: bool | None, on_log: OnLog | None
+) -> RunFolder:
     run = RunFolder(out)
     with joined_world(config.device) as (world, device), _too_little_memory(config, device):
         if not resume:
@@ -95,7 +117,7 @@ def _run(config: Config, out: str | Path, resume: bool, progress: bool | None) -
         with run.opened() if world.is_first else nullcontext():
             if world.is_first and not resume:  # another run may have come and gone meanwhile
                 run.require_absent()
-            best = train(task, step, run, progress=progress)
+            best = train(task, step, run, progress=progress, on_log=on_log)
         if world.is_first:
             logger.info("best %s %.4f; checkpoints in %s", task.score_name, best, run.path)
     return run

@@ -1,5 +1,6 @@
-"""What a run tells while it trains: ``metrics.jsonl`` always, TensorBoard where asked for."""
+"""What a run tells: ``metrics.jsonl`` always, TensorBoard and the user's function where asked."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from PIL import Image
 from genselfdiff.errors import InputError
 from genselfdiff.training.run_folder import RunFolder
 
+OnLog = Callable[[dict[str, float]], object]
+"""Is called with the figures of a line by name, such as "training/loss", and with its "step"."""
+
 
 class Tracker:
     """Writes figures and pictures of the steps after ``step``.
@@ -17,9 +21,13 @@ class Tracker:
         InputError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, run: RunFolder, *, step: int, tensorboard: bool) -> None:
+    def __init__(
+        self, run: RunFolder, *, step: int, tensorboard: bool, on_log: OnLog | None = None
+    ) -> None:
         self._run = run
         self._events = _event_writer(run.tensorboard, step) if tensorboard else None
+        self._on_log = on_log
+        self._untold: list[dict[str, float]] = []
         run.rewind_metrics(step)
 
     def data(self, counts: dict[str, int]) -> None:
@@ -47,6 +55,13 @@ class Tracker:
                 pixels = np.asarray(file.convert("RGB"))
             self._events.add_image(path.parent.name, pixels, step, dataformats="HWC")
 
+    def tell(self) -> None:
+        """Call ``on_log`` with each line since the last time; what it raises is not caught."""
+        lines, self._untold = self._untold, []
+        for line in lines:
+            if self._on_log is not None:
+                self._on_log(line)
+
     def flush(self) -> None:
         """Have on disk what belongs to the steps that a checkpoint is about to contain."""
         if self._events is not None:
@@ -58,9 +73,11 @@ class Tracker:
             self._events.close()
 
     def _scalars(self, group: str, step: int, figures: dict[str, float]) -> None:
+        named = {f"{group}/{name}": value for name, value in figures.items()}
+        self._untold.append({"step": step, **named})
         if self._events is not None:
-            for name, value in figures.items():
-                self._events.add_scalar(f"{group}/{name}", value, step)
+            for name, value in named.items():
+                self._events.add_scalar(name, value, step)
 
 
 def require_tensorboard() -> None:

@@ -37,6 +37,36 @@ def killed_at(monkeypatch, step):
     monkeypatch.setattr(step_module, "learning_rate", deadly)
 
 
+def test_the_users_function_is_told_each_line_and_may_end_the_run(
+    tmp_path, pretrain_config, assert_same_checkpoints
+):
+    config = dataclasses.replace(pretrain_config, log_every=3)
+    told: list[dict[str, float]] = []
+    whole = pretrain(config, tmp_path / "whole", progress=False, on_log=told.append)
+    assert [line["step"] for line in told] == [3, 4, 6, 8, 8]
+    records = [line for line in whole.read_metrics() if "data" not in line]
+    assert [line["training/loss"] for line in told if "training/loss" in line] == [
+        line["loss"] for line in records if "loss" in line
+    ]
+    assert told[1]["validation/score"] == records[1]["validation"]["score"]
+
+    def enough(line: dict[str, float]) -> None:
+        if line["step"] == 6:
+            raise ArithmeticError("good enough")
+
+    with pytest.raises(ArithmeticError, match="good enough") as caught:
+        pretrain(config, tmp_path / "ended", progress=False, on_log=enough)
+    assert "on_log at step 6" in caught.value.__notes__[0]
+    assert str(tmp_path / "ended") in caught.value.__notes__[0]
+    ended = RunFolder(tmp_path / "ended")
+    assert read_checkpoint(ended.latest).state.step == 6
+    stored = PretrainConfig.read(ended.config)
+    pretrain(stored, ended.path, resume=True, progress=False)
+    for name in ("latest", "best"):
+        a, b = (read_checkpoint(getattr(run, name)) for run in (whole, ended))
+        assert_same_checkpoints(a, b)
+
+
 @pytest.mark.parametrize("killed", [2, 6], ids=["before the first checkpoint", "after it"])
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_resumed_run_is_bit_identical(

@@ -48,7 +48,10 @@ def prediction(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 def training(tiles: Path, images: Path, labels: Path, out: Path) -> None:
     """Both stages, the model's file and its scores."""
     first = PretrainConfig(data=(str(tiles),), mpp=0.5, steps=1000)
-    run = genselfdiff.pretrain(first, out / "run1")
+    losses: list[float] = []
+    run = genselfdiff.pretrain(
+        first, out / "run1", on_log=lambda line: losses.append(line.get("training/loss", 0.0))
+    )
     second = FinetuneConfig(images=str(images), masks=str(labels), mpp=0.5, init=str(run.path))
     genselfdiff.finetune(second, out / "run2")
     assert_type(genselfdiff.export(out / "run2", out / "model.ts"), ModelInfo)
