@@ -14,7 +14,7 @@ SOURCES := $(shell find csrc genselfdiff cli -type f -not -name '*.py[co]') \
 CXX_SOURCES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.[ch]')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench lint clean
+.PHONY: help setup demo test soak bench lint docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,8 +46,11 @@ lint: setup  ## ruff, mypy and clang-format, all without changing a file
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 
+docs: setup  ## the documentation as a site, in site/; every warning is an error
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:  ## remove .venv, caches and the demo's results
-	rm -rf $(VENV) build demo .benchmarks .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build demo site .benchmarks .mypy_cache .pytest_cache .ruff_cache
 	find csrc genselfdiff cli tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(TOOLS): Makefile
@@ -59,6 +62,6 @@ $(TOOLS): Makefile
 
 # Not editable: the tests shall see what a user gets.
 $(STAMP): $(TOOLS) $(SOURCES)
-	$(BIN)/python -m pip install --no-build-isolation '.[test,lint]'
+	$(BIN)/python -m pip install --no-build-isolation '.[test,lint,docs]'
 	$(BIN)/gsd info
 	touch $@

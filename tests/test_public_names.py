@@ -33,6 +33,13 @@ def test_the_documentation_lists_them() -> None:
     assert set(dir(genselfdiff)) >= names | rooms
 
 
+def test_the_reference_has_their_docstrings() -> None:
+    names, _, operations = documented()
+    text = (ROOT / "docs" / "api.md").read_text()
+    shown = set(re.findall(r"^::: genselfdiff\.([\w.]+)$", text, re.MULTILINE)) - {"errors"}
+    assert shown == names - {"__version__"} | {f"kernels.{name}" for name in operations}
+
+
 @pytest.mark.parametrize("name", sorted(set(genselfdiff.__all__) - {"__version__"}))
 def test_they_are_there_and_type_checkers_see_the_same(name: str) -> None:
     tree = ast.parse(Path(genselfdiff.__file__).read_text())

@@ -45,9 +45,11 @@ def segment_all(
     Args:
         plan: see ``plan_outputs``.
         model: as for ``segment``; it is loaded once.
-        overwrite, progress, **options: as for ``segment``.
+        overwrite: as for ``segment``.
+        progress: as for ``segment``.
         dry_run: ``estimate`` each slide instead; nothing is written.
         shard: do this share of the work only, see ``shards``.
+        **options: as for ``segment``.
 
     Raises:
         InputError: an option is out of range.

@@ -44,7 +44,8 @@ class Options:
         table: a .csv or .parquet; True: beside the mask, a .csv.
         instances: without ``geojson`` or ``labels``, the table is written in any case.
         device: None: the best there is. A model that is already loaded stays on its device.
-        precision, tta: see ``Predictor``, which brings its own along.
+        precision: see ``Predictor``, which brings its own along.
+        tta: see ``Predictor``, which brings its own along.
 
     Raises:
         InputError: a value is out of range.
