@@ -156,7 +156,7 @@ def _wanted(files: OutputFiles, options: Options, job: Job) -> dict[Path, Settin
     """The files to write, and for each the settings that decide what is in it."""
     objects = _object_settings(options, job)
     settings: dict[Path | None, Settings] = {
-        files.overlay: OverlaySettings(objects.mask, options.overlay_width),
+        files.overlay: OverlaySettings(objects.mask, options.overlay_width, options.outline),
         files.geojson: objects,
         files.table: objects,
         files.labels: objects,
@@ -189,9 +189,18 @@ def _write(
         for path in (files.overlay, files.geojson, files.table, files.labels, files.report)
     )
     with MaskReader(files.mask) as reader:
-        palette = reader.palette
+        palette, names, mpp = reader.palette, reader.class_names, reader.mpp
     if overlay is not None:
-        write_overlay(slide, files.mask, overlay, palette, options.overlay_width)
+        write_overlay(
+            slide,
+            files.mask,
+            overlay,
+            palette,
+            options.overlay_width,
+            outline=options.outline,
+            names=names,
+            mpp=mpp,
+        )
     if not any((geojson, table, labels, report)):
         return None
     found = write_objects(

@@ -114,6 +114,10 @@ class Options:
             refusal="{value} pixels is no width of an overlay",
         ).metadata,
     )
+    outline: bool = field(
+        default=False,
+        metadata=About("Draw outlines in the overlay, not filled areas.").metadata,
+    )
     geojson: bool = field(
         default=False,
         metadata=About(
@@ -218,6 +222,7 @@ class OptionArguments(TypedDict, total=False):
     on_error: str
     overlay: str | Path | bool | None
     overlay_width: int | None
+    outline: bool
     geojson: bool
     table: str | Path | bool | None
     labels: bool

@@ -54,6 +54,7 @@ _BESIDE = (
     "on_error",
     "overlay",
     "overlay_width",
+    "outline",
     "geojson",
     "table",
     "labels",

@@ -35,10 +35,12 @@ class OverlaySettings:
     Attributes:
         mask: digest of the mask's job.
         width: in pixels; None: the usual one.
+        outline: outlines are drawn, not filled areas.
     """
 
     mask: str
     width: int | None
+    outline: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from tifffile import TiffFile, TiffPage
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.files import atomic_file
+from genselfdiff.masks.legend import with_legend
 from genselfdiff.slides import Slide
 from genselfdiff.slides.stored import MAX_PIXELS_AT_ONCE, require_upright
 
@@ -18,6 +19,9 @@ Uint8 = NDArray[np.uint8]
 
 _OPACITY = 0.35
 """Of the colour inside an object; its outline is opaque."""
+
+_THICKER = 1024
+"""Pixels of a picture's longer side from which outlines alone are drawn twice as thick."""
 
 _LONGER_SIDE = 2048
 _MAX_PICTURE = 2**26
@@ -33,19 +37,31 @@ def write_overlay(
     output_png: str | Path,
     palette: Sequence[tuple[int, int, int]],
     width: int | None = None,
+    *,
+    outline: bool = False,
+    names: Sequence[str] = (),
+    mpp: float | None = None,
 ) -> None:
     """Write a thumbnail of the slide with the classes of a mask laid over in their colours.
 
+    A strip below it has a scale bar and the names of the classes.
+
     Args:
-        slide, mask_path, palette: see ``draw_overlay``.
+        slide, mask_path, palette, outline: see ``draw_overlay``.
         output_png: the picture to write.
         width: of the picture in pixels, at most the slide's; None: its longer side is 2048.
+        names: of the classes, the background first, which is not explained.
+        mpp: um per pixel of the slide; None: without a scale bar.
 
     Raises:
         InputError: as ``draw_overlay``; or ``width`` is out of range.
         OutputError: the picture cannot be written.
     """
-    overlay = draw_overlay(slide, mask_path, palette, longer_side(slide, width))
+    side = longer_side(slide, width)
+    overlay = draw_overlay(slide, mask_path, palette, side, outline=outline)
+    classes = [*zip(names, palette, strict=False)][1:]
+    drawn_mpp = None if mpp is None else mpp * slide.width / overlay.shape[1]
+    overlay = with_legend(overlay, classes, drawn_mpp)
     with atomic_file(output_png) as temporary:
         Image.fromarray(overlay).save(temporary, format="PNG")
 
@@ -76,6 +92,8 @@ def draw_overlay(
     mask_path: str | Path,
     palette: Sequence[tuple[int, int, int]],
     max_side: int,
+    *,
+    outline: bool = False,
 ) -> Uint8:
     """Draw the classes of a mask over a thumbnail of its slide, (h, w, 3) uint8 RGB.
 
@@ -86,6 +104,7 @@ def draw_overlay(
         mask_path: its mask, as ``MaskWriter`` writes it; of any resolution, the same field.
         palette: (red, green, blue) of each class.
         max_side: longer side of the picture in pixels.
+        outline: leave the inside of objects as it is.
 
     Raises:
         InputError: the mask is not readable, or does not show the same field as the slide.
@@ -95,22 +114,35 @@ def draw_overlay(
     highest = int(labels.max())
     if highest >= len(palette):
         raise InputError(f"{mask_path}: class {highest} is beyond the {len(palette)} colours given")
-    return lay_over(picture, labels, palette)
+    return lay_over(picture, labels, palette, outline=outline)
 
 
-def lay_over(picture: Uint8, labels: Uint8, palette: Sequence[tuple[int, int, int]]) -> Uint8:
-    """Tint and outline (h, w) ``labels`` on an (h, w, 3) RGB ``picture``; returns a new one."""
+def lay_over(
+    picture: Uint8,
+    labels: Uint8,
+    palette: Sequence[tuple[int, int, int]],
+    *,
+    outline: bool = False,
+) -> Uint8:
+    """Outline (h, w) ``labels`` on an (h, w, 3) RGB ``picture``, and tint them unless ``outline``.
+
+    Returns:
+        A new picture.
+    """
     edge = mark_edges(labels)
+    if outline and max(labels.shape) >= _THICKER:
+        edge |= mark_edges(edge)
+    inside = np.float32(0 if outline else _OPACITY)
     mixed = np.empty_like(picture)
     for y in range(0, len(picture), _ROWS_MIXED):
         rows = slice(y, y + _ROWS_MIXED)
         colours = np.asarray(palette, np.float32)[labels[rows]]
-        opacity = np.where(edge[rows], np.float32(1), np.float32(_OPACITY)) * (labels[rows] > 0)
+        opacity = np.where(edge[rows], np.float32(1), inside) * (labels[rows] > 0)
         mixed[rows] = np.rint(picture[rows] + (colours - picture[rows]) * opacity[..., None])
     return mixed
 
 
-def mark_edges(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+def mark_edges(labels: NDArray[np.integer] | NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Mark pixels with a neighbour above, below, left or right of another class."""
     edge = np.zeros(labels.shape, np.bool_)
     differs = labels[1:] != labels[:-1]

@@ -264,7 +264,7 @@ def test_overlay(tmp_path, picture, write_slide, darkness_model):
     )
     assert result.files.overlay == tmp_path / "mask_overlay.png"
     with Image.open(result.files.overlay) as overlay:
-        assert overlay.size == (300, 200)
+        assert overlay.size == (300, 200 + 22), "below it a scale bar and the class"
     with pytest.raises(OutputError, match=r"overlay\.png.*--overwrite"):
         genselfdiff.segment(
             slide,

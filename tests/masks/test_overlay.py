@@ -8,6 +8,7 @@ from PIL import Image
 
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.masks import MaskWriter, write_overlay
+from genselfdiff.masks.legend import scale_bar, with_legend
 from genselfdiff.slides import Slide, open_slide
 
 PALETTE = [(0, 0, 0), (255, 0, 0), (0, 0, 255)]
@@ -57,6 +58,45 @@ def test_objects_are_tinted_and_outlined(tmp_path: Path, slide: Slide, scale: in
     assert overlay[60:140, 140].tolist() == [[0, 0, 255]] * 80
     inside = overlay[100, 90]
     assert GLASS < inside[0] <= 255 and 100 < inside[1] < GLASS
+
+
+def test_outlines_leave_the_inside_as_it_is(tmp_path: Path, slide: Slide) -> None:
+    mask = write_mask(tmp_path / "m.tif", blocks())
+    write_overlay(slide, mask, tmp_path / "o.png", PALETTE, outline=True)
+    overlay = np.asarray(Image.open(tmp_path / "o.png"))
+    assert overlay[50, 45:130].tolist() == [[255, 0, 0]] * 85
+    assert (overlay[52:148, 42:138] == GLASS).all()
+    assert (overlay[52:148, 142:238] == GLASS).all()
+
+
+def test_below_is_what_colours_and_lengths_mean(tmp_path: Path, slide: Slide) -> None:
+    mask = write_mask(tmp_path / "m.tif", blocks())
+    names = ["background", "nucleus", "\u044f\u0434\u0440\u043e"]
+    write_overlay(slide, mask, tmp_path / "o.png", PALETTE, names=names, mpp=2.0)
+    overlay = np.asarray(Image.open(tmp_path / "o.png")).astype(int)
+    strip = overlay[200:]
+    assert overlay.shape[1] == 300 and 0 < len(strip) < 100
+    for colour in PALETTE[1:]:
+        assert (strip == colour).all(axis=-1).sum() == 11 * 11, "a square of the class"
+    # A fifth of 300 pixels of 2 um is 120 um: the bar says 100.
+    bar = (strip == 0).all(axis=-1).sum(axis=1).max()
+    assert bar >= 50
+    assert scale_bar(120) == (100, "100 \u00b5m")
+    assert scale_bar(2600) == (2000, "2 mm")
+    assert scale_bar(0.7) == (0.5, "0.5 \u00b5m")
+
+
+@pytest.mark.parametrize("width", [20, 60, 400])
+def test_names_that_do_not_fit(width: int) -> None:
+    picture = np.full((10, width, 3), 200, np.uint8)
+    classes = [("tumour" * 50, (1, 2, 3)), ("\u202e", (4, 5, 6)), ("stroma", (7, 8, 9))]
+    drawn = with_legend(picture, classes, None)
+    assert drawn.shape[1] == width
+    assert (drawn[:10] == 200).all()
+    assert len(drawn) <= 10 + 22 * len(classes)
+    for _, colour in classes:
+        assert (drawn[10:] == colour).all(axis=-1).any()
+    assert with_legend(picture, [], None) is picture
 
 
 def test_large_slides_are_made_smaller(tmp_path: Path, slide: Slide) -> None:

@@ -99,6 +99,7 @@ Examples:
     help="Where the overlay goes; default: beside the mask.",
 )
 @setting("overlay_width")
+@flag("outline")
 @flag("geojson")
 @flag("table")
 @flag("labels")
@@ -175,7 +176,7 @@ def segment(
     if options["max_memory"] is None:  # what is kept is in pieces that may not fit the next tile
         keep_freed_memory()
     failed: list[Outcome] = []
-    if overlay_to or options["overlay_width"] is not None:
+    if overlay_to or options["overlay_width"] is not None or options["outline"]:
         options["overlay"] = overlay_to or True
     options["tissue"] = tissue_mask or not no_tissue
     for outcome in segment_all(
