@@ -497,7 +497,17 @@ def test_curves_of_a_class_that_is_found_now_and_then(tmp_path):
     for step, figures in enumerate(({"Dice a": 0.1}, {"Dice b": 0.3}, {"Dice a": 0.2})):
         run.append_metrics({"step": step, "validation": {"score": 0.1, **figures}})
     draw_curves(run)
-    assert run.curves.is_file()
+    with Image.open(run.curves) as picture:
+        assert picture.size == (700, 700), "losses and scores have axes of their own"
+
+
+def test_curves_of_losses_alone(tmp_path):
+    run = RunFolder(tmp_path)
+    run.append_metrics({"step": 1, "loss": 0.5})
+    run.append_metrics({"step": 1, "validation": {"score": 0.1, "loss": 0.1}})
+    draw_curves(run)
+    with Image.open(run.curves) as picture:
+        assert picture.size == (700, 400)
 
 
 def test_a_run_that_came_and_went_meanwhile_is_left_alone(tmp_path, finetune_config, monkeypatch):

@@ -112,6 +112,11 @@ Examples:
 @click.argument("folder", required=False, type=FILE)
 @click.option("--images", type=FILE, help="Folder of the images; default: FOLDER/images.")
 @click.option("--masks", type=FILE, help="Folder of the masks; default: FOLDER/masks.")
+@click.option(
+    "--foreground",
+    is_flag=True,
+    help="Read every non-zero mask value as class 1, as training does.",
+)
 @click.option("--sheet", type=FILE, help="A .png to draw: all images with their masks laid over.")
 @click.option("--overwrite", is_flag=True, help="Replace the sheet if it exists.")
 @verbosity
@@ -119,6 +124,7 @@ def check(
     folder: Path | None,
     images: Path | None,
     masks: Path | None,
+    foreground: bool,
     sheet: Path | None,
     overwrite: bool,
 ) -> None:
@@ -138,7 +144,7 @@ def check(
     if sheet is not None:
         refuse_inputs([sheet], images_in([images, masks]))
         refuse_existing(sheet, overwrite)
-    found = check_folders(images, masks, sheet=sheet, progress=progress())
+    found = check_folders(images, masks, foreground=foreground, sheet=sheet, progress=progress())
     say(found.summary())
     if found.problems:
         sys.exit(1)

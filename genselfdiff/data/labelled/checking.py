@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from genselfdiff.data.labelled.class_colors import class_color
-from genselfdiff.data.labelled.masks import MASK_SUFFIXES, has_soft_edges, open_mask
+from genselfdiff.data.labelled.masks import (
+    MASK_SUFFIXES,
+    has_soft_edges,
+    is_foreground,
+    open_mask,
+)
 from genselfdiff.data.labelled.pairs import by_stem
 from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError
@@ -28,8 +33,8 @@ _SIDE, _GAP, _LETTER = 312, 8, 13
 FOREGROUND_VALUES = (1, 255)
 """That programs give what is not background, where there is one class."""
 
-_SHOWN = 255
-"""Values from here on are drawn in one colour: they are numbers of instances, or left out."""
+_COLOURS = 248
+"""Values beyond are drawn in the colours of those from 1 on: so many are whole rounds of them."""
 
 
 @dataclass
@@ -71,7 +76,12 @@ class FolderCheck:
 
 
 def check_folders(
-    images: Path, masks: Path, *, sheet: Path | None = None, progress: bool | None = None
+    images: Path,
+    masks: Path,
+    *,
+    foreground: bool = False,
+    sheet: Path | None = None,
+    progress: bool | None = None,
 ) -> FolderCheck:
     """Read all images and masks; nothing but a missing folder ends it.
 
@@ -81,6 +91,8 @@ def check_folders(
 
     Args:
         images, masks: folders with files of the same names, suffix aside.
+        foreground: every value but 0 is one class, as in training with ``foreground``: what differs
+            among them is no problem.
         sheet: a .png to write, see ``contact_sheet``.
         progress: show a bar; None: on a terminal only.
 
@@ -120,6 +132,9 @@ def check_folders(
                 f" {image_files[stem]} has {width} x {height}"
             )
             continue
+        is_soft = has_soft_edges(mask) and not foreground
+        if foreground:
+            mask = is_foreground(mask).astype(np.uint8)
         values, counts = np.unique(mask, return_counts=True)
         found.pairs += 1
         found.sizes[width, height] += 1
@@ -129,7 +144,6 @@ def check_folders(
             found.problems.append(f"{mask_files[stem]}: holds nothing but 0")
         if oddity:
             found.problems.append(f"{mask_files[stem]}: {oddity}")
-        is_soft = has_soft_edges(mask)
         if is_soft:
             found.problems.append(f"{mask_files[stem]}: has soft edges: values between 0 and 255")
         labels = values[values > 0]
@@ -174,9 +188,9 @@ def _thumbnail(image: NDArray[np.uint8], mask: NDArray[np.integer], name: str) -
     scale = min(_SIDE / max(height, width), 1.0)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX, reducing_gap=2))
-    labels = np.minimum(mask, _SHOWN).astype(np.uint8)
+    labels = np.where(mask > 0, (mask.astype(np.int64) - 1) % _COLOURS + 1, 0).astype(np.uint8)
     labels = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
-    palette = [class_color(index) for index in range(_SHOWN + 1)]
+    palette = [class_color(index) for index in range(_COLOURS + 1)]
     square = np.full((_SIDE, _SIDE, 3), 255, np.uint8)
     square[: size[1], : size[0]] = lay_over(small, labels, palette)
     picture = Image.fromarray(square)

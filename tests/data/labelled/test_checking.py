@@ -113,6 +113,30 @@ def test_numbers_of_instances(folders):
     )
 
 
+def test_numbers_beyond_the_colours_have_colours_in_turn(folders, tmp_path):
+    images, masks = folders
+    labels = np.zeros((30, 40), np.uint16)
+    labels[:, 10:20], labels[:, 20:30] = 300, 301
+    Image.fromarray(labels).save(masks / "a.png")
+    Image.new("RGB", (40, 30), "white").save(images / "a.png")
+    check_folders(images, masks, sheet=tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert (sheet[15, 15] != sheet[15, 25]).any()
+    assert (sheet[15, 5] == 255).all()
+
+
+def test_masks_of_foreground(folders, tmp_path):
+    images, masks = folders
+    for name, value in (("a", 1), ("b", 255), ("c", 7)):
+        labels = np.zeros((30, 40), np.uint8)
+        labels[:15] = value
+        Image.fromarray(labels).save(masks / f"{name}.png")
+    assert len(check_folders(images, masks).problems) == 1
+    found = check_folders(images, masks, foreground=True, sheet=tmp_path / "sheet.png")
+    assert not found.problems
+    assert found.pixels == {0: 3 * 15 * 40, 1: 3 * 15 * 40}
+
+
 def test_folders_of_other_images(folders, tmp_path):
     (tmp_path / "masks").rename(tmp_path / "old")
     (tmp_path / "masks").mkdir()
