@@ -19,12 +19,14 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.kernels import conv3x3, native
 from genselfdiff.kernels.conv3x3 import reference
-from genselfdiff.models import UNet, create_model, for_export, pack_weights
+from genselfdiff.machine import keep_freed_memory
+from genselfdiff.models.export import for_export
+from genselfdiff.models.packing import pack_weights
+from genselfdiff.models.registry import create_model
 from genselfdiff.models.torchscript import script
-from genselfdiff.models.unet import Conv3x3
+from genselfdiff.models.unet import Conv3x3, UNet
 
 Layer = tuple[int, int, int, int]
 """Channels of input and output, height and width."""

@@ -32,9 +32,9 @@ from genselfdiff.data.labelled.images import LabelledImages
 from genselfdiff.data.labelled.pairs import find_pairs
 from genselfdiff.data.tiles import UnlabelledTiles, open_sources
 from genselfdiff.diffusion import NoiseSchedule
-from genselfdiff.inference.device import has_fast_bfloat16, keep_freed_memory
 from genselfdiff.losses import P2Loss
-from genselfdiff.models import create_model
+from genselfdiff.machine import has_fast_bfloat16, keep_freed_memory
+from genselfdiff.models.registry import create_model
 from genselfdiff.slides import read_image
 
 SLIDE = Path(__file__).parent.parent / "examples" / "CMU-1-Small-Region.svs"

@@ -28,11 +28,12 @@ from forms import FORMATS, error, is_right
 from numpy.typing import NDArray
 
 from genselfdiff.diffusion import NoiseSchedule
-from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.kernels import p2_loss
 from genselfdiff.kernels.conv3x3 import reference as conv3x3_reference
 from genselfdiff.kernels.group_norm_silu import reference as group_norm_silu_reference
-from genselfdiff.models import create_model, unet
+from genselfdiff.machine import keep_freed_memory
+from genselfdiff.models import unet
+from genselfdiff.models.registry import create_model
 
 MAX_ROUNDS, MAX_SECONDS = 5, 5.0
 

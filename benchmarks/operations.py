@@ -35,7 +35,8 @@ from genselfdiff.kernels import (
 from genselfdiff.kernels.group_norm_silu import reference as group_norm_silu_reference
 from genselfdiff.kernels.linear_attention import reference as linear_attention_reference
 from genselfdiff.kernels.p2_loss import reference as p2_loss_reference
-from genselfdiff.models import create_model, unet
+from genselfdiff.models import unet
+from genselfdiff.models.registry import create_model
 
 DTYPES = (torch.float32, torch.bfloat16)
 BATCH = 8

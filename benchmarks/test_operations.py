@@ -12,8 +12,8 @@ from forms import Arguments, Tensors, error, is_right
 from operations import Case, cases
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from genselfdiff.inference.device import keep_freed_memory
 from genselfdiff.kernels import native
+from genselfdiff.machine import keep_freed_memory
 
 pytestmark = [
     pytest.mark.benchmark(max_time=0.2, min_rounds=3),

@@ -36,12 +36,12 @@ from table import print_rows
 from torch.utils.data import DataLoader, Dataset
 
 from genselfdiff.diffusion import NoiseSchedule
-from genselfdiff.inference.device import keep_freed_memory
-from genselfdiff.models import create_model
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig
+from genselfdiff.machine import keep_freed_memory
+from genselfdiff.models.registry import create_model
 from genselfdiff.training.dry_run import estimate_run
-from genselfdiff.training.run_config import RunConfig
 from genselfdiff.training.runs import prepared
+from genselfdiff.training.settings.run_config import RunConfig
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 

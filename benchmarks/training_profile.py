@@ -16,8 +16,8 @@ from table import print_rows
 from torch.profiler import ProfilerActivity, profile
 from training import Row, config_of
 
-from genselfdiff.inference.device import keep_freed_memory
-from genselfdiff.training.loop import batches
+from genselfdiff.machine import keep_freed_memory
+from genselfdiff.training.loop.train import batches
 from genselfdiff.training.runs import prepared
 
 KINDS = {

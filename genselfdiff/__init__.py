@@ -23,51 +23,52 @@ if TYPE_CHECKING:
         masks,
         models,
         objects,
+        segmenting,
         slides,
         training,
     )
     from genselfdiff.diffusion.schedule import NoiseSchedule
     from genselfdiff.evaluation.evaluate import evaluate
     from genselfdiff.evaluation.scoring import ObjectOptions
-    from genselfdiff.inference.engine import segment
-    from genselfdiff.inference.many import segment_all
-    from genselfdiff.inference.model_file import LoadedModel, load_model, save_model
-    from genselfdiff.inference.model_info import ModelInfo
-    from genselfdiff.inference.options import Options
-    from genselfdiff.inference.plan import plan_outputs
-    from genselfdiff.inference.segment_result import SegmentResult
-    from genselfdiff.inference.tiled import predict_image
+    from genselfdiff.inference.image import predict_image
     from genselfdiff.losses import MultiLoss, P2Loss
+    from genselfdiff.models.model_file import LoadedModel, load_model, save_model
+    from genselfdiff.models.model_info import ModelInfo
     from genselfdiff.models.registry import create_model
     from genselfdiff.objects.mask_objects import write_objects
+    from genselfdiff.segmenting.many_slides import segment_all
+    from genselfdiff.segmenting.one_slide import segment
+    from genselfdiff.segmenting.options import Options
+    from genselfdiff.segmenting.plan import plan_outputs
+    from genselfdiff.segmenting.result import SegmentResult
     from genselfdiff.slides.opening import open_slide
-    from genselfdiff.training.config import FinetuneConfig, PretrainConfig
     from genselfdiff.training.export import export
     from genselfdiff.training.runs import finetune, pretrain
+    from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 
 _HOMES = {
-    "FinetuneConfig": "training.config",
-    "LoadedModel": "inference.model_file",
-    "ModelInfo": "inference.model_info",
+    "FinetuneConfig": "training.settings.stage_configs",
+    "LoadedModel": "models.model_file",
+    "ModelInfo": "models.model_info",
     "MultiLoss": "losses",
     "NoiseSchedule": "diffusion.schedule",
     "ObjectOptions": "evaluation.scoring",
-    "Options": "inference.options",
+    "Options": "segmenting.options",
     "P2Loss": "losses",
-    "PretrainConfig": "training.config",
-    "SegmentResult": "inference.segment_result",
+    "PretrainConfig": "training.settings.stage_configs",
+    "SegmentResult": "segmenting.result",
     "create_model": "models.registry",
     "evaluate": "evaluation.evaluate",
     "export": "training.export",
     "finetune": "training.runs",
-    "load_model": "inference.model_file",
+    "load_model": "models.model_file",
     "open_slide": "slides.opening",
-    "plan_outputs": "inference.plan",
-    "predict_image": "inference.tiled",
+    "plan_outputs": "segmenting.plan",
+    "predict_image": "inference.image",
     "pretrain": "training.runs",
-    "save_model": "inference.model_file",
-    "segment": "inference.engine",
-    "segment_all": "inference.many",
+    "save_model": "models.model_file",
+    "segment": "segmenting.one_slide",
+    "segment_all": "segmenting.many_slides",
     "write_objects": "objects.mask_objects",
 }
 """Where names are; type checkers see the imports above, and a test that both say the same."""
@@ -106,6 +107,7 @@ __all__ = [
     "save_model",
     "segment",
     "segment_all",
+    "segmenting",
     "slides",
     "training",
     "write_objects",

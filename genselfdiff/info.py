@@ -16,10 +16,10 @@ import torch
 import genselfdiff
 from genselfdiff import kernels
 from genselfdiff.errors import GsdError
-from genselfdiff.inference import shipped
 from genselfdiff.kernels import native
 from genselfdiff.kernels.backends import launched_from_cpp
 from genselfdiff.kernels.conv3x3 import rules
+from genselfdiff.models import shipped
 from genselfdiff.version import __version__
 
 UNTRIED = "no GPU has run them yet"

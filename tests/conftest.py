@@ -1,9 +1,11 @@
 import contextlib
+import itertools
 import os
 import shutil
 import signal
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # As the command does, and as early: threads that spin cost twenty times the time where another
 # process wants the core.
@@ -12,6 +14,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import nn
+
+if TYPE_CHECKING:
+    from genselfdiff.models.model_info import ModelInfo
 
 # Triton's interpreter runs kernels on CPU tensors. It has to be asked for before anything imports
 # Triton, and no further than this process: a build in a test compiles kernels.
@@ -57,10 +64,10 @@ def ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
 
     ``instances`` is whether it tells cores of objects.
     """
-    from genselfdiff.inference import shipped
-    from genselfdiff.inference.model_info import ModelInfo
-    from genselfdiff.inference.shipped_weights import write_weights
-    from genselfdiff.models import create_model
+    from genselfdiff.models import shipped
+    from genselfdiff.models.model_info import ModelInfo
+    from genselfdiff.models.registry import create_model
+    from genselfdiff.models.shipped_weights import write_weights
 
     folder = tmp_path / "came with gsd"
     folder.mkdir()
@@ -91,3 +98,103 @@ def ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
         return shipped.weights_file("nuclei")
 
     return make
+
+
+class ConvNet(nn.Module):
+    """Convolutions of one kernel size: what a pixel becomes depends on ``reach`` around it."""
+
+    def __init__(self, kernel: int, classes: int, layers: int = 2) -> None:
+        super().__init__()
+        widths = [3, *[8] * (layers - 1), classes]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in itertools.pairwise(widths)
+        )
+        self.reach = layers * (kernel // 2)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        x = x + t.to(x.dtype).reshape(-1, 1, 1, 1)
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if i + 1 < len(self.layers):
+                x = torch.relu(x)
+        return 10 * x
+
+
+class Darkness(nn.Module):
+    """Class 1 where the green channel (as scaled to -1..1) is below ``threshold``."""
+
+    def __init__(self, threshold: float = 0.0) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor(threshold))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        green = 50 * (x[:, 1:2] - self.threshold)
+        return torch.cat((green, -green), dim=1)
+
+
+@pytest.fixture
+def conv_net() -> Callable[..., ConvNet]:
+    def make(kernel: int = 3, classes: int = 3, layers: int = 2) -> ConvNet:
+        torch.manual_seed(0)
+        return ConvNet(kernel, classes, layers).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def info() -> Callable[..., "ModelInfo"]:
+    from genselfdiff.models.model_info import ModelInfo
+
+    def make(classes: int = 2, **changes: object) -> ModelInfo:
+        values: dict[str, object] = {
+            "classes": ("background", "nucleus", "stroma", "fat")[:classes],
+            "colors": ((0, 0, 0), (255, 0, 0), (0, 200, 0), (9, 8, 250))[:classes],
+            "mpp": 0.5,
+            "tile_size": 64,
+            "input_scaling": "minus_one_one",
+            "architecture": {"name": "test"},
+            "training": {"seed": 3},
+            "licence": "CC0-1.0",
+        }
+        return ModelInfo(**(values | changes))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def darkness_model(tmp_path: Path, info: Callable[..., "ModelInfo"]) -> Path:
+    from genselfdiff.models.model_file import save_model
+
+    path = tmp_path / "darkness.ts"
+    save_model(Darkness(), info(), path)
+    return path
+
+
+@pytest.fixture
+def picture() -> Callable[..., NDArray[np.uint8]]:
+    """Pink ground with dark discs: tissue everywhere, structure everywhere."""
+
+    def make(height: int, width: int, seed: int = 0, size: int = 12) -> NDArray[np.uint8]:
+        random = np.random.default_rng(seed)
+        y, x = np.mgrid[:height, :width]
+        cells = np.hypot(y % (3 * size) - 1.5 * size, x % (3 * size) - 1.5 * size) < size
+        image = np.where(cells[..., None], (90, 40, 130), (225, 160, 200))
+        noise = random.integers(-12, 13, (height, width, 3))
+        return (image + noise).clip(0, 255).astype(np.uint8)
+
+    return make
+
+
+@pytest.fixture
+def precision(request: pytest.FixtureRequest) -> str:
+    """A parameter; skips bfloat16 where torch's attention fails in it.
+
+    It looks at the processor for AMX, and then finds its own code for less, where
+    ATEN_CPU_CAPABILITY asks for that.
+    """
+    from genselfdiff.machine import has_fast_bfloat16
+
+    lessened = "AVX512" not in torch.backends.cpu.get_cpu_capability()
+    if request.param == "bfloat16" and lessened and has_fast_bfloat16(torch.device("cpu")):
+        pytest.skip("torch's attention fails in bfloat16 with this ATEN_CPU_CAPABILITY")
+    return str(request.param)

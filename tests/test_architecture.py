@@ -16,9 +16,6 @@ PACKAGES = {"genselfdiff": ROOT / "genselfdiff", "gsd": ROOT / "cli" / "gsd"}
 MOST_FILES = 16
 CROWDED = {
     "csrc/cpu/kernels",
-    "genselfdiff/inference",
-    "genselfdiff/training",
-    "tests/inference",
 }
 """Folders that are still to be divided: this list may only become shorter."""
 

@@ -12,8 +12,8 @@ from forms import error, is_right
 from network import in_one, operations_of, prepare, rows
 from nuclei import card
 
-from genselfdiff.inference import shipped
-from genselfdiff.inference.model_card import ModelCard, Score
+from genselfdiff.models import shipped
+from genselfdiff.models.model_card import ModelCard, Score
 
 
 @pytest.mark.parametrize("case", list(operations.cases(tile=16)), ids=lambda case: case.name)

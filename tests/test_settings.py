@@ -7,7 +7,7 @@ from typing import get_type_hints
 import pytest
 
 from genselfdiff.errors import InputError
-from genselfdiff.inference.options import OptionArguments, Options
+from genselfdiff.segmenting.options import OptionArguments, Options
 from genselfdiff.settings import About, require_settings
 from gsd.settings_page import page
 

@@ -30,12 +30,12 @@ from scipy import ndimage
 from genselfdiff.data.labelled import cores
 from genselfdiff.evaluation.evaluate import evaluate
 from genselfdiff.evaluation.scoring import ObjectOptions
-from genselfdiff.inference.model_file import load_model
 from genselfdiff.inference.predictor import Predictor
+from genselfdiff.models.model_file import load_model
 from genselfdiff.objects.instances import SEED_DISTANCE
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig
 from genselfdiff.training.export import export
 from genselfdiff.training.runs import finetune, pretrain
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 
 MPP = 0.25
 TILE = 512

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from genselfdiff.evaluation.bootstrap import mean_interval
 from genselfdiff.evaluation.evaluate import evaluate
 from genselfdiff.evaluation.scoring import ObjectOptions
-from genselfdiff.training.config import FinetuneConfig, read_run_config
 from genselfdiff.training.export import export
-from genselfdiff.training.run_config import NO_INIT
 from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.runs import finetune
+from genselfdiff.training.settings.run_config import NO_INIT
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, read_run_config
 
 MPP = 0.25
 COUNTS = (3, 5, 10)

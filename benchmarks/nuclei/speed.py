@@ -64,12 +64,12 @@ def prepare_gsd(
     slide: Path, out: Path, model: str, precision: str, *, instances: bool
 ) -> Callable[[], Any]:
     """A run of gsd, and with it a table of the nuclei if they are told apart."""
-    from genselfdiff.inference.device import keep_freed_memory
+    from genselfdiff.machine import keep_freed_memory
 
     keep_freed_memory()  # as the command does
-    from genselfdiff.inference.engine import segment
-    from genselfdiff.inference.model_file import find_model
     from genselfdiff.inference.predictor import Predictor
+    from genselfdiff.models.model_file import find_model
+    from genselfdiff.segmenting.one_slide import segment
 
     predictor = Predictor(find_model(model, "cpu"), precision)
     side = predictor.model.info.tile_size

@@ -22,8 +22,8 @@ from memory import GSD
 from numpy.typing import NDArray
 from torch import nn
 
-from genselfdiff.inference.model_file import save_model
-from genselfdiff.inference.model_info import ModelInfo
+from genselfdiff.models.model_file import save_model
+from genselfdiff.models.model_info import ModelInfo
 from genselfdiff.slides import open_slide
 
 TILE = 256

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import nn
 
-from genselfdiff.inference.model_file import save_model
-from genselfdiff.inference.model_info import ModelInfo
-from genselfdiff.models import create_model
+from genselfdiff.models.model_file import save_model
+from genselfdiff.models.model_info import ModelInfo
+from genselfdiff.models.registry import create_model
 
 TILE = 256
 KINDS = 16

@@ -24,12 +24,12 @@ Options = argparse.Namespace
 
 
 def prepare_gsd(options: Options) -> Callable[[], Any]:
-    from genselfdiff.inference.device import keep_freed_memory
+    from genselfdiff.machine import keep_freed_memory
 
     keep_freed_memory()  # as the command does
-    from genselfdiff.inference.engine import segment
-    from genselfdiff.inference.model_file import load_model
     from genselfdiff.inference.predictor import Predictor
+    from genselfdiff.models.model_file import load_model
+    from genselfdiff.segmenting.one_slide import segment
 
     predictor = Predictor(load_model(options.model, "cpu"), options.precision)
     predictor(torch.zeros(1, 3, options.tile, options.tile, dtype=torch.uint8))

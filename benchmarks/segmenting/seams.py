@@ -21,11 +21,11 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from genselfdiff.inference.engine import segment
-from genselfdiff.inference.model_file import load_model
 from genselfdiff.inference.predictor import Predictor
-from genselfdiff.inference.tiled import mirror_to, tile_axis, to_batch
+from genselfdiff.inference.tiles import mirror_to, tile_axis, to_batch
 from genselfdiff.masks import MaskReader
+from genselfdiff.models.model_file import load_model
+from genselfdiff.segmenting.one_slide import segment
 from genselfdiff.slides import open_slide
 
 NEAR = 4

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from memory import TILE, write_model, write_slide
 
-from genselfdiff.inference.device import keep_freed_memory
-from genselfdiff.inference.engine import segment
-from genselfdiff.inference.layout import lay_out
-from genselfdiff.inference.model_file import load_model
-from genselfdiff.inference.options import Options
 from genselfdiff.inference.predictor import Predictor
+from genselfdiff.machine import keep_freed_memory
 from genselfdiff.masks import MaskReader, MaskWriter
+from genselfdiff.models.model_file import load_model
+from genselfdiff.segmenting.layout import lay_out
+from genselfdiff.segmenting.one_slide import segment
+from genselfdiff.segmenting.options import Options
 from genselfdiff.slides import open_slide
 
 SIDES = {"convolutions": 4096, "small": 1536, "paper": 1024}

@@ -17,9 +17,9 @@ from pathlib import Path
 
 SERVER = """
 import sys, time
-from genselfdiff.inference.device import keep_freed_memory
-from genselfdiff.inference.engine import segment
-from genselfdiff.inference.model_file import load_model
+from genselfdiff.machine import keep_freed_memory
+from genselfdiff.segmenting.one_slide import segment
+from genselfdiff.models.model_file import load_model
 from genselfdiff.inference.predictor import Predictor
 
 slide, model, mask, precision, mpp = sys.argv[1:]

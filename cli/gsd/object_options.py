@@ -1,6 +1,6 @@
 """Options of objects, which several commands have."""
 
-from genselfdiff.inference.options import Options
+from genselfdiff.segmenting.options import Options
 from gsd.options import Command, setting_option
 
 

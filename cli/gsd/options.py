@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from genselfdiff.inference import shipped
+from genselfdiff.models import shipped
 from genselfdiff.settings import About, about
 from gsd.output import RANK
 

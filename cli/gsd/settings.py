@@ -10,8 +10,8 @@ from click.core import ParameterSource
 
 from genselfdiff.data.naming import names_in
 from genselfdiff.errors import InputError
-from genselfdiff.training.config_file import STAGES, read_settings
-from genselfdiff.training.presets import PRESETS
+from genselfdiff.training.settings.config_file import STAGES, read_settings
+from genselfdiff.training.settings.presets import PRESETS
 from gsd.options import FILE, Command
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import Field, fields
 
-from genselfdiff.inference.options import Options
+from genselfdiff.segmenting.options import Options
 from genselfdiff.settings import about, in_words
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig
-from genselfdiff.training.run_config import RunConfig
+from genselfdiff.training.settings.run_config import RunConfig
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 
 _TABLES = (
     ("Segmenting: `Options`, and the keyword arguments of `genselfdiff.segment`", Options),

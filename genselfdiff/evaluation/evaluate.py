@@ -16,12 +16,12 @@ from genselfdiff.data.labelled.pairs import Pair, find_pairs, inspect_masks, loa
 from genselfdiff.errors import InputError
 from genselfdiff.evaluation.scores import EvaluationReport
 from genselfdiff.evaluation.scoring import USUAL, Comparison, ObjectOptions, score_image
-from genselfdiff.inference.layout import model_view
-from genselfdiff.inference.model_file import LoadedModel, find_model
+from genselfdiff.inference.image import predict_image
+from genselfdiff.inference.model_view import model_view
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor
 from genselfdiff.inference.resample import is_core, labels_of, resize
 from genselfdiff.inference.tile_grid import TileGrid
-from genselfdiff.inference.tiled import predict_image
+from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.objects import check_min_area, seed_distance_in_pixels
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import open_slide

@@ -1,1 +1,1 @@
-"""Using a trained model: the exported file, and prediction of images and slides tile by tile."""
+"""Predicting with a model: tiles, their blending, and the way to a resolution asked for."""

@@ -15,11 +15,11 @@ import torch
 
 from genselfdiff.choices import PRECISIONS, VIEWS
 from genselfdiff.errors import InputError, ModelError, is_out_of_memory, one_line
-from genselfdiff.inference.device import has_fast_bfloat16
-from genselfdiff.inference.model_file import LoadedModel, check_probabilities, load_model
 from genselfdiff.inference.resample import is_core
-from genselfdiff.inference.segmenter import with_memory_format
-from genselfdiff.models import pack_weights
+from genselfdiff.machine import has_fast_bfloat16
+from genselfdiff.models.model_file import LoadedModel, check_probabilities, load_model
+from genselfdiff.models.packing import pack_weights
+from genselfdiff.models.segmenter import with_memory_format
 
 AGREEMENT = 0.97
 """Dice of every class between float32 and bfloat16 from which "auto" chooses bfloat16."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from genselfdiff.choices import SIZE_MULTIPLE
-from genselfdiff.inference.tiled import RowBlender, TileAxis, mirror_to, tile_axis, to_batch
+from genselfdiff.inference.blending import RowBlender
+from genselfdiff.inference.tiles import TileAxis, mirror_to, tile_axis, to_batch
 from genselfdiff.slides import ScaledView, TissueMap
 
 

@@ -14,10 +14,10 @@ from genselfdiff.evaluation.bootstrap import mean_interval
 from genselfdiff.evaluation.evaluation_file import read_evaluation
 from genselfdiff.files import atomic_file, write_csv
 from genselfdiff.text import aligned, shown
-from genselfdiff.training.config import FinetuneConfig, read_run_config
 from genselfdiff.training.curves import plot_label
-from genselfdiff.training.run_config import NO_INIT
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+from genselfdiff.training.settings.run_config import NO_INIT
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, read_run_config
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

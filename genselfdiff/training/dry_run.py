@@ -6,13 +6,13 @@ from statistics import median
 
 import torch
 
-from genselfdiff.inference.memory import peak_bytes
+from genselfdiff.machine import peak_bytes
 from genselfdiff.progress import duration
-from genselfdiff.training.loop import batches
-from genselfdiff.training.run_config import RunConfig
+from genselfdiff.training.loop.step import TrainingStep
+from genselfdiff.training.loop.task import Task
+from genselfdiff.training.loop.train import batches
 from genselfdiff.training.run_folder import resumable_tensors
-from genselfdiff.training.step import TrainingStep
-from genselfdiff.training.task import Task
+from genselfdiff.training.settings.run_config import RunConfig
 
 MEASURED_STEPS = 3
 

@@ -9,15 +9,16 @@ import torch
 from genselfdiff.data.labelled.class_colors import class_color
 from genselfdiff.errors import ModelError
 from genselfdiff.files import refuse_existing, refuse_inputs
-from genselfdiff.inference import shipped
-from genselfdiff.inference.model_file import save_model
-from genselfdiff.inference.model_info import ModelInfo
-from genselfdiff.inference.segmenter import size_multiple_of
-from genselfdiff.inference.shipped_weights import read_weights, write_weights
-from genselfdiff.models import UNet, load_initial_weights
-from genselfdiff.training.config import FinetuneConfig
+from genselfdiff.models import shipped
+from genselfdiff.models.model_file import save_model
+from genselfdiff.models.model_info import ModelInfo
+from genselfdiff.models.segmenter import size_multiple_of
+from genselfdiff.models.shipped_weights import read_weights, write_weights
+from genselfdiff.models.unet import UNet
+from genselfdiff.models.weights import load_initial_weights
 from genselfdiff.training.networks import segmenter_network
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+from genselfdiff.training.settings.stage_configs import FinetuneConfig
 from genselfdiff.version import __version__
 
 

@@ -24,15 +24,15 @@ from genselfdiff.evaluation.outlines_picture import draw_outlines
 from genselfdiff.evaluation.pixel_metrics import confusion, dice
 from genselfdiff.evaluation.scoring import count_all
 from genselfdiff.files import atomic_file
+from genselfdiff.inference.image import predict_image
 from genselfdiff.inference.resample import is_core, labels_of
-from genselfdiff.inference.segmenter import Segmenter, size_multiple_of
-from genselfdiff.inference.tiled import predict_image
 from genselfdiff.losses import MultiLoss
+from genselfdiff.models.segmenter import Segmenter, size_multiple_of
 from genselfdiff.slides.resolution import MAX_ENLARGEMENT, SAME_SCALE, agree
 from genselfdiff.text import file_name
-from genselfdiff.training.config import FinetuneConfig
 from genselfdiff.training.networks import segmenter_network
 from genselfdiff.training.run_folder import RunFolder
+from genselfdiff.training.settings.stage_configs import FinetuneConfig
 
 logger = logging.getLogger("genselfdiff")
 

@@ -11,14 +11,22 @@ import torch
 from torch import nn
 
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.inference import shipped
-from genselfdiff.inference.shipped_weights import read_weights
-from genselfdiff.models import UNet, load_initial_weights
-from genselfdiff.models.weights import read_authors_checkpoint, with_last_layer_of
+from genselfdiff.models import shipped
+from genselfdiff.models.shipped_weights import read_weights
+from genselfdiff.models.unet import UNet
+from genselfdiff.models.weights import (
+    load_initial_weights,
+    read_authors_checkpoint,
+    with_last_layer_of,
+)
 from genselfdiff.slides.resolution import agree
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig, read_run_config
-from genselfdiff.training.run_config import NO_INIT, RunConfig
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+from genselfdiff.training.settings.run_config import NO_INIT, RunConfig
+from genselfdiff.training.settings.stage_configs import (
+    FinetuneConfig,
+    PretrainConfig,
+    read_run_config,
+)
 
 logger = logging.getLogger("genselfdiff")
 

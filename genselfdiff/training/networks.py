@@ -1,7 +1,8 @@
 """The networks that complete settings stand for, with fresh weights."""
 
-from genselfdiff.models import UNet, create_model
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig
+from genselfdiff.models.registry import create_model
+from genselfdiff.models.unet import UNet
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 
 
 def noise_predictor(config: PretrainConfig) -> UNet:

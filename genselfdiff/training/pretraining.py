@@ -11,10 +11,10 @@ from genselfdiff.data.naming import name_some
 from genselfdiff.data.tiles import TileSource, UnlabelledTiles, open_sources, split_sources
 from genselfdiff.diffusion import NoisePrediction, NoiseSchedule
 from genselfdiff.losses import P2Loss
-from genselfdiff.training.config import PretrainConfig
 from genselfdiff.training.networks import noise_predictor
 from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.sample import draw_samples, save_grid
+from genselfdiff.training.settings.stage_configs import PretrainConfig
 
 logger = logging.getLogger("genselfdiff")
 

@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 import torch
 
 from genselfdiff.errors import InputError, is_out_of_memory
-from genselfdiff.training.completing import complete_finetune, complete_pretrain
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig
-from genselfdiff.training.distributed import World, joined_world
 from genselfdiff.training.dry_run import RunEstimate, estimate_run
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.initial_weights import start_weights
-from genselfdiff.training.loop import train
+from genselfdiff.training.loop.distributed import World, joined_world
+from genselfdiff.training.loop.step import TrainingStep
+from genselfdiff.training.loop.tracking import OnLog, require_tensorboard
+from genselfdiff.training.loop.train import train
 from genselfdiff.training.pretraining import PretrainTask
-from genselfdiff.training.run_config import RunConfig
 from genselfdiff.training.run_folder import RunFolder
-from genselfdiff.training.step import TrainingStep
-from genselfdiff.training.tracking import OnLog, require_tensorboard
+from genselfdiff.training.settings.completing import complete_finetune, complete_pretrain
+from genselfdiff.training.settings.run_config import RunConfig
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 
 logger = logging.getLogger("genselfdiff")
 

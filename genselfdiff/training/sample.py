@@ -12,13 +12,13 @@ from genselfdiff.data.tiles import UnlabelledTiles, open_sources
 from genselfdiff.diffusion import NoiseSchedule, sample_ancestral, sample_ddim
 from genselfdiff.errors import InputError
 from genselfdiff.files import atomic_file, refuse_existing, refuse_inputs
-from genselfdiff.inference.device import choose_device
 from genselfdiff.kernels import add_noise
-from genselfdiff.models import load_initial_weights
+from genselfdiff.machine import choose_device
+from genselfdiff.models.weights import load_initial_weights
 from genselfdiff.settings import require_type
-from genselfdiff.training.config import PretrainConfig
 from genselfdiff.training.networks import noise_predictor
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
+from genselfdiff.training.settings.stage_configs import PretrainConfig
 
 
 def sample_run(

@@ -10,7 +10,7 @@ import tifffile
 from click.testing import CliRunner
 from PIL import Image
 
-from genselfdiff.inference import shipped
+from genselfdiff.models import shipped
 from gsd.main import COMMANDS, main
 
 SMALL = ["--tile-size", "32", "--batch-size", "4", "--device", "cpu", "--precision", "float32"]

@@ -8,8 +8,8 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from genselfdiff.inference import shipped
-from genselfdiff.inference.model_file import load_model
+from genselfdiff.models import shipped
+from genselfdiff.models.model_file import load_model
 from gsd.main import main
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 from torch import nn
 
 from genselfdiff.evaluation.evaluation_file import read_evaluation
-from genselfdiff.inference.model_file import save_model
-from genselfdiff.inference.model_info import ModelInfo
+from genselfdiff.models.model_file import save_model
+from genselfdiff.models.model_info import ModelInfo
 from gsd.main import main
 
 

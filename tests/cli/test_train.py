@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from genselfdiff.training.finetuning import FinetuneTask
-from genselfdiff.training.presets import PRESETS
+from genselfdiff.training.settings.presets import PRESETS
 from gsd.main import main
 
 TINY = ["--architecture", "tiny", "--width", "8", "--tile-size", "32", "--device", "cpu"]

@@ -10,8 +10,8 @@ from genselfdiff.errors import InputError, ModelError
 from genselfdiff.evaluation.evaluate import evaluate
 from genselfdiff.evaluation.pixel_metrics import confusion, dice
 from genselfdiff.evaluation.scoring import ObjectOptions
-from genselfdiff.inference.model_file import save_model
-from genselfdiff.inference.model_info import ModelInfo
+from genselfdiff.models.model_file import save_model
+from genselfdiff.models.model_info import ModelInfo
 
 
 class Darkness(nn.Module):

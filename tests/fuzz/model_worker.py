@@ -23,10 +23,10 @@ from mutations import mutate
 from worker import ADDRESS_SPACE, Darkness, memory
 
 from genselfdiff.errors import GsdError
-from genselfdiff.inference.engine import segment
-from genselfdiff.inference.model_file import save_model
-from genselfdiff.inference.model_info import ModelInfo
-from genselfdiff.models import create_model
+from genselfdiff.models.model_file import save_model
+from genselfdiff.models.model_info import ModelInfo
+from genselfdiff.models.registry import create_model
+from genselfdiff.segmenting.one_slide import segment
 
 Members = dict[str, bytes]
 Attack = Callable[[Members, np.random.Generator], str]

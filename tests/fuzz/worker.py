@@ -22,10 +22,10 @@ from mutations import mutate
 from torch import nn
 
 from genselfdiff.errors import GsdError
-from genselfdiff.inference.engine import segment
-from genselfdiff.inference.model_file import load_model, save_model
-from genselfdiff.inference.model_info import ModelInfo
 from genselfdiff.inference.predictor import Predictor
+from genselfdiff.models.model_file import load_model, save_model
+from genselfdiff.models.model_info import ModelInfo
+from genselfdiff.segmenting.one_slide import segment
 
 ADDRESS_SPACE = 4 * 2**30
 """Bytes that a file may make the process map beside what it has mapped before."""

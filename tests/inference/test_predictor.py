@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 import genselfdiff
+from genselfdiff import machine
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.inference import device as devices
 from genselfdiff.inference import predictor as predictor_module
-from genselfdiff.inference.model_file import load_model, save_model
 from genselfdiff.inference.predictor import Predictor, read_ahead
-from genselfdiff.models import create_model
+from genselfdiff.models.model_file import load_model, save_model
+from genselfdiff.models.registry import create_model
 
 
 def tiles(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -177,9 +177,9 @@ class TestSeveralDevices:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
     def test_are_named_one_after_the_other(self):
-        named = devices.choose_devices("cuda:0, cuda:1")
+        named = machine.choose_devices("cuda:0, cuda:1")
         assert named == (torch.device("cuda:0"), torch.device("cuda:1"))
-        assert devices.choose_devices("cuda:1") == (torch.device("cuda:1"),)
+        assert machine.choose_devices("cuda:1") == (torch.device("cuda:1"),)
 
     @pytest.mark.parametrize(
         ("name", "message"),
@@ -193,7 +193,7 @@ class TestSeveralDevices:
     )
     def test_bad_names(self, name, message):
         with pytest.raises(InputError, match=message):
-            devices.choose_devices(name)
+            machine.choose_devices(name)
 
     def test_each_has_a_model_and_workers(self, darkness_model, monkeypatch):
         """With the CPU as the second device: nothing is computed on a GPU here."""

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from genselfdiff.models import create_model
+from genselfdiff.models.registry import create_model
 
 
 def batch():

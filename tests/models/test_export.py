@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from genselfdiff.kernels import native
-from genselfdiff.models import create_model, pack_weights
 from genselfdiff.models.export import for_export
+from genselfdiff.models.packing import pack_weights
+from genselfdiff.models.registry import create_model
 from genselfdiff.models.torchscript import script
 from genselfdiff.models.unet import Conv3x3
 

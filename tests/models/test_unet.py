@@ -7,7 +7,7 @@ import torch
 
 from genselfdiff.choices import ARCHITECTURES
 from genselfdiff.errors import InputError
-from genselfdiff.models import architecture, create_model
+from genselfdiff.models.registry import architecture, create_model
 from genselfdiff.models.torchscript import script
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from genselfdiff.errors import ModelError
-from genselfdiff.models import create_model, load_initial_weights
-from genselfdiff.models.weights import read_authors_checkpoint
+from genselfdiff.models.registry import create_model
+from genselfdiff.models.weights import load_initial_weights, read_authors_checkpoint
 
 
 def test_everything_but_the_head_is_loaded():

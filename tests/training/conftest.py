@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 
 
 def tissue_field(seed: int, side: int = 96) -> tuple[np.ndarray, np.ndarray]:

@@ -14,9 +14,9 @@ from genselfdiff.evaluation.evaluation_file import write_evaluation
 from genselfdiff.evaluation.scores import EvaluationReport
 from genselfdiff.evaluation.scoring import score_image
 from genselfdiff.training.comparison import compare
-from genselfdiff.training.config import FinetuneConfig
 from genselfdiff.training.curves import plot_label
 from genselfdiff.training.runs import finetune, pretrain
+from genselfdiff.training.settings.stage_configs import FinetuneConfig
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 
 from genselfdiff.choices import LARGEST_TILE, SIZE_MULTIPLE
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig
-from genselfdiff.training.config_file import read_settings
+from genselfdiff.training.settings.config_file import read_settings
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 import tifffile
 
 from genselfdiff.errors import InputError
-from genselfdiff.training.config import PretrainConfig
 from genselfdiff.training.run_folder import read_checkpoint
 from genselfdiff.training.runs import pretrain
+from genselfdiff.training.settings.stage_configs import PretrainConfig
 
 
 @pytest.fixture

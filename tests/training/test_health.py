@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from genselfdiff.errors import TrainingError
-from genselfdiff.training.distributed import World
 from genselfdiff.training.finetuning import FinetuneTask
-from genselfdiff.training.health import LossWatch
+from genselfdiff.training.loop.distributed import World
+from genselfdiff.training.loop.health import LossWatch
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.runs import finetune, prepared
 

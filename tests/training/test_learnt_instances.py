@@ -12,12 +12,12 @@ from genselfdiff.data.labelled.cores import cores_of
 from genselfdiff.data.labelled.images import CORE_LABEL, LabelledImages
 from genselfdiff.data.labelled.pairs import find_pairs
 from genselfdiff.errors import InputError
-from genselfdiff.inference.model_file import load_model
-from genselfdiff.training.config import FinetuneConfig
+from genselfdiff.models.model_file import load_model
 from genselfdiff.training.export import export
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.runs import finetune
+from genselfdiff.training.settings.stage_configs import FinetuneConfig
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import genselfdiff.training.step as step_module
+import genselfdiff.training.loop.step as step_module
 from genselfdiff.errors import InputError, ModelError, OutputError
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig
 from genselfdiff.training.export import export
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.runs import finetune, pretrain
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 
 
 class Killed(BaseException):

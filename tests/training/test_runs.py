@@ -14,19 +14,19 @@ from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.evaluation.scores import EvaluationReport
 from genselfdiff.evaluation.scoring import score_image
-from genselfdiff.inference.model_file import load_model
+from genselfdiff.models.model_file import load_model
 from genselfdiff.training import run_folder, runs
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig
 from genselfdiff.training.curves import draw_curves
-from genselfdiff.training.distributed import World
 from genselfdiff.training.export import export
-from genselfdiff.training.health import LossWatch
-from genselfdiff.training.records import restore
-from genselfdiff.training.run_config import RunConfig
+from genselfdiff.training.loop.distributed import World
+from genselfdiff.training.loop.health import LossWatch
+from genselfdiff.training.loop.records import restore
+from genselfdiff.training.loop.step import TrainingStep
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint, resumable_tensors
 from genselfdiff.training.runs import finetune, prepared, pretrain
 from genselfdiff.training.sample import restore_tiles, sample_run
-from genselfdiff.training.step import TrainingStep
+from genselfdiff.training.settings.run_config import RunConfig
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 from gsd.main import main
 
 

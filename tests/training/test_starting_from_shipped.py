@@ -11,15 +11,15 @@ from PIL import Image
 from scipy.ndimage import label
 
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.inference import shipped
-from genselfdiff.inference.model_file import load_model
-from genselfdiff.inference.shipped_weights import read_weights
-from genselfdiff.models import create_model, load_initial_weights
-from genselfdiff.models.weights import with_last_layer_of
-from genselfdiff.training.config import FinetuneConfig
+from genselfdiff.models import shipped
+from genselfdiff.models.model_file import load_model
+from genselfdiff.models.registry import create_model
+from genselfdiff.models.shipped_weights import read_weights
+from genselfdiff.models.weights import load_initial_weights, with_last_layer_of
 from genselfdiff.training.export import export, ship_run
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.runs import finetune, prepared, pretrain
+from genselfdiff.training.settings.stage_configs import FinetuneConfig
 from gsd.main import main
 
 LAST = "net.final_conv.1.weight"

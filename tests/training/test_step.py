@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from genselfdiff.training.averaging import WeightAverage
-from genselfdiff.training.distributed import World
-from genselfdiff.training.run_config import RunConfig
-from genselfdiff.training.step import TrainingStep, learning_rate
+from genselfdiff.training.loop.averaging import WeightAverage
+from genselfdiff.training.loop.distributed import World
+from genselfdiff.training.loop.step import TrainingStep, learning_rate
+from genselfdiff.training.settings.run_config import RunConfig
 
 CPU = torch.device("cpu")
 CONFIG = RunConfig(

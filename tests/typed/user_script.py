@@ -22,6 +22,7 @@ from genselfdiff import (
     SegmentResult,
 )
 from genselfdiff.errors import GsdError
+from genselfdiff.models.unet import UNet
 
 
 def masks(slides: list[Path], out: Path) -> None:
@@ -62,7 +63,7 @@ def training(tiles: Path, images: Path, labels: Path, out: Path) -> None:
 def parts(noise: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
     """What training is made of, for loops of one's own."""
     network = genselfdiff.create_model("small", out_channels=2)
-    assert_type(network, genselfdiff.models.UNet)
+    assert_type(network, UNet)
     schedule = NoiseSchedule.create("cosine", 1000)
     assert_type(schedule.betas, torch.Tensor)
     assert_type(P2Loss(schedule).forward(noise, noise, labels), torch.Tensor)

@@ -98,8 +98,8 @@ def evaluate(
     from genselfdiff.evaluation.page import write_page
     from genselfdiff.evaluation.scoring import ObjectOptions
     from genselfdiff.evaluation.tables import text_table, write_scores_csv
-    from genselfdiff.inference.device import keep_freed_memory
-    from genselfdiff.inference.model_file import model_path
+    from genselfdiff.machine import keep_freed_memory
+    from genselfdiff.models.model_file import model_path
 
     keep_freed_memory()
     outputs = [path for path in (csv, json, html) if path is not None]

@@ -25,7 +25,7 @@ def merge(masks: tuple[Path, ...]) -> None:
     MASK is the mask to make, or a folder in which all are made whose parts lie there. They are the
     files that one process would have made. The parts are removed.
     """
-    from genselfdiff.inference.merging import find_shared, merge_parts
+    from genselfdiff.segmenting.shards.merge import find_shared, merge_parts
 
     shared = find_shared(masks)
     failed: list[Path] = []

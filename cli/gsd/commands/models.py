@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from genselfdiff.errors import InputError
-from genselfdiff.inference import shipped
-from genselfdiff.inference.model_card import Evaluation, ModelCard, Score, Scores
+from genselfdiff.models import shipped
+from genselfdiff.models.model_card import Evaluation, ModelCard, Score, Scores
 from genselfdiff.text import aligned
 from gsd.options import SHIPPED, verbosity
 from gsd.output import say
 
 if TYPE_CHECKING:
-    from genselfdiff.inference.shipped_weights import ShippedWeights
+    from genselfdiff.models.shipped_weights import ShippedWeights
 
 WIDTH = 100
 UNMEASURED = "not measured yet"
@@ -38,7 +38,7 @@ def models(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from genselfdiff.inference.shipped_weights import read_weights
+    from genselfdiff.models.shipped_weights import read_weights
 
     rows = [["name", "what it finds", "MB", "um/px", "classes", "licence"]]
     for name in shipped.names():
@@ -61,7 +61,7 @@ def show(name: str) -> None:
     if shipped.name_of(name) is None:
         names = ", ".join(shipped.names()) or "none"
         raise InputError(f"no model {name!r} comes with gsd; there are: {names}")
-    from genselfdiff.inference.shipped_weights import read_weights
+    from genselfdiff.models.shipped_weights import read_weights
 
     say("\n".join(_card(name, read_weights(name), shipped.read_card(name))))
 

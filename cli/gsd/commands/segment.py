@@ -8,8 +8,8 @@ from typing import Unpack
 
 import click
 
-from genselfdiff.inference.options import OptionArguments, Options
-from genselfdiff.inference.shipped import DEFAULT
+from genselfdiff.models.shipped import DEFAULT
+from genselfdiff.segmenting.options import OptionArguments, Options
 from gsd.object_options import object_options
 from gsd.options import (
     FILE,
@@ -162,16 +162,16 @@ def segment(
         raise click.UsageError("--tissue-mask and --no-tissue exclude each other")
     if shard and overwrite:
         raise click.UsageError("--shard does not replace files that other shards may be making")
-    from genselfdiff.inference.plan import plan_outputs
+    from genselfdiff.segmenting.plan import plan_outputs
 
     plan = plan_outputs(slides, output, ome=ome)
     if overlay_to and len(plan.pairs) > 1:
         raise click.UsageError("--overlay-to names one file: with several slides use --overlay")
     if tissue_mask and len(plan.pairs) > 1:
         raise click.UsageError("--tissue-mask is of one slide: segment the others by themselves")
-    from genselfdiff.inference.device import keep_freed_memory
-    from genselfdiff.inference.many import Outcome, segment_all
-    from genselfdiff.inference.shards import Shard
+    from genselfdiff.machine import keep_freed_memory
+    from genselfdiff.segmenting.many_slides import Outcome, segment_all
+    from genselfdiff.segmenting.shards.part import Shard
 
     if options["max_memory"] is None:  # what is kept is in pieces that may not fit the next tile
         keep_freed_memory()

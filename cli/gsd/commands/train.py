@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from genselfdiff.training.config import FinetuneConfig, PretrainConfig
-from genselfdiff.training.run_config import RunConfig
+from genselfdiff.training.settings.run_config import RunConfig
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 from gsd.options import FILE, FILE_OR_SHIPPED, Command, progress, setting_option, verbosity
 from gsd.output import RANK, say
 from gsd.settings import Fold, Names, NamesOrPattern, settings_sources, without_contradicted
@@ -156,7 +156,7 @@ def finetune(
 def _run(config: Config, out: Path | None, resume: bool, dry_run: bool) -> None:
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
-    from genselfdiff.inference.device import keep_freed_memory
+    from genselfdiff.machine import keep_freed_memory
     from genselfdiff.training import runs
 
     keep_freed_memory()

@@ -1,0 +1,1 @@
+"""What is looked at in a model file before torch loads it."""

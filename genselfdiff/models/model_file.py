@@ -1,0 +1,238 @@
+"""The exported model, one TorchScript file that knows what it needs to be used; and loading models.
+
+A portable file loads in a process that has only torch (``torch.jit.load``), a fused one where this
+package or its native library is loaded too; the ``gsd.json`` extra file of either is the metadata
+of ``ModelInfo``.
+"""
+
+import io
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import torch
+from torch import nn
+
+from genselfdiff.errors import InputError, ModelError, one_line
+from genselfdiff.files import atomic_file
+from genselfdiff.input_files import open_input
+from genselfdiff.kernels import OPERATIONS
+from genselfdiff.machine import choose_devices
+from genselfdiff.models import shipped
+from genselfdiff.models.archive.code import check_compiled
+from genselfdiff.models.archive.reading import ModelArchive, read_archive
+from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
+from genselfdiff.models.segmenter import compiled_segmenter
+from genselfdiff.models.shipped_weights import read_weights
+from genselfdiff.models.torchscript import without_deprecations
+
+logger = logging.getLogger("genselfdiff")
+
+
+def check_probabilities(output: object, images: torch.Tensor) -> torch.Tensor:
+    """What a model gives for ``images`` (N, 3, H, W), if it can be probabilities (N, C, H, W).
+
+    Raises:
+        ModelError: it has another type or shape.
+    """
+    if not isinstance(output, torch.Tensor):
+        raise ModelError(f"gives {type(output).__name__} instead of a tensor of probabilities")
+    if output.layout != torch.strided or not output.is_floating_point():
+        raise ModelError(f"gives {output.dtype}, {output.layout} instead of probabilities")
+    count, _, height, width = images.shape
+    if output.dim() != 4 or output.shape[0] != count or output.shape[2:] != images.shape[2:]:
+        raise ModelError(
+            f"gives shape {tuple(output.shape)} for {count} images of {width} x {height} pixels"
+        )
+    return output
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model, ready to predict.
+
+    ``source`` is what loads it again: its file, or the name of a shipped model. ``module`` is on
+    ``device``; ``further`` are GPUs that a ``Predictor`` uses beside it; ``digest`` tells the
+    file from others, as it was when it was read.
+    """
+
+    source: Path | str
+    info: ModelInfo
+    device: torch.device
+    module: torch.jit.ScriptModule
+    digest: str
+    further: tuple[torch.device, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The file that it was read from."""
+        return model_path(self.source)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """``Segmenter.forward`` without gradients.
+
+        Args:
+            images: (N, 3, H, W), uint8 or floating point in 0..255, on any device.
+
+        Returns:
+            (N, C, H, W) float32 probabilities on ``device``.
+
+        Raises:
+            ModelError: the model gives something else.
+        """
+        if images.is_floating_point() and images.numel():
+            low, high = (extreme.item() for extreme in images.aminmax())
+            if low < 0 or 0 < high <= 1:
+                logger.warning(
+                    "%s: takes images in 0..255, but these lie in %g..%g", self.source, low, high
+                )
+        with torch.inference_mode():
+            output = self.module(images.to(self.device))
+        try:
+            return check_probabilities(output, images)
+        except ModelError as error:
+            raise ModelError(f"{self.source}: {error}") from error
+
+
+def save_model(
+    network: nn.Module, info: ModelInfo, path: str | Path, *, portable: bool = False
+) -> None:
+    """Export ``network`` as TorchScript, see ``compiled_segmenter``.
+
+    Args:
+        network: see ``Segmenter``; left as it is.
+        info: its description.
+        path: the file to write.
+        portable: whether the file must do with plain torch. Otherwise the blocks of the U-Net are
+            ``gsd`` operations, which the native library computes in float32 and bfloat16.
+
+    Raises:
+        ModelError: the network does not compile or run, its output does not have one channel per
+            class, or it needs operators beyond those.
+        OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        compiled = compiled_segmenter(network, info, portable=portable)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    needed: list[str] = torch.jit.export_opnames(compiled)  # type: ignore[no-untyped-call]
+    native = [name for name in needed if name.startswith("gsd::")]
+    if portable and native:
+        raise ModelError(f"{path}: the exported network would need {native[0]} beside plain torch")
+    # To memory first: torch ends the process where a disk is full.
+    saved = io.BytesIO()
+    with without_deprecations():
+        torch.jit.save(compiled, saved, _extra_files={EXTRA_FILE: info.to_json()})
+    try:
+        content = read_archive(saved).content
+    except ModelError as error:
+        raise ModelError(f"{path}: the network cannot be exported: it {error}") from error
+    with content, atomic_file(path) as temporary, temporary.open("wb") as file:
+        shutil.copyfileobj(content, file, 2**20)
+
+
+def load_model(model: str | Path, device: str | torch.device | None = None) -> LoadedModel:
+    """Read a model file, or a model that comes with gsd.
+
+    Args:
+        model: the name of a shipped model, or else a file of ``save_model``; a ``Path`` is a file.
+        device: "cpu", "cuda", "cuda:1", "mps", or several GPUs, "cuda:0,cuda:1"; None: the best
+            there is.
+
+    Raises:
+        ModelError: missing, damaged, not one of ours, or of a newer format.
+        InputError: the device is not there, or GSD_KERNELS asks for what the model cannot do on it.
+    """
+    chosen, *further = choose_devices(device)
+    name = shipped.name_of(model)
+    source = Path(model) if name is None else name
+    try:
+        parts = _from_file(Path(model), chosen) if name is None else _shipped(name, chosen)
+        needed = check_compiled(parts.module)
+        if not hasattr(parts.module, "forward"):
+            raise ModelError("has no forward method that takes images")
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from error
+    except RuntimeError as error:
+        raise ModelError(f"{source}: damaged model file: {one_line(error)}") from error
+    except InputError as error:  # of a file that cannot be read, which it names
+        raise ModelError(str(error)) from error
+    for operation in OPERATIONS:
+        if f"gsd::{operation.name}" in needed:
+            operation.check_scripted(chosen)
+    parts.module.eval()
+    return LoadedModel(source, parts.info, chosen, parts.module, parts.digest, tuple(further))
+
+
+def model_path(model: str | Path) -> Path:
+    """The file that ``load_model`` reads for ``model``."""
+    name = shipped.name_of(model)
+    return Path(model) if name is None else shipped.weights_file(name)
+
+
+def find_model(
+    model: LoadedModel | str | Path | None = None, device: str | None = None
+) -> LoadedModel:
+    """``model`` itself, or loaded; None: the one that GSD_MODEL names, else the shipped one.
+
+    Raises:
+        ModelError: there is none, or it is not one of ours.
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    named = model or os.environ.get("GSD_MODEL")
+    if named:
+        return load_model(named, device)
+    if shipped.name_of(shipped.DEFAULT) is None:
+        raise ModelError(
+            "no model, and this installation of gsd came without one: give --model FILE or set"
+            " GSD_MODEL; 'gsd train finetune' trains one and 'gsd export RUN -o model.ts' writes"
+            " its file"
+        )
+    logger.info("model: %s, shipped with gsd; another with --model or GSD_MODEL", shipped.DEFAULT)
+    return load_model(shipped.DEFAULT, device)
+
+
+class _Parts(NamedTuple):
+    """What a model is made of; ``digest`` is of the file's content."""
+
+    info: ModelInfo
+    module: torch.jit.ScriptModule
+    digest: str
+
+
+def _shipped(name: str, device: torch.device) -> _Parts:
+    shipped.warn_of_namesake(name)
+    weights = read_weights(name)
+    module = compiled_segmenter(weights.network(), weights.info, portable=False)
+    return _Parts(weights.info, module.to(device), weights.digest)
+
+
+def _from_file(path: Path, device: torch.device) -> _Parts:
+    archive = _read(path)
+    with archive.content as content:
+        info = ModelInfo.from_json(archive.metadata)
+        return _Parts(info, _loaded(content, device), archive.digest)
+
+
+def _read(path: Path) -> ModelArchive:
+    if path.is_dir():
+        raise ModelError(f"a folder: 'gsd export {path} -o model.ts' makes a model file of a run")
+    if not path.exists():
+        raise ModelError("there is no such model file")
+    with open_input(path) as file:
+        return read_archive(file)
+
+
+def _loaded(content: BinaryIO, device: torch.device) -> torch.jit.ScriptModule:
+    path = Path(f"/dev/fd/{content.fileno()}")  # torch copies what it reads from Python's files
+    source = str(path) if path.exists() else content
+    with without_deprecations():
+        module: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
+            source, map_location=device
+        )
+    return module

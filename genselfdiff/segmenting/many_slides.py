@@ -1,0 +1,113 @@
+"""Several slides in one run, of which a bad one does not stop the others."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+from genselfdiff.errors import GsdError, OutputError, one_line, outside_cause
+from genselfdiff.files import refuse_inputs
+from genselfdiff.models.model_file import LoadedModel
+from genselfdiff.segmenting.estimate import SlideEstimate, estimate_slide
+from genselfdiff.segmenting.one_slide import predictor_of, segment_slide
+from genselfdiff.segmenting.options import OptionArguments, Options
+from genselfdiff.segmenting.output_files import OutputFiles
+from genselfdiff.segmenting.plan import Plan
+from genselfdiff.segmenting.report.summary_csv import Summary
+from genselfdiff.segmenting.result import SegmentResult
+from genselfdiff.segmenting.shards.part import (
+    PartResult,
+    Piece,
+    Shard,
+    Share,
+    segment_part,
+    share_out,
+)
+from genselfdiff.slides import open_slide
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one slide: exactly one of ``result`` and ``error`` is set."""
+
+    slide: Path
+    result: SegmentResult | PartResult | SlideEstimate | None = None
+    error: GsdError | None = None
+
+
+def segment_all(
+    plan: Plan,
+    model: LoadedModel | str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    dry_run: bool = False,
+    shard: Shard | None = None,
+    **options: Unpack[OptionArguments],
+) -> Iterator[Outcome]:
+    """Segment each slide of ``plan`` into its mask; a slide that fails is told and passed over.
+
+    A folder of masks has a ``summary.csv``, see ``Summary``.
+
+    Args:
+        plan: see ``plan_outputs``.
+        model: as for ``segment``; it is loaded once.
+        overwrite: as for ``segment``.
+        progress: as for ``segment``.
+        dry_run: ``estimate`` each slide instead; nothing is written.
+        shard: do this share of the work only, see ``shards``.
+        **options: as for ``segment``.
+
+    Raises:
+        InputError: an option is out of range.
+        ModelError: there is no model, or it is not one of ours.
+        OutputError: the folder cannot be made, or an output is an input.
+    """
+    chosen = Options(**options)
+    predictor = predictor_of(model, chosen)
+    chosen = chosen.for_model(predictor.model.info)
+    outputs = [file for _, mask in plan.pairs for file in OutputFiles.of(mask, chosen).all()]
+    refuse_inputs(outputs, [predictor.model.path, *(slide for slide, _ in plan.pairs)])
+    if plan.folder is not None and not dry_run:
+        try:
+            plan.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{plan.folder}: cannot be made: {one_line(error)}") from error
+    summary = Summary(plan.folder) if plan.folder is not None and not dry_run else None
+    shares: list[list[Piece]] = [[Piece(1, 0.0, 1.0)] for _ in plan.pairs]
+    if shard is not None:
+        shares = share_out([_pixels(slide) for slide, _ in plan.pairs], shard.count)
+    for (slide, mask), pieces in zip(plan.pairs, shares, strict=True):
+        if shard is not None and shard.index not in [piece.shard for piece in pieces]:
+            continue
+        try:
+            result: SegmentResult | PartResult | SlideEstimate
+            if dry_run:
+                result = estimate_slide(slide, predictor, chosen)
+            elif shard is not None and len(pieces) > 1:
+                share = Share(shard, pieces, listed=plan.folder is not None)
+                result = segment_part(slide, mask, predictor, chosen, share, progress)
+            else:
+                result = segment_slide(
+                    slide, mask, predictor, chosen, overwrite=overwrite, progress=progress
+                )
+            outcome = Outcome(slide, result=result)
+        except GsdError as error:
+            outcome = Outcome(slide, error=error)
+        except Exception as error:  # whatever it is, the other slides can do without this one
+            cause = outside_cause(error) or f"{type(error).__name__}: {one_line(error)}"
+            failure = GsdError(f"{slide}: failed unexpectedly: {cause}; -v tells where")
+            failure.__cause__ = error
+            outcome = Outcome(slide, error=failure)
+        if summary is not None and not isinstance(outcome.result, PartResult | SlideEstimate):
+            summary.add(slide, outcome.result, outcome.error)
+        yield outcome
+
+
+def _pixels(slide: Path) -> int:
+    """How large a slide is; 0 if that cannot be read, which is told when it is its turn."""
+    try:
+        with open_slide(slide) as source:
+            return source.width * source.height
+    except GsdError:
+        return 0

@@ -1,0 +1,87 @@
+"""Which slides a run segments, and into which masks."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from genselfdiff.errors import InputError, OutputError
+from genselfdiff.masks import OME_SUFFIXES, is_own_mask
+from genselfdiff.segmenting.output_files import MASK_SUFFIXES, every_file
+from genselfdiff.slides import find_slides, is_folder_of_slides
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which slide becomes which mask.
+
+    Attributes:
+        pairs: (slide, mask).
+        folder: where the masks go, to be made if need be; None: the one mask goes beside others.
+    """
+
+    pairs: tuple[tuple[Path, Path], ...]
+    folder: Path | None = None
+
+
+def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool = False) -> Plan:
+    """Pair every slide with its mask.
+
+    A single slide goes to the file ``output``, unless that is a folder or ends in a slash. Several
+    slides, or a folder of them, go into the folder ``output`` as ``<name>_mask.tif``, with ``ome``
+    as ``<name>_mask.ome.tif``. A file named twice counts once. What an earlier run has left is no
+    slide: of a folder, the files in an ``output`` within it, masks of ours and those that this run
+    writes are left out.
+
+    Raises:
+        InputError: a folder holds no slide, or two slides have the same name.
+        OutputError: ``output`` is a file where a folder is needed, or no name for a mask.
+    """
+    to_folder = str(output).endswith(("/", os.sep)) or Path(output).is_dir()
+    output, own = Path(output), _real(output)
+    paths: dict[Path, Path] = {}
+    for slide in map(Path, slides):
+        within = _real(slide) in own.parents
+        is_folder = is_folder_of_slides(slide)
+        for path in find_slides([slide]) if is_folder else [slide]:
+            left = is_folder and is_own_mask(path)
+            if not left and not (within and own in _real(path).parents):
+                paths.setdefault(_real(path), path)
+    if not paths:
+        raise InputError(
+            f"{slides[0]}: no slides but masks of gsd and what is in {output}: name other slides"
+        )
+
+    suffixes = OME_SUFFIXES if ome else MASK_SUFFIXES
+    is_named_mask = output.suffix.lower() in MASK_SUFFIXES
+    if (
+        len(paths) == 1
+        and not to_folder
+        and not any(is_folder_of_slides(Path(slide)) for slide in slides)
+    ):
+        if not output.name.lower().endswith(suffixes):
+            raise OutputError(
+                f"{output}: must end in {' or '.join(suffixes)}, or in / to be a folder"
+            )
+        return Plan(((next(iter(paths.values())), output),))
+    if not to_folder and (is_named_mask or output.exists()):
+        raise OutputError(f"{output}: is the name of a file: for several slides name a folder")
+    masks = {path: output / f"{path.stem}_mask{suffixes[0]}" for path in paths.values()}
+    written = {_real(file) for mask in masks.values() for file in every_file(mask)}
+    written -= {_real(slide) for slide in slides}
+    taken: dict[Path, Path] = {}
+    for real, path in paths.items():
+        if real in written:
+            continue
+        mask = masks[path]
+        if mask in taken:
+            raise InputError(
+                f"{path}: its mask would have the name of that of {taken[mask]}: segment them"
+                " into different folders"
+            )
+        taken[mask] = path
+    return Plan(tuple((path, mask) for mask, path in taken.items()), output)
+
+
+def _real(path: str | Path) -> Path:
+    return Path(os.path.realpath(path))

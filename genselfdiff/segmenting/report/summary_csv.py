@@ -1,0 +1,99 @@
+"""``summary.csv``: one row for each slide that went into a folder of masks, over all runs."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from genselfdiff.errors import InputError, one_line
+from genselfdiff.files import write_csv
+from genselfdiff.input_files import read_csv_rows
+from genselfdiff.segmenting.result import SegmentResult
+from genselfdiff.text import spreadsheet_cell
+from genselfdiff.working_files import alone_at
+
+SUMMARY_NAME = "summary.csv"
+
+_FIRST = ("slide", "mask", "width", "height", "mpp", "tiles", "seconds")
+_LAST = ("error",)
+
+
+class Summary:
+    """The table of a folder; rows of slides that do not come again are kept.
+
+    Columns: slide, mask, width and height in pixels, mpp, tiles, seconds, for each class
+    ``<class> pixels``, ``<class> mm2`` and, where objects were counted, ``<class> objects``, and
+    the error, empty where there was none. Read again before each row is added, and written whole,
+    so that a run that is stopped leaves the rows of the slides before, and several runs can share
+    a folder.
+
+    Args:
+        folder: where masks go; ``summary.csv`` is read and written there.
+
+    Raises:
+        InputError: the table that is there is none of ours, or cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / SUMMARY_NAME
+        self._read()
+
+    def add(self, slide: Path, result: SegmentResult | None, error: Exception | None) -> None:
+        """Put in the row of a slide, in place of an earlier one of the same slide.
+
+        Raises:
+            InputError: somebody else has put another file there.
+            OutputError: the table cannot be written.
+        """
+        cells = _row(slide, result, error)
+        # As they will be read again: the column of slides tells which rows are of the same one.
+        row = {spreadsheet_cell(name): spreadsheet_cell(value) for name, value in cells.items()}
+        with alone_at(self.path.parent):
+            rows = self._read()
+            rows[row["slide"]] = row
+            columns = _columns(rows)
+            write_csv(
+                self.path,
+                columns,
+                [[row.get(column, "") for column in columns] for row in rows.values()],
+            )
+
+    def _read(self) -> dict[str, Mapping[str, str]]:
+        """The rows that are there, by slide, in their order."""
+        if not os.path.lexists(self.path):
+            return {}
+        try:
+            columns, rows = read_csv_rows(self.path)
+        except InputError as error:
+            raise InputError(f"{error}; or move it elsewhere, if it is not of gsd") from error
+        is_ours = {*_FIRST, *_LAST} <= set(columns) and all(row["slide"] for row in rows)
+        if not is_ours:
+            raise InputError(f"{self.path}: is no summary that gsd has written: move it elsewhere")
+        return {row["slide"]: row for row in rows}
+
+
+def _row(slide: Path, result: SegmentResult | None, error: Exception | None) -> dict[str, str]:
+    row = {"slide": str(slide), "error": "" if error is None else one_line(error)}
+    if result is None:
+        return row
+    row |= {
+        "mask": result.files.mask.name,
+        "width": str(result.width),
+        "height": str(result.height),
+        "mpp": "" if result.mpp is None else f"{result.mpp:.6g}",
+        "tiles": str(result.tiles),
+        "seconds": f"{result.seconds:.1f}",
+    }
+    for name, count in result.pixels.items():
+        row[f"{name} pixels"] = str(count)
+        row[f"{name} mm2"] = "" if result.areas is None else f"{result.areas[name]:.6f}"
+        if result.objects is not None and name in result.objects:
+            row[f"{name} objects"] = str(result.objects[name])
+    return row
+
+
+def _columns(rows: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Those of all rows: runs may have had models of other classes."""
+    classes = dict.fromkeys(
+        column for row in rows.values() for column in row if column not in (*_FIRST, *_LAST)
+    )
+    return [*_FIRST, *classes, *_LAST]

@@ -1,0 +1,80 @@
+"""What segmenting a slide has given."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from genselfdiff.segmenting.output_files import OutputFiles
+from genselfdiff.text import shown
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """What ``segment`` has done.
+
+    ``width`` and ``height`` are those of slide and mask in pixels, ``mpp`` their micrometres per
+    pixel, ``scale`` the model's pixel size in pixels of the slide, ``tiles`` those predicted,
+    ``skipped`` those without tissue, ``pixels`` the mask's pixels of each class, of a slide of
+    which only a region was predicted those in the region; ``objects`` the number of objects of
+    each class, if they were looked for now. ``finished_before`` says that an earlier run has
+    made the mask; ``blank_tiles`` are the slide's stored tiles that were damaged and taken for
+    glass by this run.
+    """
+
+    slide: Path
+    files: OutputFiles
+    width: int
+    height: int
+    mpp: float | None
+    scale: float
+    tiles: int
+    skipped: int
+    seconds: float
+    device: str
+    precision: str
+    pixels: dict[str, int]
+    objects: dict[str, int] | None
+    finished_before: bool
+    blank_tiles: int
+
+    @property
+    def areas(self) -> dict[str, float] | None:
+        """Area of each class in square millimetres; None where the resolution is unknown."""
+        if self.mpp is None:
+            return None
+        return {name: count * (self.mpp / 1000) ** 2 for name, count in self.pixels.items()}
+
+    def summary(self) -> str:
+        """A few lines for people: files, sizes, speed, and how much there is of each class."""
+        total = sum(self.pixels.values())
+        work = (
+            "finished before by the same slide, model and settings"
+            if self.finished_before
+            else f"in {self.seconds:.1f} s, {total / 1e6 / self.seconds:.2f} Mpx/s"
+        )
+        lines = [
+            f"{self.files.mask}: {self.width} x {self.height} pixels, {self.tiles} tiles"
+            f" ({self.skipped} without tissue skipped) {work} on {self.device} in {self.precision}"
+        ]
+        for name, count in self.pixels.items():
+            area = "" if self.areas is None else f", {_area(self.areas[name])}"
+            lines.append(f"  {name}: {100 * count / total:.2f} %{area}")
+        if self.blank_tiles:
+            lines.append(f"{self.slide}: damaged tiles taken for glass: {self.blank_tiles}")
+        if self.files.overlay is not None:
+            lines.append(f"{self.files.overlay}: overlay")
+        if self.files.probabilities is not None:
+            lines.append(f"{self.files.probabilities}: probabilities")
+        if self.objects is not None:
+            counts = ", ".join(f"{count} {name}" for name, count in self.objects.items())
+            beside = (self.files.geojson, self.files.table, self.files.labels)
+            written = ", ".join(str(path) for path in beside if path is not None) or self.files.mask
+            lines.append(f"{written}: objects: {counts}")
+        if self.files.report is not None:
+            lines.append(f"{self.files.report}: report")
+        return "\n".join(map(shown, lines))
+
+
+def _area(square_millimetres: float) -> str:
+    if square_millimetres < 0.001:
+        return f"{square_millimetres * 1e6:.0f} um2"
+    return f"{square_millimetres:.3f} mm2"

@@ -1,0 +1,1 @@
+"""One slide or many, cut between processes, and their parts joined."""

@@ -1,0 +1,243 @@
+"""One slide, or a list of them, shared by several processes through a common folder only.
+
+All slides of a command lie end to end, and the line is cut into equal parts, one a shard: most
+slides are one shard's alone. Of a slide that is cut each leaves its part, see ``shard_folder``;
+``merging`` makes the mask of them, with the bytes one process would write.
+"""
+
+import json
+import logging
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from genselfdiff.errors import InputError, OutputError
+from genselfdiff.files import write_once
+from genselfdiff.inference.predictor import Predictor
+from genselfdiff.json_records import as_json
+from genselfdiff.resumable_file import ResumableFile, differences
+from genselfdiff.segmenting.job import MACHINE, Request, requested
+from genselfdiff.segmenting.layout import Layout
+from genselfdiff.segmenting.mask_state import MaskState, Stage
+from genselfdiff.segmenting.one_slide import choose, obey, predict
+from genselfdiff.segmenting.options import Options
+from genselfdiff.segmenting.output_files import OutputFiles
+from genselfdiff.segmenting.shards.folder import (
+    JOB_NAME,
+    SharedJob,
+    beside_json,
+    beside_options,
+    folder_of,
+    missing_parts,
+    part_files,
+    read_job,
+    require_own_folder,
+)
+from genselfdiff.segmenting.sidecars import made_otherwise
+from genselfdiff.segmenting.slide_task import SlideTask
+from genselfdiff.slides import open_slide
+
+logger = logging.getLogger("genselfdiff")
+
+_CUT_AT = 512
+"""Rows of a mask between which a slide is cut: the tiles of its file are not."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The ``index``-th, from 1, of ``count`` processes."""
+
+    index: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The part of a slide between the fractions ``begin`` and ``end`` of its tiles."""
+
+    shard: int
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process does of a slide that several share.
+
+    Attributes:
+        shard: which process it is.
+        pieces: which shards have which parts of the slide.
+        listed: the slide gets a row in the summary of the folder when its mask is merged.
+    """
+
+    shard: Shard
+    pieces: Sequence[Piece]
+    listed: bool
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What one shard has left of a slide that several share: a part of its mask.
+
+    Where the mask is finished already, ``part`` is the mask.
+    """
+
+    mask: Path
+    part: Path
+    missing: int
+
+    def summary(self) -> str:
+        """A line for people."""
+        if self.part == self.mask:
+            return f"{self.mask}: finished before by the same slide, model and settings"
+        if not self.missing:
+            return f"{self.part}: done, as all parts: gsd merge {self.mask}"
+        return f"{self.part}: done; {self.missing} more parts before gsd merge {self.mask}"
+
+
+def share_out(sizes: Sequence[int], count: int) -> list[list[Piece]]:
+    """Cut slides of these sizes, laid end to end, into ``count`` equal parts.
+
+    Returns:
+        For each slide its pieces in their order, of a slide of size 0 one.
+    """
+    total = sum(sizes)
+    bounds = [total * i // count for i in range(count + 1)]
+    shared = []
+    for end, size in zip(accumulate(sizes), sizes, strict=True):
+        begin = end - size
+        pieces = [
+            Piece(
+                i + 1,
+                (max(bounds[i], begin) - begin) / size,
+                (min(bounds[i + 1], end) - begin) / size,
+            )
+            for i in range(count)
+            if size and max(bounds[i], begin) < min(bounds[i + 1], end)
+        ]
+        owner = min(max(bisect_left(bounds, begin + 1), 1), count)
+        shared.append(pieces or [Piece(owner, 0.0, 1.0)])
+    return shared
+
+
+def segment_part(
+    path: Path,
+    output: Path,
+    predictor: Predictor,
+    options: Options,
+    share: Share,
+    progress: bool | None,
+) -> PartResult:
+    """Predict one process' share of a slide.
+
+    Args:
+        path, output, predictor, options, progress: as ``segment_slide``.
+        share: which one.
+
+    Raises:
+        InputError, ModelError: as ``segment``.
+        OutputError: as ``segment``, or another shard has begun with another command.
+    """
+    files = OutputFiles.of(output, options)
+    files.check()
+    beside = beside_options(options, output)
+    request = requested(path, predictor, options)
+    classes = len(predictor.model.info.classes)
+    state = MaskState.of(files, classes)
+    folder = folder_of(output)
+    stage = state.stage(request, accept_damaged=options.on_error != "fail")
+    if stage is Stage.FINISHED and state.mask is not None:
+        # While the folder is there, a merge has not yet written what goes beside the mask.
+        others = [] if folder.exists() else made_otherwise(files, options, state.mask.job)
+        if others:
+            raise OutputError(
+                f"{others[0]}: is not there or was made with other settings, but {output} is"
+                " finished: repeat the command without --shard to have it made"
+            )
+        return PartResult(output, output, 0)
+    files.refuse_existing(but_probabilities=state.has_probabilities(request))
+    if state.journal is not None:
+        raise OutputError(
+            f"{output}: a run without --shard has begun it: repeat that command, or delete"
+            f" {ResumableFile(output).partial} to share it out"
+        )
+    require_own_folder(folder)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+    with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
+        task = SlideTask.of(source, predictor, options, progress)
+        if not (folder / JOB_NAME).exists():
+            proposal = SharedJob(
+                slide=str(path.absolute()),
+                listed=str(path) if share.listed else None,
+                classes=classes,
+                shards=share.shard.count,
+                parts=_parts(task.layout, share.pieces),
+                options=beside,
+                description=task.describe(choose(task, request)),
+            )
+            if not write_once(folder / JOB_NAME, json.dumps(proposal.as_json(), indent=1)):
+                logger.debug("%s: another shard was first", folder)
+        shared = read_job(folder)
+        _check_same(folder, shared, request, beside, share.shard)
+        if max(end for _, end in shared.parts.values()) != task.layout.window[3]:
+            raise InputError(f"{folder / JOB_NAME}: is of another slide: delete {folder}")
+        obey(task, shared.job)
+        part = part_files(folder, share.shard.index, options)
+        if share.shard.index in shared.parts:
+            _predict_part(task, part, shared, share.shard.index)
+    return PartResult(output, part.mask, len(missing_parts(folder, shared, options)))
+
+
+def _predict_part(task: SlideTask, files: OutputFiles, shared: SharedJob, index: int) -> None:
+    """Predict a part, or what is left to do of it."""
+    job, state = shared.part_job(index), MaskState.of(files, shared.classes)
+    if state.stage(job) is not Stage.FINISHED:
+        rows = task.rows(*shared.parts[index])
+        predict(rows, state.still_wanted(files, job), rows.describe(job), restart=False)
+
+
+def _parts(layout: Layout, pieces: Sequence[Piece]) -> dict[int, tuple[int, int]]:
+    """Rows of the window, from and to, of each shard with any; cut by the tiles to predict."""
+    grid, (_, top, _, height) = layout.grid, layout.window
+    # A row without tissue takes time as well, if little: to read nothing, and to write its class.
+    work = list(accumulate(len(columns) + 0.1 for columns in grid.wanted))
+    starts = [grid.rows.starts[index] * layout.scale for index in grid.rows.needed]
+
+    def row(fraction: float) -> int:
+        if fraction in (0.0, 1.0):
+            return round(fraction) * height
+        start = starts[bisect_left(work, fraction * work[-1])]
+        return min(max(round(start / _CUT_AT) * _CUT_AT - top, 0), height)
+
+    rows = {piece.shard: (row(piece.begin), row(piece.end)) for piece in pieces}
+    return {index: span for index, span in rows.items() if span[0] < span[1]}
+
+
+def _check_same(
+    folder: Path, shared: SharedJob, request: Request, beside: Options, shard: Shard
+) -> None:
+    """Raise OutputError where this shard has another command than the one that began."""
+    job = shared.job
+    for name in MACHINE:
+        of_this, of_the_first = getattr(request, name), getattr(job, name)
+        if of_this != of_the_first:
+            logger.warning(
+                "%s: %s %s here, %s where it was begun: a few pixels can differ",
+                folder,
+                name,
+                of_this,
+                of_the_first,
+            )
+    asked = job.on_this_machine(request.chosen_as(job))
+    command = as_json(asked) | {"shards": shard.count} | beside_json(beside)
+    first = as_json(job) | {"shards": shared.shards} | beside_json(shared.options)
+    if command != first:
+        raise OutputError(
+            f"{folder}: was begun with {differences(first, command)}: give all shards the same"
+            " command, or delete this folder to start anew"
+        )

@@ -1,0 +1,77 @@
+"""A slide with damaged tiles: an error and no file, or glass that the result counts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from click.testing import CliRunner
+
+from genselfdiff.errors import InputError, OutputError
+from genselfdiff.segmenting.one_slide import segment
+from genselfdiff.slides import open_slide
+from gsd.main import main
+
+
+@pytest.fixture
+def damaged(write_slide: Callable[..., Path], picture: Callable[..., np.ndarray]) -> Path:
+    """384 x 384 pixels of which the tile at (128, 256) is damaged."""
+    path = write_slide(picture(384, 384))
+    with tifffile.TiffFile(path) as opened:
+        offset = opened.pages[0].dataoffsets[7]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 100] = bytes(100)
+    path.write_bytes(data)
+    return path
+
+
+def test_by_default_it_ends_the_run(damaged: Path, darkness_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"slide\.tif: tile \(column 1, row 2\) of level 0, at by"):
+        segment(damaged, tmp_path / "mask.tif", darkness_model)
+    assert not list(tmp_path.glob("*mask*"))
+
+
+def test_blank_tiles_are_background_and_counted(
+    damaged: Path, darkness_model: Path, tmp_path: Path
+) -> None:
+    result = segment(damaged, tmp_path / "mask.tif", darkness_model, on_error="blank")
+    assert result.blank_tiles == 1
+    assert "damaged tiles taken for glass: 1" in result.summary()
+    labels = tifffile.imread(tmp_path / "mask.tif")
+    assert not labels[264:376, 136:248].any()
+    assert labels[:256].mean() > 0.2
+    with open_slide(damaged, on_error="blank") as slide:
+        assert (slide.read_level(128, 256, 128, 128) == 255).all()
+
+
+def test_the_command_takes_it(damaged: Path, darkness_model: Path, tmp_path: Path) -> None:
+    arguments = ["segment", str(damaged), "-o", str(tmp_path / "mask.tif")]
+    arguments += ["--model", str(darkness_model)]
+    failed = CliRunner().invoke(main, arguments)
+    assert failed.exit_code == 1 and "--on-error blank" in failed.output
+    done = CliRunner().invoke(main, [*arguments, "--on-error", "blank"])
+    assert done.exit_code == 0, done.output
+    assert "damaged tiles taken for glass: 1" in done.output
+
+
+def test_a_mask_with_glass_for_damaged_tiles_is_no_mask_of_a_strict_run(
+    damaged: Path, darkness_model: Path, tmp_path: Path
+) -> None:
+    mask = tmp_path / "mask.tif"
+    segment(damaged, mask, darkness_model, on_error="blank")
+    assert segment(damaged, mask, darkness_model, on_error="blank").finished_before
+    with pytest.raises(OutputError, match="damaged tiles taken for glass"):
+        segment(damaged, mask, darkness_model)
+
+
+def test_a_strict_mask_is_one_of_a_tolerant_run(
+    picture: Callable[..., np.ndarray],
+    write_slide: Callable[..., Path],
+    darkness_model: Path,
+    tmp_path: Path,
+) -> None:
+    whole = write_slide(picture(300, 200), name="whole.tif")
+    segment(whole, tmp_path / "mask.tif", darkness_model)
+    again = segment(whole, tmp_path / "mask.tif", darkness_model, on_error="blank")
+    assert again.finished_before
