@@ -62,6 +62,7 @@ def test_without_a_compiler_the_wheel_is_plain_and_its_name_says_so(plain_wheel:
     assert "NOT_NATIVE" in plain_wheel.name
     assert plain_wheel.name.endswith("-py3-none-any.whl")
     names = zipfile.ZipFile(plain_wheel).namelist()
+    assert "genselfdiff/pages/templates/report.html" in names
     assert {"genselfdiff/kernels/__init__.py", "gsd/main.py"} <= set(names)
     models = {path.name for path in (ROOT / "genselfdiff" / "shipped").iterdir()}
     assert {f"genselfdiff/shipped/{name}" for name in models} <= set(names)

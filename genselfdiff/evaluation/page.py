@@ -1,9 +1,7 @@
 """A page about an evaluation: summaries, confusion, and the images from worst to best."""
 
-from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from string import Template
 
 from genselfdiff.evaluation.case_pictures import worst_first
 from genselfdiff.evaluation.outlines_picture import (
@@ -20,7 +18,7 @@ from genselfdiff.evaluation.scores import (
 )
 from genselfdiff.evaluation.tables import interval, number, shown_metrics
 from genselfdiff.files import write_text
-from genselfdiff.pages import css_colour, definitions, escape, footer, style, table
+from genselfdiff.pages import css_colour, render
 
 _IN_LIST = ("dice", "hd95_um", "hd95_px", "pq")
 _COUNTS = (
@@ -34,6 +32,26 @@ _LEGEND = (
     (BOTH_COLOUR, "both"),
 )
 
+_SETTINGS = {
+    "foreground": "Every mask value but 0 is one class",
+    "ignore_label": "Mask value that is not counted",
+    "true_objects": "True objects",
+    "instances": "Touching objects taken apart",
+    "seed_distance": "Least distance of their middles, \u00b5m",
+    "min_area": "Smallest object, \u00b5m\u00b2",
+    "device": "Computed on",
+    "precision": "Numbers",
+}
+"""What settings are called; those of a newer version keep their own names."""
+
+_VALUES = {
+    True: "yes",
+    False: "no",
+    None: "-",
+    "numbers": "as the masks number them",
+    "connected": "what hangs together",
+}
+
 
 def write_page(path: str | Path, report: EvaluationReport, pictures: Mapping[str, str]) -> None:
     """Write one HTML file that needs no other, for screens of any width and for paper.
@@ -46,26 +64,41 @@ def write_page(path: str | Path, report: EvaluationReport, pictures: Mapping[str
     Raises:
         OutputError: the file cannot be written.
     """
-    images = sorted(report.images, key=worst_first)
-    template = Template((files(__package__) / "page.html").read_text(encoding="utf-8"))
-    page = template.substitute(
-        title=f"Evaluation of {escape(report.model.name)}",  # pages are passed on: no folders
-        lead=escape(_lead(report)),
-        style=style(),
-        summaries="\n".join(_summaries(report)),
-        together=_summary("All classes", [(m, report.of_image[m.key]) for m in IMAGE_METRICS]),
-        confusion=_confusion(report),
-        cases=_list(report, images, pictures),
-        legend=_legend(report, pictures),
-        pictures="\n".join(
-            _case(report, place, image, len(images), pictures[image.name])
-            for place, image in enumerate(images, 1)
-            if image.name in pictures
-        ),
-        settings=definitions(
-            {name.replace("_", " "): _told(value) for name, value in report.settings.items()}
-        ),
-        footer=footer(),
+    metrics = shown_metrics(report)
+    listed = [
+        (metric, c)
+        for c in range(1, len(report.classes))
+        for metric in metrics
+        if metric.key in _IN_LIST
+    ]
+    page = render(
+        "evaluation.html",
+        title=f"Evaluation of {report.model.name}",  # pages are passed on: no folders
+        lead=_lead(report),
+        names=[*report.classes],
+        summaries=[
+            (name, _summary((metric, report.by_class[metric.key][c]) for metric in metrics))
+            for c, name in enumerate(report.classes[1:], 1)
+        ],
+        together=_summary((metric, report.of_image[metric.key]) for metric in IMAGE_METRICS),
+        confusion=[*zip(report.classes, report.matrix.tolist(), strict=True)],
+        columns=[(_title(metric), report.classes[c]) for metric, c in listed],
+        images=[
+            {
+                "place": place,
+                "name": image.name,
+                "picture": pictures.get(image.name),
+                "listed": [_score(image, metric, c) for metric, c in listed],
+                "rows": [*_rows(report, image, metrics)],
+            }
+            for place, image in enumerate(sorted(report.images, key=worst_first), 1)
+        ],
+        legend=[(css_colour(colour), name) for colour, name in _LEGEND],
+        notes=[*_notes(report, pictures)],
+        settings={
+            _SETTINGS.get(name, name.replace("_", " ")): _told(value)
+            for name, value in report.settings.items()
+        },
     )
     write_text(path, page)
 
@@ -78,102 +111,46 @@ def _lead(report: EvaluationReport) -> str:
 
 
 def _told(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "-" if value is None else str(value)
+    if isinstance(value, bool | str | None):
+        return _VALUES.get(value, str(value))
+    return str(value)
 
 
 def _title(metric: Metric) -> str:
-    return escape(metric.title.replace(" um", " \u00b5m"))
+    return metric.title.replace(" um", " \u00b5m")
 
 
-def _summaries(report: EvaluationReport) -> list[str]:
-    parts = []
-    for c, name in enumerate(report.classes[1:], 1):
-        by_metric = [(m, report.by_class[m.key][c]) for m in shown_metrics(report)]
-        parts.append(_summary(name, by_metric))
-    return parts
+def _score(image: ImageScores, metric: Metric, c: int) -> str:
+    return number(float(image.by_class[metric.key][c]), metric.digits)
 
 
-def _summary(title: str, by_metric: Sequence[tuple[Metric, Summary]]) -> str:
-    rows = [
-        (
-            _title(metric),
-            f"<b>{number(summary.mean, metric.digits)}</b>",
-            interval(summary, metric.digits),
-            number(summary.overall, metric.digits),
-            str(summary.images),
-        )
+def _summary(by_metric: Iterable[tuple[Metric, Summary]]) -> list[dict[str, str]]:
+    return [
+        {
+            "title": _title(metric),
+            "mean": number(summary.mean, metric.digits),
+            "interval": interval(summary, metric.digits),
+            "overall": number(summary.overall, metric.digits),
+            "images": str(summary.images),
+        }
         for metric, summary in by_metric
     ]
-    head = ["", "Mean", "95 % interval", "Overall", "Images"]
-    return (
-        f'<section><h2>{escape(title)}</h2><div class="scroll">{table(head, rows)}</div></section>'
-    )
 
 
-def _confusion(report: EvaluationReport) -> str:
-    lines = []
-    for name, row in zip(report.classes, report.matrix.tolist(), strict=True):
-        total = sum(row)
-        cells = "".join(
-            f'<td style="--share:{count / max(total, 1):.3f}">'
-            f"{100 * count / total:.1f} %<small>{count:,}</small></td>"
-            if total
-            else "<td>-</td>"
-            for count in row
-        )
-        lines.append(f"<tr><td>{escape(name)}</td>{cells}<td>{total:,}</td></tr>")
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *report.classes, "Pixels"))
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
-
-
-def _list(
-    report: EvaluationReport, images: Sequence[ImageScores], pictures: Mapping[str, str]
-) -> str:
-    shown = [metric for metric in shown_metrics(report) if metric.key in _IN_LIST]
-    columns = [(metric, c) for c in range(1, len(report.classes)) for metric in shown]
-    head = ["", *(f"{_title(m)}<br>{escape(report.classes[c])}" for m, c in columns)]
-    rows = []
-    for place, image in enumerate(images, 1):
-        name = escape(image.name)
-        link = f'<a href="#image{place}">{name}</a>' if image.name in pictures else name
-        rows.append(
-            [link, *(number(float(image.by_class[m.key][c]), m.digits) for m, c in columns)]
-        )
-    return table(head, rows)
-
-
-def _case(
-    report: EvaluationReport, place: int, image: ImageScores, count: int, picture: str
-) -> str:
-    classes = report.classes[1:]
-    rows = [
-        [
-            _title(metric),
-            *(number(float(value), metric.digits) for value in image.by_class[metric.key][1:]),
-        ]
-        for metric in shown_metrics(report)
-    ]
+def _rows(
+    report: EvaluationReport, image: ImageScores, metrics: Sequence[Metric]
+) -> Iterator[tuple[str, list[str]]]:
+    """What the scores of an image are called, and those of each class but the background."""
+    classes = range(1, len(report.classes))
+    for metric in metrics:
+        yield _title(metric), [_score(image, metric, c) for c in classes]
     for title, kind in _COUNTS:
-        rows.append([title, *(f"{getattr(counts, kind):,}" for counts in image.instances[1:])])
-    name = escape(image.name)
-    return (
-        f'<section id="image{place}"><h3>{name} <span>{place} of {count}</span></h3>'
-        '<div class="case"><figure><label><input type="checkbox" aria-label="Enlarge">'
-        f'<img src="{picture}" loading="lazy" alt="Outlines over {name}"></label></figure>'
-        f'<div class="scroll">{table(["", *map(escape, classes)], rows)}</div></div></section>'
-    )
+        yield title, [f"{getattr(image.instances[c], kind):,}" for c in classes]
 
 
-def _legend(report: EvaluationReport, pictures: Mapping[str, str]) -> str:
-    parts = [
-        f'<span><span class="swatch" style="background:{css_colour(colour)}"></span>{name}</span>'
-        for colour, name in _LEGEND
-    ]
+def _notes(report: EvaluationReport, pictures: Mapping[str, str]) -> Iterator[str]:
     if report.settings.get("ignore_label") is not None:
-        parts.append("<span>grey: not counted</span>")
-    parts.append("<span>Click a picture to enlarge it.</span>")
+        yield "grey: not counted"
+    yield "Click a picture to enlarge it."
     if len(pictures) < len(report.images):
-        parts.append("<span>Of many images, the worst and the best have pictures.</span>")
-    return "".join(parts)
+        yield "Of many images, the worst and the best have pictures."

@@ -1,10 +1,9 @@
-"""What pages of results share: each is one HTML file that needs no other."""
+"""Pages of results: each is one HTML file that needs no other, made from a template."""
 
 import base64
-import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,27 +12,38 @@ from PIL import Image
 from genselfdiff.text import shown
 from genselfdiff.version import __version__
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 Colour = tuple[int, int, int]
 
 _JPEG_QUALITY = 85
 
 
-def escape(text: str) -> str:
-    """``text`` as HTML shows it, with nothing hidden in it."""
-    return html.escape(shown(text))
+def render(template: str, /, **told: object) -> str:
+    """The page that a file of ``templates/`` makes of what is ``told``.
+
+    Text is shown as it is, whatever is in it: nothing hidden, and no HTML but what is `Markup`.
+    """
+    return _templates().get_template(template).render(version=__version__, **told)
 
 
-def style() -> str:
-    """The style sheet, for screens of any width and for paper."""
-    return (files(__package__) / "page.css").read_text(encoding="utf-8")
+@cache
+def _templates() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-
-def footer() -> str:
-    """What every page ends with, as HTML."""
-    return (
-        f"genselfdiff {escape(__version__)}. Research software: not a medical device"
-        " and not for diagnosis."
+    return Environment(
+        loader=PackageLoader(__name__),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+
+
+def _visible(value: object) -> object:
+    return shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def jpeg_address(picture: NDArray[np.uint8]) -> str:
@@ -42,19 +52,6 @@ def jpeg_address(picture: NDArray[np.uint8]) -> str:
     # Colours at half the resolution, which is usual, would grey thin outlines.
     Image.fromarray(picture).save(stored, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(stored.getvalue()).decode("ascii")
-
-
-def definitions(told: Mapping[str, str]) -> str:
-    """Names and what they are."""
-    rows = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in told.items())
-    return "<dl>" + "\n".join(rows) + "</dl>"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; the cells are HTML."""
-    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
-    return "<table>" + "\n".join(lines) + "</table>"
 
 
 def css_colour(colour: Colour | None) -> str:

@@ -31,8 +31,20 @@ from genselfdiff.working_files import alone_at
 
 logger = logging.getLogger("genselfdiff")
 
-_UNTOLD = ("slide", "mpp", "device", "precision")
-"""Settings of a job that a report tells elsewhere."""
+_WORDS = {
+    "model": "Model",
+    "tissue": "Predicted only where tissue is",
+    "tile size": "Side of a tile, pixels of the model",
+    "overlap": "Part of a tile shared with the next",
+    "region": "Region: x, y, width, height",
+    "tta": "Flips and turns averaged",
+    "batch size": "Tiles predicted at once",
+    "threads": "Threads of each worker",
+    "kernels": "Native kernels",
+    "genselfdiff": "gsd",
+    "torch": "PyTorch",
+}
+"""What a report calls the settings of a job; it tells the others elsewhere."""
 
 
 def write_beside(
@@ -229,11 +241,18 @@ def _write(
 
 def _shown_settings(options: Options, job: Job, cuts: str | None) -> dict[str, str]:
     """What a report says of how the mask and its objects came about."""
+    content = as_json(job)
     shown = {
-        name: str(value)
-        for name, value in sorted(as_json(job).items())
-        if name not in _UNTOLD and value is not None
+        words: _value_in_words(content[name])
+        for name, words in _WORDS.items()
+        if content.get(name) is not None
     }
-    shown["instances"] = "no" if cuts is None else f"touching objects taken apart {cuts}"
-    shown["smallest object"] = f"{options.min_area:g}"
-    return {name[:1].upper() + name[1:]: value for name, value in shown.items()}
+    shown["Touching objects"] = "not taken apart" if cuts is None else f"taken apart {cuts}"
+    shown["Smallest object, \u00b5m\u00b2"] = f"{options.min_area:g}"
+    return shown
+
+
+def _value_in_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -2,24 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from string import Template
 
 from genselfdiff.files import refuse_existing, write_text
 from genselfdiff.json_records import as_json
 from genselfdiff.masks import draw_overlay
-from genselfdiff.pages import (
-    Colour,
-    css_colour,
-    definitions,
-    escape,
-    footer,
-    jpeg_address,
-    style,
-    table,
-)
+from genselfdiff.pages import Colour, css_colour, jpeg_address, render
 from genselfdiff.progress import duration
 from genselfdiff.segmenting.report.size_histogram import diameter, histogram_svg, middle
 from genselfdiff.segmenting.result import SegmentResult
@@ -28,6 +17,9 @@ from genselfdiff.slides import Slide
 
 _PICTURE = 1200
 """Longer side of the pictures in pixels: what a wide screen shows of one."""
+
+_SPECK = 10.0
+"""Square micrometres: nuclei are larger, but for few."""
 
 
 def write_report(
@@ -60,19 +52,27 @@ def write_report(
     """
     path = Path(path)
     refuse_existing(path, overwrite)
-    template = Template((files(__package__) / "page.html").read_text(encoding="utf-8"))
-    colours = dict(zip(result.pixels, palette, strict=False))
-    page = template.substitute(
-        made_with=escape(json.dumps(None if made_with is None else as_json(made_with))),
-        title=escape(result.slide.name),
-        lead=escape(_lead(result)),
+    colours = dict(zip(result.pixels, map(css_colour, palette), strict=False))
+    unit = "px" if result.mpp is None else "\u00b5m"
+    columns = ["Class", "Share", "Pixels" if result.areas is None else "Area, mm\u00b2"]
+    if sizes is not None:
+        columns += ["Objects", f"Median diameter, {unit}"]
+    page = render(
+        "report.html",
+        made_with=json.dumps(None if made_with is None else as_json(made_with)),
+        title=result.slide.name,
+        lead=_lead(result),
         thumbnail=jpeg_address(slide.thumbnail(_PICTURE)),
         overlay=jpeg_address(draw_overlay(slide, result.files.mask, palette, _PICTURE)),
-        classes=_classes(result, sizes, colours),
-        histograms="\n".join(_histograms(result, sizes or {}, colours)),
-        run=definitions(_run(result, settings or {})),
-        style=style(),
-        footer=footer(),
+        columns=columns,
+        classes=[*_classes(result, sizes, colours)],
+        notes=[*_notes(result, sizes or {})],
+        histograms=[
+            (name, histogram_svg(found, result.mpp, colours.get(name, css_colour(None)), unit))
+            for name, found in (sizes or {}).items()
+            if found
+        ],
+        run=_run(result, settings or {}),
     )
     write_text(path, page)
 
@@ -88,41 +88,33 @@ def _lead(result: SegmentResult) -> str:
 def _classes(
     result: SegmentResult,
     sizes: Mapping[str, Counter[int]] | None,
-    colours: Mapping[str, Colour],
-) -> str:
-    unit = "px" if result.mpp is None else "\u00b5m"
-    head = ["Class", "Share", "Pixels" if result.areas is None else "Area, mm\u00b2"]
-    if sizes is not None:
-        head += ["Objects", f"Median diameter, {unit}"]
+    colours: Mapping[str, str],
+) -> Iterator[dict[str, object]]:
+    """Of each class the name, the colour, its share in percent, and what else is in its row."""
     total = max(1, sum(result.pixels.values()))
-    rows = []
     for name, count in result.pixels.items():
-        share = 100 * count / total
-        colour = css_colour(colours.get(name))
-        bar = f'<span class="bar"><i style="width:{share:.2f}%;background:{colour}"></i></span>'
-        cells = [
-            f'<span class="swatch" style="background:{colour}"></span>{escape(name)}',
-            f"{share:.2f} %{bar}",
-            f"{count:,}" if result.areas is None else f"{result.areas[name]:.4g}",
-        ]
+        cells = [f"{count:,}" if result.areas is None else f"{result.areas[name]:.4g}"]
         if sizes is not None:
             found = sizes.get(name)
-            typical = f"{diameter(middle(found), result.mpp):.3g}" if found else ""
-            cells += ["" if found is None else f"{found.total():,}", typical]
-        rows.append(cells)
-    return table([escape(cell) for cell in head], rows)
+            cells.append("" if found is None else f"{found.total():,}")
+            cells.append(f"{diameter(middle(found), result.mpp):.3g}" if found else "")
+        colour = colours.get(name, css_colour(None))
+        share = f"{100 * count / total:.2f}"
+        yield {"name": name, "colour": colour, "share": share, "cells": cells}
 
 
-def _histograms(
-    result: SegmentResult, sizes: Mapping[str, Counter[int]], colours: Mapping[str, Colour]
-) -> list[str]:
-    unit = "pixels" if result.mpp is None else "\u00b5m"
-    return [
-        f"<section><h2>Sizes of {escape(name)}</h2>"
-        f"{histogram_svg(found, result.mpp, css_colour(colours.get(name)), unit)}</section>"
-        for name, found in sizes.items()
-        if found
-    ]
+def _notes(result: SegmentResult, sizes: Mapping[str, Counter[int]]) -> Iterator[str]:
+    """What to know before objects are counted on: that most of them are specks."""
+    if result.mpp is None:
+        return
+    for name, found in sizes.items():
+        specks = sum(n for area, n in found.items() if area * result.mpp**2 < _SPECK)
+        if 2 * specks > found.total():
+            yield (
+                f"Of the {found.total():,} objects of {name}, {specks:,}"
+                f" ({specks / found.total():.0%}) are smaller than {_SPECK:g} \u00b5m\u00b2: specks"
+                " rather than cells. Look at the mask, or leave them out: gsd objects --min-area."
+            )
 
 
 def _run(result: SegmentResult, settings: Mapping[str, str]) -> dict[str, str]:

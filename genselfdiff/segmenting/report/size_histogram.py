@@ -2,6 +2,10 @@
 
 import math
 from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _MOST_BARS = 30
 _SHOWN = 0.995
@@ -34,7 +38,7 @@ def bars_of(sizes: Counter[int], mpp: float | None) -> tuple[float, list[int]]:
     return step, counts
 
 
-def histogram_svg(sizes: Counter[int], mpp: float | None, colour: str, unit: str) -> str:
+def histogram_svg(sizes: Counter[int], mpp: float | None, colour: str, unit: str) -> "Markup":
     """Draw the distribution of diameters of at least one object.
 
     Args:
@@ -43,6 +47,8 @@ def histogram_svg(sizes: Counter[int], mpp: float | None, colour: str, unit: str
         colour: of the bars, as CSS has it.
         unit: of the diameters.
     """
+    from markupsafe import Markup
+
     step, counts = bars_of(sizes, mpp)
     across = (_WIDTH - _LEFT - _RIGHT) / len(counts)
     down = _HEIGHT - _TOP - _BOTTOM
@@ -79,7 +85,7 @@ def histogram_svg(sizes: Counter[int], mpp: float | None, colour: str, unit: str
         f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">'
         f"equivalent diameter, {unit} (the last bar: and more)</text></svg>"
     )
-    return "".join(parts)
+    return Markup("".join(parts))
 
 
 def _quantile(sizes: Counter[int], share: float) -> int:

@@ -81,7 +81,7 @@ def test_it_needs_nothing_else_and_escapes(report: Callable[..., tuple[str, Page
     assert not re.search(r"https?:|@import|url\(", text)
     assert page.texts.count(EVIL) == 3  # the class, the setting and its value
     assert f"Sizes of {EVIL}" in page.texts
-    assert "$" not in text
+    assert "{{" not in text and "{%" not in text
 
 
 def test_the_mask_lies_over_the_slide(report: Callable[..., tuple[str, Page]]) -> None:
@@ -106,6 +106,17 @@ def test_numbers(report: Callable[..., tuple[str, Page]]) -> None:
     assert "4,000 x 3,000 pixels; resolution unknown" in page.texts
     assert "3,000,000" in page.texts and "Objects" not in page.texts
     assert "svg" not in page.tags
+
+
+def test_specks_are_told(report: Callable[..., tuple[str, Page]]) -> None:
+    told = "smaller than 10 \u00b5m\u00b2: specks rather than cells"
+    # Of 0.5 um/px, 40 pixels are 10 um2.
+    few = {"nucleus": Counter({39: 5, 40: 5})}
+    most = {"nucleus": Counter({39: 6, 40: 4})}
+    assert told not in report({}, sizes=few)[0]
+    assert "Of the 10 objects of nucleus, 6 (60%)" in report({}, sizes=most)[0]
+    assert told in report({}, sizes=most)[0]
+    assert told not in report({"mpp": None}, sizes=most)[0]
 
 
 def test_an_existing_page_is_kept(
