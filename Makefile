@@ -33,7 +33,7 @@ soak: setup  ## run the tests that take many minutes: slides and models damaged 
 
 # TIMER=time.perf_counter measures the operations in wall time.
 bench: TIMER ?= time.process_time
-bench: setup  ## time operations and network against plain torch; the tables of benchmarks/RESULTS.md
+bench: setup  ## time operations and network against plain torch; benchmarks/tables
 	mkdir -p .benchmarks
 	$(BIN)/pytest -q benchmarks/test_operations.py --benchmark-quiet \
 		--benchmark-timer=$(TIMER) --benchmark-json=.benchmarks/operations.json

@@ -1,4 +1,4 @@
-"""Print what was measured as Markdown tables.
+"""Write what was measured as Markdown tables, in benchmarks/tables.
 
     python benchmarks/table.py OPERATIONS.json NETWORK.json
 
@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+TABLES = Path(__file__).with_name("tables")
 FAMILIES = ("authors", "plain", "compile", "ours")
 
 Record = dict[str, Any]
@@ -23,10 +24,8 @@ Record = dict[str, Any]
 def main(operations: Path, network: Path) -> None:
     """Both tables."""
     measured = json.loads(operations.read_text())["benchmarks"]
-    print(f"Operations, ms by {measured[0]['options']['timer']}:\n")
-    print_rows(operation_rows(measured))
-    print("\nThe network, s of processor time:\n")
-    print_rows(network_rows(json.loads(network.read_text())))
+    write("Operations", f"ms by {measured[0]['options']['timer']}", operation_rows(measured))
+    write("The network", "s of processor time", network_rows(json.loads(network.read_text())))
 
 
 def operation_rows(measured: list[Record]) -> Iterator[list[str]]:
@@ -110,12 +109,21 @@ def ratio(other: Record | None, ours: Record) -> str:
     return f"{other['seconds'] / ours['seconds']:.2f}"
 
 
-def print_rows(rows: Iterable[list[str]]) -> None:
-    """In Markdown; the first is the heading."""
-    for number, row in enumerate(rows):
-        print("| " + " | ".join(row) + " |")
-        if number == 0:
-            print("|" + "---|" * len(row))
+def write(title: str, unit: str, rows: Iterable[list[str]]) -> None:
+    """A file of the section ``title`` of RESULTS.md; the first row is the heading."""
+    heading, *others = rows
+    section = title.lower().replace(" ", "-")
+    lines = [
+        f"# {title}",
+        "",
+        f"{unit}; [results](../RESULTS.md#{section}) says what the columns mean and which machine"
+        " it was.",
+        "",
+        *("| " + " | ".join(row) + " |" for row in (heading, ["---"] * len(heading), *others)),
+    ]
+    path = TABLES / f"{title.split()[-1].lower()}.md"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(path)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,13 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md"} | {
-    str(path.relative_to(ROOT)): str(path.relative_to(ROOT))
-    for path in (ROOT / "CONTRIBUTING.md", *sorted((ROOT / "benchmarks").glob("*.md")))
+    name: name
+    for name in (
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "RELEASING.md",
+        *(str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks").rglob("*.md")),
+    )
 }
 """Pages from outside docs/, and what they are called on the site."""
 
