@@ -85,7 +85,8 @@ def evaluate(
             images without mpp where the model has one, or an option that is out of range.
         ModelError: not one of our model files.
     """
-    check_min_area(objects.min_area)
+    if objects.min_area is not None:
+        check_min_area(objects.min_area)
     seed_distance_in_pixels(objects.seed_distance, mpp)
     loaded = find_model(model, device)
     classes = loaded.info.classes

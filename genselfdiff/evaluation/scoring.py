@@ -11,7 +11,13 @@ from genselfdiff.evaluation.distances import boundary_distances
 from genselfdiff.evaluation.instance_metrics import InstanceCounts, count_instances, find_overlaps
 from genselfdiff.evaluation.pixel_metrics import confusion
 from genselfdiff.evaluation.scores import ImageScores
-from genselfdiff.objects import NumberedObjects, choose_splitter, number_objects, windows_of
+from genselfdiff.objects import (
+    NumberedObjects,
+    choose_splitter,
+    least_area,
+    number_objects,
+    windows_of,
+)
 
 Uint8 = NDArray[np.uint8]
 
@@ -25,16 +31,16 @@ class ObjectOptions:
         seed_distance: take them apart where they are thin, not by cores; in um, or in pixels
             without mpp; None: the usual, where cores are not known.
         min_area: in um2, or in pixels without mpp; smaller holes are filled, then smaller objects
-            left out.
+            left out. None: see ``write_objects``.
     """
 
     instances: bool | None = None
     seed_distance: float | None = None
-    min_area: float = 0.0
+    min_area: float | None = None
 
 
 USUAL = ObjectOptions()
-"""Objects are what hangs together or has a core of its own, of any size."""
+"""Objects are what hangs together or has a core of its own; of the latter no specks."""
 
 
 class Comparison(NamedTuple):
@@ -126,10 +132,12 @@ def _predicted_objects(
     mpp: float | None,
     options: ObjectOptions,
 ) -> NumberedObjects:
-    min_area = options.min_area if mpp is None else options.min_area / mpp**2
     known = None if cores is None else windows_of(cores)
-    splitter = choose_splitter(options.instances, options.seed_distance, mpp, min_area, known)
-    return number_objects(prediction, splitter=splitter, min_area=min_area)
+    splitter = choose_splitter(
+        options.instances, options.seed_distance, mpp, options.min_area, known
+    )
+    least = least_area(options.min_area, mpp, apart=splitter is not None)
+    return number_objects(prediction, splitter=splitter, min_area=least / (mpp or 1) ** 2)
 
 
 def _renumbered(numbers: NDArray[np.integer], classes: Uint8, num_classes: int) -> NumberedObjects:

@@ -19,7 +19,7 @@ from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, refuse_existing, refuse_inputs
 from genselfdiff.masks import MaskCores, MaskReader
 from genselfdiff.objects.geojson import SUFFIXES, GeoJsonWriter
-from genselfdiff.objects.instances import Splitter, choose_splitter
+from genselfdiff.objects.instances import Splitter, choose_splitter, least_area
 from genselfdiff.objects.label_image import LABEL_SUFFIXES, LabelImage
 from genselfdiff.objects.measures import measure
 from genselfdiff.objects.outlines import Outline, OutlineTracer
@@ -67,7 +67,7 @@ def write_objects(
     labels: str | Path | None = None,
     instances: bool | None = None,
     seed_distance: float | None = None,
-    min_area: float = 0.0,
+    min_area: float | None = None,
     mpp: float | None = None,
     overwrite: bool = False,
 ) -> ObjectCounts:
@@ -91,7 +91,8 @@ def write_objects(
             without mpp; None: ``instances.SEED_DISTANCE``. If given, objects are taken apart where
             they are thin, also where the mask tells cores.
         min_area: in um2, or in pixels without mpp; holes that are smaller are filled, then objects
-            that are smaller are left out.
+            that are smaller are left out. None: ``instances.LEAST_OBJECT`` where objects are taken
+            apart, else 0.
         mpp: micrometres per pixel, believed more than the mask.
         overwrite: replace files that exist.
 
@@ -103,7 +104,8 @@ def write_objects(
         OutputError: an output exists, is the mask or cannot be written; each appears whole or not
             at all.
     """
-    check_min_area(min_area)
+    if min_area is not None:
+        check_min_area(min_area)
     if mpp is not None:
         check_mpp(mpp)
     geojson = None if geojson is None else Path(geojson)
@@ -112,9 +114,9 @@ def write_objects(
     _check_targets(Path(mask), geojson, table, labels, overwrite)
     with MaskReader(mask) as reader, ExitStack() as stack:
         mpp = reader.mpp if mpp is None else mpp
-        pixels = min_area if mpp is None else min_area / mpp**2
         cores = MaskCores(reader) if reader.has_cores else None
-        splitter = choose_splitter(instances, seed_distance, mpp, pixels, cores)
+        splitter = choose_splitter(instances, seed_distance, mpp, min_area, cores)
+        pixels = least_area(min_area, mpp, apart=splitter is not None) / (mpp or 1) ** 2
         features = rows = image = None
         if geojson is not None:
             path = stack.enter_context(atomic_file(geojson))

@@ -154,11 +154,12 @@ class Options:
             check=_check_seed_distance,
         ).metadata,
     )
-    min_area: float = field(
-        default=0.0,
+    min_area: float | None = field(
+        default=None,
         metadata=About(
             "Of objects, in um2 (pixels where the resolution is unknown): smaller holes are"
-            " filled, then smaller objects left out.",
+            " filled, then smaller objects left out; default: 4 um2 where objects are taken apart,"
+            " else 0.",
             least=0,
             check=_check_min_area,
         ).metadata,
@@ -228,7 +229,7 @@ class OptionArguments(TypedDict, total=False):
     labels: bool
     instances: bool | None
     seed_distance: float | None
-    min_area: float
+    min_area: float | None
     report: bool
     probabilities: bool
     device: str | None

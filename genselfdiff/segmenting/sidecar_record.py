@@ -56,7 +56,7 @@ class ObjectSettings:
     mask: str
     instances: bool | None
     seed_distance: float | None = field(metadata=named("seed distance"))
-    min_area: float = field(metadata=named("min area"))
+    min_area: float | None = field(metadata=named("min area"))
 
 
 Settings = OverlaySettings | ObjectSettings

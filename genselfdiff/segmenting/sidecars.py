@@ -12,7 +12,7 @@ from genselfdiff.errors import OutputError
 from genselfdiff.input_files import is_regular_file
 from genselfdiff.json_records import as_json
 from genselfdiff.masks import MaskReader, write_overlay
-from genselfdiff.objects import write_objects
+from genselfdiff.objects import least_area, write_objects
 from genselfdiff.segmenting.job import Job
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.output_files import OutputFiles
@@ -232,14 +232,16 @@ def _write(
             slide,
             palette,
             sizes=found.sizes,
-            settings=_shown_settings(options, job, found.cuts),
+            settings=_shown_settings(options, job, found.cuts, mpp),
             made_with=_object_settings(options, job),
             overwrite=True,
         )
     return found.counts
 
 
-def _shown_settings(options: Options, job: Job, cuts: str | None) -> dict[str, str]:
+def _shown_settings(
+    options: Options, job: Job, cuts: str | None, mpp: float | None
+) -> dict[str, str]:
     """What a report says of how the mask and its objects came about."""
     content = as_json(job)
     shown = {
@@ -248,7 +250,8 @@ def _shown_settings(options: Options, job: Job, cuts: str | None) -> dict[str, s
         if content.get(name) is not None
     }
     shown["Touching objects"] = "not taken apart" if cuts is None else f"taken apart {cuts}"
-    shown["Smallest object, \u00b5m\u00b2"] = f"{options.min_area:g}"
+    least = least_area(options.min_area, mpp, apart=cuts is not None)
+    shown["Smallest object, px" if mpp is None else "Smallest object, \u00b5m\u00b2"] = f"{least:g}"
     return shown
 
 

@@ -162,6 +162,18 @@ def test_holes_stay_and_small_pieces_go(tmp_path: Path) -> None:
     assert write_objects(path, min_area=200, **options).counts["nucleus"] == 1
 
 
+@pytest.mark.parametrize("mpp", [None, 0.25])
+def test_specks_are_no_objects_where_objects_are_taken_apart(
+    tmp_path: Path, mpp: float | None
+) -> None:
+    mask = discs((40, 40, 15), (40, 66, 15))
+    mask[2:10, 2:9] = 1  # 56 pixels: 3.5 um2
+    path = write(tmp_path / "m.tif", mask, mpp)
+    assert write_objects(path, instances=True).counts["nucleus"] == 2
+    assert write_objects(path, instances=True, min_area=0).counts["nucleus"] == 3
+    assert write_objects(path, instances=False).counts["nucleus"] == 2, "two that touch, a speck"
+
+
 def test_too_large_objects_stay_whole_and_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -70,7 +70,7 @@ def evaluate(
     truth_objects: Path | None,
     instances: bool | None,
     seed_distance: float | None,
-    min_area: float,
+    min_area: float | None,
     device: str | None,
     precision: str,
     csv: Path | None,

@@ -50,7 +50,7 @@ def objects(
     labels: Path | None,
     instances: bool | None,
     seed_distance: float | None,
-    min_area: float,
+    min_area: float | None,
     mpp: float | None,
     overwrite: bool,
 ) -> None:
