@@ -16,7 +16,7 @@ from genselfdiff.objects import least_area, write_objects
 from genselfdiff.segmenting.job import Job
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.output_files import OutputFiles
-from genselfdiff.segmenting.report.page import write_report
+from genselfdiff.segmenting.report.page import Report, write_report
 from genselfdiff.segmenting.result import SegmentResult
 from genselfdiff.segmenting.sidecar_record import (
     ObjectSettings,
@@ -226,16 +226,9 @@ def _write(
         overwrite=True,
     )
     if report is not None:
-        write_report(
-            report,
-            result,
-            slide,
-            palette,
-            sizes=found.sizes,
-            settings=_shown_settings(options, job, found.cuts, mpp),
-            made_with=_object_settings(options, job),
-            overwrite=True,
-        )
+        shown = _shown_settings(options, job, found.cuts, mpp)
+        made_with = _object_settings(options, job)
+        write_report(report, slide, Report(result, palette, found.sizes, shown, made_with))
     return found.counts
 
 

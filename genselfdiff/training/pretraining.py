@@ -13,7 +13,7 @@ from genselfdiff.diffusion import NoisePrediction, NoiseSchedule
 from genselfdiff.losses import P2Loss
 from genselfdiff.training.networks import noise_predictor
 from genselfdiff.training.run_folder import RunFolder
-from genselfdiff.training.sample import draw_samples, save_grid
+from genselfdiff.training.sample import Sampling, draw_samples, save_grid
 from genselfdiff.training.settings.stage_configs import PretrainConfig
 
 logger = logging.getLogger("genselfdiff")
@@ -127,14 +127,9 @@ class PretrainTask:
         every, before = self.config.sample_every, step - self.config.validate_every
         if not every or (step // every <= before // every and step != self.config.steps):
             return []
-        images = draw_samples(
-            network,
-            self.schedule,
-            count=SAMPLE_COUNT,
-            size=self.config.tile_size,
-            steps=min(SAMPLE_STEPS, self.schedule.timesteps),
-            seed=self.config.seed,
-        )
+        steps = min(SAMPLE_STEPS, self.schedule.timesteps)
+        sampling = Sampling(SAMPLE_COUNT, steps, self.config.seed)
+        images = draw_samples(network, self.schedule, sampling, self.config.tile_size)
         path = self.run.picture(self.run.samples, f"step_{step:07d}")
         save_grid(images, path)
         return [path]

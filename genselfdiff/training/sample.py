@@ -21,22 +21,59 @@ from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.settings.stage_configs import PretrainConfig
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How images are made of noise.
+
+    Attributes:
+        count: how many.
+        steps: those of DDIM.
+        seed: what the noise depends on, and nothing else.
+        ancestral: by the ancestral sampler, which takes all T steps, instead of DDIM.
+
+    Raises:
+        InputError: ``count`` or ``seed`` is out of range.
+    """
+
+    count: int
+    steps: int = 50
+    seed: int = 0
+    ancestral: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("--count", self.count, 1), ("--seed", self.seed, 0)):
+            require_type(name, value, int)
+            if value < least:
+                raise InputError(f"{name} {value} must be at least {least}")
+
+
+@dataclass(frozen=True)
+class NoisedTiles:
+    """Tissue tiles with noise on them.
+
+    Attributes:
+        image: the image or slide that they are of.
+        t: the time step that they are noised up to.
+        mpp: um/px of the image where its file does not tell; None: that of the run's images.
+    """
+
+    image: str | Path
+    t: int
+    mpp: float | None = None
+
+
 def sample_run(
     run: str | Path,
     output: str | Path,
+    sampling: Sampling,
     *,
-    count: int = 16,
     size: int | None = None,
-    steps: int = 50,
-    seed: int = 0,
-    ancestral: bool = False,
     device: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Draw ``count`` images with the best checkpoint of a stage-1 run and save them as one grid.
+    """Draw images with the best checkpoint of a stage-1 run and save them as one grid.
 
-    ``size`` is the side in pixels, a multiple of 8 (None: the tile size of the run); ``steps``
-    those of DDIM, while the ancestral sampler takes all T.
+    ``size`` is their side in pixels, a multiple of 8 (None: the tile size of the run).
 
     Raises:
         ModelError: not a stage-1 run.
@@ -47,20 +84,10 @@ def sample_run(
     refuse_inputs([output], RunFolder(run).files())
     config, network = _trained(run, device)
     size = config.tile_size if size is None else size
-    _require_some(count, seed)
     if size < 8 or size % 8:
         raise InputError(f"--size {size} must be a positive multiple of 8")
     schedule = NoiseSchedule.create(config.schedule, config.timesteps)
-    images = draw_samples(
-        network,
-        schedule,
-        count=count,
-        size=size,
-        steps=steps,
-        seed=seed,
-        ancestral=ancestral,
-    )
-    save_grid(images, output)
+    save_grid(draw_samples(network, schedule, sampling, size), output)
 
 
 @dataclass(frozen=True)
@@ -78,23 +105,17 @@ class Restoration:
 
 def restore_tiles(
     run: str | Path,
-    image: str | Path,
     output: str | Path,
+    noised: NoisedTiles,
+    sampling: Sampling,
     *,
-    t: int,
-    image_mpp: float | None = None,
-    count: int = 4,
-    steps: int = 50,
-    seed: int = 0,
-    ancestral: bool = False,
     device: str | None = None,
     overwrite: bool = False,
 ) -> Restoration:
-    """Noise tissue tiles of an image or slide up to step ``t`` and let a stage-1 run restore them.
+    """Let the best checkpoint of a stage-1 run restore tiles that noise was added to.
 
     The picture has a row for each tile: as it is, with noise, restored. What it brings back where
-    noise has covered it is what stage 1 has learnt. ``image_mpp`` is the um/px of the image where
-    its file does not tell, None that of the run's; other arguments are as for `sample_run`.
+    noise has covered it is what stage 1 has learnt.
 
     Raises:
         ModelError: not a stage-1 run.
@@ -102,47 +123,40 @@ def restore_tiles(
         OutputError: the picture exists and not ``overwrite``, is read, or cannot be written.
     """
     output = _picture(output, overwrite)
-    refuse_inputs([output], [Path(image), *RunFolder(run).files()])
+    refuse_inputs([output], [Path(noised.image), *RunFolder(run).files()])
     config, network = _trained(run, device)
     assert config.mpp is not None
-    _require_some(count, seed)
+    t, count = noised.t, sampling.count
     schedule = NoiseSchedule.create(config.schedule, config.timesteps)
     if not 0 <= t < schedule.timesteps:
         raise InputError(f"--t {t}: the time steps of the run are 0 to {schedule.timesteps - 1}")
     dataset = UnlabelledTiles(
-        open_sources([image], mpp=config.mpp, image_mpp=image_mpp or config.image_mpp),
+        open_sources([noised.image], mpp=config.mpp, image_mpp=noised.mpp or config.image_mpp),
         mpp=config.mpp,
         tile_size=config.tile_size,
-        seed=seed,
+        seed=sampling.seed,
         length=count,
         flips=False,
     )
     tiles = torch.stack([dataset[number] for number in range(count)])
     times = torch.full((count,), t)
-    noised, _ = add_noise(tiles, times, schedule.alpha_bars, seed=seed)
-    start = noised.to(next(network.parameters()).device, memory_format=torch.channels_last)
-    if ancestral:
-        generator = torch.Generator().manual_seed(seed)
+    noisy, _ = add_noise(tiles, times, schedule.alpha_bars, seed=sampling.seed)
+    start = noisy.to(next(network.parameters()).device, memory_format=torch.channels_last)
+    if sampling.ancestral:
+        generator = torch.Generator().manual_seed(sampling.seed)
         restored = sample_ancestral(network, schedule, start, generator, start=t)
     else:
-        restored = sample_ddim(network, schedule, start, steps, start=t)
+        restored = sample_ddim(network, schedule, start, sampling.steps, start=t)
     original = tiles / 127.5 - 1
-    rows = torch.stack((original, noised, restored.cpu()), dim=1)
+    rows = torch.stack((original, noisy, restored.cpu()), dim=1)
     save_grid(rows.flatten(0, 1), output, columns=3)
-    return Restoration(_quality(noised, original), _quality(restored.cpu(), original))
+    return Restoration(_quality(noisy, original), _quality(restored.cpu(), original))
 
 
 def _quality(images: torch.Tensor, originals: torch.Tensor) -> tuple[float, ...]:
     """Peak signal-to-noise ratio in dB of images in [-1, 1]."""
     errors = ((images.clamp(-1, 1) - originals) / 2).square().flatten(1).mean(1)
     return tuple((-10 * errors.clamp(min=1e-12).log10()).tolist())
-
-
-def _require_some(count: int, seed: int) -> None:
-    for name, value, least in (("--count", count, 1), ("--seed", seed, 0)):
-        require_type(name, value, int)
-        if value < least:
-            raise InputError(f"{name} {value} must be at least {least}")
 
 
 def _picture(output: str | Path, overwrite: bool) -> Path:
@@ -164,24 +178,17 @@ def _trained(run: str | Path, device: str | None) -> tuple[PretrainConfig, nn.Mo
 
 
 def draw_samples(
-    network: nn.Module,
-    schedule: NoiseSchedule,
-    *,
-    count: int,
-    size: int,
-    steps: int,
-    seed: int,
-    ancestral: bool = False,
+    network: nn.Module, schedule: NoiseSchedule, sampling: Sampling, size: int
 ) -> torch.Tensor:
-    """(count, 3, size, size) float32 in [-1, 1], from noise that depends on ``seed`` alone."""
+    """(count, 3, size, size) float32 in [-1, 1], drawn from noise."""
     device = next(network.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(count, 3, size, size, generator=generator).to(
+    generator = torch.Generator().manual_seed(sampling.seed)
+    noise = torch.randn(sampling.count, 3, size, size, generator=generator).to(
         device, memory_format=torch.channels_last
     )
-    if ancestral:
+    if sampling.ancestral:
         return sample_ancestral(network, schedule, noise, generator)
-    return sample_ddim(network, schedule, noise, steps)
+    return sample_ddim(network, schedule, noise, sampling.steps)
 
 
 def save_grid(images: torch.Tensor, path: Path, columns: int | None = None) -> None:

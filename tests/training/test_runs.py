@@ -24,7 +24,7 @@ from genselfdiff.training.loop.records import restore
 from genselfdiff.training.loop.step import TrainingStep
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint, resumable_tensors
 from genselfdiff.training.runs import finetune, prepared, pretrain
-from genselfdiff.training.sample import restore_tiles, sample_run
+from genselfdiff.training.sample import NoisedTiles, Sampling, restore_tiles, sample_run
 from genselfdiff.training.settings.run_config import RunConfig
 from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 from gsd.main import main
@@ -50,22 +50,24 @@ def test_pretraining_lowers_the_validation_loss(tmp_path, pretrain_config):
 
 def test_sampling_a_run_leaves_a_grid(tmp_path, pretrain_config):
     pretrain(pretrain_config, tmp_path / "run", progress=False)
-    sample_run(tmp_path / "run", tmp_path / "grid.png", count=5, steps=3)
+    sample_run(tmp_path / "run", tmp_path / "grid.png", Sampling(5, steps=3))
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.size == (3 * 32, 2 * 32)
     for wrong, told in (
-        ({"size": 12}, "multiple of 8"),
-        ({"steps": 51}, "use 1 to 50"),
         ({"count": 0}, "--count 0 must be at least 1"),
         ({"seed": -1}, "--seed -1 must be at least 0"),
         ({"seed": 10**400}, "--seed is larger than"),
     ):
         with pytest.raises(InputError, match=told):
-            sample_run(tmp_path / "run", tmp_path / "other.png", **wrong)
+            Sampling(**({"count": 1} | wrong))
+    with pytest.raises(InputError, match="multiple of 8"):
+        sample_run(tmp_path / "run", tmp_path / "other.png", Sampling(1), size=12)
+    with pytest.raises(InputError, match="use 1 to 50"):
+        sample_run(tmp_path / "run", tmp_path / "other.png", Sampling(1, steps=51))
     with pytest.raises(InputError, match="PNG"):
-        sample_run(tmp_path / "run", tmp_path / "grid.jpg")
+        sample_run(tmp_path / "run", tmp_path / "grid.jpg", Sampling(1))
     with pytest.raises(OutputError, match="--overwrite"):
-        sample_run(tmp_path / "run", tmp_path / "grid.png", steps=3)
+        sample_run(tmp_path / "run", tmp_path / "grid.png", Sampling(1, steps=3))
 
 
 def test_tiles_are_noised_and_restored(tmp_path, fields, pretrain_config):
@@ -76,7 +78,8 @@ def test_tiles_are_noised_and_restored(tmp_path, fields, pretrain_config):
     image = fields / "images" / "patient0-a.png"
     for ancestral in (False, True):
         picture = tmp_path / f"restored{ancestral}.png"
-        found = restore_tiles(run.path, image, picture, t=45, count=2, ancestral=ancestral)
+        sampling = Sampling(2, ancestral=ancestral)
+        found = restore_tiles(run.path, picture, NoisedTiles(image, t=45), sampling)
         assert len(found.restored) == 2
         if not ancestral:  # which draws new noise, that so short a training cannot take away
             for noised, restored in zip(found.noised, found.restored, strict=True):
@@ -88,10 +91,10 @@ def test_tiles_are_noised_and_restored(tmp_path, fields, pretrain_config):
     with Image.open(image) as file:
         whole = np.lib.stride_tricks.sliding_window_view(np.asarray(file), (32, 32), axis=(0, 1))
     assert (np.abs(whole.transpose(0, 1, 3, 4, 2) - tile.astype(int)).max((2, 3, 4)) <= 1).any()
-    unharmed = restore_tiles(run.path, image, tmp_path / "zero.png", t=0, count=1)
+    unharmed = restore_tiles(run.path, tmp_path / "zero.png", NoisedTiles(image, t=0), Sampling(1))
     assert unharmed.noised[0] > 30
     with pytest.raises(InputError, match="--t 50: the time steps of the run are 0 to 49"):
-        restore_tiles(run.path, image, tmp_path / "other.png", t=50)
+        restore_tiles(run.path, tmp_path / "other.png", NoisedTiles(image, t=50), Sampling(1))
 
 
 def test_journey_from_tiles_to_a_model_that_finds_the_discs(
@@ -315,9 +318,9 @@ def test_a_file_of_a_run_is_no_output(tmp_path, name):
     picture = tmp_path / "linked.png"
     os.link(tmp_path / name, picture)
     with pytest.raises(OutputError, match="is an input of this run"):
-        sample_run(tmp_path, picture, overwrite=True)
+        sample_run(tmp_path, picture, Sampling(1), overwrite=True)
     with pytest.raises(OutputError, match="is an input of this run"):
-        restore_tiles(tmp_path, "a.png", picture, t=3, overwrite=True)
+        restore_tiles(tmp_path, picture, NoisedTiles("a.png", t=3), Sampling(1), overwrite=True)
     for option in ("-o", "--csv"):
         arguments = ["compare", str(tmp_path), "b", option, str(tmp_path / name), "--overwrite"]
         assert "is an input of this run" in CliRunner().invoke(main, arguments).output
@@ -374,7 +377,7 @@ def test_damaged_checkpoints_are_named(tmp_path, pretrain_config):
     config = run.config.read_text()
     run.config.write_text(config.replace("width = 8", "width = 16"))
     with pytest.raises(ModelError, match=r"best\.safetensors: .* has shape .*, but this network"):
-        sample_run(run.path, tmp_path / "grid.png")
+        sample_run(run.path, tmp_path / "grid.png", Sampling(1))
     for old, new, told in (
         ("seed = 0", "seed = 0\ncolour = 1", "unknown setting 'colour'"),
         ("steps = 8", 'steps = "many"', "damaged: steps must be a whole number, not str"),

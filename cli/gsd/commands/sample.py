@@ -48,6 +48,9 @@ def sample(
     image_mpp: float | None,
     count: int | None,
     size: int | None,
+    steps: int,
+    seed: int,
+    ancestral: bool,
     **options: Any,
 ) -> None:
     """See what the stage-1 run RUN has learnt: images drawn from noise, or restored tiles.
@@ -57,15 +60,16 @@ def sample(
     """
     if image is not None and size is not None:
         raise click.UsageError("--size: tiles are restored in the run's own size")
-    from genselfdiff.training.sample import restore_tiles, sample_run
+    from genselfdiff.training.sample import NoisedTiles, Sampling, restore_tiles, sample_run
 
+    if count is None:
+        count = 16 if image is None else 4
+    sampling = Sampling(count, steps, seed, ancestral)
     if image is None:
-        count = 16 if count is None else count
-        sample_run(run, output, count=count, size=size, **options)
+        sample_run(run, output, sampling, size=size, **options)
         say(f"{output}: {count} images")
         return
-    count = 4 if count is None else count
-    found = restore_tiles(run, image, output, t=t, image_mpp=image_mpp, count=count, **options)
+    found = restore_tiles(run, output, NoisedTiles(image, t, image_mpp), sampling, **options)
     for number, pair in enumerate(zip(found.noised, found.restored, strict=True), 1):
         say("tile {}: {:.1f} dB with noise, {:.1f} dB restored".format(number, *pair))
     say(f"{output}: {count} tiles of {image.name}")

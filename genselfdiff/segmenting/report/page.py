@@ -3,9 +3,10 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from genselfdiff.files import refuse_existing, write_text
+from genselfdiff.files import write_text
 from genselfdiff.json_records import as_json
 from genselfdiff.masks import draw_overlay
 from genselfdiff.pages import Colour, css_colour, jpeg_address, render
@@ -22,57 +23,53 @@ _SPECK = 10.0
 """Square micrometres: nuclei are larger, but for few."""
 
 
-def write_report(
-    path: str | Path,
-    result: SegmentResult,
-    slide: Slide,
-    palette: Sequence[Colour],
-    *,
-    sizes: Mapping[str, Counter[int]] | None = None,
-    settings: Mapping[str, str] | None = None,
-    made_with: ObjectSettings | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write one HTML file that needs no other, for screens of any width and for paper.
+@dataclass(frozen=True)
+class Report:
+    """What a page tells.
 
-    Args:
-        path: the file to write.
+    Attributes:
         result: what ``segment`` has done; its mask is drawn over the slide.
-        slide: the slide, open.
         palette: (red, green, blue) of each class.
         sizes: of the objects of each class, how many there are of each area in pixels, as
-            ``write_objects`` counts them; None: objects were not looked for.
+            ``write_objects`` counts them.
         settings: what the run was asked for, by name.
         made_with: what later runs are told of it in the page's head, see `SidecarRecord`.
-        overwrite: replace ``path`` if it exists.
+    """
+
+    result: SegmentResult
+    palette: Sequence[Colour]
+    sizes: Mapping[str, Counter[int]]
+    settings: Mapping[str, str]
+    made_with: ObjectSettings
+
+
+def write_report(path: Path, slide: Slide, report: Report) -> None:
+    """Write one HTML file that needs no other, for screens of any width and for paper.
 
     Raises:
         InputError: slide or mask cannot be read.
-        OutputError: ``path`` exists or cannot be written.
+        OutputError: ``path`` cannot be written.
     """
-    path = Path(path)
-    refuse_existing(path, overwrite)
-    colours = dict(zip(result.pixels, map(css_colour, palette), strict=False))
+    result, sizes = report.result, report.sizes
+    colours = dict(zip(result.pixels, map(css_colour, report.palette), strict=False))
     unit = "px" if result.mpp is None else "\u00b5m"
-    columns = ["Class", "Share", "Pixels" if result.areas is None else "Area, mm\u00b2"]
-    if sizes is not None:
-        columns += ["Objects", f"Median diameter, {unit}"]
+    area = "Pixels" if result.areas is None else "Area, mm\u00b2"
     page = render(
         "report.html",
-        made_with=json.dumps(None if made_with is None else as_json(made_with)),
+        made_with=json.dumps(as_json(report.made_with)),
         title=result.slide.name,
         lead=_lead(result),
         thumbnail=jpeg_address(slide.thumbnail(_PICTURE)),
-        overlay=jpeg_address(draw_overlay(slide, result.files.mask, palette, _PICTURE)),
-        columns=columns,
+        overlay=jpeg_address(draw_overlay(slide, result.files.mask, report.palette, _PICTURE)),
+        columns=["Class", "Share", area, "Objects", f"Median diameter, {unit}"],
         classes=[*_classes(result, sizes, colours)],
-        notes=[*_notes(result, sizes or {})],
+        notes=[*_notes(result, sizes)],
         histograms=[
             (name, histogram_svg(found, result.mpp, colours.get(name, css_colour(None)), unit))
-            for name, found in (sizes or {}).items()
+            for name, found in sizes.items()
             if found
         ],
-        run=_run(result, settings or {}),
+        run=_run(result, report.settings),
     )
     write_text(path, page)
 
@@ -86,18 +83,17 @@ def _lead(result: SegmentResult) -> str:
 
 
 def _classes(
-    result: SegmentResult,
-    sizes: Mapping[str, Counter[int]] | None,
-    colours: Mapping[str, str],
+    result: SegmentResult, sizes: Mapping[str, Counter[int]], colours: Mapping[str, str]
 ) -> Iterator[dict[str, object]]:
     """Of each class the name, the colour, its share in percent, and what else is in its row."""
     total = max(1, sum(result.pixels.values()))
     for name, count in result.pixels.items():
-        cells = [f"{count:,}" if result.areas is None else f"{result.areas[name]:.4g}"]
-        if sizes is not None:
-            found = sizes.get(name)
-            cells.append("" if found is None else f"{found.total():,}")
-            cells.append(f"{diameter(middle(found), result.mpp):.3g}" if found else "")
+        found = sizes.get(name)
+        cells = [
+            f"{count:,}" if result.areas is None else f"{result.areas[name]:.4g}",
+            "" if found is None else f"{found.total():,}",
+            f"{diameter(middle(found), result.mpp):.3g}" if found else "",
+        ]
         colour = colours.get(name, css_colour(None))
         share = f"{100 * count / total:.2f}"
         yield {"name": name, "colour": colour, "share": share, "cells": cells}

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genselfdiff.errors import OutputError
 from genselfdiff.masks import MaskWriter
 from genselfdiff.segmenting.output_files import OutputFiles
-from genselfdiff.segmenting.report.page import write_report
+from genselfdiff.segmenting.report.page import Report, write_report
 from genselfdiff.segmenting.report.size_histogram import bars_of, diameter, histogram_svg, middle
 from genselfdiff.segmenting.result import SegmentResult
+from genselfdiff.segmenting.sidecar_record import ObjectSettings
 from genselfdiff.slides import open_slide
 
 EVIL = '<script>alert("1")</script>&'
 PALETTE = [(255, 255, 255), (200, 30, 31)]
+MADE_WITH = ObjectSettings(mask="00", instances=None, seed_distance=None, min_area=0.0)
 
 
 class Page(HTMLParser):
@@ -58,14 +59,19 @@ def report(
     ) as writer:
         writer.write_rows(labels)
 
-    def make(changes: dict[str, object], **options: object) -> tuple[str, Page]:
+    def make(
+        changes: dict[str, object],
+        sizes: dict[str, Counter[int]] | None = None,
+        settings: dict[str, str] | None = None,
+    ) -> tuple[str, Page]:
         files = {
             "slide": tmp_path / EVIL.replace("/", ":"),
             "files": OutputFiles(tmp_path / "mask.tif"),
         }
         result = make_result(**(files | changes))
         with open_slide(tmp_path / "slide.png") as slide:
-            write_report(tmp_path / "r.html", result, slide, PALETTE, overwrite=True, **options)
+            content = Report(result, PALETTE, sizes or {}, settings or {}, MADE_WITH)
+            write_report(tmp_path / "r.html", slide, content)
         text = (tmp_path / "r.html").read_text(encoding="utf-8")
         return text, Page(text)
 
@@ -104,7 +110,7 @@ def test_numbers(report: Callable[..., tuple[str, Page]]) -> None:
     assert "4,000 x 3,000 pixels of 0.5 \u00b5m: 2 x 1.5 mm" in page.texts
     _, page = report({"mpp": None, "objects": None})
     assert "4,000 x 3,000 pixels; resolution unknown" in page.texts
-    assert "3,000,000" in page.texts and "Objects" not in page.texts
+    assert "3,000,000" in page.texts
     assert "svg" not in page.tags
 
 
@@ -117,16 +123,6 @@ def test_specks_are_told(report: Callable[..., tuple[str, Page]]) -> None:
     assert "Of the 10 objects of nucleus, 6 (60%)" in report({}, sizes=most)[0]
     assert told in report({}, sizes=most)[0]
     assert told not in report({"mpp": None}, sizes=most)[0]
-
-
-def test_an_existing_page_is_kept(
-    tmp_path: Path, make_result: Callable[..., SegmentResult]
-) -> None:
-    Image.new("RGB", (40, 30)).save(tmp_path / "slide.png")
-    (tmp_path / "r.html").write_text("precious")
-    with open_slide(tmp_path / "slide.png") as slide, pytest.raises(OutputError, match="overwrite"):
-        write_report(tmp_path / "r.html", make_result(), slide, PALETTE)
-    assert (tmp_path / "r.html").read_text() == "precious"
 
 
 def test_histograms_count_every_object_once() -> None:
