@@ -1,20 +1,24 @@
 """Models that come with gsd, by name: a file of weights each, and a card beside it.
 
-What is here is part of the installation, and as trusted. Nothing loads torch: a shell that
-completes a name waits for it.
+What is here is part of the installation, and as trusted. Nothing loads torch: a list of them,
+or a shell that completes a name, waits for it.
 """
 
 import logging
 from pathlib import Path
 
-from genselfdiff.input_files import read_text
+from genselfdiff.errors import InputError, ModelError
+from genselfdiff.input_files import parse_json, read_bytes, read_text
 from genselfdiff.models.model_card import ModelCard
+from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
 
 logger = logging.getLogger("genselfdiff")
 
 FOLDER = Path(__file__).parents[1] / "shipped"
 DEFAULT = "nuclei"
 """The model that is used where none is named."""
+LARGEST = 16_000_000
+"""Bytes of a file of weights: they are in the repository and in every installation."""
 
 _SUFFIX = ".safetensors"
 
@@ -32,6 +36,35 @@ def name_of(model: str | Path) -> str | None:
 def weights_file(name: str) -> Path:
     """Where the weights of a shipped model lie."""
     return FOLDER / f"{name}{_SUFFIX}"
+
+
+def read_info(name: str) -> ModelInfo:
+    """Read what a shipped model says of itself.
+
+    Raises:
+        ModelError: the file is damaged.
+        InputError: it cannot be read.
+    """
+    content = read_bytes(weights_file(name), LARGEST)
+    try:
+        return info_in(content)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
+
+
+def info_in(weights: bytes) -> ModelInfo:
+    """What a file of weights, the safetensors ``weights``, says of its model.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    # A header of JSON comes first, and before it the number of its bytes.
+    header = weights[8 : 8 + int.from_bytes(weights[:8], "little")]
+    try:
+        told = parse_json(header.decode(), EXTRA_FILE)["__metadata__"][EXTRA_FILE]
+    except (UnicodeDecodeError, InputError, KeyError, TypeError) as error:
+        raise ModelError(f"damaged, install gsd again: it tells no {EXTRA_FILE}") from error
+    return ModelInfo.from_json(told)
 
 
 def warn_of_namesake(name: str) -> None:

@@ -18,15 +18,12 @@ from safetensors.torch import save as as_safetensors
 
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.files import atomic_file
-from genselfdiff.input_files import parse_json, read_bytes
+from genselfdiff.input_files import read_bytes
 from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
 from genselfdiff.models.registry import create_model
-from genselfdiff.models.shipped import weights_file
+from genselfdiff.models.shipped import LARGEST, info_in, weights_file
 from genselfdiff.models.unet import UNet
 from genselfdiff.models.weights import all_finite, load_initial_weights
-
-LARGEST = 16_000_000
-"""Bytes of a file of weights: they are in the repository and in every installation."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +72,7 @@ def read_weights(name: str) -> ShippedWeights:
         state = {key: tensor.float() for key, tensor in tensors_in(content).items()}
     except SafetensorError as error:
         raise ModelError(f"damaged, install gsd again: {error}") from error
-    # A header of JSON comes first, and before it the number of its bytes.
-    header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")].decode(), name)
-    info = ModelInfo.from_json(header.get("__metadata__", {}).get(EXTRA_FILE, ""))
-    return ShippedWeights(info, state, hashlib.sha256(content).hexdigest()[:16])
+    return ShippedWeights(info_in(content), state, hashlib.sha256(content).hexdigest()[:16])
 
 
 def write_weights(state: Mapping[str, torch.Tensor], info: ModelInfo, path: Path) -> None:

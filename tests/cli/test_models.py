@@ -37,6 +37,10 @@ def test_models_are_listed(ship):
     *_, line = done.stdout.splitlines()
     assert line.startswith("nuclei ")
     assert line.endswith("0.5  background, nucleus  CC-BY-4.0")
+    for damage in (b"", b"\xff" * 20, b"\2\0\0\0\0\0\0\0{}"):
+        shipped.weights_file("nuclei").write_bytes(damage)
+        told = gsd("models").stderr
+        assert told == "Error: nuclei: damaged, install gsd again: it tells no gsd.json\n"
 
 
 def test_a_card_is_shown(ship):

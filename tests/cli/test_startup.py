@@ -1,4 +1,4 @@
-"""Help, completion and mistakes in a command line: answered before anything large is loaded."""
+"""Help, completion, lists and mistakes: answered before anything large is loaded."""
 
 import json
 import subprocess
@@ -51,6 +51,7 @@ for words, begun in ([], ""), (["segment"], "--"), (["segment", "--model"], "n")
     assert shell.get_completions(words, begun), words
 for line in lines(main, []):
     assert CliRunner().invoke(main, line).exit_code == 0, line
+assert CliRunner().invoke(main, ["models"]).exit_code == 0
 for line in json.loads(sys.argv[1]):
     assert CliRunner().invoke(main, line).exit_code == 2, line
 print(*(name for name in ("torch", "scipy", "skimage", "matplotlib") if name in sys.modules))

@@ -38,12 +38,10 @@ def models(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from genselfdiff.models.shipped_weights import read_weights
-
     rows = [["name", "what it finds", "MB", "um/px", "classes", "licence"]]
     for name in shipped.names():
-        weights, card = read_weights(name), shipped.read_card(name)
-        info, size = weights.info, shipped.weights_file(name).stat().st_size
+        info, card = shipped.read_info(name), shipped.read_card(name)
+        size = shipped.weights_file(name).stat().st_size
         mpp = "any" if info.mpp is None else f"{info.mpp:g}"
         classes = ", ".join(info.classes)
         rows.append([name, card.summary, f"{size / 1e6:.1f}", mpp, classes, info.licence or "-"])
