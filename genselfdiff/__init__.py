@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from genselfdiff.models.model_file import LoadedModel, load_model, save_model
     from genselfdiff.models.model_info import ModelInfo
     from genselfdiff.models.registry import create_model
+    from genselfdiff.models.wrapping import wrap_model
+    from genselfdiff.objects.label_array import instances
     from genselfdiff.objects.mask_objects import write_objects
     from genselfdiff.segmenting.many_slides import segment_all
     from genselfdiff.segmenting.one_slide import segment
@@ -61,6 +63,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "export": "training.export",
     "finetune": "training.runs",
+    "instances": "objects.label_array",
     "load_model": "models.model_file",
     "open_slide": "slides.opening",
     "plan_outputs": "segmenting.plan",
@@ -69,6 +72,7 @@ _HOMES = {
     "save_model": "models.model_file",
     "segment": "segmenting.one_slide",
     "segment_all": "segmenting.many_slides",
+    "wrap_model": "models.wrapping",
     "write_objects": "objects.mask_objects",
 }
 """Where names are; type checkers see the imports above, and a test that both say the same."""
@@ -94,6 +98,7 @@ __all__ = [
     "export",
     "finetune",
     "inference",
+    "instances",
     "kernels",
     "load_model",
     "losses",
@@ -110,6 +115,7 @@ __all__ = [
     "segmenting",
     "slides",
     "training",
+    "wrap_model",
     "write_objects",
 ]
 

@@ -1,4 +1,4 @@
-"""The words that options take, and bounds of their numbers.
+"""The words that options take, bounds of their numbers, and the colours that classes have.
 
 A command line needs them before it knows whether anything is to be computed, so this module
 imports nothing.
@@ -37,3 +37,21 @@ SCHEDULES = ("quadratic", "linear", "sigmoid", "cosine")
 AUGMENTATIONS = ("none", "paper", "default", "strong")
 LOSS_FORMS = ("scalar", "pixel")
 """Of the multi-loss."""
+
+_BACKGROUND_COLOR = (255, 255, 255)
+_CLASS_COLORS = (
+    (0, 200, 70),
+    (255, 225, 25),
+    (0, 130, 200),
+    (245, 130, 48),
+    (145, 30, 180),
+    (70, 240, 240),
+    (240, 50, 230),
+    (230, 25, 75),
+)
+"""Green first, the complement of the stains; they repeat after the eighth class."""
+
+
+def class_color(index: int) -> tuple[int, int, int]:
+    """(red, green, blue), 0 to 255, of the class ``index``; 0 is the background."""
+    return _CLASS_COLORS[(index - 1) % len(_CLASS_COLORS)] if index else _BACKGROUND_COLOR

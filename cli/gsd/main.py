@@ -26,6 +26,7 @@ COMMANDS = {
     "data": "Import labels, look through them, cut slides into tiles.",
     "train": "Train a network: stage 1 (pretrain) and stage 2 (finetune).",
     "export": "Turn a finished stage-2 run into one model file.",
+    "wrap": "Make a model file of a network of your own.",
     "segment": "Segment slides into masks of class indices.",
     "merge": "Make masks of the parts that several processes have left.",
     "objects": "Turn a mask into polygons for QuPath.",

@@ -11,9 +11,12 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import nn
 
 from genselfdiff.errors import InputError, ModelError, one_line
@@ -25,6 +28,7 @@ from genselfdiff.models import shipped
 from genselfdiff.models.archive.code import check_compiled
 from genselfdiff.models.archive.reading import ModelArchive, read_archive
 from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
+from genselfdiff.models.pixels import Picture, rgb_pixels
 from genselfdiff.models.segmenter import compiled_segmenter
 from genselfdiff.models.shipped_weights import read_weights
 from genselfdiff.models.torchscript import without_deprecations
@@ -71,18 +75,49 @@ class LoadedModel:
         """The file that it was read from."""
         return model_path(self.source)
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """``Segmenter.forward`` without gradients.
+    @overload
+    def __call__(self, images: torch.Tensor, *, labels: bool = False) -> torch.Tensor: ...
+    @overload
+    def __call__(
+        self, images: NDArray[np.uint8] | Image, *, labels: Literal[False] = False
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def __call__(
+        self, images: NDArray[np.uint8] | Image, *, labels: Literal[True]
+    ) -> NDArray[np.uint8]: ...
+
+    def __call__(
+        self, images: Picture, *, labels: bool = False
+    ) -> torch.Tensor | NDArray[np.float32] | NDArray[np.uint8]:
+        """Predict an image as one piece, or a batch of them; large ones: ``predict_image``.
 
         Args:
-            images: (N, 3, H, W), uint8 or floating point in 0..255, on any device.
+            images: (H, W, 3) uint8 RGB of NumPy, an image of Pillow, (3, H, W) or (H, W, 3) uint8
+                of torch; or a batch, (N, 3, H, W) of torch, uint8 or floating point in 0..255. On
+                any device.
+            labels: give the index of the most probable class instead of probabilities.
 
         Returns:
-            (N, C, H, W) float32 probabilities on ``device``.
+            (C, H, W) float32 probabilities, beside those of the classes that of cores of objects
+            where ``info.instances``; with ``labels`` (H, W) uint8. Of a batch with N before. Of
+            what torch has given a tensor on ``device``, else an array of NumPy.
 
         Raises:
+            InputError: it is no such image.
             ModelError: the model gives something else.
         """
+        if isinstance(images, torch.Tensor) and images.dim() == 4:
+            return self._chosen(self._run(images), labels)
+        batch = torch.from_numpy(rgb_pixels(images).transpose(2, 0, 1).copy())[None]
+        result = self._chosen(self._run(batch), labels)[0]
+        return result if isinstance(images, torch.Tensor) else result.cpu().numpy()
+
+    def _chosen(self, probabilities: torch.Tensor, labels: bool) -> torch.Tensor:
+        if not labels:
+            return probabilities
+        return probabilities[:, : len(self.info.classes)].argmax(1).to(torch.uint8)
+
+    def _run(self, images: torch.Tensor) -> torch.Tensor:
         if images.is_floating_point() and images.numel():
             low, high = (extreme.item() for extreme in images.aminmax())
             if low < 0 or 0 < high <= 1:
@@ -116,23 +151,32 @@ def save_model(
     """
     path = Path(path)
     try:
-        compiled = compiled_segmenter(network, info, portable=portable)
+        content = archive_of(network, info, portable=portable).content
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
+    # From memory: torch ends the process where a disk is full.
+    with content, atomic_file(path) as temporary, temporary.open("wb") as file:
+        shutil.copyfileobj(content, file, 2**20)
+
+
+def archive_of(network: nn.Module, info: ModelInfo, *, portable: bool = False) -> ModelArchive:
+    """What ``save_model`` writes.
+
+    Raises:
+        ModelError: as by ``save_model``.
+    """
+    compiled = compiled_segmenter(network, info, portable=portable)
     needed: list[str] = torch.jit.export_opnames(compiled)  # type: ignore[no-untyped-call]
     native = [name for name in needed if name.startswith("gsd::")]
     if portable and native:
-        raise ModelError(f"{path}: the exported network would need {native[0]} beside plain torch")
-    # To memory first: torch ends the process where a disk is full.
+        raise ModelError(f"the exported network would need {native[0]} beside plain torch")
     saved = io.BytesIO()
     with without_deprecations():
         torch.jit.save(compiled, saved, _extra_files={EXTRA_FILE: info.to_json()})
     try:
-        content = read_archive(saved).content
+        return read_archive(saved)
     except ModelError as error:
-        raise ModelError(f"{path}: the network cannot be exported: it {error}") from error
-    with content, atomic_file(path) as temporary, temporary.open("wb") as file:
-        shutil.copyfileobj(content, file, 2**20)
+        raise ModelError(f"the network cannot be exported: it {error}") from error
 
 
 def load_model(model: str | Path, device: str | torch.device | None = None) -> LoadedModel:
@@ -197,7 +241,7 @@ def find_model(
     return load_model(shipped.DEFAULT, device)
 
 
-class _Parts(NamedTuple):
+class ModelParts(NamedTuple):
     """What a model is made of; ``digest`` is of the file's content."""
 
     info: ModelInfo
@@ -205,18 +249,26 @@ class _Parts(NamedTuple):
     digest: str
 
 
-def _shipped(name: str, device: torch.device) -> _Parts:
+def _shipped(name: str, device: torch.device) -> ModelParts:
     shipped.warn_of_namesake(name)
     weights = read_weights(name)
     module = compiled_segmenter(weights.network(), weights.info, portable=False)
-    return _Parts(weights.info, module.to(device), weights.digest)
+    return ModelParts(weights.info, module.to(device), weights.digest)
 
 
-def _from_file(path: Path, device: torch.device) -> _Parts:
-    archive = _read(path)
+def _from_file(path: Path, device: torch.device) -> ModelParts:
+    return load_archived(_read(path), device)
+
+
+def load_archived(archive: ModelArchive, device: torch.device) -> ModelParts:
+    """The model in an archive, which is closed.
+
+    Raises:
+        ModelError: its description is none.
+    """
     with archive.content as content:
         info = ModelInfo.from_json(archive.metadata)
-        return _Parts(info, _loaded(content, device), archive.digest)
+        return ModelParts(info, load_module(content, device), archive.digest)
 
 
 def _read(path: Path) -> ModelArchive:
@@ -228,7 +280,8 @@ def _read(path: Path) -> ModelArchive:
         return read_archive(file)
 
 
-def _loaded(content: BinaryIO, device: torch.device) -> torch.jit.ScriptModule:
+def load_module(content: BinaryIO, device: torch.device) -> torch.jit.ScriptModule:
+    """Load what ``read_archive`` has looked at."""
     path = Path(f"/dev/fd/{content.fileno()}")  # torch copies what it reads from Python's files
     source = str(path) if path.exists() else content
     with without_deprecations():

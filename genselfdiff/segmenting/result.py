@@ -1,5 +1,6 @@
 """What segmenting a slide has given."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,12 @@ class SegmentResult:
         if self.mpp is None:
             return None
         return {name: count * (self.mpp / 1000) ** 2 for name, count in self.pixels.items()}
+
+    def to_json(self) -> str:
+        """All of it as JSON: fields by their names, ``files`` by what they are, areas in mm2."""
+        written = {name: path for name, path in self.files._asdict().items() if path is not None}
+        content = vars(self) | {"files": written, "areas_mm2": self.areas}
+        return json.dumps(content, indent=2, default=str)
 
     def summary(self) -> str:
         """A few lines for people: files, sizes, speed, and how much there is of each class."""

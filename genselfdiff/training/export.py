@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from genselfdiff.data.labelled.class_colors import class_color
+from genselfdiff.choices import class_color
 from genselfdiff.errors import ModelError
 from genselfdiff.files import refuse_existing, refuse_inputs
 from genselfdiff.models import shipped

@@ -43,7 +43,21 @@ def prediction(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     model = genselfdiff.load_model("nuclei", "cpu")
     assert_type(model, LoadedModel)
     assert_type(model.info, ModelInfo)
-    return genselfdiff.predict_image(model, image, tile_size=model.info.tile_size)
+    assert_type(genselfdiff.predict_image(model, image, labels=True), NDArray[np.uint8])
+    assert_type(model(image), NDArray[np.float32])
+    assert_type(model(image, labels=True), NDArray[np.uint8])
+    assert_type(model(torch.from_numpy(image)), torch.Tensor)
+    probabilities = genselfdiff.predict_image(model, image)
+    labels = genselfdiff.predict_image(model, image, labels=True)
+    assert_type(genselfdiff.instances(labels, 0.25, cores=probabilities[-1]), NDArray[np.int32])
+    return probabilities
+
+
+def own_network(network: torch.nn.Module, slide: Path, out: Path) -> str:
+    """A network that gsd knows nothing of."""
+    model = genselfdiff.wrap_model(network, classes=("background", "tumour"), mpp=1.0)
+    assert_type(model, LoadedModel)
+    return genselfdiff.segment(slide, out / "mask.tif", model).to_json()
 
 
 def training(tiles: Path, images: Path, labels: Path, out: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from genselfdiff.data.labelled.class_colors import class_color
+from genselfdiff.choices import class_color
 from genselfdiff.data.labelled.masks import (
     MASK_SUFFIXES,
     has_soft_edges,

@@ -52,7 +52,7 @@ _ALIGNMENT = 64
 
 
 class ModelArchive(NamedTuple):
-    """``metadata`` is what ``gsd.json`` says, ``content`` an open file that torch may load.
+    """``metadata`` is what ``gsd.json`` says, if it is there, ``content`` an open file.
 
     ``digest`` tells models apart: it depends on what is in the content, not on how it is packed.
     """
@@ -62,15 +62,15 @@ class ModelArchive(NamedTuple):
     digest: str
 
 
-def read_archive(file: BinaryIO) -> ModelArchive:
-    """Look at all of a model file.
+def read_archive(file: BinaryIO, *, described: bool = True) -> ModelArchive:
+    """Look at all of a model file, or of a TorchScript file that need not be ``described``.
 
     Raises:
         ModelError: it is damaged, no model file of ours, or does more than compute.
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            members = _members(archive)
+            members = _members(archive, described)
             texts = {n: _read(archive, i) for n, i in members.items() if not _TENSOR.fullmatch(n)}
             stored = {n: i.file_size for n, i in members.items() if _TENSOR.fullmatch(n)}
             _check(texts, stored)
@@ -85,14 +85,14 @@ def read_archive(file: BinaryIO) -> ModelArchive:
         raise ModelError(f"cannot be read: {one_line(error)}") from error
 
 
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile, described: bool) -> dict[str, zipfile.ZipInfo]:
     """The members that are read, by their names in the folder that all lie in."""
     infos = archive.infolist()
     if len(infos) > MOST_MEMBERS:
         raise ModelError(f"an archive of {len(infos):,} files: no model has so many")
     named = [(info.filename.partition("/")[2], info) for info in infos]
     members = {name: info for name, info in named if _READ.fullmatch(name)}
-    if _METADATA not in members:
+    if described and _METADATA not in members:
         kind = "an archive"
         if any(map(_CODE.fullmatch, members)):
             kind = "a TorchScript file"
@@ -164,7 +164,7 @@ def _packed(
             target.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding
             packed.writestr(target, data)
     content.seek(0)
-    return ModelArchive(texts[_METADATA], content, digest.hexdigest()[:16])
+    return ModelArchive(texts.get(_METADATA, b""), content, digest.hexdigest()[:16])
 
 
 def _nameless_file() -> BinaryIO:
