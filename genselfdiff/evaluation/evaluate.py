@@ -15,7 +15,7 @@ from genselfdiff.data.labelled.masks import has_soft_edges, read_mask
 from genselfdiff.data.labelled.pairs import Pair, find_pairs, inspect_masks, load_pair
 from genselfdiff.errors import InputError
 from genselfdiff.evaluation.scores import EvaluationReport
-from genselfdiff.evaluation.scoring import USUAL, Comparison, ObjectOptions, score_image
+from genselfdiff.evaluation.scoring import USUAL, ImageComparison, ObjectOptions, score_image
 from genselfdiff.inference.image import predict_image
 from genselfdiff.inference.model_view import model_view
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor
@@ -43,7 +43,7 @@ class Case:
     image: NDArray[np.uint8]
     truth: NDArray[np.uint8]
     prediction: NDArray[np.uint8]
-    comparison: Comparison
+    comparison: ImageComparison
 
 
 def evaluate(

@@ -43,7 +43,7 @@ USUAL = ObjectOptions()
 """Objects are what hangs together or has a core of its own; of the latter no specks."""
 
 
-class Comparison(NamedTuple):
+class ImageComparison(NamedTuple):
     """An image's scores, and its true and predicted objects; of these the ignored are left out."""
 
     scores: ImageScores
@@ -62,7 +62,7 @@ def score_image(
     truth_numbers: NDArray[np.integer] | None = None,
     cores: NDArray[np.bool_] | None = None,
     objects: ObjectOptions = USUAL,
-) -> Comparison:
+) -> ImageComparison:
     """Compare a prediction with the truth.
 
     Ignored pixels are neither truth nor prediction: they are in no count, and objects and masks end
@@ -106,7 +106,7 @@ def score_image(
         instances.append(count_instances(of_class))
     height, width = truth.shape
     scores = ImageScores(name, width, height, mpp, matrix, np.array(distances), instances)
-    return Comparison(scores, true, found)
+    return ImageComparison(scores, true, found)
 
 
 def count_all(

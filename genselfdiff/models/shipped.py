@@ -61,10 +61,10 @@ def info_in(weights: bytes) -> ModelInfo:
     # A header of JSON comes first, and before it the number of its bytes.
     header = weights[8 : 8 + int.from_bytes(weights[:8], "little")]
     try:
-        told = parse_json(header.decode(), EXTRA_FILE)["__metadata__"][EXTRA_FILE]
+        text = parse_json(header.decode(), EXTRA_FILE)["__metadata__"][EXTRA_FILE]
     except (UnicodeDecodeError, InputError, KeyError, TypeError) as error:
         raise ModelError(f"damaged, install gsd again: it tells no {EXTRA_FILE}") from error
-    return ModelInfo.from_json(told)
+    return ModelInfo.from_json(text)
 
 
 def warn_of_namesake(name: str) -> None:

@@ -42,9 +42,9 @@ def load_initial_weights(
     """
     own = network.state_dict()
     wanted = [key for key in own if head or not key.startswith(HEAD_PREFIX)]
-    given = {key for key in state if head or not key.startswith(HEAD_PREFIX)}
-    missing = [key for key in wanted if key not in given]
-    unknown = sorted(given - own.keys())
+    stored = {key for key in state if head or not key.startswith(HEAD_PREFIX)}
+    missing = [key for key in wanted if key not in stored]
+    unknown = sorted(stored - own.keys())
     if missing or unknown:
         raise ModelError(
             f"{origin}: not weights of this architecture: {len(missing)} entries missing"
@@ -76,11 +76,11 @@ def with_last_layer_of(
     rows = network.net.place**2
     own, fitted = network.state_dict(), dict(state)
     for key in _LAST:
-        given, fresh = state.get(key), own[key].clone()
-        if given is None or given.shape != (channels * rows, *fresh.shape[1:]):
+        stored, fresh = state.get(key), own[key].clone()
+        if stored is None or stored.shape != (channels * rows, *fresh.shape[1:]):
             continue
-        for here, there in taken.items():
-            fresh[here * rows :][:rows] = given[there * rows :][:rows]
+        for output, source in taken.items():
+            fresh[output * rows :][:rows] = stored[source * rows :][:rows]
         fitted[key] = fresh
     return fitted
 

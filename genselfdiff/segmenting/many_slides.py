@@ -13,7 +13,7 @@ from genselfdiff.segmenting.one_slide import predictor_of, segment_slide
 from genselfdiff.segmenting.options import OptionArguments, Options
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.segmenting.plan import Plan
-from genselfdiff.segmenting.report.summary_csv import Summary
+from genselfdiff.segmenting.report.summary_csv import SummaryTable
 from genselfdiff.segmenting.result import SegmentResult
 from genselfdiff.segmenting.shards.part import (
     PartResult,
@@ -47,7 +47,7 @@ def segment_all(
 ) -> Iterator[Outcome]:
     """Segment each slide of ``plan`` into its mask; a slide that fails is told and passed over.
 
-    A folder of masks has a ``summary.csv``, see ``Summary``.
+    A folder of masks has a ``summary.csv``, see ``SummaryTable``.
 
     Args:
         plan: see ``plan_outputs``.
@@ -73,7 +73,7 @@ def segment_all(
             plan.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(f"{plan.folder}: cannot be made: {one_line(error)}") from error
-    summary = Summary(plan.folder) if plan.folder is not None and not dry_run else None
+    summary = SummaryTable(plan.folder) if plan.folder is not None and not dry_run else None
     shares: list[list[Piece]] = [[Piece(1, 0.0, 1.0)] for _ in plan.pairs]
     if shard is not None:
         shares = share_out([_pixels(slide) for slide, _ in plan.pairs], shard.count)

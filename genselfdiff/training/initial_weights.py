@@ -70,11 +70,11 @@ def with_architecture_of(config: Config, origin: RunConfig) -> Config:
         InputError: ``config`` asks for another.
     """
     for name in ("architecture", "width"):
-        wanted, there = getattr(config, name), getattr(origin, name)
-        if wanted is not None and wanted != there:
+        wanted, found = getattr(config, name), getattr(origin, name)
+        if wanted is not None and wanted != found:
             raise InputError(
-                f"{name} {wanted} contradicts {config.init}, which has {there}: leave it out, or"
-                f" where --config or --preset says it, give --{name} {there}"
+                f"{name} {wanted} contradicts {config.init}, which has {found}: leave it out, or"
+                f" where --config or --preset says it, give --{name} {found}"
             )
     return replace(config, architecture=origin.architecture, width=origin.width)
 
@@ -82,15 +82,15 @@ def with_architecture_of(config: Config, origin: RunConfig) -> Config:
 def require_resolution_of(config: RunConfig, origin: RunConfig, what: str, way_out: str) -> None:
     """Raise InputError where the network was trained at another resolution than is asked for.
 
-    ``what`` is seen at ``config.network_mpp``; ``way_out`` says how to mend it, {mpp} and {there}
-    standing for both.
+    ``what`` is seen at ``config.network_mpp``; ``way_out`` says how to mend it, {mpp} and
+    {origin} standing for both.
     """
-    mpp, there = config.network_mpp, origin.network_mpp
-    assert mpp is not None and there is not None
-    if not agree(mpp, there):
+    mpp, origin_mpp = config.network_mpp, origin.network_mpp
+    assert mpp is not None and origin_mpp is not None
+    if not agree(mpp, origin_mpp):
         raise InputError(
-            f"{what}: {mpp:g} um/px contradicts the {there:g} um/px of {config.init}: "
-            + way_out.format(mpp=f"{mpp:g}", there=f"{there:g}")
+            f"{what}: {mpp:g} um/px contradicts the {origin_mpp:g} um/px of {config.init}: "
+            + way_out.format(mpp=f"{mpp:g}", origin=f"{origin_mpp:g}")
         )
 
 
@@ -107,14 +107,14 @@ def start_weights(network: UNet, config: RunConfig) -> None:
         _draw_as_the_authors(network)
     if config.init == NO_INIT:
         return
-    state, head, told = _state_of(config.init), isinstance(config, PretrainConfig), ""
+    state, head, output = _state_of(config.init), isinstance(config, PretrainConfig), ""
     if isinstance(config, FinetuneConfig):
         origin = origin_of(config)
         if isinstance(origin, FinetuneConfig):
-            state, told = _fitted(network, state, config, origin)
+            state, output = _fitted(network, state, config, origin)
             head = True
     report = load_initial_weights(network, state, origin=config.init, head=head)
-    logger.info("%s: %s%s", config.init, report, told)
+    logger.info("%s: %s%s", config.init, report, output)
 
 
 def _state_of(init: str) -> Mapping[str, torch.Tensor]:
@@ -142,14 +142,14 @@ def _fitted(
     origin: FinetuneConfig,
 ) -> tuple[Mapping[str, torch.Tensor], str]:
     """``state`` with a last layer for ``config``, and what of it is that of ``origin``."""
-    here, there = len(config.classes), len(origin.classes)
-    same, cores = here == there, config.instances and origin.instances
-    taken = {number: number for number in range(here) if same}
-    taken |= {here + number: there + number for number in range(2) if cores}
+    classes, origin_classes = len(config.classes), len(origin.classes)
+    same, cores = classes == origin_classes, config.instances and origin.instances
+    taken = {number: number for number in range(classes) if same}
+    taken |= {classes + number: origin_classes + number for number in range(2) if cores}
     fits = {"classes": same, "cores of objects": cores}
     parts = ["classes", *(["cores of objects"] if config.instances else [])]
-    told = ", ".join(f"{part} {'taken along' if fits[part] else 'fresh'}" for part in parts)
-    return with_last_layer_of(network, state, origin.outputs, taken), f"; output: {told}"
+    outputs = ", ".join(f"{part} {'taken along' if fits[part] else 'fresh'}" for part in parts)
+    return with_last_layer_of(network, state, origin.outputs, taken), f"; output: {outputs}"
 
 
 def _settings_of(name: str) -> FinetuneConfig:

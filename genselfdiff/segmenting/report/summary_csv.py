@@ -17,7 +17,7 @@ _FIRST = ("slide", "mask", "width", "height", "mpp", "tiles", "seconds")
 _LAST = ("error",)
 
 
-class Summary:
+class SummaryTable:
     """The table of a folder; rows of slides that do not come again are kept.
 
     Columns: slide, mask, width and height in pixels, mpp, tiles, seconds, for each class

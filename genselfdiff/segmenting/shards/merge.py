@@ -18,7 +18,7 @@ from genselfdiff.segmenting.mask_description import FinishedMask
 from genselfdiff.segmenting.mask_state import MaskState, Stage, result_of
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.output_files import OutputFiles
-from genselfdiff.segmenting.report.summary_csv import Summary
+from genselfdiff.segmenting.report.summary_csv import SummaryTable
 from genselfdiff.segmenting.shards.folder import (
     FOLDER_SUFFIX,
     JOB_NAME,
@@ -75,7 +75,7 @@ def merge_parts(mask: Path) -> OutputFiles:
     files = OutputFiles.of(mask, options)
     files.check()
     refuse_inputs(files.all(), [slide, folder / JOB_NAME])
-    summary = None if shared.listed is None else Summary(mask.parent)
+    summary = None if shared.listed is None else SummaryTable(mask.parent)
     begin = time.perf_counter()
     state = MaskState.of(files, shared.classes)
     finished = state.mask

@@ -95,8 +95,8 @@ class Records:
             )
             best = score if better else best
             if self.tracker is not None:
-                told = ", ".join(f"{k} {v:.4f}" for k, v in figures.items() if k != "score")
-                logger.info("step %d: validation %s", done, told)
+                scores = ", ".join(f"{k} {v:.4f}" for k, v in figures.items() if k != "score")
+                logger.info("step %d: validation %s", done, scores)
                 self.tracker.validation(done, figures, images)
                 if better:
                     self.run.save_best(network, self._state(done, best))
@@ -139,9 +139,8 @@ class Records:
             raise
 
     def _state(self, done: int, best: float | None) -> RunState:
-        watch = self.watch
-        here = _made_with(self.step)
-        return RunState(done, best, tuple(watch.losses), tuple(watch.norms), watch.first, here)
+        watch, machine = self.watch, _made_with(self.step)
+        return RunState(done, best, tuple(watch.losses), tuple(watch.norms), watch.first, machine)
 
     def _restart_clock(self, done: int) -> None:
         """Leave validation out of the speed, which is that of training alone."""
@@ -171,13 +170,13 @@ def restore(step: TrainingStep, watch: LossWatch, run: RunFolder) -> tuple[int, 
     step.load_optimiser(checkpoint.optimiser)
     step.average.load(checkpoint.average)
     watch.losses, watch.norms, watch.first = [*state.losses], [*state.norms], state.first_loss
-    here = _made_with(step)
-    if state.made_with != here:
+    machine = _made_with(step)
+    if state.made_with != machine:
         logger.info(
             "%s: made with %s, now %s: results will differ by rounding",
             run.latest,
             state.made_with,
-            here,
+            machine,
         )
     return state.step, state.best
 

@@ -40,7 +40,7 @@ def complete_pretrain(config: PretrainConfig) -> PretrainConfig:
                 " one of stage 1"
             )
         config = with_architecture_of(config, origin)
-        require_resolution_of(config, origin, "--mpp", "pretrain at --mpp {there}")
+        require_resolution_of(config, origin, "--mpp", "pretrain at --mpp {origin}")
     return replace(
         config,
         data=tuple(map(os.path.abspath, config.data)),
@@ -123,7 +123,7 @@ def _with_origin(
 
     ``numbered`` says that the masks hold numbers of objects.
     """
-    way_out = "add --resample-to {there}, or pretrain at {mpp}"
+    way_out = "add --resample-to {origin}, or pretrain at {mpp}"
     if shipped.name_of(config.init) is not None:
         way_out = "leave out --resample-to"
     require_resolution_of(config, origin, config.images, way_out)

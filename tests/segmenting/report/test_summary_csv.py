@@ -8,7 +8,7 @@ import pytest
 
 from genselfdiff.errors import GsdError, InputError
 from genselfdiff.segmenting.output_files import OutputFiles
-from genselfdiff.segmenting.report.summary_csv import Summary
+from genselfdiff.segmenting.report.summary_csv import SummaryTable
 from genselfdiff.segmenting.result import SegmentResult
 
 
@@ -23,7 +23,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def test_a_row_for_each_slide(tmp_path: Path, result: SegmentResult) -> None:
-    summary = Summary(tmp_path)
+    summary = SummaryTable(tmp_path)
     summary.add(result.slide, result, None)
     bad = Path('b, "odd".svs')
     summary.add(bad, None, GsdError(f"{bad}: damaged:\nreally"))
@@ -40,11 +40,11 @@ def test_a_row_for_each_slide(tmp_path: Path, result: SegmentResult) -> None:
 
 
 def test_rows_of_earlier_runs_are_kept(tmp_path: Path, result: SegmentResult) -> None:
-    Summary(tmp_path).add(result.slide, result, None)
-    Summary(tmp_path).add(Path("b.svs"), None, GsdError("b.svs: no"))
+    SummaryTable(tmp_path).add(result.slide, result, None)
+    SummaryTable(tmp_path).add(Path("b.svs"), None, GsdError("b.svs: no"))
     other = replace(result, slide=Path("c.svs"), pixels={"background": 5, "fat": 6}, mpp=None)
-    Summary(tmp_path).add(other.slide, other, None)
-    Summary(tmp_path).add(Path("b.svs"), replace(result, slide=Path("b.svs")), None)
+    SummaryTable(tmp_path).add(other.slide, other, None)
+    SummaryTable(tmp_path).add(Path("b.svs"), replace(result, slide=Path("b.svs")), None)
     first, second, third = rows(tmp_path)
     assert first["nucleus pixels"] == second["nucleus pixels"] == "3000000"
     assert (second["slide"], second["error"]) == ("b.svs", "")
@@ -60,12 +60,12 @@ def test_a_table_of_others_is_left_alone(tmp_path: Path, foreign: bytes) -> None
     path = tmp_path / "summary.csv"
     path.write_bytes(foreign)
     with pytest.raises(InputError, match=r"summary\.csv: .* move it elsewhere"):
-        Summary(tmp_path)
+        SummaryTable(tmp_path)
     assert path.read_bytes() == foreign
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path, result: SegmentResult) -> None:
-    summary = Summary(tmp_path)
+    summary = SummaryTable(tmp_path)
     (tmp_path / "summary.csv").mkdir()
     with pytest.raises(InputError, match=r"summary\.csv: is a folder"):
         summary.add(result.slide, result, None)
@@ -75,12 +75,12 @@ def test_a_table_that_a_spreadsheet_has_saved_goes_on(
     tmp_path: Path, result: SegmentResult
 ) -> None:
     path = tmp_path / "summary.csv"
-    Summary(tmp_path).add(result.slide, result, None)
+    SummaryTable(tmp_path).add(result.slide, result, None)
     head, row = path.read_text(encoding="utf-8").splitlines()
     saved = f"{head},comment\n{row},blurred\n".replace(",", ";")
     path.write_bytes(b"\xef\xbb\xbf" + saved.replace("\n", "\r\n").encode())
-    Summary(tmp_path).add(Path("=b.svs"), None, GsdError("no"))
-    Summary(tmp_path).add(Path("=b.svs"), None, GsdError("still no"))
+    SummaryTable(tmp_path).add(Path("=b.svs"), None, GsdError("no"))
+    SummaryTable(tmp_path).add(Path("=b.svs"), None, GsdError("still no"))
     first, second = rows(tmp_path)
     assert (first["slide"], first["comment"], first["error"]) == (str(result.slide), "blurred", "")
     assert (second["slide"], second["error"]) == ("'=b.svs", "still no")
@@ -90,7 +90,7 @@ def test_two_runs_at_once_lose_no_row(tmp_path: Path, result: SegmentResult) -> 
     def add(run: int) -> None:
         for i in range(10):
             slide = Path(f"{run}-{i}.svs")
-            Summary(tmp_path).add(slide, replace(result, slide=slide), None)
+            SummaryTable(tmp_path).add(slide, replace(result, slide=slide), None)
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(add, range(4)))
