@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -48,30 +47,6 @@ def cells() -> Callable[[int, int], NDArray[np.uint8]]:
         return np.where(cores[..., None], (60, 40, 130), image).astype(np.uint8)
 
     return make
-
-
-@pytest.fixture
-def write_slide(tmp_path: Path) -> Callable[..., Path]:
-    def write(
-        image: NDArray[np.uint8],
-        mpp: float | None = 0.5,
-        name: str = "slide.tif",
-        compression: str | None = "deflate",
-    ) -> Path:
-        resolution = (
-            {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": 3}
-        )
-        tifffile.imwrite(
-            tmp_path / name,
-            image,
-            photometric="rgb",
-            tile=(128, 128),
-            compression=compression,
-            **resolution,
-        )
-        return tmp_path / name
-
-    return write
 
 
 @pytest.fixture
