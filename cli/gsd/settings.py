@@ -72,8 +72,8 @@ def settings_sources(command: Command) -> Command:
         is_eager=True,
         expose_value=False,
         callback=_take_preset,
-        help="paper: the settings of the published run, without all that was added since; "
-        "file and options win over it.",
+        help="paper: the settings of the published run, without all that was added since. "
+        "laptop: an hour or less for each stage on two cores. File and options win over it.",
     )
     return config(preset(command))
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from genselfdiff.progress import duration
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.text import shown
 
@@ -56,7 +57,7 @@ class SegmentResult:
         work = (
             "finished before by the same slide, model and settings"
             if self.finished_before
-            else f"in {self.seconds:.1f} s, {total / 1e6 / self.seconds:.2f} Mpx/s"
+            else f"in {duration(self.seconds)}, {total / 1e6 / self.seconds:.2f} Mpx/s"
         )
         lines = [
             f"{self.files.mask}: {self.width} x {self.height} pixels, {self.tiles} tiles"

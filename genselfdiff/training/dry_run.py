@@ -7,7 +7,7 @@ from statistics import median
 import torch
 
 from genselfdiff.machine import peak_bytes
-from genselfdiff.progress import duration
+from genselfdiff.progress import duration, progress_bar
 from genselfdiff.training.loop.step import TrainingStep
 from genselfdiff.training.loop.task import Task
 from genselfdiff.training.loop.train import batches
@@ -15,6 +15,9 @@ from genselfdiff.training.run_folder import resumable_tensors
 from genselfdiff.training.settings.run_config import RunConfig
 
 MEASURED_STEPS = 3
+
+LONGEST = 30.0
+"""Seconds after which no further step is begun: a dry run is no run."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class RunEstimate:
                 f"device: {self.device}, {self.precision}{several}",
                 f"step: {self.step_seconds:.2f} s for {config.batch_size} tiles"
                 f" ({self.loading_share:.0%} of it waiting for them);"
-                f" validation: about {self.validation_seconds:.0f} s",
+                f" validation: about {duration(self.validation_seconds)}",
                 f"run: {config.steps} steps, about {duration(self.seconds)}",
                 f"memory: {on_gpu}{self.memory / 2**30:.2f} GiB"
                 f"{' in each process' if several else ''};"
@@ -78,14 +81,23 @@ class RunEstimate:
         )
 
 
-def estimate_run(task: Task, step: TrainingStep, measured: int = MEASURED_STEPS) -> RunEstimate:
-    """Take ``measured`` steps after a first and tell what all would take; the network changes."""
+def estimate_run(
+    task: Task, step: TrainingStep, measured: int = MEASURED_STEPS, progress: bool | None = None
+) -> RunEstimate:
+    """Take ``measured`` steps after a first and tell what all would take; the network changes.
+
+    Slow ones are fewer, see ``LONGEST``. ``progress`` shows a bar; None: on a terminal only.
+    """
     config = step.config
     times, loading = [], []
     step.network.train()
     tiles = iter(batches(task.dataset, config, step, 0))
-    for number in range(min(measured + 1, config.steps)):
+    started = time.perf_counter()
+    numbers = range(min(measured + 1, config.steps))
+    for number in progress_bar(numbers, progress=progress, desc="dry run", unit="step"):
         begin = time.perf_counter()
+        if number and begin - started > LONGEST:
+            break
         batch = next(tiles)
         loaded = time.perf_counter()
         step(batch, number).tolist()  # waits for the device

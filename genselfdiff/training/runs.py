@@ -83,14 +83,14 @@ def finetune(
     return _run(config, out, resume, progress, on_log)
 
 
-def estimate(config: RunConfig) -> RunEstimate:
+def estimate(config: RunConfig, *, progress: bool | None = None) -> RunEstimate:
     """Take a few steps of a run and tell what all of it would take; nothing is written.
 
     Raises:
         InputError, ModelError: as by `pretrain` and `finetune`.
     """
     with prepared(config) as (task, step):
-        return estimate_run(task, step)
+        return estimate_run(task, step, progress=progress)
 
 
 @contextmanager

@@ -161,7 +161,7 @@ def _run(config: Config, out: Path | None, resume: bool, dry_run: bool) -> None:
 
     keep_freed_memory()
     if out is None or dry_run:
-        estimate = runs.estimate(config)
+        estimate = runs.estimate(config, progress=progress() if RANK == 0 else False)
         if RANK == 0:
             say(estimate.summary())
     elif isinstance(config, PretrainConfig):

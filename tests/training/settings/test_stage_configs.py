@@ -7,6 +7,7 @@ import pytest
 from genselfdiff.choices import LARGEST_TILE, SIZE_MULTIPLE
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.training.settings.config_file import read_settings
+from genselfdiff.training.settings.presets import PRESETS
 from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 
 
@@ -223,3 +224,11 @@ def test_what_is_shared_names_no_files(config):
     for name in ("init", "device", "workers", "data", "images", "masks", "val", "group"):
         assert name not in shared
     assert shared["steps"] == 7
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_settings_of_their_stage(preset: str) -> None:
+    for kind in (PretrainConfig, FinetuneConfig):
+        settings = PRESETS[preset][kind.stage]
+        config = kind(**settings)
+        assert all(getattr(config, name) == value for name, value in settings.items())
