@@ -2,15 +2,13 @@
 
     python benchmarks/convolutions.py NETWORK TILE BATCH [float32|bfloat16] [ROUNDS] [WHAT]
 
-WHAT is some of "y dx dw pack", or "whole": the exported network with packed weights against itself
-without, and a training step with ours against the same with torch's. NETWORK is a name of the
+WHAT is some of "y dx dw pack"; whole networks: convolution_networks.py. NETWORK is a name of the
 registry, or WIDTH,MULTIPLIER,...,STRIDE such as 32,1,2,4,6,2. One thread, process CPU time, the
 best of some rounds in which all forms take turns, with the memory allocator set as the engine sets
 it. The instruction set is that of GSD_CPU_ISA; torch's is set by ONEDNN_MAX_CPU_ISA and
 ATEN_CPU_CAPABILITY.
 """
 
-import copy
 import sys
 import time
 from collections import Counter, defaultdict
@@ -19,14 +17,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from genselfdiff.kernels import conv3x3, native
+from genselfdiff.kernels import native
 from genselfdiff.kernels.conv3x3 import reference
 from genselfdiff.machine import keep_freed_memory
-from genselfdiff.models.export import for_export
-from genselfdiff.models.packing import pack_weights
 from genselfdiff.models.registry import create_model
-from genselfdiff.models.torchscript import script
-from genselfdiff.models.unet import Conv3x3, UNet
+from genselfdiff.models.unet import UNet
 
 Layer = tuple[int, int, int, int]
 """Channels of input and output, height and width."""
@@ -93,54 +88,11 @@ def forms(layer: Layer, batch: int, dtype: torch.dtype) -> dict[str, Callable[[]
     }
 
 
-def whole(network: str, tile: int, batch: int, rounds: int) -> None:
-    """Seconds of the whole network, float32, ours and with torch's convolutions."""
-    model = created(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    exported = script(for_export(model, portable=False))
-    packed = copy.deepcopy(exported)
-    pack_weights(packed)
-    x = torch.randn(batch, 3, tile, tile).contiguous(memory_format=torch.channels_last)
-    t = torch.zeros(batch, dtype=torch.int64)
-
-    def infer(module: torch.nn.Module) -> Callable[[], None]:
-        def run() -> None:
-            with torch.inference_mode():
-                module(x, t)
-
-        return run
-
-    def train(function: Callable[..., torch.Tensor]) -> Callable[[], None]:
-        def run() -> None:
-            for module in model.modules():
-                if isinstance(module, Conv3x3):
-                    module.conv3x3 = function
-            model.zero_grad(set_to_none=True)
-            model(x, t).square().mean().backward()
-
-        return run
-
-    for name, forms in (
-        ("inference", (infer(packed), infer(exported))),
-        ("training step", (train(conv3x3), train(reference.conv3x3))),
-    ):
-        best = [float("inf")] * 2
-        for _ in range(rounds):
-            for i, run in enumerate(forms):
-                start = time.process_time()
-                run()
-                best[i] = min(best[i], time.process_time() - start)
-        print(
-            f"{name}: ours {best[0]:.3f} s, torch's {best[1]:.3f} s, {best[1] / best[0]:.2f} times"
-        )
-
-
 def main(network: str, tile: int, batch: int, dtype: str, rounds: int, only: str = "") -> None:
     """A row for each layer, in GFLOP/s of the direct convolution, and the sums in ms an image."""
     torch.set_num_threads(1)
     keep_freed_memory()
     print(f"{network}, {tile} pixels, batch {batch}, {dtype}, kernels of {native.selected_isa()}")
-    if only == "whole":
-        return whole(network, tile, batch, rounds)
     totals: defaultdict[str, float] = defaultdict(float)
     for layer, count in layers(network, tile).items():
         runs = forms(layer, batch, getattr(torch, dtype))

@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.kernels import p2_loss
 from genselfdiff.kernels.conv3x3 import reference as conv3x3_reference
+from genselfdiff.kernels.conv4x4 import reference as conv4x4_reference
 from genselfdiff.kernels.group_norm_silu import reference as group_norm_silu_reference
 from genselfdiff.machine import keep_freed_memory
-from genselfdiff.models import unet
+from genselfdiff.models import convolutions, unet
 from genselfdiff.models.registry import create_model
 
 MAX_ROUNDS, MAX_SECONDS = 5, 5.0
@@ -82,11 +83,15 @@ def operations_of(form: str) -> Iterator[None]:
     """Let the networks in this process compute by that form."""
     with ExitStack() as stack:
         if form == "authors":
-            authors = {
+            convolution = {
                 "conv3x3": conv3x3_reference.conv3x3,
+                "conv4x4": conv4x4_reference.conv4x4,
+            }
+            authors = {
                 "linear_attention": baselines.linear_attention,
                 "group_norm_silu": group_norm_silu_reference.group_norm_silu,
             }
+            stack.enter_context(mock.patch.multiple(convolutions, **convolution))
             stack.enter_context(mock.patch.multiple(unet, **authors))
         elif form in ("plain", "compile"):
             stack.enter_context(mock.patch.dict(os.environ, GSD_KERNELS="reference"))

@@ -10,6 +10,8 @@ STABLE_TORCH_LIBRARY(gsd, m) {
     m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias, Tensor? packed) -> Tensor");
     m.def("conv3x3_pack(Tensor weight) -> Tensor");
     m.def("conv3x3_weight_gradient(Tensor grad_y, Tensor x) -> Tensor");
+    m.def("conv4x4(Tensor x, Tensor weight, Tensor? bias, bool enlarge) -> Tensor");
+    m.def("conv4x4_weight_gradient(Tensor small, Tensor large) -> Tensor");
     m.def(
         "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups, Tensor? shift,"
         " Tensor? residual, float eps) -> (Tensor y, Tensor mean, Tensor rstd)");

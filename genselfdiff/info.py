@@ -16,9 +16,8 @@ import torch
 import genselfdiff
 from genselfdiff import kernels
 from genselfdiff.errors import GsdError
-from genselfdiff.kernels import native
+from genselfdiff.kernels import convolution_rules, native
 from genselfdiff.kernels.backends import launched_from_cpp
-from genselfdiff.kernels.conv3x3 import rules
 from genselfdiff.models import shipped
 from genselfdiff.version import __version__
 
@@ -94,7 +93,7 @@ def _native_lines() -> list[tuple[str, str]]:
 
 def _convolutions() -> str:
     try:
-        return rules.told()
+        return convolution_rules.told()
     except GsdError as error:
         return str(error)
 

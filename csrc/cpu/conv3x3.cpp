@@ -8,12 +8,12 @@
 
 #include <algorithm>
 #include <initializer_list>
-#include <memory>
 #include <optional>
 #include <vector>
 
 #include "common/checks.h"
 #include "cpu/isa.h"
+#include "cpu/room.h"
 
 namespace {
 
@@ -24,6 +24,7 @@ using gsd::Element;
 using gsd::kChannelBlock;
 using gsd::kProducts;
 using gsd::kTileSide;
+using gsd::Room;
 using gsd::ScalarType;
 using gsd::Tensor;
 using torch::headeronly::MemoryFormat;
@@ -39,22 +40,6 @@ template <class Each>
 void in_parallel(int64_t count, int64_t grain, const Each& each) {
     torch::stable::parallel_for(0, count, grain, each);
 }
-
-// Memory for floats that nobody has set, beginning with a cache line.
-class Room {
-  public:
-    explicit Room(int64_t floats)
-        : memory_(new float[static_cast<size_t>(floats + kChannelBlock)]) {}
-
-    float* data() const {
-        void* first = memory_.get();
-        size_t space = 2 * sizeof(float) * kChannelBlock;
-        return static_cast<float*>(std::align(sizeof(float) * kChannelBlock, 1, first, space));
-    }
-
-  private:
-    std::unique_ptr<float[]> memory_;
-};
 
 // Transformed tiles, and room for them. Products lie a cache line apart from a power of two.
 class TransformedTiles {

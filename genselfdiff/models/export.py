@@ -5,10 +5,9 @@ import copy
 import torch
 from torch import nn
 
-from genselfdiff.kernels import fused
-from genselfdiff.kernels.conv3x3 import rules
+from genselfdiff.kernels import convolution_rules, fused
+from genselfdiff.models.convolutions import Conv3x3
 from genselfdiff.models.unet import (
-    Conv3x3,
     ConvNormSilu,
     LinearAttentionBlock,
     Net,
@@ -42,7 +41,7 @@ class PackedConv3x3(nn.Module):
         super().__init__()
         self.weight = convolution.weight
         self.bias = convolution.bias
-        self.least_pixels = rules.LEAST_PIXELS
+        self.least_pixels = convolution_rules.LEAST_PIXELS
         self.register_buffer("packed", torch.empty(0), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

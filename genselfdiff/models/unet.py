@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genselfdiff.kernels import conv3x3, group_norm_silu, linear_attention
+from genselfdiff.kernels import group_norm_silu, linear_attention
+from genselfdiff.models.convolutions import Conv3x3, Enlarge, Halve
 
 GROUPS: Final = 8
 HEADS: Final = 4
@@ -52,18 +53,6 @@ class TimeMlp(nn.Sequential):
         """(N,) int64 to (N, 4 * width)."""
         y = self[0](t).to(self[1].weight.dtype)
         return self[3](self[2](self[1](y)))
-
-
-class Conv3x3(nn.Conv2d):
-    """3x3 convolution that leaves the size."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1)
-        self.conv3x3 = conv3x3
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, in, H, W) to (N, out, H, W)."""
-        return self.conv3x3(x, self.weight, self.bias)
 
 
 class ConvNormSilu(nn.Module):
@@ -122,7 +111,7 @@ class DetailBlock(nn.Module):
 
     def __init__(self, in_channels: int, stem: int) -> None:
         super().__init__()
-        self.enlarge = nn.ConvTranspose2d(in_channels, stem, 4, 2, 1)
+        self.enlarge = Enlarge(in_channels, stem)
         self.block = ConvNormSilu(stem, stem)
 
     def forward(self, x: torch.Tensor, stem: torch.Tensor) -> torch.Tensor:
@@ -238,7 +227,7 @@ class Net(nn.Module):
         self.detail: nn.Module | None = None
         if stride == 4:
             stem = GROUPS * max(1, stem // GROUPS)
-            self.reduce = nn.Conv2d(stem, stem, 4, 2, 1)
+            self.reduce = Halve(stem)
             self.detail = DetailBlock(width, stem)
         time_dim = 4 * width
         self.init_conv = nn.Conv2d(3, stem, 7, self.place, padding=3)
@@ -253,7 +242,7 @@ class Net(nn.Module):
                         ResidualBlock(before, after, time_dim),
                         ResidualBlock(after, after, time_dim),
                         LinearAttentionBlock(after),
-                        nn.Identity() if last else nn.Conv2d(after, after, 4, 2, 1),
+                        nn.Identity() if last else Halve(after),
                     )
                 )
             )
@@ -271,7 +260,7 @@ class Net(nn.Module):
                         ResidualBlock(2 * before, after, time_dim),
                         ResidualBlock(after, after, time_dim),
                         LinearAttentionBlock(after),
-                        nn.ConvTranspose2d(after, after, 4, 2, 1),
+                        Enlarge(after, after),
                     )
                 )
             )

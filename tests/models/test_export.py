@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from genselfdiff.kernels import native
+from genselfdiff.models.convolutions import Conv3x3
 from genselfdiff.models.export import for_export
 from genselfdiff.models.packing import pack_weights
 from genselfdiff.models.registry import create_model
 from genselfdiff.models.torchscript import script
-from genselfdiff.models.unet import Conv3x3
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.freeze:DeprecationWarning")
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 
+from genselfdiff.kernels import convolution_rules as rules
 from genselfdiff.kernels.autograd import differentiable_once
 from genselfdiff.kernels.backends import Operation
-from genselfdiff.kernels.conv3x3 import reference, rules
+from genselfdiff.kernels.conv3x3 import reference
 
 OPERATION = Operation("conv3x3", frozenset({torch.float32, torch.bfloat16}), triton=False)
 _PACK = Operation("conv3x3_pack", OPERATION.dtypes, triton=False)
@@ -23,7 +24,7 @@ def conv3x3(
     twice as large on independent values. It packs the weights at each call, and gives the same bits
     for any number of threads and at every place of a batch.
     It works on channels_last memory; other inputs, and sizes and processors for which torch was
-    measured to be faster (``rules.py``), take torch's convolution, as GPUs do.
+    measured to be faster (``convolution_rules.py``), take torch's convolution, as GPUs do.
 
     Args:
         x: (N, in, H, W), any floating dtype and memory format.

@@ -1,4 +1,4 @@
-"""Where the kernel of ``conv3x3`` was measured to be faster than torch's convolution.
+"""Where our kernels of convolutions were measured to be faster than torch's.
 
 Machine and figures: benchmarks/RESULTS.md, "Convolutions". torch's is oneDNN on channels_last.
 """
@@ -22,6 +22,9 @@ LEAST_PIXELS = 256
 LEAST_TRAINED_PIXELS = 2048
 """Of a batch, where weights are packed at each call, for both directions."""
 
+FASTER_STRIDED = ("avx2",)
+"""Instruction sets with which ``conv4x4`` makes the weights' gradients itself, of float32."""
+
 
 def pays(dtype: torch.dtype, pixels: int, *, packed: bool) -> bool:
     """Whether the kernel is the faster one on this CPU.
@@ -37,6 +40,15 @@ def pays(dtype: torch.dtype, pixels: int, *, packed: bool) -> bool:
     return dtype in _faster() and pixels >= (LEAST_PIXELS if packed else LEAST_TRAINED_PIXELS)
 
 
+def strided_pays(dtype: torch.dtype) -> bool:
+    """Whether the kernel of ``conv4x4`` is the faster one on this CPU, in training.
+
+    Raises:
+        InputError: as ``pays``.
+    """
+    return dtype == torch.float32 and _isa() in FASTER_STRIDED
+
+
 def told() -> str:
     """The rules for this CPU in words.
 
@@ -46,12 +58,17 @@ def told() -> str:
     dtypes = [str(dtype).removeprefix("torch.") for dtype in _faster()]
     if not dtypes:
         return "torch's convolutions, on this CPU"
+    strided = ", and weights' gradients of 4x4" if strided_pays(torch.float32) else ""
     return (
         f"ours in {' and '.join(dtypes)} from {LEAST_PIXELS} pixels of a batch on, in training"
-        f" from {LEAST_TRAINED_PIXELS}; else torch's"
+        f" from {LEAST_TRAINED_PIXELS}{strided}; else torch's"
     )
 
 
-@constant_when_compiled
 def _faster() -> tuple[torch.dtype, ...]:
-    return FASTER.get(native.selected_isa(), ())
+    return FASTER.get(_isa(), ())
+
+
+@constant_when_compiled
+def _isa() -> str:
+    return native.selected_isa()
