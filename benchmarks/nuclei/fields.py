@@ -46,7 +46,8 @@ def main() -> None:
     test = options.folder / "test" / "tnbc"
     before = scores_of(exported(options.run, options.out / "as-it-is.ts"), test)
     report("as it is", before, before)
-    images = sorted((options.folder / "train" / "images").glob("tnbc_*.png"))
+    images = sorted((options.folder / "train" / "images").glob("tnbc_??_*.png"))
+    images = [image for image in images if image.stem.count("_") == 2]  # the second copies left out
     drawn = np.random.default_rng(options.seed).permutation(len(images))
     base = FinetuneConfig(
         foreground=True,
