@@ -10,7 +10,7 @@ mkdir demo
 say() { printf '\n== %s\n' "$*"; }
 
 say "1/7 nuclei, with the model that comes with gsd: mask, polygons for QuPath, table, picture"
-gsd segment "$slide" -o demo/nuclei.tif --geojson --table --overlay
+gsd segment "$slide" -o demo/nuclei.tif --geojson --table --overlay --outline
 
 say "2/7 stage 1: a small network learns from unlabelled tiles of the slide"
 gsd train pretrain "$slide" --mpp 0.5 --out demo/pretrain \
