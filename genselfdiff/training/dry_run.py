@@ -110,7 +110,7 @@ def estimate_run(
     with torch.no_grad(), step.autocast:
         task.validate(step.network, 0, task.pieces)
     validation = (time.perf_counter() - begin) * -(-task.pieces // step.world.size)
-    saved = resumable_tensors(step.network, step.average.values, step.optimiser)
+    saved = resumable_tensors(step.network, step.average, step.optimiser)
     return RunEstimate(
         config=config,
         parameters=sum(parameter.numel() for parameter in step.network.parameters()),

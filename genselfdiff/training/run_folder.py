@@ -19,11 +19,13 @@ from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.files import atomic_file, write_text, writing
 from genselfdiff.input_files import parse_json, read_text
 from genselfdiff.settings import require_types
+from genselfdiff.training.loop.averaging import WeightAverage
 from genselfdiff.working_files import lock, open_own, remove_abandoned
 
 CHECKPOINT_FORMAT = "2"
 WEIGHTS = "network."
 AVERAGE = "average."
+START = "start."
 OPTIMISER = "optimiser."
 
 _UNFINISHED = ".gsd-unfinished"
@@ -68,12 +70,15 @@ class Checkpoint:
         weights: the network's state dict; the averaged one, where an average is kept, in all but
             ``latest``.
         average: averaged parameters by name, in ``latest`` only.
+        start: parameters that the run began with, in ``latest`` of a run that keeps a share of
+            them.
         optimiser: state of the optimiser by parameter number, in ``latest`` only.
         state: how far the run was.
     """
 
     weights: dict[str, torch.Tensor]
     average: dict[str, torch.Tensor]
+    start: dict[str, torch.Tensor]
     optimiser: dict[int, dict[str, torch.Tensor]]
     state: RunState
 
@@ -199,7 +204,7 @@ class RunFolder:
     def save_latest(
         self,
         network: nn.Module,
-        average: Mapping[str, torch.Tensor],
+        average: WeightAverage,
         optimiser: torch.optim.Optimizer,
         state: RunState,
     ) -> None:
@@ -272,6 +277,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: no such file")
     weights: dict[str, torch.Tensor] = {}
     average: dict[str, torch.Tensor] = {}
+    start: dict[str, torch.Tensor] = {}
     optimiser: dict[int, dict[str, torch.Tensor]] = {}
     try:
         # Not "pt": that wants names of files in UTF-8.
@@ -283,6 +289,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
                     weights[key.removeprefix(WEIGHTS)] = value
                 elif key.startswith(AVERAGE):
                     average[key.removeprefix(AVERAGE)] = value
+                elif key.startswith(START):
+                    start[key.removeprefix(START)] = value
                 else:
                     number, name = key.removeprefix(OPTIMISER).split(".")
                     optimiser.setdefault(int(number), {})[name] = value
@@ -299,16 +307,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
         key: tuple(value) if isinstance(value, list) else value for key, value in about.items()
     }
     try:
-        return Checkpoint(weights, average, optimiser, RunState(**told))
+        return Checkpoint(weights, average, start, optimiser, RunState(**told))
     except (TypeError, InputError) as error:
         raise ModelError(f"{path}: damaged: its state is not that of a run: {error}") from error
 
 
 def resumable_tensors(
-    network: nn.Module, average: Mapping[str, torch.Tensor], optimiser: torch.optim.Optimizer
+    network: nn.Module, average: WeightAverage, optimiser: torch.optim.Optimizer
 ) -> dict[str, torch.Tensor]:
     """What ``latest.safetensors`` holds: copies, where the layout in memory is another."""
-    tensors = _named(WEIGHTS, network.state_dict()) | _named(AVERAGE, average)
+    tensors = _named(WEIGHTS, network.state_dict())
+    tensors |= _named(AVERAGE, average.values) | _named(START, average.start)
     for number, values in optimiser.state_dict()["state"].items():
         tensors |= _named(f"{OPTIMISER}{number}.", values)
     return tensors

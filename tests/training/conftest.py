@@ -34,7 +34,7 @@ def assert_same_checkpoints():
 
     def check(a, b):
         assert a.state == b.state
-        for kind in ("weights", "average", "optimiser"):
+        for kind in ("weights", "average", "start", "optimiser"):
             of_a, of_b = getattr(a, kind), getattr(b, kind)
             assert of_a.keys() == of_b.keys(), kind
             for key, value in of_a.items():

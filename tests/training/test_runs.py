@@ -464,7 +464,7 @@ def test_tensors_that_are_not_of_the_run_are_told(tmp_path, begin, change):
         parameter.grad = torch.zeros_like(parameter)
     step.optimiser.step()
     run = RunFolder(tmp_path)
-    tensors = resumable_tensors(network, step.average.values, step.optimiser)
+    tensors = resumable_tensors(network, step.average, step.optimiser)
     tensors = {name: value.clone() for name, value in tensors.items()}
     about = {"gsd": '{"format": "2", "step": 1}'}
     save_file(tensors, run.latest, about)

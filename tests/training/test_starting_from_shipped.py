@@ -192,3 +192,47 @@ def test_the_weights_of_a_run_are_shipped(tmp_path, config, ship):
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     exported, named = load_model(tmp_path / "model.ts", "cpu"), load_model("mine", "cpu")
     torch.testing.assert_close(named(images), exported(images), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("instances", "asked", "share"),
+    [(True, None, 0.5), (True, 0.0, 0.0), (True, 0.2, 0.2), (False, None, 0.0)],
+)
+def test_half_of_a_model_that_finds_the_same_is_kept(
+    config, ship, tmp_path, instances, asked, share
+):
+    ship(instances=True)
+    config = dataclasses.replace(config, instances=instances, start_share=asked)
+    with prepared(config) as (_, step):
+        assert step.average.start_share == share
+        assert bool(step.average.start) == (share > 0)
+
+
+def test_a_share_of_what_finds_other_things_is_refused(config, ship):
+    ship(instances=True)
+    for wrong in (
+        dataclasses.replace(config, instances=False, start_share=0.5),
+        dataclasses.replace(config, init="none", architecture="paper", width=8, start_share=0.5),
+    ):
+        with (
+            pytest.raises(InputError, match=r"--start-share 0\.5: needs an --init"),
+            prepared(wrong),
+        ):
+            pass
+
+
+def test_a_run_that_keeps_a_share_goes_on_to_the_same_bits(
+    config, ship, tmp_path, assert_same_checkpoints
+):
+    ship(instances=True)
+    config = dataclasses.replace(config, instances=True, steps=2, learning_rate=0.1)
+    whole = finetune(config, tmp_path / "whole")
+    finetune(dataclasses.replace(config, steps=1), tmp_path / "run")
+    longer = dataclasses.replace(FinetuneConfig.read(tmp_path / "run" / "config.toml"), steps=2)
+    run = finetune(longer, tmp_path / "run", resume=True)
+    assert read_checkpoint(run.latest).start.keys() == read_checkpoint(run.latest).average.keys()
+    best = read_checkpoint(whole.best).weights[LAST]
+    latest = read_checkpoint(whole.latest)
+    assert torch.equal(latest.start[LAST], read_weights("nuclei").state[LAST])
+    if read_checkpoint(whole.best).state.step == 2:
+        assert torch.equal(best, latest.average[LAST].lerp(latest.start[LAST], 0.5))

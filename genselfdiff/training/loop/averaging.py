@@ -1,4 +1,4 @@
-"""A moving average of the weights (EMA), which scores better than the last weights themselves."""
+"""What is validated and exported: an average of the weights over the steps, and with the start."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +11,32 @@ RAMP = 10
 
 
 class WeightAverage:
-    """Exponential moving average of a network's parameters.
+    """Exponential moving average (EMA) of a network's parameters, mixed with those of its start.
 
     After n updates the decay is min(``decay``, (1 + n) / (10 + n)), so that the average does not
     stick to the first weights (as in TensorFlow's ExponentialMovingAverage). Decay 0 keeps none.
+
+    Of the mean that `in_place` gives, ``start_share`` are the weights that the network has now:
+    fine-tuned on few images, it forgets less of what it knew (Wortsman et al., CVPR 2022).
+
+    Attributes:
+        values: the average by the parameters' names; empty with decay 0.
+        start: the weights of the start; empty with share 0.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float, start_share: float = 0.0) -> None:
         self.decay = decay
+        self.start_share = start_share
         self._parameters = dict(network.named_parameters())
         self.values = {
             name: parameter.detach().clone()
             for name, parameter in self._parameters.items()
             if decay
+        }
+        self.start = {
+            name: parameter.detach().clone()
+            for name, parameter in self._parameters.items()
+            if start_share
         }
 
     @torch.no_grad()
@@ -35,16 +48,24 @@ class WeightAverage:
         weights = [self._parameters[name].detach() for name in self.values]
         torch._foreach_lerp_(list(self.values.values()), weights, 1 - decay)
 
-    def load(self, values: dict[str, torch.Tensor]) -> None:
-        """Go on from ``values``."""
+    def load(self, values: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> None:
+        """Go on from ``values``, and what the run began with."""
         for name, value in self.values.items():
             value.copy_(values[name])
+        for name, value in self.start.items():
+            value.copy_(start[name])
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The network has the averaged weights in the block, and its own again after it."""
-        own = {name: self._parameters[name].data for name in self.values}
-        for name, value in self.values.items():
+        own = {name: parameter.data for name, parameter in self._parameters.items()}
+        averaged = self.values or own
+        if self.start:
+            averaged = {
+                name: value.lerp(self.start[name], self.start_share)
+                for name, value in averaged.items()
+            }
+        for name, value in averaged.items():
             self._parameters[name].data = value
         try:
             yield

@@ -113,7 +113,7 @@ class Records:
             step = self.step
             self.tracker.flush()
             self.run.save_latest(
-                step.network, step.average.values, step.optimiser, self._state(done, best)
+                step.network, step.average, step.optimiser, self._state(done, best)
             )
         self.saved = time.monotonic()
 
@@ -168,7 +168,7 @@ def restore(step: TrainingStep, watch: LossWatch, run: RunFolder) -> tuple[int, 
     load_initial_weights(step.network, checkpoint.weights, origin=run.latest, head=True)
     _require_fit(step, checkpoint, run.latest)
     step.load_optimiser(checkpoint.optimiser)
-    step.average.load(checkpoint.average)
+    step.average.load(checkpoint.average, checkpoint.start)
     watch.losses, watch.norms, watch.first = [*state.losses], [*state.norms], state.first_loss
     machine = _made_with(step)
     if state.made_with != machine:
@@ -185,7 +185,9 @@ def _require_fit(step: TrainingStep, checkpoint: Checkpoint, path: Path) -> None
     """Raise ModelError unless average and optimiser of a checkpoint are those of the network."""
     own = dict(step.network.named_parameters())
     wanted = {f"average {name}": own[name].shape for name in step.average.values}
+    wanted |= {f"start {name}": own[name].shape for name in step.average.start}
     found = {f"average {name}": value for name, value in checkpoint.average.items()}
+    found |= {f"start {name}": value for name, value in checkpoint.start.items()}
     for number, parameter in enumerate(own.values()):
         wanted |= {f"{number} {name}": parameter.shape for name in MOMENTS}
         wanted[f"{number} step"] = torch.Size()

@@ -50,7 +50,7 @@ class TrainingStep:
         self.optimiser = torch.optim.Adam(
             network.parameters(), lr=config.learning_rate, betas=(config.beta1, BETA2), fused=True
         )
-        self.average = WeightAverage(network, config.ema)
+        self.average = WeightAverage(network, config.ema, config.kept_start)
         self.autocast = _autocast(device, config.precision)
         self._wrapped = world.wrapped(network, device)
 

@@ -22,6 +22,9 @@ from genselfdiff.training.settings.stage_configs import FinetuneConfig, Pretrain
 
 logger = logging.getLogger("genselfdiff")
 
+START_SHARE = 0.5
+"""Of a shipped model: measured with 3, 5 and 10 fields, see benchmarks/nuclei/fields.py."""
+
 
 def complete_pretrain(config: PretrainConfig) -> PretrainConfig:
     """``config`` with everything filled in that the run it starts from decides, and checked.
@@ -84,6 +87,7 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
     )
     if origin is not None:
         config = _with_origin(config, origin, summary.numbered)
+    config = replace(config, start_share=_start_share(config, origin))
     assert config.resample_to is not None
     if mpp > BLURRED_ENLARGEMENT * config.resample_to:
         logger.warning(
@@ -137,6 +141,27 @@ def _with_origin(
                 config.init,
             )
     return replace(config, resample_to=origin.network_mpp, origin=origin.shareable())
+
+
+def _start_share(config: FinetuneConfig, origin: PretrainConfig | FinetuneConfig | None) -> float:
+    """How much of the weights of ``config.init`` is kept, which must find the same.
+
+    Raises:
+        InputError: a share is asked for of one that does not.
+    """
+    alike = (
+        isinstance(origin, FinetuneConfig)
+        and len(origin.classes) == len(config.classes)
+        and origin.instances == config.instances
+    )
+    if config.start_share and not alike:
+        raise InputError(
+            f"--start-share {config.start_share:g}: needs an --init that was fine-tuned for as many"
+            " classes, with --instances as here: leave it out"
+        )
+    if config.start_share is None and alike and shipped.name_of(config.init) is not None:
+        return START_SHARE
+    return config.start_share or 0.0
 
 
 def _class_names(count: int) -> tuple[str, ...]:

@@ -184,6 +184,11 @@ class RunConfig:
         """um/px that the network sees."""
         raise NotImplementedError
 
+    @property
+    def kept_start(self) -> float:
+        """Share of the weights of the start in those that are validated and exported."""
+        return 0.0
+
     def with_network(self) -> Self:
         """The same with architecture and width filled in.
 

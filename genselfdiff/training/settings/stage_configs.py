@@ -119,6 +119,17 @@ class FinetuneConfig(RunConfig):
             " run, a .pth of the authors' code, or none to train from scratch."
         ).metadata,
     )
+    start_share: float | None = field(
+        default=None,
+        metadata=About(
+            "Share of the weights of --init in those that are validated and exported, so that a"
+            " model forgets less of what it knew. Default: 0.5 for a model of 'gsd models' that"
+            " finds the same, else 0.",
+            least=0,
+            below=1,
+            refusal="{name} must be at least 0 and below 1",
+        ).metadata,
+    )
     images: str = field(default="", metadata=About("Folder of labelled images.").metadata)
     masks: str = field(
         default="",
@@ -243,6 +254,11 @@ class FinetuneConfig(RunConfig):
     def network_mpp(self) -> float | None:
         """um/px that the network sees."""
         return self.resample_to
+
+    @property
+    def kept_start(self) -> float:
+        """Share of the weights of the start in those that are validated and exported."""
+        return self.start_share or 0.0
 
     @property
     def outputs(self) -> int:

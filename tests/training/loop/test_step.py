@@ -106,3 +106,17 @@ def test_without_a_decay_there_is_no_average():
     weight = net.weight.item()
     with average.in_place():
         assert net.weight.item() == weight
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_a_share_of_the_start_is_in_the_average_alone(decay):
+    net = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        net.weight.fill_(3.0)
+        average = WeightAverage(net, decay, 0.25)
+        net.weight.fill_(7.0)
+    average.update(1000)
+    mean = 0.5 * 3.0 + 0.5 * 7.0 if decay else 7.0
+    with average.in_place():
+        assert net.weight.item() == 0.25 * 3.0 + 0.75 * mean
+    assert net.weight.item() == 7.0

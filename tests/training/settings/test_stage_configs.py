@@ -130,6 +130,7 @@ FULL = (
     ),
     full(
         FinetuneConfig,
+        start_share=0.25,
         images="i",
         masks="m",
         classes=("background", "Drüse, klein"),
