@@ -50,8 +50,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     objects = {
-        "model": ObjectOptions(min_area=0.0),
-        "thickness": ObjectOptions(instances=True, seed_distance=1.5, min_area=0.0),
+        "model": ObjectOptions(),
+        "thickness": ObjectOptions(instances=True, seed_distance=1.5),
         "no": ObjectOptions(instances=False),
     }[options.instances]
     sets = {"MoNuSeg": (options.monuseg / "images", options.monuseg / "instances")}

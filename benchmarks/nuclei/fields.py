@@ -24,6 +24,7 @@ from genselfdiff.evaluation.scoring import ObjectOptions
 from genselfdiff.training.export import export
 from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.runs import finetune
+from genselfdiff.training.settings.completing import START_SHARE
 from genselfdiff.training.settings.run_config import NO_INIT
 from genselfdiff.training.settings.stage_configs import FinetuneConfig, read_run_config
 
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of fine-tuning")
     parser.add_argument("--scratch", type=int, default=1000, help="steps of training from scratch")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--start-share", type=float, default=START_SHARE)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     test = options.folder / "test" / "tnbc"
@@ -63,7 +65,12 @@ def main() -> None:
         base = replace(base, images=str(fields / "images"), masks=str(fields / "masks"))
         origin = read_run_config(RunFolder(options.run).config)
         starts = {
-            "fine-tuned": replace(base, init=str(options.run), steps=options.steps),
+            "fine-tuned": replace(
+                base,
+                init=str(options.run),
+                steps=options.steps,
+                start_share=options.start_share,
+            ),
             "from scratch": replace(
                 base, init=NO_INIT, architecture=origin.architecture, steps=options.scratch
             ),

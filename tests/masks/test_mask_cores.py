@@ -233,7 +233,7 @@ def test_objects_are_taken_apart_as_the_mask_tells(
     cuts: str | None,
 ) -> None:
     path = write(tmp_path / "m.tif", cores=cores, planes=row_of_cells())
-    found = write_objects(path, geojson=tmp_path / "m.geojson", **options)
+    found = write_objects(path, geojson=tmp_path / "m.geojson", min_area=0, **options)
     assert (found.counts, found.cuts) == (wanted, cuts)
     features = json.loads((tmp_path / "m.geojson").read_bytes())["features"]
     assert {f["properties"]["objectType"] for f in features} == {
@@ -259,7 +259,7 @@ def test_files_do_not_depend_on_bands_or_sheets(
     for end in (".geojson", ".csv", ".tif"):
         whole, cut = (tmp_path / f"{name}{end}" for name in ("whole", "cut"))
         assert whole.read_bytes() == cut.read_bytes()
-    splitter = choose_splitter(None, None, 0.25, 8, windows_of(planes[1].astype(np.bool_)))
+    splitter = choose_splitter(None, None, 0.25, 0.5, windows_of(planes[1].astype(np.bool_)))
     numbers = number_objects(planes[0], splitter=splitter, min_area=8).numbers
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "whole.tif"), numbers)
     together = number_objects(planes[0], min_area=8).numbers
