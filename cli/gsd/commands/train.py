@@ -97,7 +97,7 @@ def pretrain(
 Examples:
   gsd train finetune --images fields/ --masks masks/ --mpp 0.5 --init run1 --out run2
   gsd train finetune --images fields/ --masks instances/ --foreground --instances --mpp 0.25 \\
-      --init nuclei --out run2
+      --init nuclei --steps 300 --out run2
   gsd train finetune --images tif/ --masks instances/ --foreground --mpp 0.25 \\
       --resample-to 0.5 --val 'TCGA-A7-*' --init run1 --out run2
   gsd train finetune --images fields/ --masks masks/ --mpp 0.5 --group 'TCGA-..-....' \\
