@@ -57,3 +57,10 @@ def test_they_are_there_and_type_checkers_see_the_same(name: str) -> None:
 def test_what_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'segmnt'"):
         genselfdiff.segmnt  # noqa: B018
+
+
+def test_models_gives_what_makes_a_network() -> None:
+    assert genselfdiff.models.create_model is genselfdiff.create_model
+    assert callable(genselfdiff.models.load_initial_weights)
+    with pytest.raises(AttributeError, match="has no attribute 'unheard_of'"):
+        genselfdiff.models.unheard_of  # noqa: B018
