@@ -13,6 +13,7 @@
 #include "common/checks.h"
 #include "cpu/isa.h"
 #include "cpu/kernels/linear_attention.h"
+#include "cpu/kernels/matrix_product.h"
 
 namespace gsd::attention {
 

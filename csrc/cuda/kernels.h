@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "cpu/kernels/element.h"
+#include "cpu/vectors/element.h"
 
 namespace gsd::cuda {
 

@@ -14,7 +14,7 @@
 #endif
 
 #include "common/philox.h"
-#include "cpu/kernels/bfloat16.h"
+#include "cpu/vectors/bfloat16.h"
 
 namespace {
 

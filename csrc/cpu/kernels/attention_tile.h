@@ -8,7 +8,7 @@
 #include <new>
 
 #include "cpu/kernels/linear_attention.h"
-#include "cpu/kernels/matrix.h"
+#include "cpu/vectors/matrix.h"
 
 namespace {
 

@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "cpu/kernels/simd.h"
+#include "cpu/vectors/simd.h"
 
 namespace {
 

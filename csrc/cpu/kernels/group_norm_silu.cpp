@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "cpu/kernels/simd.h"
+#include "cpu/vectors/simd.h"
 
 namespace {
 

@@ -126,21 +126,6 @@ void gsd::GSD_ISA::pack_factor(gsd::Element element, const gsd::FactorSource& so
     }
 }
 
-void gsd::GSD_ISA::add_product(const gsd::FloatProduct& product) {
-    multiply(Product<float>{.rows = product.rows,
-                            .vectors = product.columns / kFloats,
-                            .steps = product.steps,
-                            .a = product.a,
-                            .a_row = product.a_row,
-                            .a_step = product.a_step,
-                            .b = product.b,
-                            .b_vector = kFloats,
-                            .b_step = product.b_step,
-                            .c = product.c,
-                            .c_row = product.c_row,
-                            .start = nullptr});
-}
-
 void gsd::GSD_ISA::attention_context(const AttentionRun& run, float* most, float* sums,
                                      float* context) {
     half(run) ? context_of<BFloat16>(run, most, sums, context)

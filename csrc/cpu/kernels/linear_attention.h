@@ -6,9 +6,9 @@
 
 #include <cstdint>
 
-#include "cpu/kernels/element.h"
-#include "cpu/kernels/factor_source.h"
-#include "cpu/kernels/variants.h"
+#include "cpu/vectors/element.h"
+#include "cpu/vectors/factor_source.h"
+#include "cpu/vectors/variants.h"
 
 namespace gsd {
 
@@ -50,20 +50,8 @@ struct AttentionGradientRun {
     float per_x, x_constant;  // of the last pass
 };
 
-// c (rows x columns, both multiples of 16) += a b.
-struct FloatProduct {
-    int64_t rows, columns, steps;
-    const float* a;
-    int64_t a_row, a_step;
-    const float* b;
-    int64_t b_step;
-    float* c;
-    int64_t c_row;
-};
-
 // Packs for products whose other factor comes from tensors of that element type.
 GSD_DECLARE_KERNEL(void, pack_factor, Element element, const FactorSource& source, void* packed)
-GSD_DECLARE_KERNEL(void, add_product, const FloatProduct& product)
 
 // Of the run, by hidden channel: the largest k, the sum of p = exp(k - largest); and p^T v of each
 // head, (heads, d, d).

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "cpu/kernels/bfloat16.h"
+#include "cpu/vectors/bfloat16.h"
 
 namespace {
 

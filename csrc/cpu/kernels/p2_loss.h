@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "cpu/kernels/element.h"
-#include "cpu/kernels/variants.h"
+#include "cpu/vectors/element.h"
+#include "cpu/vectors/variants.h"
 
 namespace gsd {
 

@@ -11,7 +11,7 @@
 #include <immintrin.h>
 #endif
 
-#include "cpu/kernels/bfloat16.h"
+#include "cpu/vectors/bfloat16.h"
 
 namespace {
 

@@ -7,9 +7,9 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "cpu/kernels/factor_source.h"
-#include "cpu/kernels/simd.h"
-#include "cpu/kernels/tiles.h"
+#include "cpu/vectors/factor_source.h"
+#include "cpu/vectors/simd.h"
+#include "cpu/vectors/tiles.h"
 
 namespace {
 

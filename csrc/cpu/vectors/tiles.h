@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "cpu/kernels/simd.h"
+#include "cpu/vectors/simd.h"
 
 #if defined(__AMX_BF16__) || defined(GSD_EMULATED_TILES)
 #define GSD_TILES 1
