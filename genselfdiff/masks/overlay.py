@@ -12,6 +12,7 @@ from tifffile import TiffFile, TiffPage
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.files import atomic_file
 from genselfdiff.masks.legend import with_legend
+from genselfdiff.masks.mask_reader import MaskReader
 from genselfdiff.slides import Slide
 from genselfdiff.slides.stored import MAX_PIXELS_AT_ONCE, require_upright
 
@@ -35,32 +36,30 @@ def write_overlay(
     slide: Slide,
     mask_path: str | Path,
     output_png: str | Path,
-    palette: Sequence[tuple[int, int, int]],
     width: int | None = None,
     *,
     outline: bool = False,
-    names: Sequence[str] = (),
-    mpp: float | None = None,
 ) -> None:
     """Write a thumbnail of the slide with the classes of a mask laid over in their colours.
 
-    A strip below it has a scale bar and the names of the classes.
+    A strip below it has the names of the classes but the background's and, where the mask has its
+    resolution, a scale bar.
 
     Args:
-        slide, mask_path, palette, outline: see ``draw_overlay``.
+        slide, mask_path, outline: see ``draw_overlay``; colours and names are those of the mask.
         output_png: the picture to write.
         width: of the picture in pixels, at most the slide's; None: its longer side is 2048.
-        names: of the classes, the background first, which is not explained.
-        mpp: um per pixel of the slide; None: without a scale bar.
 
     Raises:
         InputError: as ``draw_overlay``; or ``width`` is out of range.
         OutputError: the picture cannot be written.
     """
     side = longer_side(slide, width)
+    with MaskReader(mask_path) as mask:
+        palette, names, mpp, mask_width = mask.palette, mask.class_names, mask.mpp, mask.width
     overlay = draw_overlay(slide, mask_path, palette, side, outline=outline)
     classes = [*zip(names, palette, strict=False)][1:]
-    drawn_mpp = None if mpp is None else mpp * slide.width / overlay.shape[1]
+    drawn_mpp = None if mpp is None else mpp * mask_width / overlay.shape[1]
     overlay = with_legend(overlay, classes, drawn_mpp)
     with atomic_file(output_png) as temporary:
         Image.fromarray(overlay).save(temporary, format="PNG")

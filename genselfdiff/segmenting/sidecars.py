@@ -201,18 +201,9 @@ def _write(
         for path in (files.overlay, files.geojson, files.table, files.labels, files.report)
     )
     with MaskReader(files.mask) as reader:
-        palette, names, mpp = reader.palette, reader.class_names, reader.mpp
+        palette, mpp = reader.palette, reader.mpp
     if overlay is not None:
-        write_overlay(
-            slide,
-            files.mask,
-            overlay,
-            palette,
-            options.overlay_width,
-            outline=options.outline,
-            names=names,
-            mpp=mpp,
-        )
+        write_overlay(slide, files.mask, overlay, options.overlay_width, outline=options.outline)
     if not any((geojson, table, labels, report)):
         return None
     found = write_objects(

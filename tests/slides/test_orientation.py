@@ -137,4 +137,4 @@ def test_a_turned_mask_is_no_mask_of_ours(tiff: Callable[..., Path], tmp_path: P
     with pytest.raises(InputError, match=r"m\.tif: is stored turned or mirrored; save it upright"):
         MaskReader(mask)
     with open_slide(slide) as opened, pytest.raises(InputError, match="save it upright"):
-        write_overlay(opened, mask, tmp_path / "o.png", [(0, 0, 0)])
+        write_overlay(opened, mask, tmp_path / "o.png")
