@@ -15,7 +15,14 @@ from genselfdiff.data.labelled.masks import has_soft_edges, read_mask
 from genselfdiff.data.labelled.pairs import Pair, find_pairs, inspect_masks, load_pair
 from genselfdiff.errors import InputError
 from genselfdiff.evaluation.scores import EvaluationReport
-from genselfdiff.evaluation.scoring import USUAL, ImageComparison, ObjectOptions, score_image
+from genselfdiff.evaluation.scoring import (
+    USUAL,
+    ImageComparison,
+    ObjectOptions,
+    Prediction,
+    Truth,
+    score_image,
+)
 from genselfdiff.inference.image import predict_image
 from genselfdiff.inference.model_view import model_view
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor
@@ -116,21 +123,18 @@ def evaluate(
         )
         numbers = _numbers(numbered.get(pair.stem), labels)
         are_apart = are_apart or (numbers is not None and _differ(numbers))
-        prediction, cores, known_mpp = _predict(predictor, pair, image, mpp)
+        prediction, known_mpp = _predict(predictor, pair, image, mpp)
         comparison = score_image(
             pair.stem,
-            labels,
+            Truth(labels, ignore_label, numbers),
             prediction,
             len(classes),
-            ignore_label=ignore_label,
             mpp=known_mpp,
-            truth_numbers=numbers,
-            cores=cores,
             objects=objects,
         )
         scores.append(comparison.scores)
         if watch is not None:
-            watch(Case(image, labels, prediction, comparison))
+            watch(Case(image, labels, prediction.labels, comparison))
     if truth_objects is not None and not are_apart:
         logger.warning(
             "%s: none of %d masks holds more than one number: what is labelled in each counts as"
@@ -172,8 +176,8 @@ def _differ(numbers: NDArray[np.integer]) -> bool:
 
 def _predict(
     predictor: Predictor, pair: Pair, image: NDArray[np.uint8], mpp: float | None
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None, float | None]:
-    """Labels (H, W) of ``image``, the content of ``pair.image``, cores, and its um per pixel."""
+) -> tuple[Prediction, float | None]:
+    """What is predicted of ``image``, the content of ``pair.image``, and its um per pixel."""
     info = predictor.model.info
     with open_slide(pair.image, mpp=mpp) as slide:
         view, scale = model_view(slide, info.mpp)
@@ -189,4 +193,5 @@ def _predict(
     height, width = image.shape[:2]
     probabilities = resize(probabilities, height, width, scale)
     labels = labels_of(probabilities[: len(info.classes)])
-    return labels, is_core(probabilities[-1]) if info.instances else None, known_mpp
+    cores = is_core(probabilities[-1]) if info.instances else None
+    return Prediction(labels, cores), known_mpp

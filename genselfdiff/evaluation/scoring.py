@@ -39,6 +39,36 @@ class ObjectOptions:
     min_area: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is known of an image.
+
+    Attributes:
+        labels: (H, W) classes, or ``ignored``.
+        ignored: the label of pixels that are not counted.
+        numbers: (H, W) numbers of the objects, 0 where none is; None: what hangs together of a
+            class by the sides of pixels. Of an object with several classes, each class is an
+            object.
+    """
+
+    labels: Uint8
+    ignored: int | None = None
+    numbers: NDArray[np.integer] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of an image.
+
+    Attributes:
+        labels: (H, W) classes.
+        cores: (H, W) where cores of objects are, if the model tells.
+    """
+
+    labels: Uint8
+    cores: NDArray[np.bool_] | None = None
+
+
 USUAL = ObjectOptions()
 """Objects are what hangs together or has a core of its own; of the latter no specks."""
 
@@ -53,14 +83,11 @@ class ImageComparison(NamedTuple):
 
 def score_image(
     name: str,
-    truth: Uint8,
-    prediction: Uint8,
+    truth: Truth,
+    prediction: Prediction,
     num_classes: int,
     *,
-    ignore_label: int | None = None,
     mpp: float | None = None,
-    truth_numbers: NDArray[np.integer] | None = None,
-    cores: NDArray[np.bool_] | None = None,
     objects: ObjectOptions = USUAL,
 ) -> ImageComparison:
     """Compare a prediction with the truth.
@@ -70,29 +97,26 @@ def score_image(
 
     Args:
         name: of the image.
-        truth: (H, W) classes, or ``ignore_label``.
-        prediction: (H, W) classes.
+        truth: what is known of it.
+        prediction: what the model says, of the same size.
         num_classes: C, the background among them.
-        ignore_label: pixels of this truth are not counted.
         mpp: micrometres per pixel.
-        truth_numbers: (H, W) numbers of the true objects, 0 where none is; None: what hangs
-            together of a class by the sides of pixels. Of an object with several classes, each
-            class is an object.
-        cores: (H, W) where cores of the prediction's objects are, if the model tells.
         objects: how the prediction's are found.
 
     Raises:
         InputError: the shapes differ, a class is out of range, or an option.
     """
-    matrix = confusion(truth, prediction, num_classes, ignore_label)
-    counted = np.ones(truth.shape, np.bool_) if ignore_label is None else truth != ignore_label
-    found = _predicted_objects(prediction, cores, mpp, objects)
+    ignored = truth.ignored
+    matrix = confusion(truth.labels, prediction.labels, num_classes, ignored)
+    counted = np.ones(truth.labels.shape, np.bool_) if ignored is None else truth.labels != ignored
+    found = _predicted_objects(prediction, mpp, objects)
     found = found._replace(numbers=np.where(counted, found.numbers, 0))
-    true_classes, predicted_classes = np.where(counted, truth, 0), np.where(counted, prediction, 0)
+    true_classes = np.where(counted, truth.labels, 0)
+    predicted_classes = np.where(counted, prediction.labels, 0)
     true = (
         number_objects(true_classes)
-        if truth_numbers is None
-        else _renumbered(truth_numbers, true_classes, num_classes)
+        if truth.numbers is None
+        else _renumbered(truth.numbers, true_classes, num_classes)
     )
     overlaps = find_overlaps(
         true.numbers, found.numbers, len(true.classes) - 1, len(found.classes) - 1
@@ -104,40 +128,36 @@ def score_image(
         distances.append(boundary_distances(true_classes == c, predicted_classes == c))
         of_class = overlaps.chosen(true.classes[1:] == c, (found.classes[1:] == c) & seen)
         instances.append(count_instances(of_class))
-    height, width = truth.shape
+    height, width = truth.labels.shape
     scores = ImageScores(name, width, height, mpp, matrix, np.array(distances), instances)
     return ImageComparison(scores, true, found)
 
 
 def count_all(
-    truth: NDArray[np.integer], prediction: Uint8, cores: NDArray[np.bool_], mpp: float | None
+    truth: NDArray[np.integer], prediction: Prediction, mpp: float | None
 ) -> InstanceCounts:
     """Compare the objects of a prediction of one class with the true ones.
 
     Args:
         truth: (H, W) numbers of the true objects, 0 where none is.
-        prediction: (H, W) 1 in objects, 0 beside them.
-        cores: (H, W) where cores of objects are predicted.
+        prediction: its labels 1 in objects, 0 beside them.
         mpp: micrometres per pixel.
     """
     true = _renumbered(truth, (truth != 0).astype(np.uint8), 2)
-    found = _predicted_objects(prediction, cores, mpp, USUAL)
+    found = _predicted_objects(prediction, mpp, USUAL)
     counts = (len(objects.classes) - 1 for objects in (true, found))
     return count_instances(find_overlaps(true.numbers, found.numbers, *counts))
 
 
 def _predicted_objects(
-    prediction: Uint8,
-    cores: NDArray[np.bool_] | None,
-    mpp: float | None,
-    options: ObjectOptions,
+    prediction: Prediction, mpp: float | None, options: ObjectOptions
 ) -> NumberedObjects:
-    known = None if cores is None else windows_of(cores)
+    known = None if prediction.cores is None else windows_of(prediction.cores)
     splitter = choose_splitter(
         options.instances, options.seed_distance, mpp, options.min_area, known
     )
     least = least_area(options.min_area, mpp, apart=splitter is not None)
-    return number_objects(prediction, splitter=splitter, min_area=least / (mpp or 1) ** 2)
+    return number_objects(prediction.labels, splitter=splitter, min_area=least / (mpp or 1) ** 2)
 
 
 def _renumbered(numbers: NDArray[np.integer], classes: Uint8, num_classes: int) -> NumberedObjects:

@@ -22,7 +22,7 @@ from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError
 from genselfdiff.evaluation.outlines_picture import draw_outlines
 from genselfdiff.evaluation.pixel_metrics import confusion, dice
-from genselfdiff.evaluation.scoring import count_all
+from genselfdiff.evaluation.scoring import Prediction, count_all
 from genselfdiff.files import atomic_file
 from genselfdiff.inference.image import predict_image
 from genselfdiff.inference.resample import is_core, labels_of
@@ -180,7 +180,7 @@ class FinetuneTask:
             if cores is not None:
                 counted = np.where(truth == ignored, 0, prediction)
                 numbers, mpp = self.validation.numbers[number], self.config.resample_to
-                counts = count_all(numbers, counted, cores, mpp)
+                counts = count_all(numbers, Prediction(counted, cores), mpp)
                 objects = {"PQ": counts.pq, "AJI": counts.aji}
             results[number] = FieldScore(
                 self.validation.stems[number],

@@ -13,7 +13,7 @@ from genselfdiff.errors import InputError, OutputError
 from genselfdiff.evaluation.evaluation_file import read_evaluation, write_evaluation
 from genselfdiff.evaluation.page import write_page
 from genselfdiff.evaluation.scores import CLASS_METRICS, EvaluationReport
-from genselfdiff.evaluation.scoring import score_image
+from genselfdiff.evaluation.scoring import Prediction, Truth, score_image
 from genselfdiff.evaluation.tables import text_table, write_scores_csv
 
 
@@ -28,7 +28,8 @@ def made(classes: int = 3, mpps: tuple[float | None, ...] = (0.25, 0.25, 0.25)) 
             for _ in range(2)
         )
         prediction = np.where(random.random(truth.shape) < 0.9, truth, other)
-        images.append(score_image(f"field{number}", truth, prediction, classes, mpp=mpp).scores)
+        given = f"field{number}", Truth(truth), Prediction(prediction), classes
+        images.append(score_image(*given, mpp=mpp).scores)
     names = ("background", "nucleus", "stroma")[:classes]
     return EvaluationReport(Path("models/model.ts"), names, {"instances": False}, tuple(images))
 

@@ -15,7 +15,7 @@ from genselfdiff.evaluation.evaluate import Case
 from genselfdiff.evaluation.outlines_picture import PREDICTION_COLOUR, TRUTH_COLOUR
 from genselfdiff.evaluation.page import write_page
 from genselfdiff.evaluation.scores import EvaluationReport
-from genselfdiff.evaluation.scoring import score_image
+from genselfdiff.evaluation.scoring import Prediction, Truth, score_image
 
 NAMES = ("background", "nucleus <1>")
 
@@ -27,7 +27,8 @@ def case(name: str, missed: int, size: tuple[int, int] = (60, 80)) -> Case:
     prediction = truth.copy()
     prediction[10 : 10 + missed] = 0
     image = np.full((*size, 3), (225, 170, 200), np.uint8)
-    return Case(image, truth, prediction, score_image(name, truth, prediction, 2, mpp=0.5))
+    comparison = score_image(name, Truth(truth), Prediction(prediction), 2, mpp=0.5)
+    return Case(image, truth, prediction, comparison)
 
 
 def page_of(tmp_path: Path, cases: list[Case]) -> str:

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from genselfdiff.evaluation.distances import boundary_distances
 from genselfdiff.evaluation.instance_metrics import InstanceCounts, count_instances, find_overlaps
-from genselfdiff.evaluation.scoring import ObjectOptions, score_image
+from genselfdiff.evaluation.scoring import ObjectOptions, Prediction, Truth, score_image
 
 
 def discs(seed: int, classes: int = 2) -> np.ndarray:
@@ -29,7 +29,7 @@ def pair(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_each_class_is_compared_by_itself():
     truth, prediction = pair()
-    scores = score_image("field", truth, prediction, 3).scores
+    scores = score_image("field", Truth(truth), Prediction(prediction), 3).scores
     assert (scores.name, scores.width, scores.height, scores.mpp) == ("field", 100, 80, None)
     for c in (1, 2):
         a, b = truth == c, prediction == c
@@ -42,10 +42,10 @@ def test_each_class_is_compared_by_itself():
 
 def test_distances_in_um():
     truth, prediction = pair()
-    scores = score_image("field", truth, prediction, 3, mpp=0.25).scores.by_class
+    scores = score_image("field", Truth(truth), Prediction(prediction), 3, mpp=0.25).scores.by_class
     for key in ("hausdorff", "hd95"):
         np.testing.assert_allclose(scores[f"{key}_um"], 0.25 * scores[f"{key}_px"])
-    unknown = score_image("field", truth, prediction, 3).scores.by_class
+    unknown = score_image("field", Truth(truth), Prediction(prediction), 3).scores.by_class
     assert np.isnan(unknown["hd95_um"]).all()
     assert np.isfinite(unknown["hd95_px"][1:]).all()
 
@@ -56,10 +56,10 @@ def test_what_is_ignored_is_neither_truth_nor_prediction():
     ignored = np.zeros(truth.shape, bool)
     ignored[20:60, 30:70] = True
     marked = np.where(ignored, 255, truth).astype(np.uint8)
-    scores = score_image("field", marked, prediction, 3, ignore_label=255).scores
+    scores = score_image("field", Truth(marked, 255), Prediction(prediction), 3).scores
     assert scores.matrix.sum() == (~ignored).sum()
     erased = [np.where(ignored, 0, side).astype(np.uint8) for side in (truth, prediction)]
-    expected = score_image("field", *erased, 3).scores
+    expected = score_image("field", Truth(erased[0]), Prediction(erased[1]), 3).scores
     np.testing.assert_array_equal(scores.distances, expected.distances)
     np.testing.assert_array_equal(scores.matrix[1:, 1:], expected.matrix[1:, 1:])
 
@@ -70,7 +70,7 @@ def test_ignored_pixels_cut_objects_but_make_no_new_ones():
     prediction = np.zeros((9, 9), np.uint8)
     prediction[2, 1:8] = 1
     prediction[6, 4] = 1
-    comparison = score_image("field", truth, prediction, 2, ignore_label=9)
+    comparison = score_image("field", Truth(truth, 9), Prediction(prediction), 2)
     assert comparison.scores.instances[1].predicted == 1
     assert np.count_nonzero(comparison.prediction.numbers) == 6
 
@@ -78,7 +78,7 @@ def test_ignored_pixels_cut_objects_but_make_no_new_ones():
 def test_true_objects_by_number():
     truth = np.array([[1, 1, 2, 2, 0, 1]], np.uint8)
     numbers = np.array([[7, 7, 7, 900, 5, 0]], np.uint16)
-    comparison = score_image("field", truth, truth, 3, truth_numbers=numbers)
+    comparison = score_image("field", Truth(truth, numbers=numbers), Prediction(truth), 3)
     assert [counts.truth for counts in comparison.scores.instances] == [0, 1, 2]
     assert comparison.truth.classes[comparison.truth.numbers].tolist() == [[1, 1, 2, 2, 0, 0]]
 
@@ -88,10 +88,9 @@ def test_touching_objects_are_taken_apart_where_asked_for():
     truth = np.zeros((40, 60), np.uint8)
     truth[(np.hypot(y - 20, x - 20) < 11) | (np.hypot(y - 20, x - 38) < 11)] = 1
     numbers = truth * np.where(x < 29, 1, 2)
-    together = score_image("field", truth, truth, 2, truth_numbers=numbers).scores
-    apart = score_image(
-        "field", truth, truth, 2, truth_numbers=numbers, objects=ObjectOptions(instances=True)
-    ).scores
+    given = "field", Truth(truth, numbers=numbers), Prediction(truth), 2
+    together = score_image(*given).scores
+    apart = score_image(*given, objects=ObjectOptions(instances=True)).scores
     assert (together.instances[1].predicted, apart.instances[1].predicted) == (1, 2)
     assert apart.by_class["pq"][1] > 0.9 > together.by_class["pq"][1]
 
@@ -105,8 +104,8 @@ def test_cores_tell_what_touches_apart_unless_asked_otherwise():
     counts = []
     for instances, seed_distance in ((None, None), (True, None), (False, None), (True, 6.0)):
         options = ObjectOptions(instances, seed_distance)
-        given = {"truth_numbers": numbers, "cores": cores, "objects": options}
-        comparison = score_image("field", truth, truth, 2, **given)
+        given = "field", Truth(truth, numbers=numbers), Prediction(truth, cores), 2
+        comparison = score_image(*given, objects=options)
         counts.append(comparison.scores.instances[1].predicted)
         if counts[-1] == 2:
             assert comparison.scores.by_class["pq"][1] > 0.95
@@ -119,14 +118,15 @@ def test_the_least_area_is_in_um2_where_the_resolution_is_known(mpp, predicted):
     prediction[1:4, 1:4] = prediction[8:18, 8:18] = 1
     area = {None: 20, 0.5: 2, 2.0: 36}[mpp]
     options = ObjectOptions(min_area=area)
-    scores = score_image("field", prediction, prediction, 2, mpp=mpp, objects=options).scores
+    given = "field", Truth(prediction), Prediction(prediction), 2
+    scores = score_image(*given, mpp=mpp, objects=options).scores
     assert scores.instances[1].predicted == predicted
     assert scores.instances[1].truth == 2
 
 
 def test_nothing_true_and_nothing_predicted():
     nothing = np.zeros((30, 40), np.uint8)
-    scores = score_image("field", nothing, nothing, 2, mpp=0.5).scores
+    scores = score_image("field", Truth(nothing), Prediction(nothing), 2, mpp=0.5).scores
     undefined = {key for key, values in scores.by_class.items() if math.isnan(values[1])}
     assert undefined == scores.by_class.keys() - {"accuracy"}
     assert math.isnan(scores.mean_dice)
@@ -140,7 +140,7 @@ def test_nothing_true_or_nothing_predicted():
         (nothing, disc, {"recall", "sq"}),
         (disc, nothing, {"precision", "sq"}),
     ):
-        scores = score_image("field", truth, prediction, 2).scores.by_class
+        scores = score_image("field", Truth(truth), Prediction(prediction), 2).scores.by_class
         assert {
             key for key, values in scores.items() if math.isnan(values[1]) and "_um" not in key
         } == undefined

@@ -12,7 +12,7 @@ from scipy.stats import wilcoxon
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.evaluation.evaluation_file import write_evaluation
 from genselfdiff.evaluation.scores import EvaluationReport
-from genselfdiff.evaluation.scoring import score_image
+from genselfdiff.evaluation.scoring import Prediction, Truth, score_image
 from genselfdiff.training.comparison import compare
 from genselfdiff.training.curves import plot_label
 from genselfdiff.training.runs import finetune, pretrain
@@ -92,7 +92,8 @@ def evaluation(path, predictions, **settings):
     for name, length in predictions.items():
         prediction = np.zeros_like(truth)
         prediction[:, :length] = 1
-        images.append(score_image(name, truth, prediction, 2, mpp=0.5).scores)
+        given = name, Truth(truth), Prediction(prediction), 2
+        images.append(score_image(*given, mpp=0.5).scores)
     report = EvaluationReport(
         Path(path.stem + ".ts"), ("background", "gland"), settings, tuple(images)
     )

@@ -13,7 +13,7 @@ from torch import nn
 from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.evaluation.scores import EvaluationReport
-from genselfdiff.evaluation.scoring import score_image
+from genselfdiff.evaluation.scoring import Prediction, Truth, score_image
 from genselfdiff.models.model_file import load_model
 from genselfdiff.training import run_folder, runs
 from genselfdiff.training.curves import draw_curves
@@ -242,7 +242,9 @@ def test_validation_counts_classes_as_the_evaluation_does(
         figures, by_image = task.summarise(task.validate(network, 0, 1))
         # The same with the whole evaluation, from the same predictions.
         images = tuple(
-            score_image(stem, labels, task._predict(network, number)[0], 3).scores
+            score_image(
+                stem, Truth(labels), Prediction(task._predict(network, number)[0]), 3
+            ).scores
             for number, (stem, labels) in enumerate(
                 zip(task.validation.stems, task.validation.labels, strict=True)
             )
