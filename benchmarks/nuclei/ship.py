@@ -35,7 +35,6 @@ def main() -> None:
         attributions=attributions,
         tile_size=options.tile_size,
         overlap=options.overlap,
-        overwrite=True,
     )
     size = options.output.stat().st_size
     print(f"{options.output}: {size:,} bytes, {', '.join(info.classes)} at {info.mpp:g} um/px")

@@ -73,24 +73,21 @@ def ship_run(
     attributions: Sequence[str],
     tile_size: int | None = None,
     overlap: float | None = None,
-    overwrite: bool = False,
 ) -> ModelInfo:
     """Write the best checkpoint of a stage-2 run as weights that gsd is shipped with.
 
     Args:
         run: the run folder.
-        output: the file to write, NAME.safetensors.
+        output: the file to write, NAME.safetensors; one that exists is replaced.
         licence: terms of use of the weights.
         attributions: see `ModelInfo`; those of the run are kept as well.
         tile_size, overlap: of segmenting; None: those of the run.
-        overwrite: replace ``output`` if it exists.
 
     Raises:
         ModelError: as by `export`, or the weights are too many or too large to be shipped.
-        OutputError: as by `export`.
+        OutputError: ``output`` is a file of the run, or cannot be written.
     """
     output = Path(output)
-    refuse_existing(output, overwrite)
     refuse_inputs([output], RunFolder(run).files())
     network, info = _best_of(RunFolder(run), None)
     owed = dict.fromkeys((*attributions, *info.attributions))

@@ -9,6 +9,7 @@ import tifffile
 from importing import box, feature, mask, names, written
 
 from genselfdiff.data.importers.qupath import read_qupath
+from genselfdiff.data.importers.qupath_fields import Scales
 from genselfdiff.data.labelled_folder import IGNORED
 from genselfdiff.errors import InputError
 from genselfdiff.masks import MaskWriter
@@ -60,11 +61,11 @@ def test_fields_that_were_annotated_in_qupath(tmp_path, slide, image, caplog):
     assert mask(tmp_path, f"{slide.stem}_2").shape == (30, 50)
     pixels = tifffile.imread(tmp_path / "out" / "images" / f"{slide.stem}_1.tif")
     np.testing.assert_array_equal(pixels, image[40:120, 100:200])
-    half = read_qupath(slide, annotations, mpp=1.0, classes=["gland", "lumen"])
+    half = read_qupath(slide, annotations, scales=Scales(1.0), classes=["gland", "lumen"])
     written(half, tmp_path, overwrite=True)
     np.testing.assert_array_equal(mask(tmp_path, f"{slide.stem}_1"), expected[::2, ::2])
     assert "blurred" not in caplog.text
-    double = read_qupath(slide, annotations, mpp=0.25, classes=["gland", "lumen"])
+    double = read_qupath(slide, annotations, scales=Scales(0.25), classes=["gland", "lumen"])
     written(double, tmp_path, overwrite=True)
     assert caplog.text.count("coarser than --mpp, its fields will be blurred") == 1
 
@@ -226,7 +227,7 @@ def test_what_is_around_a_field_in_its_box_is_not_labelled(tmp_path, slide, scal
     corner = [(100, 40), (180, 40), (180, 80), (140, 80), (140, 120), (100, 120)]
     features = [feature("Region*", corner), feature("gland", box(120, 60, 160, 100))]
     (tmp_path / "a.geojson").write_text(json.dumps(features))
-    found = read_qupath(slide, tmp_path / "a.geojson", mpp=0.5 * scale)
+    found = read_qupath(slide, tmp_path / "a.geojson", scales=Scales(0.5 * scale))
     written(found, tmp_path)
     expected = np.zeros((80, 80), int)
     expected[20:60, 20:60], expected[40:, 40:] = 1, IGNORED
@@ -285,8 +286,8 @@ def test_classes_that_nothing_has(labelled, caplog):
 
 def test_an_image_without_resolution(labelled):
     with pytest.raises(InputError, match=r"a\.png: .*give it with --image-mpp"):
-        labelled(GOOD, mpp=0.5)
-    classes, _, result = labelled(GOOD, mpp=0.5, image_mpp=0.25)
+        labelled(GOOD, scales=Scales(0.5))
+    classes, _, result = labelled(GOOD, scales=Scales(0.5, 0.25))
     assert classes.shape == (4, 6)
     assert result.mpps == (0.5,)
 

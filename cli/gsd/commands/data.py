@@ -311,12 +311,12 @@ def qupath(
     as GeoJSON.
     """
     from genselfdiff.data.importers.qupath import read_qupath
+    from genselfdiff.data.importers.qupath_fields import Scales
 
     found = read_qupath(
         slides,
         annotations,
-        mpp=mpp,
-        image_mpp=image_mpp,
+        scales=Scales(mpp, image_mpp),
         field_class=fields,
         classes=_names(classes),
         nuclei=nuclei,

@@ -13,7 +13,13 @@ from genselfdiff.data.importers.classes import choose_classes
 from genselfdiff.data.importers.files import beside, images_below, labels_below
 from genselfdiff.data.importers.geojson import Annotated, Annotation, read_geojson
 from genselfdiff.data.importers.left_out import LeftOut
-from genselfdiff.data.importers.qupath_fields import Drawing, Scales, box_around, cut_field
+from genselfdiff.data.importers.qupath_fields import (
+    AS_STORED,
+    Drawing,
+    Scales,
+    box_around,
+    cut_field,
+)
 from genselfdiff.data.labelled_folder import IGNORED
 from genselfdiff.data.naming import name_some, stem_of
 from genselfdiff.data.polygons import Region
@@ -35,8 +41,7 @@ def read_qupath(
     slides: Path,
     annotations: Path,
     *,
-    mpp: float | None = None,
-    image_mpp: float | None = None,
+    scales: Scales = AS_STORED,
     field_class: str = FIELD_CLASS,
     classes: Sequence[str] | None = None,
     nuclei: bool = False,
@@ -54,8 +59,7 @@ def read_qupath(
         slides: a slide, or a folder of slides.
         annotations: the ``.geojson`` or ``.json`` of the slide; of a folder, that of files with the
             names of the slides.
-        mpp: resolution of the fields in um/px, at which they are cut; None: that of level 0.
-        image_mpp: resolution of slides whose files do not tell it, in um/px.
+        scales: resolutions of the fields and of slides.
         field_class: of the annotations that say where fields are.
         classes: the names to take, in the order of their indices, without background; None: all
             there are, by the alphabet.
@@ -80,7 +84,6 @@ def read_qupath(
     fields = _fields(read, field_class, labels, left_out)
     if not fields:
         raise InputError(f"{annotations}: there is no field to cut: {left_out.summary()}")
-    scales = Scales(mpp, image_mpp)
     readers = [partial(cut_field, *field, scales, left_out) for field in fields]
     return Import(names, len(readers), left_out.each(readers), left_out)
 

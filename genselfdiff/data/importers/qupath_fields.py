@@ -28,12 +28,15 @@ class Scales:
     """Resolutions in um/px.
 
     Attributes:
-        fields: at which fields are cut; None: as the slides have them.
+        fields: at which fields are cut; None: that of level 0.
         slides: of those whose files do not tell it; None: there are none.
     """
 
-    fields: float | None
-    slides: float | None
+    fields: float | None = None
+    slides: float | None = None
+
+
+AS_STORED = Scales()
 
 
 class Drawing:
