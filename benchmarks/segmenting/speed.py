@@ -24,7 +24,7 @@ from memory import TILE, write_model, write_slide
 
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.machine import keep_freed_memory
-from genselfdiff.masks import MaskReader, MaskWriter
+from genselfdiff.masks import MaskReader, MaskWriter, PyramidShape
 from genselfdiff.models.model_file import load_model
 from genselfdiff.segmenting.layout import lay_out
 from genselfdiff.segmenting.one_slide import segment
@@ -87,9 +87,7 @@ def measure(architecture: str, precision: str, rounds: int, folder: Path) -> dic
     def encode() -> None:
         with MaskWriter(
             folder / "copy.tif",
-            width=side,
-            height=side,
-            mpp=0.5,
+            PyramidShape(side, side, 0.5),
             palette=[(0, 0, 0), (255, 0, 0)],
             class_names=["background", "nucleus"],
         ) as writer:

@@ -6,7 +6,8 @@ from genselfdiff.masks.mask_writer import MaskWriter, is_own_mask
 from genselfdiff.masks.ome_description import OME_SUFFIXES
 from genselfdiff.masks.overlay import draw_overlay, lay_over, mark_edges, write_overlay
 from genselfdiff.masks.probability_writer import ProbabilityWriter, as_bytes
-from genselfdiff.masks.pyramid_writer import PyramidShape, PyramidWriter
+from genselfdiff.masks.pyramid_pages import PyramidShape
+from genselfdiff.masks.pyramid_writer import PyramidWriter
 
 __all__ = [
     "OME_SUFFIXES",

@@ -13,7 +13,8 @@ from tifffile import TiffFile, TiffPage
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
 from genselfdiff.masks.ome_description import told_in
-from genselfdiff.masks.pyramid_writer import HIDDEN_OFFSETS, HIDDEN_SIZES, STORED_MPP
+from genselfdiff.masks.pyramid_pages import STORED_MPP
+from genselfdiff.masks.pyramid_writer import HIDDEN_OFFSETS, HIDDEN_SIZES
 from genselfdiff.slides.formats import check_directories, piece_decoder, require_one_mask
 from genselfdiff.slides.stored import (
     MAX_PIXELS_AT_ONCE,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,9 @@ from tifffile import TiffFile, TiffPage
 
 from genselfdiff.masks.bigtiff import Tag, number_tag, text_tag
 from genselfdiff.masks.ome_description import is_ome, ome_description
-from genselfdiff.masks.pyramid_writer import SOFTWARE, PyramidShape, PyramidWriter
+from genselfdiff.masks.pyramid_pages import PyramidShape
+from genselfdiff.masks.pyramid_writer import SOFTWARE, PyramidWriter
+from genselfdiff.resumable_file import ResumableFile
 from genselfdiff.slides.formats import is_tiff
 
 Uint8 = NDArray[np.uint8]
@@ -29,7 +31,7 @@ class MaskWriter(PyramidWriter):
     ``description``; in an OME-TIFF it is an annotation.
 
     Args:
-        path, width, height, mpp, tile, window, purpose, restart: see ``PyramidWriter``.
+        file, shape: see ``PyramidWriter``.
         palette: (red, green, blue) of each class, 0 to 255.
         class_names: the name of each class.
         cores: a hidden plane tells where the cores of objects are, 1 or 0; see
@@ -37,25 +39,26 @@ class MaskWriter(PyramidWriter):
         description: what else the ImageDescription tells.
 
     Raises:
-        OutputError, ValueError: as ``PyramidWriter``.
+        OutputError: as ``PyramidWriter``.
+        ValueError: as ``PyramidWriter``, or the palette has not one colour for each name, or more
+            than 256.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        file: str | Path | ResumableFile,
+        shape: PyramidShape,
         *,
         palette: Sequence[tuple[int, int, int]],
         class_names: Sequence[str],
         cores: bool = False,
         description: dict[str, Any] | None = None,
-        tile: int = 512,
-        **shape: Unpack[PyramidShape],
     ) -> None:
         if not 1 <= len(palette) <= 256 or len(palette) != len(class_names):
             raise ValueError(f"{len(palette)} colours for {len(class_names)} classes; 256 at most")
         if any(len(colour) != 3 or not all(0 <= c <= 255 for c in colour) for colour in palette):
             raise ValueError("colours must be three numbers from 0 to 255")
-        super().__init__(path, planes=1, hidden=int(cores), tile=tile, **shape)
+        super().__init__(file, shape, planes=1, hidden=int(cores))
         self._palette = palette
         self._class_names = class_names
         self._description = ({"cores": True} if cores else {}) | (description or {})

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.masks.bigtiff import Tag, number_tag, text_tag
-from genselfdiff.masks.pyramid_writer import PyramidShape, PyramidWriter
+from genselfdiff.masks.pyramid_pages import PyramidShape
+from genselfdiff.masks.pyramid_writer import PyramidWriter
+from genselfdiff.resumable_file import ResumableFile
 
 Uint8 = NDArray[np.uint8]
 
@@ -28,21 +31,21 @@ class ProbabilityWriter(PyramidWriter):
     page is JSON: ``{"classes": [...], "mpp": ..., "job": ...}``.
 
     Args:
-        path, width, height, mpp, window, purpose, restart: see ``PyramidWriter``.
+        file, shape: see ``PyramidWriter``; the tiles are always of 256 pixels.
         class_names: the name of each class.
         job: what has made them, as JSON can hold it.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        file: str | Path | ResumableFile,
+        shape: PyramidShape,
         *,
         class_names: Sequence[str],
         job: dict[str, Any] | None = None,
-        **shape: Unpack[PyramidShape],
     ) -> None:
         # Smaller tiles than a mask's: there is a band of them for each class.
-        super().__init__(path, planes=len(class_names), tile=256, **shape)
+        super().__init__(file, replace(shape, tile=256), planes=len(class_names))
         self._description = {"classes": list(class_names)} | ({} if job is None else {"job": job})
 
     def halve(self, rows: Uint8) -> Uint8:  # noqa: D102

@@ -1,4 +1,4 @@
-"""The pages of a pyramid while it is written: what of them waits, and where their tiles lie."""
+"""The pages of a pyramid while it is written: their sizes, what waits, where their tiles lie."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,8 +6,49 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genselfdiff.slides.window import check_window
+
 Pixels = NDArray[Any]
 """Of the writer's ``dtype``."""
+
+STORED_MPP = (1e-4, 1e6)
+"""Range of um/px that a file can tell."""
+
+
+@dataclass(frozen=True)
+class PyramidShape:
+    """How large an image is, and in which pieces it is stored.
+
+    Attributes:
+        width, height: size in pixels.
+        mpp: micrometres per pixel for the resolution tags; None leaves them without unit.
+        window: (x, y, width, height), the part that is written; the rest is 0 and takes neither
+            time nor memory. None: all of it.
+        tile: side of the stored tiles, a multiple of 16.
+
+    Raises:
+        ValueError: one of them is out of range.
+    """
+
+    width: int
+    height: int
+    mpp: float | None
+    window: tuple[int, int, int, int] | None = None
+    tile: int = 512
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"a mask of {self.width} x {self.height} pixels holds nothing")
+        if self.tile < 16 or self.tile % 16:
+            raise ValueError(f"tile side {self.tile} is not a positive multiple of 16")
+        if self.mpp is not None and not STORED_MPP[0] <= self.mpp <= STORED_MPP[1]:
+            raise ValueError(f"{self.mpp} micrometres per pixel is no resolution of a mask")
+        check_window(*self.written, self.width, self.height)
+
+    @property
+    def written(self) -> tuple[int, int, int, int]:
+        """The window, also where it is the whole."""
+        return self.window or (0, 0, self.width, self.height)
 
 
 @dataclass
@@ -43,16 +84,11 @@ class Page:
 
 
 def lay_out_pyramid(
-    width: int,
-    height: int,
-    tile: int,
-    planes: int,
-    hidden: int,
-    window: tuple[int, int, int],
-    dtype: np.dtype[Any],
+    shape: PyramidShape, planes: int, hidden: int, dtype: np.dtype[Any]
 ) -> list[Page]:
-    """Lay out the levels of an image of which ``window`` (x, y, width) is written."""
-    x, y, columns = window
+    """Lay out the levels of an image; only the first has the ``hidden`` planes."""
+    width, height, tile = shape.width, shape.height, shape.tile
+    x, y, columns, _ = shape.written
     pages: list[Page] = []
     stored = planes + hidden
     while not pages or max(pages[-1].width, pages[-1].height) > tile:

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, NotRequired, Self, TypedDict
+from typing import Any, NamedTuple, Self
 
 import imagecodecs
 import numpy as np
@@ -15,15 +15,11 @@ import numpy as np
 from genselfdiff.errors import OutputError
 from genselfdiff.masks.bigtiff import BigTiffFile, Tag, array_tag, number_tag, ratio_tag, text_tag
 from genselfdiff.masks.ome_description import is_ome
-from genselfdiff.masks.pyramid_pages import Pixels, lay_out_pyramid
+from genselfdiff.masks.pyramid_pages import Pixels, PyramidShape, lay_out_pyramid
 from genselfdiff.resumable_file import ResumableFile
-from genselfdiff.slides.window import check_window
 
 RECORD_SECONDS = 5.0
 """A killed run loses no more than what was written in this time."""
-
-STORED_MPP = (1e-4, 1e6)
-"""Range of um/px that a file can tell."""
 
 SOFTWARE = "genselfdiff"
 """The Software tag, by which our files are known."""
@@ -43,17 +39,6 @@ HIDDEN_OFFSETS, HIDDEN_SIZES = 65230, 65231
 """Private tags of the first page: where the tiles of the hidden planes lie, and their bytes."""
 
 
-class PyramidShape(TypedDict):
-    """What all writers of pyramids take alike, see `PyramidWriter`."""
-
-    width: int
-    height: int
-    mpp: float | None
-    window: NotRequired[tuple[int, int, int, int] | None]
-    purpose: NotRequired[dict[str, Any] | None]
-    restart: NotRequired[bool]
-
-
 class PyramidWriter:
     """Writes planes of whole numbers as a tiled, deflate-compressed BigTIFF with its pyramid.
 
@@ -63,21 +48,16 @@ class PyramidWriter:
     Tiles are compressed in threads and stored in the order in which they are filled, so that the
     file does not depend on how the rows are cut, nor on how often the run was interrupted.
 
-    Use as a context manager. The file appears under its name when the block ends well; what was at
-    ``path`` before is untouched until then. With a ``purpose``, a later run goes on where a killed
-    one was, see ``ResumableFile``.
+    Use as a context manager. The file appears under its name when the block ends well; what was
+    there before is untouched until then.
 
     Args:
-        path: the file to write.
-        width, height: size in pixels.
-        mpp: micrometres per pixel for the resolution tags; None leaves them without unit.
+        file: where to write; if a ``ResumableFile`` has a purpose, a later run goes on where a
+            killed one was.
+        shape: of each plane.
         planes: how many there are.
         hidden: how many more follow them that no other program is shown: they have no pyramid, and
             only `HIDDEN_OFFSETS` and `HIDDEN_SIZES` tell where they are.
-        tile: side of the stored tiles, a multiple of 16.
-        window: (x, y, width, height), the part that is written; the rest is 0 and takes neither
-            time nor memory. None: all of it.
-        purpose, restart: see ``ResumableFile``.
 
     Attributes:
         dtype: of a pixel in each plane, an unsigned one; the same for all files of a class.
@@ -91,49 +71,33 @@ class PyramidWriter:
     Raises:
         OutputError: the folder is missing or not writable, the disk is full, or as
             ``ResumableFile``.
-        ValueError: arguments out of range; or the block ended before all rows were written.
+        ValueError: the block ended before all rows were written.
     """
 
     dtype: np.dtype[Any] = np.dtype(np.uint8)
 
     def __init__(
         self,
-        path: str | Path,
+        file: str | Path | ResumableFile,
+        shape: PyramidShape,
         *,
-        width: int,
-        height: int,
-        mpp: float | None,
         planes: int,
         hidden: int = 0,
-        tile: int = 512,
-        window: tuple[int, int, int, int] | None = None,
-        purpose: dict[str, Any] | None = None,
-        restart: bool = False,
     ) -> None:
-        if width < 1 or height < 1:
-            raise ValueError(f"a mask of {width} x {height} pixels holds nothing")
-        if tile < 16 or tile % 16:
-            raise ValueError(f"tile side {tile} is not a positive multiple of 16")
-        if mpp is not None and not STORED_MPP[0] <= mpp <= STORED_MPP[1]:
-            raise ValueError(f"{mpp} micrometres per pixel is no resolution of a mask")
-        x, y, columns, rows = window or (0, 0, width, height)
-        check_window(x, y, columns, rows, width, height)
-        self.path = Path(path)
-        self.width, self.height, self.mpp = width, height, mpp
+        self._file = file if isinstance(file, ResumableFile) else ResumableFile(file)
+        self.path = self._file.target
+        self.width, self.height, self.mpp = shape.width, shape.height, shape.mpp
         self.planes = planes
         self.rows_written = 0
         self.counts: Counter[int] = Counter()
         self.from_damaged = False
-        self._width, self._height, self._top = columns, rows, y
-        self._tile = tile
+        _, self._top, self._width, self._height = shape.written
+        self._tile = shape.tile
         self._pushed = planes + hidden
-        self._pages = lay_out_pyramid(
-            width, height, tile, planes, hidden, (x, y, columns), self.dtype
-        )
+        self._pages = lay_out_pyramid(shape, planes, hidden, self.dtype)
         self._uniform: dict[int, tuple[int, int]] = {}
         self._pending: deque[_Pending] = deque()
         self._filled: list[tuple[int, int]] = []
-        self._file = ResumableFile(path, purpose, restart=restart)
         self._stack = ExitStack()
         self._tiff: BigTiffFile
         self._recorded_at = 0.0

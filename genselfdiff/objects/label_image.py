@@ -18,7 +18,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from genselfdiff.masks import PyramidWriter
+from genselfdiff.masks import PyramidShape, PyramidWriter
 from genselfdiff.masks.bigtiff import Tag, number_tag, text_tag
 from genselfdiff.masks.ome_description import is_ome, ome_description
 from genselfdiff.objects.outlines import Outline
@@ -52,8 +52,8 @@ class LabelWriter(PyramidWriter):
 
     dtype = np.dtype(np.uint32)
 
-    def __init__(self, path: Path, *, width: int, height: int, mpp: float | None) -> None:
-        super().__init__(path, width=width, height=height, mpp=mpp, planes=1)
+    def __init__(self, path: Path, shape: PyramidShape) -> None:
+        super().__init__(path, shape, planes=1)
         self.objects = 0
 
     def halve(self, rows: Uint32) -> Uint32:  # noqa: D102
@@ -89,7 +89,7 @@ class LabelImage:
     """
 
     def __init__(self, path: Path, width: int, height: int, mpp: float | None) -> None:
-        self._writer = LabelWriter(path, width=width, height=height, mpp=mpp)
+        self._writer = LabelWriter(path, PyramidShape(width, height, mpp))
         self._bands = -(-height // _BAND_ROWS)
         self._held: list[tuple[NDArray[np.int64], Uint32]] = []
         self._count = 0

@@ -24,7 +24,7 @@ from genselfdiff.json_records import as_json
 from genselfdiff.masks import MaskWriter, ProbabilityWriter, PyramidShape, PyramidWriter, as_bytes
 from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.progress import progress_bar
-from genselfdiff.resumable_file import unfinished
+from genselfdiff.resumable_file import ResumableFile, unfinished
 from genselfdiff.segmenting.job import Job, Request, content_of, requested
 from genselfdiff.segmenting.mask_description import FinishedMask, MaskDescription
 from genselfdiff.segmenting.mask_state import MaskState, Stage, result_of
@@ -166,38 +166,30 @@ def predict(
         task: what is predicted, and how.
         files: the mask, and what is written with it.
         description: what the mask shall say of itself.
-        restart: see ``PyramidWriter``.
+        restart: see ``ResumableFile``.
     """
     source, info = task.source, task.predictor.model.info
     job = as_json(description.job)
     is_begun = False
-    shape: PyramidShape = {
-        "width": source.width,
-        "height": source.height,
-        "mpp": source.mpp,
-        "window": task.layout.window,
-        "purpose": job,
-        "restart": restart,
-    }
+    shape = PyramidShape(source.width, source.height, source.mpp, task.layout.window)
     try:
         with ExitStack() as stack:
             # The mask is entered first and completed last: where it is, the other is.
             mask = stack.enter_context(
                 MaskWriter(
-                    files.mask,
+                    ResumableFile(files.mask, job, restart=restart),
+                    shape,
                     palette=list(info.colors),
                     class_names=list(info.classes),
                     cores=info.instances,
                     description=as_json(description),
-                    **shape,
                 )
             )
             classes = len(info.classes)
             sinks: list[_Sink] = [(mask, partial(_planes_of_mask, classes))]
             if files.probabilities is not None:
-                writer = ProbabilityWriter(
-                    files.probabilities, class_names=info.classes, job=job, **shape
-                )
+                file = ResumableFile(files.probabilities, job, restart=restart)
+                writer = ProbabilityWriter(file, shape, class_names=info.classes, job=job)
                 sinks.append((stack.enter_context(writer), lambda block: as_bytes(block[:classes])))
             is_begun = True
             _write(sinks, task, description.job.batch_size)

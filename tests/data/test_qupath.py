@@ -12,7 +12,7 @@ from genselfdiff.data.importers.qupath import read_qupath
 from genselfdiff.data.importers.qupath_fields import Scales
 from genselfdiff.data.labelled_folder import IGNORED
 from genselfdiff.errors import InputError
-from genselfdiff.masks import MaskWriter
+from genselfdiff.masks import MaskWriter, PyramidShape
 from genselfdiff.objects import write_objects
 
 
@@ -21,9 +21,7 @@ def test_what_qupath_gets_from_us_comes_back(tmp_path, slide):
     labels = np.kron(labels, np.ones((10, 10), np.uint8))
     with MaskWriter(
         tmp_path / "mask.tif",
-        width=400,
-        height=300,
-        mpp=0.5,
+        PyramidShape(400, 300, 0.5),
         palette=[(0, 0, 0), (255, 0, 0), (0, 255, 0)],
         class_names=["background", "stroma", "tumor"],
     ) as writer:

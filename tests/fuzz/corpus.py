@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from genselfdiff.masks import MaskWriter
+from genselfdiff.masks import MaskWriter, PyramidShape
 
 Uint8 = NDArray[np.uint8]
 
@@ -193,7 +193,9 @@ def _write_masks(folder: Path, pixels: Uint8) -> None:
     (folder / "mask.png").write_bytes(stream.getvalue())
     colours = [(0, 0, 0), (255, 0, 0)]
     with MaskWriter(
-        folder / "mask.tif", width=230, height=170, mpp=0.5, palette=colours,
-        class_names=["glass", "tissue"], tile=64,
-    ) as writer:  # fmt: skip
+        folder / "mask.tif",
+        PyramidShape(230, 170, 0.5, tile=64),
+        palette=colours,
+        class_names=["glass", "tissue"],
+    ) as writer:
         writer.write_rows(tissue)

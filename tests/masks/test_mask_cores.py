@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from genselfdiff.errors import InputError
-from genselfdiff.masks import MaskReader, MaskWriter, mask_cores
+from genselfdiff.masks import MaskReader, MaskWriter, PyramidShape, mask_cores
 from genselfdiff.masks.mask_cores import MaskCores
 from genselfdiff.masks.pyramid_writer import HIDDEN_OFFSETS, HIDDEN_SIZES
 from genselfdiff.objects import (
@@ -38,9 +38,9 @@ def write(
     path: Path, *, cores: bool = True, planes: np.ndarray | None = None, **options: object
 ) -> Path:
     planes = labels_and_cores() if planes is None else planes
-    shape = {"width": planes.shape[2], "height": planes.shape[1], "mpp": 0.25, "tile": 64}
+    shape = PyramidShape(planes.shape[2], planes.shape[1], 0.25, tile=64)
     told = {"palette": [(255, 255, 255), (200, 30, 30), (30, 30, 200)], "class_names": list("abc")}
-    with MaskWriter(path, cores=cores, **shape, **told, **options) as writer:
+    with MaskWriter(path, shape, cores=cores, **told, **options) as writer:
         writer.push(planes[: 1 + cores])
     return path
 

@@ -8,7 +8,7 @@ import openslide
 import pytest
 import tifffile
 
-from genselfdiff.masks import MaskReader, MaskWriter
+from genselfdiff.masks import MaskReader, MaskWriter, PyramidShape
 from genselfdiff.masks.mask_writer import halve_labels
 from genselfdiff.slides import open_slide
 
@@ -25,8 +25,10 @@ def labels():
 @pytest.fixture
 def write(tmp_path, labels):
     def make(name, mpp=0.25, **options):
-        options = {"palette": PALETTE, "class_names": NAMES, "mpp": mpp, "tile": 128} | options
-        with MaskWriter(tmp_path / name, width=900, height=700, **options) as writer:
+        options = {"palette": PALETTE, "class_names": NAMES} | options
+        with MaskWriter(
+            tmp_path / name, PyramidShape(900, 700, mpp, tile=128), **options
+        ) as writer:
             writer.write_rows(labels)
         return tmp_path / name
 
@@ -74,7 +76,7 @@ def test_ome_tiff(write, labels, mpp):
 
 def test_an_ome_tiff_of_one_tile(tmp_path):
     with MaskWriter(
-        tmp_path / "m.ome.tiff", width=60, height=50, mpp=0.5, palette=PALETTE, class_names=NAMES
+        tmp_path / "m.ome.tiff", PyramidShape(60, 50, 0.5), palette=PALETTE, class_names=NAMES
     ) as writer:
         writer.write_rows(np.ones((50, 60), np.uint8))
     with tifffile.TiffFile(tmp_path / "m.ome.tiff") as tiff:

@@ -20,7 +20,7 @@ import tifffile
 from PIL import Image
 
 from genselfdiff.errors import OutputError
-from genselfdiff.masks import MaskReader, MaskWriter
+from genselfdiff.masks import MaskReader, MaskWriter, PyramidShape
 from genselfdiff.masks.mask_writer import halve_labels
 from genselfdiff.slides import open_slide
 
@@ -40,7 +40,7 @@ def labels(height: int = 411, width: int = 603) -> np.ndarray:
 def write(path: Path, mask: np.ndarray, *, rows: int = 50, tile: int = 64) -> Path:
     height, width = mask.shape
     with MaskWriter(
-        path, width=width, height=height, mpp=0.5, palette=PALETTE, class_names=NAMES, tile=tile
+        path, PyramidShape(width, height, 0.5, tile=tile), palette=PALETTE, class_names=NAMES
     ) as writer:
         for y in range(0, height, rows):
             writer.write_rows(mask[y : y + rows])
@@ -83,9 +83,11 @@ def test_a_window_is_the_mask_with_nothing_around_it(
     whole = tifffile.TiffFile(write(tmp_path / "whole.tif", expected))
     path = tmp_path / "window.tif"
     with MaskWriter(
-        path, width=603, height=411, mpp=0.5, palette=PALETTE, class_names=NAMES, tile=32,
-        window=window,
-    ) as writer:  # fmt: skip
+        path,
+        PyramidShape(603, 411, 0.5, window=window, tile=32),
+        palette=PALETTE,
+        class_names=NAMES,
+    ) as writer:
         for row in part:
             writer.write_rows(row[None])
         with pytest.raises(ValueError, match="more rows"):
@@ -132,7 +134,7 @@ def test_our_reader_sees_a_coloured_pyramid(tmp_path: Path) -> None:
 def test_tags(tmp_path: Path, mpp: float) -> None:
     path = tmp_path / "m.tif"
     with MaskWriter(
-        path, width=300, height=200, mpp=mpp, palette=PALETTE, class_names=NAMES, tile=128
+        path, PyramidShape(300, 200, mpp, tile=128), palette=PALETTE, class_names=NAMES
     ) as writer:
         writer.write_rows(labels(200, 300))
     with tifffile.TiffFile(path) as tiff:
@@ -152,9 +154,7 @@ def test_tags(tmp_path: Path, mpp: float) -> None:
 
 def test_without_mpp_there_is_no_unit(tmp_path: Path) -> None:
     path = tmp_path / "m.tif"
-    with MaskWriter(
-        path, width=20, height=1, mpp=None, palette=PALETTE, class_names=NAMES
-    ) as writer:
+    with MaskWriter(path, PyramidShape(20, 1, None), palette=PALETTE, class_names=NAMES) as writer:
         writer.write_rows(np.zeros((1, 20), np.uint8))
     with tifffile.TiffFile(path) as tiff:
         assert tiff.pages[0].resolutionunit == 1
@@ -176,9 +176,7 @@ def test_256_classes(tmp_path: Path) -> None:
     path = tmp_path / "m.tif"
     with MaskWriter(
         path,
-        width=16,
-        height=16,
-        mpp=None,
+        PyramidShape(16, 16, None),
         palette=[(i, 255 - i, i) for i in range(256)],
         class_names=[str(i) for i in range(256)],
     ) as writer:
@@ -204,7 +202,7 @@ def test_rows_that_do_not_fit_leave_nothing(tmp_path: Path, rows: np.ndarray, me
     with (
         pytest.raises(ValueError, match=message),
         MaskWriter(
-            target, width=20, height=30, mpp=None, palette=PALETTE, class_names=NAMES
+            target, PyramidShape(20, 30, None), palette=PALETTE, class_names=NAMES
         ) as writer,
     ):
         writer.write_rows(rows)
@@ -215,23 +213,35 @@ def test_rows_that_do_not_fit_leave_nothing(tmp_path: Path, rows: np.ndarray, me
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"width": 0},
-        {"height": -1},
-        {"tile": 100},
-        {"tile": 0},
         {"palette": PALETTE[:3]},
         {"palette": [], "class_names": []},
         {"palette": [(0, 0, 256)] * 4},
         {"palette": [(0, 0)] * 4},
         {"palette": [(0, 0, 0)] * 257, "class_names": [""] * 257},
-        {"mpp": 0.0},
-        {"mpp": float("nan")},
     ],
 )
-def test_arguments_out_of_range(tmp_path: Path, wrong: dict[str, object]) -> None:
-    right = {"width": 9, "height": 9, "mpp": 0.5, "palette": PALETTE, "class_names": NAMES}
-    with pytest.raises(ValueError):
-        MaskWriter(tmp_path / "m.tif", **{**right, **wrong})
+def test_classes_out_of_range(tmp_path: Path, wrong: dict[str, object]) -> None:
+    right = {"palette": PALETTE, "class_names": NAMES}
+    with pytest.raises(ValueError, match="colours"):
+        MaskWriter(tmp_path / "m.tif", PyramidShape(9, 9, 0.5), **{**right, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"width": 0}, "holds nothing"),
+        ({"height": -1}, "holds nothing"),
+        ({"tile": 100}, "tile side 100"),
+        ({"tile": 0}, "tile side 0"),
+        ({"mpp": 0.0}, "no resolution"),
+        ({"mpp": float("nan")}, "no resolution"),
+        ({"window": (1, 0, 9, 9)}, "is not inside 9 x 9 pixels"),
+        ({"window": (0, 0, 0, 9)}, "is not inside 9 x 9 pixels"),
+    ],
+)
+def test_shapes_out_of_range(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        PyramidShape(**{"width": 9, "height": 9, "mpp": 0.5, **wrong})
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
@@ -278,9 +288,9 @@ def test_a_killed_writer_leaves_the_older_mask(tmp_path: Path) -> None:
     program = f"""
         import os, signal
         import numpy as np
-        from genselfdiff.masks import MaskWriter
-        with MaskWriter({str(target)!r}, width=900, height=900, mpp=None, palette=[(0, 0, 0)],
-                        class_names=["a"], tile=64) as writer:
+        from genselfdiff.masks import MaskWriter, PyramidShape
+        shape = PyramidShape(900, 900, None, tile=64)
+        with MaskWriter({str(target)!r}, shape, palette=[(0, 0, 0)], class_names=["a"]) as writer:
             writer.write_rows(np.zeros((800, 900), np.uint8))
             os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -292,9 +302,8 @@ def test_a_killed_writer_leaves_the_older_mask(tmp_path: Path) -> None:
 def test_what_is_written_before_the_end_opens_nowhere(tmp_path: Path) -> None:
     """The header names no directory until all tiles are there."""
     with MaskWriter(
-        tmp_path / "m.tif", width=64, height=128, mpp=None, palette=PALETTE, class_names=NAMES,
-        tile=64,
-    ) as writer:  # fmt: skip
+        tmp_path / "m.tif", PyramidShape(64, 128, None, tile=64), palette=PALETTE, class_names=NAMES
+    ) as writer:
         writer.write_rows(labels(128, 64))
         (partial,) = tmp_path.iterdir()
         assert partial.name != "m.tif"
@@ -306,8 +315,9 @@ def test_what_is_written_before_the_end_opens_nowhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a\x01b", os.fsdecode(b"a\xffb"), "ü & <"])
 def test_ome_tiffs_of_any_name_tell_what_they_are(tmp_path, name):
     name += ".ome.tif"
-    shape = {"width": 9, "height": 9, "mpp": None, "palette": [(0, 0, 0)], "class_names": ["é"]}
-    with MaskWriter(tmp_path / name, description={"job": {"slide": name}}, **shape) as writer:
+    looks = {"palette": [(0, 0, 0)], "class_names": ["é"]}
+    given = tmp_path / name, PyramidShape(9, 9, None)
+    with MaskWriter(*given, description={"job": {"slide": name}}, **looks) as writer:
         writer.write_rows(np.zeros((9, 9), np.uint8))
     with MaskReader(tmp_path / name) as reader:
         assert reader.description["job"] == {"slide": name}

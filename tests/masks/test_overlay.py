@@ -7,7 +7,7 @@ import tifffile
 from PIL import Image
 
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.masks import MaskWriter, draw_overlay, write_overlay
+from genselfdiff.masks import MaskWriter, PyramidShape, draw_overlay, write_overlay
 from genselfdiff.masks.legend import scale_bar, with_legend
 from genselfdiff.slides import Slide, open_slide
 
@@ -29,12 +29,9 @@ def write_mask(
     height, width = labels.shape
     with MaskWriter(
         path,
-        width=width,
-        height=height,
-        mpp=mpp,
+        PyramidShape(width, height, mpp, tile=64),
         palette=PALETTE[: len(names)],
         class_names=names,
-        tile=64,
     ) as writer:
         writer.write_rows(labels)
     return path

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from genselfdiff.errors import OutputError
-from genselfdiff.masks import MaskWriter, ProbabilityWriter, as_bytes, pyramid_writer
+from genselfdiff.masks import MaskWriter, ProbabilityWriter, PyramidShape, as_bytes, pyramid_writer
 from genselfdiff.resumable_file import ResumableFile, _line, unfinished
 
 PALETTE = [(255, 255, 255), (200, 30, 30), (30, 30, 200)]
@@ -43,15 +43,23 @@ def planes_of(kind: str, part: np.ndarray) -> np.ndarray:
     return np.stack((labels, cores))[: 1 + (kind == "cores")].astype(np.uint8)
 
 
-def write(kind: str, path: Path, data: np.ndarray, stop: int | None = None, **options) -> None:
+def write(
+    kind: str,
+    path: Path,
+    data: np.ndarray,
+    stop: int | None = None,
+    window: tuple[int, int, int, int] | None = None,
+    **resuming,
+) -> None:
     """Write what is missing, in uneven steps; raise ``Killed`` before row ``stop``."""
-    x, y, width, height = options.get("window") or (0, 0, data.shape[2], data.shape[1])
-    shape = {"width": data.shape[2], "height": data.shape[1], "mpp": 0.5, **options}
+    shape = PyramidShape(data.shape[2], data.shape[1], 0.5, window, tile=64)
+    x, y, width, height = shape.written
+    file = ResumableFile(path, **resuming)
     if kind in ("mask", "cores"):
         told = {"palette": PALETTE, "class_names": NAMES, "cores": kind == "cores"}
-        writer = MaskWriter(path, tile=64, **told, **shape)
+        writer = MaskWriter(file, shape, **told)
     else:
-        writer = ProbabilityWriter(path, class_names=NAMES, **shape)
+        writer = ProbabilityWriter(file, shape, class_names=NAMES)
     rng = random.Random(1)
     with writer:
         row = writer.rows_written
@@ -131,10 +139,11 @@ def test_a_partial_file_shorter_than_its_journal_says(tmp_path):
 
 
 def test_two_runs_do_not_write_the_same_file(tmp_path):
-    shape = {"width": 9, "height": 9, "mpp": None, "palette": PALETTE, "class_names": NAMES}
-    with MaskWriter(tmp_path / "m.tif", **shape) as writer:
+    given = tmp_path / "m.tif", PyramidShape(9, 9, None)
+    looks = {"palette": PALETTE, "class_names": NAMES}
+    with MaskWriter(*given, **looks) as writer:
         with pytest.raises(OutputError, match=r"m\.tif: another run is writing it"):
-            MaskWriter(tmp_path / "m.tif", **shape).__enter__()
+            MaskWriter(*given, **looks).__enter__()
         writer.write_rows(np.ones((9, 9), np.uint8))
     assert tifffile.imread(tmp_path / "m.tif").all()
 

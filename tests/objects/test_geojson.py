@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from shapely.geometry import shape
 
 from genselfdiff.errors import GsdError, InputError, OutputError
-from genselfdiff.masks import MaskReader, MaskWriter
+from genselfdiff.masks import MaskReader, MaskWriter, PyramidShape
 from genselfdiff.objects import mask_objects, write_objects
 
 NAMES = ["background", "nucleus", "str\u00f6ma"]
@@ -30,8 +30,8 @@ def labels(height: int = 211, width: int = 303) -> np.ndarray:
 
 
 def write(path: Path, mask: np.ndarray, mpp: float | None = 0.5) -> Path:
-    size = {"width": mask.shape[1], "height": mask.shape[0]}
-    with MaskWriter(path, **size, mpp=mpp, palette=PALETTE, class_names=NAMES, tile=64) as writer:
+    shape = PyramidShape(mask.shape[1], mask.shape[0], mpp, tile=64)
+    with MaskWriter(path, shape, palette=PALETTE, class_names=NAMES) as writer:
         writer.write_rows(mask)
     return path
 

@@ -12,7 +12,7 @@ from shapely import unary_union
 from shapely.geometry import Polygon, shape
 
 from genselfdiff.errors import InputError
-from genselfdiff.masks import MaskWriter
+from genselfdiff.masks import MaskWriter, PyramidShape
 from genselfdiff.objects import instances, mask_objects, write_objects
 from genselfdiff.objects.instances import InstanceSplitter, seed_distance_in_pixels
 from genselfdiff.objects.outlines import Outline, OutlineTracer
@@ -55,9 +55,9 @@ def plain(found: list[Outline]) -> list[object]:
 
 
 def write(path: Path, mask: np.ndarray, mpp: float | None = 0.25) -> Path:
-    size = {"width": mask.shape[1], "height": mask.shape[0]}
+    shape = PyramidShape(mask.shape[1], mask.shape[0], mpp, tile=64)
     names = ["background", "nucleus", "stroma"]
-    with MaskWriter(path, **size, mpp=mpp, palette=PALETTE, class_names=names, tile=64) as writer:
+    with MaskWriter(path, shape, palette=PALETTE, class_names=names) as writer:
         writer.write_rows(mask)
     return path
 

@@ -3,7 +3,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from genselfdiff.masks import MaskWriter
+from genselfdiff.masks import MaskWriter, PyramidShape
 from genselfdiff.objects import write_objects
 from genselfdiff.objects.instances import InstanceSplitter
 from genselfdiff.objects.label_array import number_objects
@@ -42,9 +42,7 @@ def test_they_are_those_of_gsd_objects(tmp_path, seed_distance, min_area):
     mask = field(1)
     with MaskWriter(
         tmp_path / "mask.tif",
-        width=200,
-        height=150,
-        mpp=None,
+        PyramidShape(200, 150, None),
         palette=[(0, 0, 0)] * 3,
         class_names=["a", "b", "c"],
     ) as writer:

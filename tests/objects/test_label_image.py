@@ -12,7 +12,7 @@ import tifffile
 from scipy import ndimage
 
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.masks import MaskReader, MaskWriter, pyramid_writer
+from genselfdiff.masks import MaskReader, MaskWriter, PyramidShape, pyramid_writer
 from genselfdiff.objects import label_image, mask_objects, write_objects
 from genselfdiff.objects.instances import InstanceSplitter
 from genselfdiff.objects.label_image import LabelImage
@@ -31,9 +31,9 @@ def blobs(height: int = 331, width: int = 303) -> np.ndarray:
 
 
 def write(path: Path, mask: np.ndarray, mpp: float | None = 0.5) -> Path:
-    size = {"width": mask.shape[1], "height": mask.shape[0]}
+    shape = PyramidShape(mask.shape[1], mask.shape[0], mpp, tile=64)
     names = ["background", "nucleus", "stroma"]
-    with MaskWriter(path, **size, mpp=mpp, palette=PALETTE, class_names=names, tile=64) as writer:
+    with MaskWriter(path, shape, palette=PALETTE, class_names=names) as writer:
         writer.write_rows(mask)
     return path
 

@@ -9,7 +9,7 @@ import pytest
 from skimage.measure import label, regionprops
 
 from genselfdiff.errors import OutputError
-from genselfdiff.masks import MaskWriter
+from genselfdiff.masks import MaskWriter, PyramidShape
 from genselfdiff.objects import write_objects
 from genselfdiff.objects.measures import measure
 from genselfdiff.objects.outlines import OutlineTracer
@@ -23,12 +23,9 @@ def blobs(height: int = 300, width: int = 400) -> np.ndarray:
 def write(path: Path, mask: np.ndarray, mpp: float | None = 0.5) -> Path:
     with MaskWriter(
         path,
-        width=mask.shape[1],
-        height=mask.shape[0],
-        mpp=mpp,
+        PyramidShape(mask.shape[1], mask.shape[0], mpp, tile=64),
         palette=[(255, 255, 255), (200, 30, 31)],
         class_names=["background", "nu;cl,eus"],
-        tile=64,
     ) as writer:
         writer.write_rows(mask)
     return path

@@ -12,7 +12,7 @@ import torch
 import genselfdiff
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.inference.predictor import Predictor
-from genselfdiff.masks import MaskReader, MaskWriter, pyramid_writer
+from genselfdiff.masks import MaskReader, MaskWriter, PyramidShape, pyramid_writer
 from genselfdiff.models.model_file import load_model, save_model
 from genselfdiff.objects import write_objects
 from genselfdiff.segmenting import one_slide
@@ -220,11 +220,11 @@ def test_a_part_without_cores_is_none_of_it(tmp_path, slide, cells_model, monkey
     part = tmp_path / "m.tif.shards" / "part-2.tif"
     with MaskReader(part) as reader:
         told, labels = reader.description, np.concatenate(list(reader.bands()))
-        shape = {"width": reader.width, "height": reader.height, "mpp": reader.mpp}
+        shape = PyramidShape(reader.width, reader.height, reader.mpp)
     del told["cores"]
     names = told["classes"]
     palette = [(0, 0, 0)] * len(names)
-    with MaskWriter(part, palette=palette, class_names=names, description=told, **shape) as writer:
+    with MaskWriter(part, shape, palette=palette, class_names=names, description=told) as writer:
         writer.write_rows(labels)
     with pytest.raises(InputError, match=r"its parts do not fit its job\.json"):
         merge_parts(tmp_path / "m.tif")

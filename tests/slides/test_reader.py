@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from genselfdiff.errors import InputError
-from genselfdiff.masks import MaskWriter
+from genselfdiff.masks import MaskWriter, PyramidShape
 from genselfdiff.slides import open_slide, read_image
 from genselfdiff.slides.formats import tiff_level
 from genselfdiff.slides.stored import stored_image
@@ -288,7 +288,7 @@ def giant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = np.zeros((500, 40_000), np.uint8)
     colours = [(240, 240, 240), (180, 60, 120)]
     with MaskWriter(
-        path, width=40_000, height=40_000, mpp=0.25, palette=colours, class_names=["a", "b"]
+        path, PyramidShape(40_000, 40_000, 0.25), palette=colours, class_names=["a", "b"]
     ) as writer:
         for y in range(0, 40_000, 500):
             rows[:, 30_000:] = y >= 30_000

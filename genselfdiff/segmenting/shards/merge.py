@@ -32,7 +32,6 @@ from genselfdiff.segmenting.shards.folder import (
 )
 from genselfdiff.segmenting.sidecars import write_beside
 from genselfdiff.slides import is_folder_of_slides, open_slide
-from genselfdiff.slides.window import check_window
 
 logger = logging.getLogger("genselfdiff")
 
@@ -138,16 +137,10 @@ def _join(files: OutputFiles, options: Options, shared: SharedJob) -> None:
     with MaskReader(parts[0].mask) as reader:
         size, has_cores = (reader.width, reader.height), reader.has_cores
         x, y, width, height = shared.job.region or (0, 0, *size)
-        shape: PyramidShape = {
-            "width": reader.width,
-            "height": reader.height,
-            "mpp": reader.mpp,
-            "window": (x, y, width, height),
-        }
-        names = reader.class_names
+        mpp, names = reader.mpp, reader.class_names
         palette = reader.palette[: len(names)]
     try:
-        check_window(x, y, width, height, *size)
+        shape = PyramidShape(*size, mpp, window=(x, y, width, height))
     except ValueError as error:
         raise _unfit(files) from error
     if not len(names) == len(palette) == shared.classes or rows[-1][1] != height:
@@ -164,17 +157,17 @@ def _join(files: OutputFiles, options: Options, shared: SharedJob) -> None:
 
     if files.probabilities is not None:
         with ProbabilityWriter(
-            files.probabilities, class_names=names, job=as_json(shared.job), **shape
+            files.probabilities, shape, class_names=names, job=as_json(shared.job)
         ) as probabilities:
             for band in bands([part.probabilities for part in parts], len(names)):
                 probabilities.push(band)
     with MaskWriter(
         files.mask,
+        shape,
         palette=palette,
         class_names=names,
         cores=has_cores,
         description=as_json(shared.description),
-        **shape,
     ) as writer:
         writer.from_damaged = any(map(_is_from_damaged, parts))
         for band in bands([part.mask for part in parts], 1, cores=has_cores):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genselfdiff.masks import MaskWriter
+from genselfdiff.masks import MaskWriter, PyramidShape
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.segmenting.report.page import Report, write_report
 from genselfdiff.segmenting.report.size_histogram import bars_of, diameter, histogram_svg, middle
@@ -51,9 +51,7 @@ def report(
     labels[100:200, 100:300] = 1
     with MaskWriter(
         tmp_path / "mask.tif",
-        width=400,
-        height=300,
-        mpp=0.5,
+        PyramidShape(400, 300, 0.5),
         palette=PALETTE,
         class_names=["background", "x"],
     ) as writer:

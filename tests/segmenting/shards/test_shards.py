@@ -16,7 +16,7 @@ import torch
 import genselfdiff
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import write_once
-from genselfdiff.masks import MaskReader, MaskWriter
+from genselfdiff.masks import MaskReader, MaskWriter, PyramidShape
 from genselfdiff.models.model_file import save_model
 from genselfdiff.segmenting import one_slide
 from genselfdiff.segmenting.job import Job
@@ -482,9 +482,9 @@ def test_jobs_that_do_not_fit_their_parts(tmp_path, whole, keys, value):
         with MaskReader(whole / f"part-{index}.tif") as reader:
             told = reader.description | {"job": job["told"]["job"] | {"rows": rows}}
             bands = list(reader.bands())
-            shape = {"width": reader.width, "height": reader.height, "mpp": reader.mpp}
+            shape = PyramidShape(reader.width, reader.height, reader.mpp)
             looks = {"palette": reader.palette[:3], "class_names": reader.class_names}
-        with MaskWriter(whole / f"part-{index}.tif", description=told, **shape, **looks) as writer:
+        with MaskWriter(whole / f"part-{index}.tif", shape, description=told, **looks) as writer:
             for band in bands:
                 writer.push(band[None])
     with pytest.raises(InputError, match=r"its parts do not fit its job\.json"):
