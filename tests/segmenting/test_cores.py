@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -88,8 +89,7 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path, slide, cells_model, mon
         patch.setattr(pyramid_writer, "RECORD_SECONDS", 0.0)
         patch.setattr(one_slide, "labels_of", stop)
         # Rows of so small tiles end before one of the mask's tiles is full.
-        writer = one_slide.MaskWriter
-        patch.setattr(one_slide, "MaskWriter", lambda *a, **k: writer(*a, **k, tile=16))
+        patch.setattr(one_slide, "PyramidShape", partial(PyramidShape, tile=16))
         with pytest.raises(KeyboardInterrupt):
             run(slide, tmp_path / "m.tif", cells_model, **options)
         assert (tmp_path / ".m.tif.journal").exists()
