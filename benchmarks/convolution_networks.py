@@ -34,10 +34,10 @@ from genselfdiff.kernels.conv3x3 import reference as reference_3x3
 from genselfdiff.kernels.conv4x4 import reference as reference_4x4
 from genselfdiff.kernels.conv4x4.op import conv4x4
 from genselfdiff.machine import keep_freed_memory
-from genselfdiff.models import shipped_weights
 from genselfdiff.models.convolutions import Conv3x3, Enlarge, Halve
 from genselfdiff.models.export import for_export
 from genselfdiff.models.packing import pack_weights
+from genselfdiff.models.shipped.weights import read_weights
 from genselfdiff.models.torchscript import script
 
 Run = Callable[[], torch.Tensor]
@@ -117,7 +117,7 @@ def memory(network: str, tile: int, batch: int, precision: str) -> None:
 
 def error(name: str) -> None:
     """Print the relative errors, in the norm, of the model's 3x3 convolutions."""
-    network = shipped_weights.read_weights(name).network().eval()
+    network = read_weights(name).network().eval()
     network = network.to(memory_format=torch.channels_last)
     random = np.random.default_rng(0)
     tile = (random.random((8, 8, 3)) * 100 + 120).repeat(32, 0).repeat(32, 1)

@@ -18,7 +18,7 @@ from genselfdiff import kernels
 from genselfdiff.errors import GsdError
 from genselfdiff.kernels import convolution_rules, native
 from genselfdiff.kernels.backends import launched_from_cpp
-from genselfdiff.models import shipped
+from genselfdiff.models.shipped import catalogue
 from genselfdiff.version import __version__
 
 UNTRIED = "no GPU has run them yet"
@@ -38,7 +38,7 @@ def describe() -> list[tuple[str, str]]:
     ]
     gpus = _gpus()
     lines += gpus or [("gpu", "none")]
-    lines.append(("models", ", ".join(shipped.names()) or "none came with it"))
+    lines.append(("models", ", ".join(catalogue.names()) or "none came with it"))
     lines += _native_lines()
     devices = ["cpu", *sorted({kind for kind, _ in gpus})]
     for operation in kernels.OPERATIONS:

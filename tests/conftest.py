@@ -65,15 +65,15 @@ def ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
 
     ``instances`` is whether it tells cores of objects.
     """
-    from genselfdiff.models import shipped
     from genselfdiff.models.model_info import ModelInfo
     from genselfdiff.models.registry import create_model
-    from genselfdiff.models.shipped_weights import write_weights
+    from genselfdiff.models.shipped import catalogue
+    from genselfdiff.models.shipped.weights import write_weights
 
     folder = tmp_path / "came with gsd"
     folder.mkdir()
-    shutil.copy(shipped.FOLDER / "nuclei.json", folder)
-    monkeypatch.setattr(shipped, "FOLDER", folder)
+    shutil.copy(catalogue.FOLDER / "nuclei.json", folder)
+    monkeypatch.setattr(catalogue, "FOLDER", folder)
     monkeypatch.delenv("GSD_MODEL", raising=False)
 
     def make(*, instances: bool = False) -> Path:
@@ -95,8 +95,8 @@ def ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
             attributions=("Some Set, CC BY 4.0: A. Author, https://example.org",),
         )
         network = create_model("tiny", out_channels=info.logits, width=8)
-        write_weights(network.state_dict(), info, shipped.weights_file("nuclei"))
-        return shipped.weights_file("nuclei")
+        write_weights(network.state_dict(), info, catalogue.weights_file("nuclei"))
+        return catalogue.weights_file("nuclei")
 
     return make
 

@@ -12,8 +12,8 @@ from forms import error, is_right
 from network import in_one, operations_of, prepare, rows
 from nuclei import card
 
-from genselfdiff.models import shipped
-from genselfdiff.models.model_card import ModelCard, Score
+from genselfdiff.models.shipped import catalogue
+from genselfdiff.models.shipped.card import ModelCard, Score
 
 
 @pytest.mark.parametrize("case", list(operations.cases(tile=16)), ids=lambda case: case.name)
@@ -95,7 +95,7 @@ def measured_sets() -> dict[str, Any]:
 def test_the_card_gets_what_was_measured_by_set_and_part(tmp_path, monkeypatch):
     results, written = tmp_path / "results.json", tmp_path / "nuclei.json"
     results.write_text(json.dumps({"sets": measured_sets()}))
-    written.write_text((shipped.FOLDER / "nuclei.json").read_text(encoding="utf-8"))
+    written.write_text((catalogue.FOLDER / "nuclei.json").read_text(encoding="utf-8"))
     monkeypatch.setattr("sys.argv", ["card.py", str(results), str(written)])
     card.main()
     first, second = ModelCard.from_json(written.read_text(encoding="utf-8"), written).evaluations
@@ -109,6 +109,6 @@ def test_the_card_gets_what_was_measured_by_set_and_part(tmp_path, monkeypatch):
 
 def test_the_card_tells_the_committed_results():
     path = Path(card.__file__).with_name("results.json")
-    told = json.loads((shipped.FOLDER / "nuclei.json").read_text(encoding="utf-8"))["evaluations"]
+    told = json.loads((catalogue.FOLDER / "nuclei.json").read_text(encoding="utf-8"))["evaluations"]
     sets = json.loads(path.read_text(encoding="utf-8"))["sets"] if path.exists() else {}
     assert told == card.evaluations(sets)

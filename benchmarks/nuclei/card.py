@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genselfdiff.files import write_text
-from genselfdiff.models.model_card import ModelCard
+from genselfdiff.models.shipped.card import ModelCard
 
 METRICS = {"dice": "Dice", "aji": "AJI", "pq": "PQ"}
 """What a card shows, of what evaluate.py measures."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from genselfdiff.models import shipped
+from genselfdiff.models.shipped import catalogue
 from genselfdiff.settings import About, about
 from gsd.output import RANK
 
@@ -44,7 +44,7 @@ class _Shipped(click.ParamType):  # type: ignore[type-arg]
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """The names that begin so."""
-        return [CompletionItem(name) for name in shipped.names() if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in catalogue.names() if name.startswith(incomplete)]
 
 
 class _FileOrShipped(_FilePath):

@@ -24,13 +24,13 @@ from genselfdiff.files import atomic_file
 from genselfdiff.input_files import open_input
 from genselfdiff.kernels import OPERATIONS
 from genselfdiff.machine import choose_devices
-from genselfdiff.models import shipped
 from genselfdiff.models.archive.code import check_compiled
 from genselfdiff.models.archive.reading import ModelArchive, read_archive
 from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
 from genselfdiff.models.pixels import Picture, rgb_pixels
 from genselfdiff.models.segmenter import compiled_segmenter
-from genselfdiff.models.shipped_weights import read_weights
+from genselfdiff.models.shipped import catalogue
+from genselfdiff.models.shipped.weights import read_weights
 from genselfdiff.models.torchscript import without_deprecations
 
 logger = logging.getLogger("genselfdiff")
@@ -192,7 +192,7 @@ def load_model(model: str | Path, device: str | torch.device | None = None) -> L
         InputError: the device is not there, or GSD_KERNELS asks for what the model cannot do on it.
     """
     chosen, *further = choose_devices(device)
-    name = shipped.name_of(model)
+    name = catalogue.name_of(model)
     source = Path(model) if name is None else name
     try:
         parts = _from_file(Path(model), chosen) if name is None else _shipped(name, chosen)
@@ -214,8 +214,8 @@ def load_model(model: str | Path, device: str | torch.device | None = None) -> L
 
 def model_path(model: str | Path) -> Path:
     """The file that ``load_model`` reads for ``model``."""
-    name = shipped.name_of(model)
-    return Path(model) if name is None else shipped.weights_file(name)
+    name = catalogue.name_of(model)
+    return Path(model) if name is None else catalogue.weights_file(name)
 
 
 def find_model(
@@ -231,14 +231,14 @@ def find_model(
     named = model or os.environ.get("GSD_MODEL")
     if named:
         return load_model(named, device)
-    if shipped.name_of(shipped.DEFAULT) is None:
+    if catalogue.name_of(catalogue.DEFAULT) is None:
         raise ModelError(
             "no model, and this installation of gsd came without one: give --model FILE or set"
             " GSD_MODEL; 'gsd train finetune' trains one and 'gsd export RUN -o model.ts' writes"
             " its file"
         )
-    logger.info("model: %s, shipped with gsd; another with --model or GSD_MODEL", shipped.DEFAULT)
-    return load_model(shipped.DEFAULT, device)
+    logger.info("model: %s, shipped with gsd; another with --model or GSD_MODEL", catalogue.DEFAULT)
+    return load_model(catalogue.DEFAULT, device)
 
 
 class ModelParts(NamedTuple):
@@ -250,7 +250,7 @@ class ModelParts(NamedTuple):
 
 
 def _shipped(name: str, device: torch.device) -> ModelParts:
-    shipped.warn_of_namesake(name)
+    catalogue.warn_of_namesake(name)
     weights = read_weights(name)
     module = compiled_segmenter(weights.network(), weights.info, portable=False)
     return ModelParts(weights.info, module.to(device), weights.digest)

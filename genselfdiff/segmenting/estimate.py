@@ -13,7 +13,7 @@ from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.machine import peak_bytes
 from genselfdiff.models.model_file import LoadedModel
 from genselfdiff.progress import duration
-from genselfdiff.segmenting.job import requested
+from genselfdiff.segmenting.jobs.job import requested
 from genselfdiff.segmenting.memory import memory_bound
 from genselfdiff.segmenting.one_slide import choose, predictor_of
 from genselfdiff.segmenting.options import OptionArguments, Options

@@ -25,9 +25,9 @@ from genselfdiff.masks import MaskWriter, ProbabilityWriter, PyramidShape, Pyram
 from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.progress import progress_bar
 from genselfdiff.resumable_file import ResumableFile, unfinished
-from genselfdiff.segmenting.job import Job, Request, content_of, requested
-from genselfdiff.segmenting.mask_description import FinishedMask, MaskDescription
-from genselfdiff.segmenting.mask_state import MaskState, Stage, result_of
+from genselfdiff.segmenting.jobs.job import Job, Request, content_of, requested
+from genselfdiff.segmenting.jobs.mask_description import FinishedMask, MaskDescription
+from genselfdiff.segmenting.jobs.mask_state import MaskState, Stage, result_of
 from genselfdiff.segmenting.memory import READ_AHEAD, keep_within_limit
 from genselfdiff.segmenting.options import OptionArguments, Options
 from genselfdiff.segmenting.output_files import OutputFiles

@@ -13,7 +13,7 @@ from genselfdiff.input_files import is_regular_file
 from genselfdiff.json_records import as_json
 from genselfdiff.masks import MaskReader, write_overlay
 from genselfdiff.objects import least_area, write_objects
-from genselfdiff.segmenting.job import Job
+from genselfdiff.segmenting.jobs.job import Job
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.segmenting.report.page import Report, write_report

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 
 from genselfdiff.inference.predictor import Predictor
-from genselfdiff.segmenting.job import Job
+from genselfdiff.segmenting.jobs.job import Job
+from genselfdiff.segmenting.jobs.mask_description import MaskDescription
 from genselfdiff.segmenting.layout import Layout, lay_out
-from genselfdiff.segmenting.mask_description import MaskDescription
 from genselfdiff.segmenting.options import Options
 from genselfdiff.slides import Slide
 

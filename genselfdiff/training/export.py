@@ -9,11 +9,11 @@ import torch
 from genselfdiff.choices import class_color
 from genselfdiff.errors import ModelError
 from genselfdiff.files import refuse_existing, refuse_inputs
-from genselfdiff.models import shipped
 from genselfdiff.models.model_file import save_model
 from genselfdiff.models.model_info import ModelInfo
 from genselfdiff.models.segmenter import size_multiple_of
-from genselfdiff.models.shipped_weights import read_weights, write_weights
+from genselfdiff.models.shipped import catalogue
+from genselfdiff.models.shipped.weights import read_weights, write_weights
 from genselfdiff.models.unet import UNet
 from genselfdiff.models.weights import load_initial_weights
 from genselfdiff.training.networks import segmenter_network
@@ -49,14 +49,14 @@ def export(
     """
     output = Path(output)
     refuse_existing(output, overwrite)
-    name = shipped.name_of(run)
+    name = catalogue.name_of(run)
     if name is None:
         refuse_inputs([output], RunFolder(run).files())
         network, info = _best_of(RunFolder(run), step)
         info = replace(info, licence=licence)
     else:
-        shipped.warn_of_namesake(name)
-        refuse_inputs([output], [shipped.weights_file(name)])
+        catalogue.warn_of_namesake(name)
+        refuse_inputs([output], [catalogue.weights_file(name)])
         if licence or step is not None:
             raise ModelError(f"{name}: has its own licence and one checkpoint: leave out both")
         weights = read_weights(name)

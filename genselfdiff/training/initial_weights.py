@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.models import shipped
-from genselfdiff.models.shipped_weights import read_weights
+from genselfdiff.models.shipped import catalogue
+from genselfdiff.models.shipped.weights import read_weights
 from genselfdiff.models.unet import UNet
 from genselfdiff.models.weights import (
     load_initial_weights,
@@ -37,9 +37,9 @@ AUTHORS_DEVIATION = 0.01
 
 def kept_init(init: str) -> str:
     """``init`` as a run keeps it: a name as it is, so that it holds on any machine; else a path."""
-    name = shipped.name_of(init)
+    name = catalogue.name_of(init)
     if name is not None:
-        shipped.warn_of_namesake(name)
+        catalogue.warn_of_namesake(name)
     return init if init == NO_INIT or name is not None else os.path.abspath(init)
 
 
@@ -51,7 +51,7 @@ def origin_of(config: RunConfig) -> PretrainConfig | FinetuneConfig | None:
     """
     if config.init == NO_INIT:
         return None
-    name = shipped.name_of(config.init)
+    name = catalogue.name_of(config.init)
     if name is not None:
         return _settings_of(name)
     path = Path(config.init)
@@ -119,7 +119,7 @@ def start_weights(network: UNet, config: RunConfig) -> None:
 
 def _state_of(init: str) -> Mapping[str, torch.Tensor]:
     """The state dict that ``init`` names."""
-    name = shipped.name_of(init)
+    name = catalogue.name_of(init)
     if name is not None:
         return read_weights(name).state
     path = Path(init)

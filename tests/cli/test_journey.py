@@ -10,7 +10,7 @@ import tifffile
 from click.testing import CliRunner
 from PIL import Image
 
-from genselfdiff.models import shipped
+from genselfdiff.models.shipped import catalogue
 from gsd.main import COMMANDS, main
 
 SMALL = ["--tile-size", "32", "--batch-size", "4", "--device", "cpu", "--precision", "float32"]
@@ -282,7 +282,7 @@ CASES = (
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_told_in_one_line(data, model, tmp_path, monkeypatch, case):
     monkeypatch.delenv("GSD_MODEL", raising=False)
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
     arguments, told = bad_inputs(data, tmp_path)[case]
     if arguments[0] == "train":
         arguments = [*arguments, *SMALL, "--steps", "1"]

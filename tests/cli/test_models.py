@@ -8,8 +8,8 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from genselfdiff.models import shipped
 from genselfdiff.models.model_file import load_model
+from genselfdiff.models.shipped import catalogue
 from gsd.main import main
 
 
@@ -38,7 +38,7 @@ def test_models_are_listed(ship):
     assert line.startswith("nuclei ")
     assert line.endswith("0.5  background, nucleus  CC-BY-4.0")
     for damage in (b"", b"\xff" * 20, b"\2\0\0\0\0\0\0\0{}"):
-        shipped.weights_file("nuclei").write_bytes(damage)
+        catalogue.weights_file("nuclei").write_bytes(damage)
         told = gsd("models").stderr
         assert told == "Error: nuclei: damaged, install gsd again: it tells no gsd.json\n"
 
@@ -62,7 +62,7 @@ def test_a_card_is_shown(ship):
 
 def test_figures_of_a_card_are_shown_and_their_lack_is(ship):
     ship()
-    path = shipped.FOLDER / "nuclei.json"
+    path = catalogue.FOLDER / "nuclei.json"
     card = json.loads(path.read_text()) | {"evaluations": [], "speeds": [], "limits": []}
     path.write_text(json.dumps(card))
     assert gsd("models", "show", "nuclei").stdout.count("not measured yet") == 2

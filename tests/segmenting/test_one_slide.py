@@ -15,8 +15,8 @@ import genselfdiff
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.inference.resample import labels_of
 from genselfdiff.inference.tile_grid import TileGrid
-from genselfdiff.models import shipped
 from genselfdiff.models.model_file import load_model, save_model
+from genselfdiff.models.shipped import catalogue
 from genselfdiff.segmenting import one_slide
 from genselfdiff.slides import open_slide
 from genselfdiff.slides.formats import tiff_level
@@ -330,7 +330,7 @@ def test_options_out_of_range(tmp_path, picture, write_slide, darkness_model, op
 def test_model_from_the_environment(tmp_path, picture, write_slide, darkness_model, monkeypatch):
     slide = write_slide(picture(64, 64))
     monkeypatch.delenv("GSD_MODEL", raising=False)
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
     with pytest.raises(ModelError, match=r"--model.*gsd export"):
         genselfdiff.segment(slide, tmp_path / "mask.tif")
     monkeypatch.setenv("GSD_MODEL", str(darkness_model))

@@ -11,10 +11,10 @@ from PIL import Image
 from scipy.ndimage import label
 
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.models import shipped
 from genselfdiff.models.model_file import load_model
 from genselfdiff.models.registry import create_model
-from genselfdiff.models.shipped_weights import read_weights
+from genselfdiff.models.shipped import catalogue
+from genselfdiff.models.shipped.weights import read_weights
 from genselfdiff.models.weights import load_initial_weights, with_last_layer_of
 from genselfdiff.training.export import export, ship_run
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
@@ -130,8 +130,8 @@ def test_a_run_keeps_the_name_and_goes_on_wherever_gsd_is(tmp_path, config, ship
     kept = FinetuneConfig.read(run.config)
     assert (kept.init, kept.architecture, kept.width) == ("nuclei", "tiny", 8)
     moved = tmp_path / "another place"
-    shipped.FOLDER.rename(moved)
-    monkeypatch.setattr(shipped, "FOLDER", moved)
+    catalogue.FOLDER.rename(moved)
+    monkeypatch.setattr(catalogue, "FOLDER", moved)
     finetune(dataclasses.replace(kept, steps=2), run.path, resume=True, progress=False)
     assert read_checkpoint(run.latest).state.step == 2
 
@@ -177,7 +177,7 @@ def test_the_weights_of_a_run_are_shipped(tmp_path, config, ship):
     run = finetune(dataclasses.replace(config, instances=True), tmp_path / "run", progress=False)
     told = ship_run(
         run.path,
-        shipped.weights_file("mine"),
+        catalogue.weights_file("mine"),
         licence="CC-BY-4.0",
         attributions=["My fields, CC0"],
     )

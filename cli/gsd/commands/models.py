@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from genselfdiff.errors import InputError
-from genselfdiff.models import shipped
-from genselfdiff.models.model_card import Evaluation, ModelCard, Score, Scores
+from genselfdiff.models.shipped import catalogue
+from genselfdiff.models.shipped.card import Evaluation, ModelCard, Score, Scores
 from genselfdiff.text import aligned
 from gsd.options import SHIPPED, verbosity
 from gsd.output import say
 
 if TYPE_CHECKING:
-    from genselfdiff.models.shipped_weights import ShippedWeights
+    from genselfdiff.models.shipped.weights import ShippedWeights
 
 WIDTH = 100
 UNMEASURED = "not measured yet"
@@ -39,9 +39,9 @@ def models(ctx: click.Context) -> None:
     if ctx.invoked_subcommand is not None:
         return
     rows = [["name", "what it finds", "MB", "um/px", "classes", "licence"]]
-    for name in shipped.names():
-        info, card = shipped.read_info(name), shipped.read_card(name)
-        size = shipped.weights_file(name).stat().st_size
+    for name in catalogue.names():
+        info, card = catalogue.read_info(name), catalogue.read_card(name)
+        size = catalogue.weights_file(name).stat().st_size
         mpp = "any" if info.mpp is None else f"{info.mpp:g}"
         classes = ", ".join(info.classes)
         rows.append([name, card.summary, f"{size / 1e6:.1f}", mpp, classes, info.licence or "-"])
@@ -56,12 +56,12 @@ def models(ctx: click.Context) -> None:
 @verbosity
 def show(name: str) -> None:
     """Print the card of the model NAME: what it is for, how good and fast it is, whom it owes."""
-    if shipped.name_of(name) is None:
-        names = ", ".join(shipped.names()) or "none"
+    if catalogue.name_of(name) is None:
+        names = ", ".join(catalogue.names()) or "none"
         raise InputError(f"no model {name!r} comes with gsd; there are: {names}")
-    from genselfdiff.models.shipped_weights import read_weights
+    from genselfdiff.models.shipped.weights import read_weights
 
-    say("\n".join(_card(name, read_weights(name), shipped.read_card(name))))
+    say("\n".join(_card(name, read_weights(name), catalogue.read_card(name))))
 
 
 def _card(name: str, weights: "ShippedWeights", card: ModelCard) -> Iterator[str]:
@@ -76,7 +76,7 @@ def _card(name: str, weights: "ShippedWeights", card: ModelCard) -> Iterator[str
             f"gives: {tells}",
             "resolution: " + ("any" if info.mpp is None else f"{info.mpp:g} um/px"),
             f"network: {architecture}, {weights.parameters / 1e6:.1f} M parameters",
-            f"weights: {shipped.weights_file(name)} ({weights.digest})",
+            f"weights: {catalogue.weights_file(name)} ({weights.digest})",
             f"licence: {info.licence or 'not told'}",
         ],
     )

@@ -8,7 +8,7 @@ from typing import Unpack
 
 import click
 
-from genselfdiff.models.shipped import DEFAULT
+from genselfdiff.models.shipped.catalogue import DEFAULT
 from genselfdiff.segmenting.options import OptionArguments, Options
 from gsd.object_options import object_options
 from gsd.options import (

@@ -18,9 +18,9 @@ from typing import Any
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.input_files import parse_json, read_bytes
 from genselfdiff.json_records import as_json, values_of
-from genselfdiff.segmenting.job import Job
-from genselfdiff.segmenting.mask_description import MaskDescription
-from genselfdiff.segmenting.mask_state import MaskState, Stage
+from genselfdiff.segmenting.jobs.job import Job
+from genselfdiff.segmenting.jobs.mask_description import MaskDescription
+from genselfdiff.segmenting.jobs.mask_state import MaskState, Stage
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.text import file_name

@@ -13,9 +13,9 @@ from genselfdiff.errors import InputError, one_line
 from genselfdiff.files import refuse_inputs
 from genselfdiff.json_records import as_json
 from genselfdiff.masks import MaskReader, MaskWriter, ProbabilityWriter, PyramidShape
-from genselfdiff.segmenting.job import Job, content_of
-from genselfdiff.segmenting.mask_description import FinishedMask
-from genselfdiff.segmenting.mask_state import MaskState, Stage, result_of
+from genselfdiff.segmenting.jobs.job import Job, content_of
+from genselfdiff.segmenting.jobs.mask_description import FinishedMask
+from genselfdiff.segmenting.jobs.mask_state import MaskState, Stage, result_of
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.segmenting.report.summary_csv import SummaryTable

@@ -18,9 +18,9 @@ from genselfdiff.files import write_once
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.json_records import as_json
 from genselfdiff.resumable_file import ResumableFile, differences
-from genselfdiff.segmenting.job import MACHINE, Request, requested
+from genselfdiff.segmenting.jobs.job import MACHINE, Request, requested
+from genselfdiff.segmenting.jobs.mask_state import MaskState, Stage
 from genselfdiff.segmenting.layout import Layout
-from genselfdiff.segmenting.mask_state import MaskState, Stage
 from genselfdiff.segmenting.one_slide import choose, obey, predict
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.output_files import OutputFiles

@@ -9,7 +9,7 @@ from pathlib import Path
 from genselfdiff.data.labelled.pairs import Pair, find_pairs, inspect_masks
 from genselfdiff.data.labelled.splits import split_pairs
 from genselfdiff.errors import InputError
-from genselfdiff.models import shipped
+from genselfdiff.models.shipped import catalogue
 from genselfdiff.slides import open_slide
 from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, agree
 from genselfdiff.training.initial_weights import (
@@ -75,7 +75,7 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
         pairs, config.val, seed=config.seed, group=config.group, fold=config.fold
     )
     origin = origin_of(config)
-    if isinstance(origin, FinetuneConfig) and shipped.name_of(config.init) is not None:
+    if isinstance(origin, FinetuneConfig) and catalogue.name_of(config.init) is not None:
         config = _as_shipped(config, origin, summary.num_classes, mpp)
     config = replace(
         config,
@@ -128,7 +128,7 @@ def _with_origin(
     ``numbered`` says that the masks hold numbers of objects.
     """
     way_out = "add --resample-to {origin}, or pretrain at {mpp}"
-    if shipped.name_of(config.init) is not None:
+    if catalogue.name_of(config.init) is not None:
         way_out = "leave out --resample-to"
     require_resolution_of(config, origin, config.images, way_out)
     config = with_architecture_of(config, origin)
@@ -159,7 +159,7 @@ def _start_share(config: FinetuneConfig, origin: PretrainConfig | FinetuneConfig
             f"--start-share {config.start_share:g}: needs an --init that was fine-tuned for as many"
             " classes, with --instances as here: leave it out"
         )
-    if config.start_share is None and alike and shipped.name_of(config.init) is not None:
+    if config.start_share is None and alike and catalogue.name_of(config.init) is not None:
         return START_SHARE
     return config.start_share or 0.0
 

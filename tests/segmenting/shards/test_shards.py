@@ -19,9 +19,9 @@ from genselfdiff.files import write_once
 from genselfdiff.masks import MaskReader, MaskWriter, PyramidShape
 from genselfdiff.models.model_file import save_model
 from genselfdiff.segmenting import one_slide
-from genselfdiff.segmenting.job import Job
+from genselfdiff.segmenting.jobs.job import Job
+from genselfdiff.segmenting.jobs.mask_description import MaskDescription
 from genselfdiff.segmenting.many_slides import segment_all
-from genselfdiff.segmenting.mask_description import MaskDescription
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.plan import plan_outputs
 from genselfdiff.segmenting.shards import merge, part

@@ -14,7 +14,7 @@ from genselfdiff.inference.predictor import Predictor
 from genselfdiff.masks import MaskWriter, ProbabilityWriter, pyramid_writer
 from genselfdiff.models.model_file import load_model, save_model
 from genselfdiff.segmenting import one_slide
-from genselfdiff.segmenting.job import requested
+from genselfdiff.segmenting.jobs.job import requested
 from genselfdiff.segmenting.many_slides import segment_all
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.plan import plan_outputs

@@ -21,7 +21,7 @@ from genselfdiff.files import atomic_file
 from genselfdiff.input_files import read_bytes
 from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
 from genselfdiff.models.registry import create_model
-from genselfdiff.models.shipped import LARGEST, info_in, weights_file
+from genselfdiff.models.shipped.catalogue import LARGEST, info_in, weights_file
 from genselfdiff.models.unet import UNet
 from genselfdiff.models.weights import all_finite, load_initial_weights
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from genselfdiff.errors import OutputError
 from genselfdiff.json_records import as_json, from_json
 from genselfdiff.resumable_file import differences, unfinished
-from genselfdiff.segmenting.job import Job, Request
-from genselfdiff.segmenting.mask_description import FinishedMask, read_probabilities_job
+from genselfdiff.segmenting.jobs.job import Job, Request
+from genselfdiff.segmenting.jobs.mask_description import FinishedMask, read_probabilities_job
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.segmenting.result import SegmentResult
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.input_files import parse_json, read_bytes, read_text
-from genselfdiff.models.model_card import ModelCard
 from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
+from genselfdiff.models.shipped.card import ModelCard
 
 logger = logging.getLogger("genselfdiff")
 
-FOLDER = Path(__file__).parents[1] / "shipped"
+FOLDER = Path(__file__).parents[2] / "shipped"
 DEFAULT = "nuclei"
 """The model that is used where none is named."""
 LARGEST = 16_000_000

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from genselfdiff.json_records import as_json, from_json
-from genselfdiff.segmenting.job import Job, Request
+from genselfdiff.segmenting.jobs.job import Job, Request
 
 STORED = (
     '{"slide": "slide.tif 0123", "mpp": null, "model": "m.ts 4567", "tile size": 64,'

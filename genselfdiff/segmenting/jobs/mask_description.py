@@ -7,7 +7,7 @@ from typing import Any
 
 from genselfdiff.json_records import from_json, values_of
 from genselfdiff.masks import MaskReader
-from genselfdiff.segmenting.job import Job
+from genselfdiff.segmenting.jobs.job import Job
 
 _MOST = 2**53
 """No number that a mask tells is larger."""

@@ -11,17 +11,17 @@ import torch
 import genselfdiff
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.masks import MaskReader
-from genselfdiff.models import shipped
-from genselfdiff.models.model_card import ModelCard, Score
 from genselfdiff.models.model_file import find_model, load_model
 from genselfdiff.models.model_info import ModelInfo
 from genselfdiff.models.registry import create_model
-from genselfdiff.models.shipped_weights import read_weights, write_weights
+from genselfdiff.models.shipped import catalogue
+from genselfdiff.models.shipped.card import ModelCard, Score
+from genselfdiff.models.shipped.weights import read_weights, write_weights
 from genselfdiff.training.export import export
 from genselfdiff.training.initial_weights import origin_of
 from genselfdiff.training.settings.stage_configs import FinetuneConfig
 
-HERE = shipped.FOLDER
+HERE = catalogue.FOLDER
 
 
 @pytest.mark.parametrize("instances", [False, True])
@@ -42,9 +42,9 @@ def test_weights_are_those_of_the_network_rounded_to_float16(ship):
     ship()
     info = read_weights("nuclei").info
     network = create_model("tiny", out_channels=2, width=8)
-    write_weights(network.state_dict(), info, shipped.weights_file("other"))
+    write_weights(network.state_dict(), info, catalogue.weights_file("other"))
     weights = read_weights("other")
-    assert shipped.names() == ("nuclei", "other")
+    assert catalogue.names() == ("nuclei", "other")
     assert weights.parameters == sum(p.numel() for p in network.parameters())
     assert weights.digest != read_weights("nuclei").digest
     for key, value in weights.network().state_dict().items():
@@ -56,7 +56,7 @@ def test_a_file_of_the_same_name_is_reached_by_its_path(tmp_path, ship, monkeypa
     export("nuclei", tmp_path / "nuclei")
     monkeypatch.chdir(tmp_path)
     model = load_model("nuclei", "cpu")
-    assert (model.source, model.path) == ("nuclei", shipped.weights_file("nuclei"))
+    assert (model.source, model.path) == ("nuclei", catalogue.weights_file("nuclei"))
     assert "nuclei: the model shipped with gsd; what is called so here is ./nuclei" in caplog.text
     for named in ("./nuclei", tmp_path / "nuclei"):
         file = load_model(named, "cpu")
@@ -106,7 +106,7 @@ def test_weights_that_do_not_fit_the_wheel_or_float16_are_refused(tmp_path, ship
     large = weights.state | {key: torch.full_like(weights.state[key], 70000.0)}
     with pytest.raises(ModelError, match=f"{key} holds numbers that float16 has not"):
         write_weights(large, weights.info, tmp_path / "x.safetensors")
-    monkeypatch.setattr("genselfdiff.models.shipped_weights.LARGEST", 1000)
+    monkeypatch.setattr("genselfdiff.models.shipped.weights.LARGEST", 1000)
     with pytest.raises(ModelError, match="more than 1,000"):
         write_weights(weights.state, weights.info, tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
@@ -175,12 +175,12 @@ def test_every_card_is_one(path):
     ModelCard.from_json(path.read_text(encoding="utf-8"), path)
 
 
-@pytest.mark.parametrize("name", shipped.names())
+@pytest.mark.parametrize("name", catalogue.names())
 def test_what_comes_with_gsd_is_whole(name):
-    weights, card = read_weights(name), shipped.read_card(name)
+    weights, card = read_weights(name), catalogue.read_card(name)
     assert card.summary
     assert weights.parameters <= 10_000_000
-    assert shipped.weights_file(name).stat().st_size <= 16_000_000
+    assert catalogue.weights_file(name).stat().st_size <= 16_000_000
     assert weights.info.licence
     assert weights.info.attributions
     origin = origin_of(FinetuneConfig(init=name))
