@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <type_traits>
 
 #include "cpu/kernels/linear_attention.h"
 #include "cpu/vectors/matrix.h"
@@ -13,6 +14,10 @@
 namespace {
 
 constexpr int64_t kTile = gsd::kAttentionTile;
+
+// What is computed in float32 is a factor of products as it lies there, and no copy is made of it.
+template <class P>
+constexpr bool kInPlace = std::is_same_v<P, float>;
 
 inline int64_t tile_tokens(int64_t left) { return left < kTile ? left : kTile; }
 inline int64_t padded(int64_t channels) { return rounded_up(channels, gsd::kChannelMultiple); }
@@ -40,6 +45,11 @@ template <class T>
 inline Floats exp_for(Floats x) {
     if constexpr (sizeof(T) == 2) return power_of_two<4>(x * 1.44269504f);
     return exp_of(x);
+}
+
+// Sets the tokens of a tile to zero that lie behind the last.
+inline void clear_behind(float* tile, int64_t row, int64_t count) {
+    for (int64_t i = count * row; i < kTile * row; ++i) tile[i] = 0.0f;
 }
 
 // c (tile, columns) = start + a (tile, depth) times a packed matrix.
@@ -128,7 +138,7 @@ inline void normalise(const gsd::AttentionRun& run, int64_t first, int64_t count
     }
 }
 
-// The softmax of each head's features, in q and, rounded, in `features`.
+// The softmax of each head's features, in q and, where they are no float32, in `features`.
 template <class T, class P>
 inline void softmax_of(const gsd::AttentionRun& run, float* q, P* features) {
     const int64_t size = run.head_size;
@@ -146,7 +156,7 @@ inline void softmax_of(const gsd::AttentionRun& run, float* q, P* features) {
         for (int64_t d = 0; d < size; d += kFloats) {
             const Floats share = load(q + d) * inverse;
             store(q + d, share);
-            store(features + d, share);
+            if constexpr (!kInPlace<P>) store(features + d, share);
         }
     }
 }

@@ -41,8 +41,15 @@ void context_of(const AttentionRun& run, float* most, float* sums, float* contex
     configure_tiles();
     const int64_t size = run.head_size, hidden = run.heads * size, row = 2 * hidden;
     Scratch<P> normed(kTile * padded(run.channels));
-    Scratch<P> exponentials(kTile * hidden), values(kTile * hidden);
     Scratch<float> kv(kTile * row);
+    // Keys and values in pairs of tokens.
+    const int64_t copied = kInPlace<P> ? 0 : kTile * hidden, pair_row = kInPlace<P> ? row : hidden;
+    Scratch<P> exponentials(copied), values(copied);
+    const P *keys_read = exponentials.data, *values_read = values.data;
+    if constexpr (kInPlace<P>) {
+        keys_read = kv.data;
+        values_read = kv.data + hidden;
+    }
     for (int64_t i = 0; i < hidden; ++i) sums[i] = 0.0f;
     for (int64_t i = 0; i < hidden * size; ++i) context[i] = 0.0f;
     for (int64_t first = 0; first < run.tokens; first += kTile) {
@@ -58,15 +65,19 @@ void context_of(const AttentionRun& run, float* most, float* sums, float* contex
                 const Floats one = t < count ? exp_for<T>(load(k) - largest) : Floats{};
                 const Floats two = t + 1 < count ? exp_for<T>(load(k + row) - largest) : Floats{};
                 sum += one + two;
-                store_pair(in_pairs(exponentials.data, hidden, t, i), hidden, one, two);
-                store_pair(in_pairs(values.data, hidden, t, i), hidden, load(k + hidden),
-                           load(k + row + hidden));
+                if constexpr (kInPlace<P>) {
+                    store_pair(kv.data + t * row + i, row, one, two);
+                } else {
+                    store_pair(in_pairs(exponentials.data, hidden, t, i), hidden, one, two);
+                    store_pair(in_pairs(values.data, hidden, t, i), hidden, load(k + hidden),
+                               load(k + row + hidden));
+                }
             }
             store(sums + i, sum);
         }
         for (int64_t h = 0; h < run.heads; ++h) {
-            multiply(over_tokens<P>(in_pairs(exponentials.data, hidden, 0, h * size), hidden, size,
-                                    in_pairs(values.data, hidden, 0, h * size), hidden, size,
+            multiply(over_tokens<P>(in_pairs(keys_read, pair_row, 0, h * size), pair_row, size,
+                                    in_pairs(values_read, pair_row, 0, h * size), pair_row, size,
                                     context + h * size * size, size));
         }
     }
@@ -77,8 +88,10 @@ void output_of(const AttentionRun& run) {
     using P = Factor<T>;
     configure_tiles();
     const int64_t hidden = run.heads * run.head_size, row = padded(run.channels);
-    Scratch<P> normed(kTile * row), features(kTile * hidden);
+    Scratch<P> normed(kTile * row), features(kInPlace<P> ? 0 : kTile * hidden);
     Scratch<float> q(kTile * hidden), o(kTile * row);
+    const P* features_read = features.data;
+    if constexpr (kInPlace<P>) features_read = q.data;
     for (int64_t first = 0; first < run.tokens; first += kTile) {
         const int64_t count = tile_tokens(run.tokens - first);
         normalise<T, P>(run, first, count, normed.data, nullptr);
@@ -86,7 +99,7 @@ void output_of(const AttentionRun& run) {
         for (int64_t t = 0; t < count; ++t) {
             softmax_of<T>(run, q.data + t * hidden, features.data + t * hidden);
         }
-        multiply(by_packed<P>(features.data, hidden, hidden,
+        multiply(by_packed<P>(features_read, hidden, hidden,
                               packed_columns<P>(run.folded, hidden, 0), run.channels, o.data, row,
                               run.out_bias));
         T* result = static_cast<T*>(run.result) + first * run.channels;

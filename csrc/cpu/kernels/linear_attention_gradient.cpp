@@ -14,6 +14,20 @@ const T* token(const void* tokens, int64_t index, int64_t channels) {
     return static_cast<const T*>(tokens) + index * channels;
 }
 
+// Adds the tokens of a tile to sums, and lays them in pairs where a product needs a copy.
+template <class P>
+void sum_pairs(const float* tile, int64_t row, P* pairs, float* sums) {
+    for (int64_t i = 0; i < row; i += kFloats) {
+        Floats sum = load(sums + i);
+        for (int64_t t = 0; t < kTile; t += 2) {
+            const Floats even = load(tile + t * row + i), odd = load(tile + (t + 1) * row + i);
+            sum += even + odd;
+            if constexpr (!kInPlace<P>) store_pair(in_pairs(pairs, row, t, i), row, even, odd);
+        }
+        store(sums + i, sum);
+    }
+}
+
 template <class T>
 void sums_of(const AttentionGradientRun& gradient, float* q_by_y, float* q_by_q, float* q_sums,
              float* y_sums) {
@@ -22,9 +36,11 @@ void sums_of(const AttentionGradientRun& gradient, float* q_by_y, float* q_by_q,
     const AttentionRun& run = gradient.forward;
     const int64_t channels = run.channels, row = padded(channels);
     const int64_t hidden = run.heads * run.head_size;
-    Scratch<P> normed(kTile * row), features(kTile * hidden);
-    Scratch<P> q_pairs(kTile * hidden), y_pairs(kTile * row);
+    const int64_t copied = kInPlace<P> ? 0 : kTile * hidden;
+    Scratch<P> normed(kTile * row), features(copied), q_copy(copied), y_pairs(kTile * row);
     Scratch<float> q(kTile * hidden);
+    const P* q_pairs = q_copy.data;
+    if constexpr (kInPlace<P>) q_pairs = q.data;
     for (int64_t i = 0; i < hidden * row; ++i) q_by_y[i] = 0.0f;
     for (int64_t i = 0; i < hidden * hidden; ++i) q_by_q[i] = 0.0f;
     for (int64_t i = 0; i < hidden; ++i) q_sums[i] = 0.0f;
@@ -36,17 +52,8 @@ void sums_of(const AttentionGradientRun& gradient, float* q_by_y, float* q_by_q,
         for (int64_t t = 0; t < count; ++t) {
             softmax_of<T>(run, q.data + t * hidden, features.data + t * hidden);
         }
-        for (int64_t i = 0; i < hidden; i += kFloats) {
-            Floats sum = load(q_sums + i);
-            for (int64_t t = 0; t < kTile; t += 2) {
-                const float* from = q.data + t * hidden + i;
-                const Floats even = t < count ? load(from) : Floats{};
-                const Floats odd = t + 1 < count ? load(from + hidden) : Floats{};
-                sum += even + odd;
-                store_pair(in_pairs(q_pairs.data, hidden, t, i), hidden, even, odd);
-            }
-            store(q_sums + i, sum);
-        }
+        clear_behind(q.data, hidden, count);
+        sum_pairs(q.data, hidden, q_copy.data, q_sums);
         for_vectors(0, channels, [&](int64_t c, int64_t lanes) {
             Floats sum = load_lanes(y_sums + c, lanes);
             for (int64_t t = 0; t < kTile; t += 2) {
@@ -58,41 +65,69 @@ void sums_of(const AttentionGradientRun& gradient, float* q_by_y, float* q_by_q,
             }
             store_lanes(y_sums + c, lanes, sum);
         });
-        multiply(
-            over_tokens<P>(q_pairs.data, hidden, hidden, y_pairs.data, row, channels, q_by_y, row));
+        multiply(over_tokens<P>(q_pairs, hidden, hidden, y_pairs.data, row, channels, q_by_y, row));
         for (int64_t i = 0; i < hidden; i += 16) {
-            multiply(over_tokens<P>(in_pairs(q_pairs.data, hidden, 0, i), hidden, 16, q_pairs.data,
-                                    hidden, i + 16, q_by_q + i * hidden, hidden));
+            multiply(over_tokens<P>(in_pairs(q_pairs, hidden, 0, i), hidden, 16, q_pairs, hidden,
+                                    i + 16, q_by_q + i * hidden, hidden));
         }
     }
 }
+
+// Some elements of the tokens of a tile.
+template <class P>
+struct Factors {
+    const P* data;
+    int64_t row;
+};
 
 // Where the gradient in q, k and v of a tile is made: the memory of one run.
 template <class P>
 struct GradientTile {
     int64_t row, hidden;
-    Scratch<P> normed, normed_pairs, features, keys, values, grad_o, grads, grad_pairs;
+    Scratch<P> normed, grad_o;
     Scratch<float> qkv, centred, grad_qkv, grad_normed, none;
+    // Copies, where there have to be some.
+    Scratch<P> normed_pairs, qkv_rounded, grads, grad_pairs;
 
     explicit GradientTile(const AttentionRun& run)
         : row(padded(run.channels)),
           hidden(run.heads * run.head_size),
           normed(kTile * row),
-          normed_pairs(kTile * row),
-          features(kTile * hidden),
-          keys(kTile * hidden),
-          values(kTile * hidden),
           grad_o(kTile * row),
-          grads(kTile * 3 * hidden),
-          grad_pairs(kTile * 3 * hidden),
           qkv(kTile * 3 * hidden),
           centred(kTile * row),
           grad_qkv(kTile * 3 * hidden),
           grad_normed(kTile * row),
-          none(row > 3 * hidden ? row : 3 * hidden) {}
+          none(row > 3 * hidden ? row : 3 * hidden),
+          normed_pairs(copied(row)),
+          qkv_rounded(copied(3 * hidden)),
+          grads(copied(3 * hidden)),
+          grad_pairs(copied(3 * hidden)) {}
+
+    // q, k or v as factors.
+    Factors<P> part(int64_t index) const {
+        return read(qkv, qkv_rounded, index * hidden, 3 * hidden);
+    }
+    Factors<P> gradient() const { return read(grad_qkv, grads, 0, 3 * hidden); }
+    // In pairs of tokens.
+    Factors<P> gradient_pairs() const { return read(grad_qkv, grad_pairs, 0, 3 * hidden); }
+    Factors<P> normed_over_tokens() const {
+        return {kInPlace<P> ? normed.data : normed_pairs.data, row};
+    }
+
+  private:
+    static int64_t copied(int64_t elements) { return kInPlace<P> ? 0 : kTile * elements; }
+    static Factors<P> read(const Scratch<float>& exact, const Scratch<P>& copy, int64_t first,
+                           int64_t row) {
+        if constexpr (kInPlace<P>) {
+            return {exact.data + first, row};
+        } else {
+            return {copy.data + first, row};
+        }
+    }
 };
 
-// q and k after their softmax, and v: as factors, and q and k in float32 too.
+// q and k after their softmax, and v.
 template <class T, class P>
 void attend(const AttentionGradientRun& gradient, int64_t count, GradientTile<P>& tile) {
     const AttentionRun& run = gradient.forward;
@@ -100,13 +135,16 @@ void attend(const AttentionGradientRun& gradient, int64_t count, GradientTile<P>
     project(run, tile.normed.data, 0, 3 * hidden, tile.qkv.data);
     for (int64_t t = 0; t < count; ++t) {
         float* q = tile.qkv.data + t * 3 * hidden;
-        softmax_of<T>(run, q, tile.features.data + t * hidden);
+        P* rounded = tile.qkv_rounded.data + (kInPlace<P> ? 0 : t * 3 * hidden);
+        softmax_of<T>(run, q, rounded);
         for (int64_t i = 0; i < hidden; i += kFloats) {
             float* k = q + hidden + i;
             const Floats share = exp_for<T>(load(k) - load(gradient.k_lse + i));
             store(k, share);
-            store(tile.keys.data + t * hidden + i, share);
-            store(tile.values.data + t * hidden + i, load(k + hidden));
+            if constexpr (!kInPlace<P>) {
+                store(rounded + hidden + i, share);
+                store(rounded + 2 * hidden + i, load(k + hidden));
+            }
         }
     }
 }
@@ -117,9 +155,9 @@ void through_output_norm(const AttentionGradientRun& gradient, int64_t first, in
                          GradientTile<P>& tile) {
     const AttentionRun& run = gradient.forward;
     const float constant = gradient.constant, per_centred = gradient.per_centred;
-    multiply(by_packed<P>(tile.features.data, tile.hidden, tile.hidden,
-                          static_cast<const P*>(run.folded), run.channels, tile.centred.data,
-                          tile.row, tile.none.data));
+    const Factors<P> q = tile.part(0);
+    multiply(by_packed<P>(q.data, q.row, tile.hidden, static_cast<const P*>(run.folded),
+                          run.channels, tile.centred.data, tile.row, tile.none.data));
     for (int64_t t = 0; t < count; ++t) {
         const T* grad_y = token<T>(gradient.grad_y, first + t, run.channels);
         for_vectors(0, run.channels, [&](int64_t c, int64_t lanes) {
@@ -131,12 +169,13 @@ void through_output_norm(const AttentionGradientRun& gradient, int64_t first, in
     }
 }
 
-// The gradient in q, k and v, row by row and in pairs, and its sums; zero from `count` on.
+// The gradient in q, k and v, and its sums; zero from `count` on.
 template <class P>
 void through_attention(const AttentionGradientRun& gradient, int64_t count, GradientTile<P>& tile,
                        float* sums) {
     const AttentionRun& run = gradient.forward;
     const int64_t hidden = tile.hidden, size = run.head_size, row = 3 * hidden;
+    const Factors<P> keys = tile.part(1), values = tile.part(2);
     float* grads = tile.grad_qkv.data;
     multiply(by_packed<P>(tile.grad_o.data, tile.row, run.channels,
                           static_cast<const P*>(gradient.turned), hidden, grads, row,
@@ -146,12 +185,10 @@ void through_attention(const AttentionGradientRun& gradient, int64_t count, Grad
             return static_cast<const P*>(static_cast<const void*>(static_cast<const char*>(packed) +
                                                                   h * gradient.head_bytes));
         };
-        multiply(by_packed<P>(tile.values.data + h * size, hidden, size,
-                              of_head(gradient.into_keys), size, grads + hidden + h * size, row,
-                              tile.none.data));
-        multiply(by_packed<P>(tile.keys.data + h * size, hidden, size,
-                              of_head(gradient.into_values), size, grads + 2 * hidden + h * size,
-                              row, tile.none.data));
+        multiply(by_packed<P>(values.data + h * size, values.row, size, of_head(gradient.into_keys),
+                              size, grads + hidden + h * size, row, tile.none.data));
+        multiply(by_packed<P>(keys.data + h * size, keys.row, size, of_head(gradient.into_values),
+                              size, grads + 2 * hidden + h * size, row, tile.none.data));
     }
     for (int64_t t = 0; t < count; ++t) {
         const float* qkv = tile.qkv.data + t * row;
@@ -169,17 +206,11 @@ void through_attention(const AttentionGradientRun& gradient, int64_t count, Grad
             }
         }
     }
-    for (int64_t i = 0; i < row; i += kFloats) {
-        Floats sum = load(sums + i);
-        for (int64_t t = 0; t < kTile; t += 2) {
-            const Floats even = t < count ? load(grads + t * row + i) : Floats{};
-            const Floats odd = t + 1 < count ? load(grads + (t + 1) * row + i) : Floats{};
-            sum += even + odd;
-            store(tile.grads.data + t * row + i, even);
-            store(tile.grads.data + (t + 1) * row + i, odd);
-            store_pair(in_pairs(tile.grad_pairs.data, row, t, i), row, even, odd);
-        }
-        store(sums + i, sum);
+    clear_behind(grads, row, count);
+    sum_pairs(grads, row, tile.grad_pairs.data, sums);
+    if constexpr (!kInPlace<P>) {
+        for (int64_t i = 0; i < kTile * row; i += kFloats)
+            store(tile.grads.data + i, load(grads + i));
     }
 }
 
@@ -194,13 +225,16 @@ void gradient_of(const AttentionGradientRun& gradient, float* by_x, float* sums)
     for (int64_t i = 0; i < 3 * tile.hidden; ++i) sums[i] = 0.0f;
     for (int64_t first = 0; first < run.tokens; first += kTile) {
         const int64_t count = tile_tokens(run.tokens - first);
-        normalise<T, P>(run, first, count, tile.normed.data, tile.normed_pairs.data);
+        normalise<T, P>(run, first, count, tile.normed.data,
+                        kInPlace<P> ? nullptr : tile.normed_pairs.data);
         attend<T>(gradient, count, tile);
         through_output_norm<T>(gradient, first, count, tile);
         through_attention(gradient, count, tile, sums);
-        multiply(over_tokens<P>(tile.grad_pairs.data, 3 * tile.hidden, 3 * tile.hidden,
-                                tile.normed_pairs.data, tile.row, channels, by_x, tile.row));
-        multiply(by_packed<P>(tile.grads.data, 3 * tile.hidden, 3 * tile.hidden,
+        const Factors<P> pairs = tile.gradient_pairs(), normed = tile.normed_over_tokens();
+        multiply(over_tokens<P>(pairs.data, pairs.row, 3 * tile.hidden, normed.data, normed.row,
+                                channels, by_x, tile.row));
+        const Factors<P> rows = tile.gradient();
+        multiply(by_packed<P>(rows.data, rows.row, 3 * tile.hidden,
                               static_cast<const P*>(gradient.qkv_turned), channels,
                               tile.grad_normed.data, tile.row, tile.none.data));
         for (int64_t t = 0; t < count; ++t) {

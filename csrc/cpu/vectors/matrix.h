@@ -25,13 +25,13 @@ constexpr int64_t kBlockRows = 8;
 #else
 template <class T>
 using Factor = float;
-constexpr int64_t kBlockRows = 4;
+constexpr int64_t kBlockRows = 6;
 #endif
 constexpr int64_t kBlockVectors = 2;
 
 // Factors that one step of a sum takes: two bfloat16 values side by side, or one float32.
 template <class P>
-constexpr int64_t kPair = std::is_same_v<P, float> ? 1 : 2;
+constexpr int64_t kPair = std::is_same_v<std::remove_const_t<P>, float> ? 1 : 2;
 
 // Sums are padded to this many elements, which is what a row of an AMX tile holds.
 template <class P>
@@ -70,32 +70,43 @@ inline Floats multiply_add(Floats sum, const BFloat16* a, const BFloat16* b) {
 }
 #endif
 
-template <int64_t vectors, class P>
+// Strides of a step that are known when this is compiled, which saves half of the instructions.
+struct PackedSteps {};  // rows of a, and of b a packed matrix
+struct TokenSteps {};   // of both, elements side by side
+struct AnySteps {};
+
+template <int64_t rows, int64_t vectors, class Steps, class P>
 inline void multiply_block(const Product<P>& product, int64_t row, int64_t vector) {
-    const P* a = product.a + row * product.a_row;
-    const P* b = product.b + vector * product.b_vector;
+    constexpr bool is_packed = std::is_same_v<Steps, PackedSteps>;
+    constexpr bool side_by_side = std::is_same_v<Steps, TokenSteps>;
+    const int64_t a_row = side_by_side ? kPair<P> : product.a_row;
+    const int64_t a_step = is_packed ? kPair<P> : product.a_step;
+    const int64_t b_vector = side_by_side ? kPair<P> * kFloats : product.b_vector;
+    const int64_t b_step = is_packed ? kPair<P> * kFloats : product.b_step;
+    const P* a = product.a + row * a_row;
+    const P* b = product.b + vector * b_vector;
     float* c = product.c + row * product.c_row + vector * kFloats;
-    Floats sums[kBlockRows][vectors];
+    Floats sums[rows][vectors];
 #pragma GCC unroll 8
-    for (int64_t r = 0; r < kBlockRows; ++r) {
+    for (int64_t r = 0; r < rows; ++r) {
 #pragma GCC unroll 2
         for (int64_t v = 0; v < vectors; ++v) {
             sums[r][v] = product.start ? load(product.start + (vector + v) * kFloats)
                                        : load(c + r * product.c_row + v * kFloats);
         }
     }
-    for (int64_t step = 0; step < product.steps; ++step) {
+#pragma GCC unroll 4
+    for (int64_t step = product.steps; step > 0; --step, a += a_step, b += b_step) {
 #pragma GCC unroll 8
-        for (int64_t r = 0; r < kBlockRows; ++r) {
+        for (int64_t r = 0; r < rows; ++r) {
 #pragma GCC unroll 2
             for (int64_t v = 0; v < vectors; ++v) {
-                sums[r][v] = multiply_add(sums[r][v], a + r * product.a_row + step * product.a_step,
-                                          b + v * product.b_vector + step * product.b_step);
+                sums[r][v] = multiply_add(sums[r][v], a + r * a_row, b + v * b_vector);
             }
         }
     }
 #pragma GCC unroll 8
-    for (int64_t r = 0; r < kBlockRows; ++r) {
+    for (int64_t r = 0; r < rows; ++r) {
 #pragma GCC unroll 2
         for (int64_t v = 0; v < vectors; ++v) {
             store(c + r * product.c_row + v * kFloats, sums[r][v]);
@@ -103,18 +114,36 @@ inline void multiply_block(const Product<P>& product, int64_t row, int64_t vecto
     }
 }
 
-template <class P>
-inline void multiply(const Product<P>& product) {
+// Of all rows; what is left over is taken by 4 and by 2 at a time.
+template <int64_t rows, int64_t vectors, class Steps, class P>
+inline void multiply_rows(const Product<P>& product, int64_t row, int64_t vector) {
+    for (; row + rows <= product.rows; row += rows) {
+        multiply_block<rows, vectors, Steps>(product, row, vector);
+    }
+    if constexpr (kBlockRows % 4 && rows > 2) {
+        if (row < product.rows) multiply_rows<rows - 2, vectors, Steps>(product, row, vector);
+    }
+}
+
+template <class Steps, class P>
+inline void multiply_by(const Product<P>& product) {
     int64_t vector = 0;
     for (; vector + kBlockVectors <= product.vectors; vector += kBlockVectors) {
-        for (int64_t row = 0; row < product.rows; row += kBlockRows) {
-            multiply_block<kBlockVectors>(product, row, vector);
-        }
+        multiply_rows<kBlockRows, kBlockVectors, Steps>(product, 0, vector);
     }
     for (; vector < product.vectors; ++vector) {
-        for (int64_t row = 0; row < product.rows; row += kBlockRows) {
-            multiply_block<1>(product, row, vector);
-        }
+        multiply_rows<kBlockRows, 1, Steps>(product, 0, vector);
+    }
+}
+
+template <class P>
+inline void multiply(const Product<P>& product) {
+    if (product.a_step == kPair<P> && product.b_step == kPair<P> * kFloats) {
+        multiply_by<PackedSteps>(product);
+    } else if (product.a_row == kPair<P> && product.b_vector == kPair<P> * kFloats) {
+        multiply_by<TokenSteps>(product);
+    } else {
+        multiply_by<AnySteps>(product);
     }
 }
 

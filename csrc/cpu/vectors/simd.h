@@ -193,6 +193,21 @@ inline double sum_of(Floats value) {
 #if defined(__AVX512F__)
 inline float most_of(Floats value) { return _mm512_reduce_max_ps((__m512)value); }
 inline float total_of(Floats value) { return _mm512_reduce_add_ps((__m512)value); }
+#elif defined(__AVX__)
+// The two halves side by side, and again, until one is left.
+template <class Join>
+inline float joined(Floats value, const Join& join) {
+    const __m256 all = (__m256)value;
+    const __m128 four = join(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+    const __m128 two = join(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(join(two, _mm_movehdup_ps(two)));
+}
+inline float most_of(Floats value) {
+    return joined(value, [](__m128 a, __m128 b) { return _mm_max_ps(a, b); });
+}
+inline float total_of(Floats value) {
+    return joined(value, [](__m128 a, __m128 b) { return _mm_add_ps(a, b); });
+}
 #else
 inline float most_of(Floats value) {
     float most = value[0];
