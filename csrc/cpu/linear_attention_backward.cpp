@@ -46,16 +46,18 @@ struct GradientSums {
 };
 
 // Of one image, what lies between its first and its second backward pass: the gradients of all
-// behind the second softmax, and the matrices that take the gradient on to q, k and v.
+// behind the second softmax, and the matrices that take the gradient on to q, k and x.
 struct ImageGradient {
-    Packed folded, turned, into_values, into_keys;
-    Floats per_y, along, gain;
+    Packed folded, turned, into_keys, into_x;
+    Floats per_y, keys_start, gain;
+    Floats grad_context;
     float constant = 0, per_centred = 0;
     Floats grad_out;  // (hidden, padded C), before the scale
     std::vector<double> grad_bias, grad_out_gain;
 
+    // `qkv` has the weights' rows padded; of those of v the image's own take the place.
     ImageGradient(const Shape& shape, const Weights& weights, const float* moments,
-                  const float* context, GradientSums& sums) {
+                  const float* context, GradientSums& sums, Floats qkv) {
         const int64_t channels = shape.channels, hidden = shape.hidden(), row = shape.padded();
         const float *bias = values(weights.out_bias), *out_gain = values(weights.out_gain);
         const double mean = moments[2], rstd = moments[3];
@@ -120,13 +122,44 @@ struct ImageGradient {
             }
         }
         through_fold(shape, weights, context, grad_folded);
+        through_values(shape, weights, context, qkv);
+    }
+
+    // What the second pass has summed of k becomes what it would have summed of the gradient in v.
+    void finish_values(const Shape& shape, float* by_x, double* sums) const {
+        const int64_t size = shape.head_size, row = shape.padded(), hidden = shape.hidden();
+        float* of_k = by_x + 2 * hidden * row;
+        Floats of_v(count(hidden * row));
+        std::vector<double> v_sums(count(hidden));
+        for (int64_t h = 0; h < shape.heads; ++h) {
+            const float* of_head = &grad_context[count(h * size * size)];
+            GSD_SELECT_KERNEL(add_product)
+            ({.rows = size,
+              .columns = row,
+              .steps = size,
+              .a = of_head,
+              .a_row = 1,
+              .a_step = size,
+              .b = of_k + h * size * row,
+              .b_step = row,
+              .c = &of_v[count(h * size * row)],
+              .c_row = row});
+            for (int64_t i = 0; i < size; ++i) {
+                for (int64_t e = 0; e < size; ++e) {
+                    v_sums[count(h * size + e)] +=
+                        of_head[i * size + e] * sums[2 * hidden + h * size + i];
+                }
+            }
+        }
+        std::copy(of_v.begin(), of_v.end(), of_k);
+        std::copy(v_sums.begin(), v_sums.end(), sums + 2 * hidden);
     }
 
   private:
     void through_fold(const Shape& shape, const Weights& weights, const float* context,
                       const Floats& grad_folded) {
         const int64_t hidden = shape.hidden(), row = shape.padded(), size = shape.head_size;
-        Floats grad_context(count(shape.context()));
+        grad_context.assign(count(shape.context()), 0.0f);
         grad_out.assign(count(hidden * row), 0.0f);
         for (int64_t h = 0; h < shape.heads; ++h) {
             const float* of_head = &grad_folded[count(h * size * row)];
@@ -154,17 +187,36 @@ struct ImageGradient {
               .c_row = row});
         }
         for (float& value : grad_context) value *= weights.scale;
-        for (int64_t i = 0; i < hidden; ++i) {
-            along.push_back(std::inner_product(context + i * size, context + (i + 1) * size,
-                                               &grad_context[count(i * size)], 0.0f));
-        }
+    }
+
+    void through_values(const Shape& shape, const Weights& weights, const float* context,
+                        Floats& qkv) {
+        const int64_t hidden = shape.hidden(), row = shape.padded(), size = shape.head_size;
+        const float* v_bias = &weights.qkv_bias[count(2 * hidden)];
+        const Floats v_weights(qkv.begin() + 2 * hidden * row, qkv.end());
+        float* by_k = &qkv[count(2 * hidden * row)];
+        std::fill(by_k, by_k + hidden * row, 0.0f);
         for (int64_t h = 0; h < shape.heads; ++h) {
-            const float* of_head = &grad_context[count(h * size * size)];
-            const Packed to_values = packed(shape, {of_head, size, size, size, 1, nullptr});
-            const Packed to_keys = packed(shape, {of_head, size, 1, size, size, nullptr});
-            into_values.insert(into_values.end(), to_values.begin(), to_values.end());
-            into_keys.insert(into_keys.end(), to_keys.begin(), to_keys.end());
+            GSD_SELECT_KERNEL(add_product)
+            ({.rows = size,
+              .columns = row,
+              .steps = size,
+              .a = &grad_context[count(h * size * size)],
+              .a_row = size,
+              .a_step = 1,
+              .b = &v_weights[count(h * size * row)],
+              .b_step = row,
+              .c = by_k + h * size * row,
+              .c_row = row});
         }
+        for (int64_t i = 0; i < hidden; ++i) {
+            const float *grad = &grad_context[count(i * size)], *here = context + i * size;
+            const float along = std::inner_product(here, here + size, grad, 0.0f);
+            const float* bias = v_bias + i / size * size;
+            keys_start.push_back(std::inner_product(bias, bias + size, grad, -along));
+        }
+        into_keys = packed(shape, {by_k, shape.channels, 1, hidden, row, values(weights.gain)});
+        into_x = packed(shape, {qkv.data(), 3 * hidden, row, shape.channels, 1, nullptr});
     }
 };
 
@@ -207,8 +259,10 @@ linear_attention_backward(const Tensor& grad_y, const Tensor& x, const Tensor& n
     const Runs runs(shape, 16);
     const int64_t per_image = runs.per_image(), slots = images * per_image;
     const int64_t size = source.element_size();
-    const Packed qkv_turned =
-        packed(shape, {values(weights.qkv), 3 * hidden, channels, channels, 1, nullptr});
+    Floats qkv(count(3 * hidden * row));
+    for (int64_t o = 0; o < 3 * hidden; ++o) {
+        std::copy_n(values(weights.qkv) + o * channels, channels, &qkv[count(o * row)]);
+    }
     std::vector<ImageGradient> between;
     const auto run_for = [&](int64_t image, int64_t tokens, int64_t skipped) {
         gsd::AttentionGradientRun run = {};
@@ -236,7 +290,7 @@ linear_attention_backward(const Tensor& grad_y, const Tensor& x, const Tensor& n
             total.add(sums[count(n * per_image + run)]);
         }
         between.emplace_back(shape, weights, moment + 4 * n, values(contexts) + n * shape.context(),
-                             total);
+                             total, qkv);
         const ImageGradient& image = between.back();
         float* out = grad_out_weight.mutable_data_ptr<float>();
         float* out_gain = grad_out_norm_weight.mutable_data_ptr<float>();
@@ -264,11 +318,9 @@ linear_attention_backward(const Tensor& grad_y, const Tensor& x, const Tensor& n
         run.per_centred = image.per_centred;
         run.k_lse = lse + n * hidden;
         run.turned = image.turned.data();
-        run.into_values = image.into_values.data();
         run.into_keys = image.into_keys.data();
-        run.head_bytes = static_cast<int64_t>(image.into_keys.size()) / shape.heads;
-        run.along = image.along.data();
-        run.qkv_turned = qkv_turned.data();
+        run.keys_start = image.keys_start.data();
+        run.into_x = image.into_x.data();
         run.gain = image.gain.data();
         gradient(run, &by_x[count(slot * 3 * hidden * row)], &of_qkv[count(slot * 3 * hidden)]);
     });
@@ -279,14 +331,19 @@ linear_attention_backward(const Tensor& grad_y, const Tensor& x, const Tensor& n
     const float *gain = values(weights.gain), *offset = values(weights.offset);
     for (int64_t n = 0; n < images; ++n) {
         std::vector<double> grad_gain(count(channels)), grad_offset(count(channels));
-        for (int64_t o = 0; o < 3 * hidden; ++o) {
-            float* total = &by_x[count((n * per_image * 3 * hidden + o) * row)];
-            double sum = of_qkv[count(n * per_image * 3 * hidden + o)];
-            for (int64_t run = 1; run < per_image; ++run) {
-                const float* part = total + run * 3 * hidden * row;
-                for (int64_t c = 0; c < channels; ++c) total[c] += part[c];
-                sum += of_qkv[count((n * per_image + run) * 3 * hidden + o)];
+        float* totals = &by_x[count(n * per_image * 3 * hidden * row)];
+        std::vector<double> qkv_sums(count(3 * hidden));
+        for (int64_t run = 0; run < per_image; ++run) {
+            const float* part = totals + run * 3 * hidden * row;
+            for (int64_t i = 0; run > 0 && i < 3 * hidden * row; ++i) totals[i] += part[i];
+            for (int64_t o = 0; o < 3 * hidden; ++o) {
+                qkv_sums[count(o)] += of_qkv[count((n * per_image + run) * 3 * hidden + o)];
             }
+        }
+        between[count(n)].finish_values(shape, totals, qkv_sums.data());
+        for (int64_t o = 0; o < 3 * hidden; ++o) {
+            const float* total = totals + o * row;
+            const double sum = qkv_sums[count(o)];
             const float* weight = values(weights.qkv) + o * channels;
             for (int64_t c = 0; c < channels; ++c) {
                 grad_gain[count(c)] += static_cast<double>(weight[c]) * total[c];

@@ -39,14 +39,14 @@ struct AttentionGradientRun {
     const void* grad_y;    // (tokens, C)
     const float* per_y;    // (C)
     float constant, per_centred;
-    const float* k_lse;       // (hidden)
-    const void* turned;       // packed (C, hidden): the other side of `folded`
-    const void* into_values;  // of each head packed (d, d): the gradient of the context
-    const void* into_keys;    // and its transpose
-    int64_t head_bytes;       // from one head's to the next
-    const float* along;       // (hidden): sum over e of the context times its gradient
-    const void* qkv_turned;   // packed (3 * hidden, C)
-    const float* gain;        // (C): rstd times the gain of the first norm
+    const float* k_lse;  // (hidden)
+    const void* turned;  // packed (C, hidden): the other side of `folded`
+    // k * (normalised x times into_keys + keys_start) is the gradient in k. v, which is linear in
+    // x, is part of it, and so is never made.
+    const void* into_keys;    // packed (C, hidden)
+    const float* keys_start;  // (hidden)
+    const void* into_x;  // packed (3 * hidden, C): of the gradients in q and k, and of k itself
+    const float* gain;   // (C): rstd times the gain of the first norm
     float per_x, x_constant;  // of the last pass
 };
 
@@ -66,8 +66,8 @@ GSD_DECLARE_KERNEL(void, attention_finish, const AttentionRun& run)
 // q^T q (hidden, hidden), of q (hidden) and of grad_y (C).
 GSD_DECLARE_KERNEL(void, attention_gradient_sums, const AttentionGradientRun& run, float* q_by_y,
                    float* q_by_q, float* q, float* y)
-// result = grad_y + rstd * gain * gradient in the normalised x; sums of the gradient in q, k and v
-// times the normalised x before the gain, (3 * hidden, padded C), and of itself.
+// result = grad_y + rstd * gain * gradient in the normalised x; sums of the gradients in q and k
+// and of k itself, times the normalised x before the gain, (3 * hidden, padded C), and times 1.
 GSD_DECLARE_KERNEL(void, attention_gradient, const AttentionGradientRun& run, float* by_x,
                    float* sums)
 // result = result + (x - mean) * per_x + x_constant

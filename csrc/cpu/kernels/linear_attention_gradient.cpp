@@ -1,6 +1,6 @@
-// The backward passes of the linear attention. They compute q, k and v again, tile by tile, and
-// leave the gradients of everything that is small to what is done between the passes: those follow
-// from sums over the tokens. Unnamed namespace: bfloat16.h.
+// The backward passes of the linear attention. They compute q and k again, tile by tile, and leave
+// the gradients of everything that is small to what is done between the passes: those follow from
+// sums over the tokens. Unnamed namespace: bfloat16.h.
 
 #include "cpu/kernels/attention_tile.h"
 
@@ -80,71 +80,62 @@ struct Factors {
     int64_t row;
 };
 
-// Where the gradient in q, k and v of a tile is made: the memory of one run.
+// Where the gradient in q and k of a tile is made: the memory of one run.
 template <class P>
 struct GradientTile {
     int64_t row, hidden;
     Scratch<P> normed, grad_o;
-    Scratch<float> qkv, centred, grad_qkv, grad_normed, none;
+    Scratch<float> qk, centred, gradients, grad_normed, none;
     // Copies, where there have to be some.
-    Scratch<P> normed_pairs, qkv_rounded, grads, grad_pairs;
+    Scratch<P> normed_pairs, features, rounded, pairs;
 
     explicit GradientTile(const AttentionRun& run)
         : row(padded(run.channels)),
           hidden(run.heads * run.head_size),
           normed(kTile * row),
           grad_o(kTile * row),
-          qkv(kTile * 3 * hidden),
+          qk(kTile * 2 * hidden),
           centred(kTile * row),
-          grad_qkv(kTile * 3 * hidden),
+          gradients(kTile * 3 * hidden),
           grad_normed(kTile * row),
-          none(row > 3 * hidden ? row : 3 * hidden),
+          none(row > hidden ? row : hidden),
           normed_pairs(copied(row)),
-          qkv_rounded(copied(3 * hidden)),
-          grads(copied(3 * hidden)),
-          grad_pairs(copied(3 * hidden)) {}
+          features(copied(hidden)),
+          rounded(copied(3 * hidden)),
+          pairs(copied(3 * hidden)) {}
 
-    // q, k or v as factors.
-    Factors<P> part(int64_t index) const {
-        return read(qkv, qkv_rounded, index * hidden, 3 * hidden);
-    }
-    Factors<P> gradient() const { return read(grad_qkv, grads, 0, 3 * hidden); }
+    Factors<P> q_read() const { return read(qk, 2 * hidden, features, hidden); }
+    Factors<P> gradients_read() const { return read(gradients, 3 * hidden, rounded, 3 * hidden); }
     // In pairs of tokens.
-    Factors<P> gradient_pairs() const { return read(grad_qkv, grad_pairs, 0, 3 * hidden); }
+    Factors<P> gradient_pairs() const { return read(gradients, 3 * hidden, pairs, 3 * hidden); }
     Factors<P> normed_over_tokens() const {
         return {kInPlace<P> ? normed.data : normed_pairs.data, row};
     }
 
   private:
     static int64_t copied(int64_t elements) { return kInPlace<P> ? 0 : kTile * elements; }
-    static Factors<P> read(const Scratch<float>& exact, const Scratch<P>& copy, int64_t first,
-                           int64_t row) {
+    static Factors<P> read(const Scratch<float>& exact, int64_t exact_row, const Scratch<P>& copy,
+                           int64_t copy_row) {
         if constexpr (kInPlace<P>) {
-            return {exact.data + first, row};
+            return {exact.data, exact_row};
         } else {
-            return {copy.data + first, row};
+            return {copy.data, copy_row};
         }
     }
 };
 
-// q and k after their softmax, and v.
+// q and k after their softmax.
 template <class T, class P>
 void attend(const AttentionGradientRun& gradient, int64_t count, GradientTile<P>& tile) {
     const AttentionRun& run = gradient.forward;
     const int64_t hidden = tile.hidden;
-    project(run, tile.normed.data, 0, 3 * hidden, tile.qkv.data);
+    project(run, tile.normed.data, 0, 2 * hidden, tile.qk.data);
     for (int64_t t = 0; t < count; ++t) {
-        float* q = tile.qkv.data + t * 3 * hidden;
-        P* rounded = tile.qkv_rounded.data + (kInPlace<P> ? 0 : t * 3 * hidden);
-        softmax_of<T>(run, q, rounded);
+        float* q = tile.qk.data + t * 2 * hidden;
+        softmax_of<T>(run, q, tile.features.data + (kInPlace<P> ? 0 : t * hidden));
         for (int64_t i = 0; i < hidden; i += kFloats) {
             float* k = q + hidden + i;
-            const Floats share = exp_for<T>(load(k) - load(gradient.k_lse + i));
-            store(k, share);
-            if constexpr (!kInPlace<P>) {
-                store(rounded + hidden + i, share);
-                store(rounded + 2 * hidden + i, load(k + hidden));
-            }
+            store(k, exp_for<T>(load(k) - load(gradient.k_lse + i)));
         }
     }
 }
@@ -155,7 +146,7 @@ void through_output_norm(const AttentionGradientRun& gradient, int64_t first, in
                          GradientTile<P>& tile) {
     const AttentionRun& run = gradient.forward;
     const float constant = gradient.constant, per_centred = gradient.per_centred;
-    const Factors<P> q = tile.part(0);
+    const Factors<P> q = tile.q_read();
     multiply(by_packed<P>(q.data, q.row, tile.hidden, static_cast<const P*>(run.folded),
                           run.channels, tile.centred.data, tile.row, tile.none.data));
     for (int64_t t = 0; t < count; ++t) {
@@ -169,48 +160,42 @@ void through_output_norm(const AttentionGradientRun& gradient, int64_t first, in
     }
 }
 
-// The gradient in q, k and v, and its sums; zero from `count` on.
+// The gradients in q and k, and k, which that in v is made of, and their sums; zero from `count`
+// on.
 template <class P>
 void through_attention(const AttentionGradientRun& gradient, int64_t count, GradientTile<P>& tile,
                        float* sums) {
     const AttentionRun& run = gradient.forward;
     const int64_t hidden = tile.hidden, size = run.head_size, row = 3 * hidden;
-    const Factors<P> keys = tile.part(1), values = tile.part(2);
-    float* grads = tile.grad_qkv.data;
+    float* gradients = tile.gradients.data;
     multiply(by_packed<P>(tile.grad_o.data, tile.row, run.channels,
-                          static_cast<const P*>(gradient.turned), hidden, grads, row,
+                          static_cast<const P*>(gradient.turned), hidden, gradients, row,
                           tile.none.data));
-    for (int64_t h = 0; h < run.heads; ++h) {
-        const auto of_head = [&](const void* packed) {
-            return static_cast<const P*>(static_cast<const void*>(static_cast<const char*>(packed) +
-                                                                  h * gradient.head_bytes));
-        };
-        multiply(by_packed<P>(values.data + h * size, values.row, size, of_head(gradient.into_keys),
-                              size, grads + hidden + h * size, row, tile.none.data));
-        multiply(by_packed<P>(keys.data + h * size, keys.row, size, of_head(gradient.into_values),
-                              size, grads + 2 * hidden + h * size, row, tile.none.data));
-    }
+    multiply(by_packed<P>(tile.normed.data, tile.row, run.channels,
+                          static_cast<const P*>(gradient.into_keys), hidden, gradients + hidden,
+                          row, gradient.keys_start));
     for (int64_t t = 0; t < count; ++t) {
-        const float* qkv = tile.qkv.data + t * row;
-        float* grad = grads + t * row;
-        for (int64_t h = 0; h < run.heads; ++h) {
+        const float *q = tile.qk.data + t * 2 * hidden, *k = q + hidden;
+        float *in_q = gradients + t * row, *in_k = in_q + hidden, *of_v = in_k + hidden;
+        for (int64_t first = 0; first < hidden; first += size) {
             Floats sum = {};
-            for (int64_t i = h * size; i < (h + 1) * size; i += kFloats) {
-                sum += load(qkv + i) * load(grad + i);
+            for (int64_t i = first; i < first + size; i += kFloats) {
+                sum += load(q + i) * load(in_q + i);
             }
             const Floats mean = broadcast(total_of(sum));
-            for (int64_t i = h * size; i < (h + 1) * size; i += kFloats) {
-                store(grad + i, load(qkv + i) * (load(grad + i) - mean));
-                const int64_t k = hidden + i;
-                store(grad + k, load(qkv + k) * (load(grad + k) - load(gradient.along + i)));
+            for (int64_t i = first; i < first + size; i += kFloats) {
+                store(in_q + i, load(q + i) * (load(in_q + i) - mean));
+                store(in_k + i, load(k + i) * load(in_k + i));
+                store(of_v + i, load(k + i));
             }
         }
     }
-    clear_behind(grads, row, count);
-    sum_pairs(grads, row, tile.grad_pairs.data, sums);
+    clear_behind(gradients, row, count);
+    sum_pairs(gradients, row, tile.pairs.data, sums);
     if constexpr (!kInPlace<P>) {
-        for (int64_t i = 0; i < kTile * row; i += kFloats)
-            store(tile.grads.data + i, load(grads + i));
+        for (int64_t i = 0; i < kTile * row; i += kFloats) {
+            store(tile.rounded.data + i, load(gradients + i));
+        }
     }
 }
 
@@ -233,9 +218,9 @@ void gradient_of(const AttentionGradientRun& gradient, float* by_x, float* sums)
         const Factors<P> pairs = tile.gradient_pairs(), normed = tile.normed_over_tokens();
         multiply(over_tokens<P>(pairs.data, pairs.row, 3 * tile.hidden, normed.data, normed.row,
                                 channels, by_x, tile.row));
-        const Factors<P> rows = tile.gradient();
+        const Factors<P> rows = tile.gradients_read();
         multiply(by_packed<P>(rows.data, rows.row, 3 * tile.hidden,
-                              static_cast<const P*>(gradient.qkv_turned), channels,
+                              static_cast<const P*>(gradient.into_x), channels,
                               tile.grad_normed.data, tile.row, tile.none.data));
         for (int64_t t = 0; t < count; ++t) {
             const T* grad_y = token<T>(gradient.grad_y, first + t, channels);
