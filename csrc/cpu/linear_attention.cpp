@@ -27,27 +27,55 @@ void sum_channels(const Shape& shape, const void* x, int64_t tokens, float* sums
     GSD_SELECT_KERNEL(channel_sums)(run, sums + 2 * channels, sums, sums + channels);
 }
 
-// What each image's k and v come to over all runs: the log of the sum of exp(k), and the context.
-void merge_contexts(const Shape& shape, int64_t runs, const float* most, const float* sums,
-                    const float* contexts, float* k_lse, float* context) {
-    const int64_t hidden = shape.hidden(), size = shape.head_size;
+// What each run has found of the keys of an image.
+struct Keys {
+    Floats most, sums, by_x;
+
+    Keys(const Shape& shape, int64_t runs)
+        : most(count(runs * shape.hidden())),
+          sums(most.size()),
+          by_x(most.size() * count(shape.padded())) {}
+};
+
+// What an image's k and v come to over its runs from `first` on: the log of the sum of exp(k), and
+// the context. `into_values` makes v of the normalised x.
+void merge_keys(const Shape& shape, const Keys& keys, int64_t first, int64_t runs,
+                const Floats& into_values, const float* v_bias, float* k_lse, float* context) {
+    const int64_t hidden = shape.hidden(), row = shape.padded(), size = shape.head_size;
+    const float* most = &keys.most[count(first * hidden)];
+    const float* sums = &keys.sums[count(first * hidden)];
+    Floats by_x(count(hidden * row)), factors(count(runs));
     for (int64_t i = 0; i < hidden; ++i) {
         float largest = most[i];
         for (int64_t run = 1; run < runs; ++run) {
             largest = std::max(largest, most[run * hidden + i]);
         }
         double sum = 0.0;
-        std::vector<double> features(count(size));
         for (int64_t run = 0; run < runs; ++run) {
-            const double factor = std::exp(static_cast<double>(most[run * hidden + i]) - largest);
-            sum += factor * sums[run * hidden + i];
-            const float* part = contexts + (run * hidden + i) * size;
-            for (int64_t e = 0; e < size; ++e) features[count(e)] += factor * part[e];
+            factors[count(run)] = std::exp(most[run * hidden + i] - largest);
+            sum += static_cast<double>(factors[count(run)]) * sums[run * hidden + i];
         }
         k_lse[i] = static_cast<float>(largest + std::log(sum));
-        for (int64_t e = 0; e < size; ++e) {
-            context[i * size + e] = static_cast<float>(features[count(e)] / sum);
+        float* total = &by_x[count(i * row)];
+        for (int64_t run = 0; run < runs; ++run) {
+            const float* part = &keys.by_x[count(((first + run) * hidden + i) * row)];
+            const float factor = static_cast<float>(factors[count(run)] / sum);
+            for (int64_t c = 0; c < row; ++c) total[c] += factor * part[c];
         }
+        std::copy_n(v_bias + i / size * size, size, context + i * size);
+    }
+    for (int64_t h = 0; h < shape.heads; ++h) {
+        GSD_SELECT_KERNEL(add_product)
+        ({.rows = size,
+          .columns = size,
+          .steps = shape.channels,
+          .a = &by_x[count(h * size * row)],
+          .a_row = row,
+          .a_step = 1,
+          .b = &into_values[count(h * size)],
+          .b_step = hidden,
+          .c = context + h * size * size,
+          .c_row = size});
     }
 }
 
@@ -100,21 +128,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_attention(
         run.result = to + skipped * size;
         return run;
     };
-    Floats most(count(slots * hidden)), k_sums(most.size()), parts(count(slots * shape.context()));
-    const auto sum_context = GSD_SELECT_KERNEL(attention_context);
+    Keys keys(shape, slots);
+    const auto sum_keys = GSD_SELECT_KERNEL(attention_keys);
     runs.for_each([&](int64_t image, int64_t slot, int64_t tokens, int64_t skipped) {
-        sum_context(forward_run(image, tokens, skipped), &most[count(slot * hidden)],
-                    &k_sums[count(slot * hidden)], &parts[count(slot * shape.context())]);
+        sum_keys(forward_run(image, tokens, skipped), &keys.most[count(slot * hidden)],
+                 &keys.sums[count(slot * hidden)],
+                 &keys.by_x[count(slot * hidden * shape.padded())]);
     });
 
+    const Floats into_values = weights.into_values();
     std::vector<Packed> folded(count(images));
     torch::stable::parallel_for(0, images, 1, [&](int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; ++n) {
-            const int64_t slot = n * per_image;
             float* found = context.mutable_data_ptr<float>() + n * shape.context();
-            merge_contexts(shape, per_image, &most[count(slot * hidden)],
-                           &k_sums[count(slot * hidden)], &parts[count(slot * shape.context())],
-                           k_lse.mutable_data_ptr<float>() + n * hidden, found);
+            merge_keys(shape, keys, n * per_image, per_image, into_values,
+                       &weights.qkv_bias[count(2 * hidden)],
+                       k_lse.mutable_data_ptr<float>() + n * hidden, found);
             const Floats matrix = folded_into(shape, found, weights.scaled_out);
             folded[count(n)] =
                 packed(shape, {matrix.data(), hidden, shape.padded(), channels, 1, nullptr});

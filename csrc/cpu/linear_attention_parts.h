@@ -118,6 +118,19 @@ struct Weights {
             }
         }
     }
+
+    // (C, hidden): what makes v of the normalised x, but for its bias.
+    Floats into_values() const {
+        const int64_t channels = gain.numel(), hidden = qkv.numel() / (3 * channels);
+        const float *from = values(qkv) + 2 * hidden * channels, *factors = values(gain);
+        Floats result(count(channels * hidden));
+        for (int64_t i = 0; i < hidden; ++i) {
+            for (int64_t c = 0; c < channels; ++c) {
+                result[count(c * hidden + i)] = from[i * channels + c] * factors[c];
+            }
+        }
+        return result;
+    }
 };
 
 // One image's tokens, cut into runs.

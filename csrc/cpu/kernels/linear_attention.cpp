@@ -12,12 +12,12 @@ using gsd::AttentionRun;
 
 // The largest k so far, where there are larger ones in a tile; what was summed with the old one
 // is brought to the new one.
-void raise_maximum(const AttentionRun& run, const float* keys, int64_t row, int64_t count,
-                   bool first, float* most, float* sums, float* context) {
-    const int64_t size = run.head_size;
-    for (int64_t i = 0; i < run.heads * size; i += kFloats) {
+void raise_maximum(const AttentionRun& run, const float* keys, int64_t count, bool first,
+                   float* most, float* sums, float* by_x) {
+    const int64_t hidden = run.heads * run.head_size, row = padded(run.channels);
+    for (int64_t i = 0; i < hidden; i += kFloats) {
         Floats found = load(keys + i);
-        for (int64_t t = 1; t < count; ++t) found = larger(found, load(keys + t * row + i));
+        for (int64_t t = 1; t < count; ++t) found = larger(found, load(keys + t * hidden + i));
         if (first) {
             store(most + i, found);
             continue;
@@ -29,56 +29,51 @@ void raise_maximum(const AttentionRun& run, const float* keys, int64_t row, int6
         store(sums + i, load(sums + i) * factor);
         for (int64_t lane = 0; lane < kFloats; ++lane) {
             if (now[lane] == before[lane]) continue;
-            float* features = context + (i + lane) * size;
-            for (int64_t e = 0; e < size; ++e) features[e] *= factor[lane];
+            float* of_key = by_x + (i + lane) * row;
+            for (int64_t c = 0; c < row; ++c) of_key[c] *= factor[lane];
         }
     }
 }
 
 template <class T>
-void context_of(const AttentionRun& run, float* most, float* sums, float* context) {
+void keys_of(const AttentionRun& run, float* most, float* sums, float* by_x) {
     using P = Factor<T>;
     configure_tiles();
-    const int64_t size = run.head_size, hidden = run.heads * size, row = 2 * hidden;
-    Scratch<P> normed(kTile * padded(run.channels));
-    Scratch<float> kv(kTile * row);
-    // Keys and values in pairs of tokens.
-    const int64_t copied = kInPlace<P> ? 0 : kTile * hidden, pair_row = kInPlace<P> ? row : hidden;
-    Scratch<P> exponentials(copied), values(copied);
-    const P *keys_read = exponentials.data, *values_read = values.data;
-    if constexpr (kInPlace<P>) {
-        keys_read = kv.data;
-        values_read = kv.data + hidden;
-    }
+    const int64_t hidden = run.heads * run.head_size, row = padded(run.channels);
+    Scratch<P> normed(kTile * row), normed_pairs(kInPlace<P> ? 0 : kTile * row);
+    Scratch<P> exponentials(kInPlace<P> ? 0 : kTile * hidden);
+    Scratch<float> keys(kTile * hidden);
     for (int64_t i = 0; i < hidden; ++i) sums[i] = 0.0f;
-    for (int64_t i = 0; i < hidden * size; ++i) context[i] = 0.0f;
+    for (int64_t i = 0; i < hidden * row; ++i) by_x[i] = 0.0f;
+    const auto add_product = [&](const P* of_keys, const P* of_x) {
+        multiply(over_tokens<P>(of_keys, hidden, hidden, of_x, row, run.channels, by_x, row));
+    };
     for (int64_t first = 0; first < run.tokens; first += kTile) {
         const int64_t count = tile_tokens(run.tokens - first);
-        normalise<T, P>(run, first, count, normed.data, nullptr);
-        project(run, normed.data, hidden, row, kv.data);
-        raise_maximum(run, kv.data, row, count, first == 0, most, sums, context);
+        normalise<T, P>(run, first, count, normed.data, kInPlace<P> ? nullptr : normed_pairs.data);
+        project(run, normed.data, hidden, hidden, keys.data);
+        raise_maximum(run, keys.data, count, first == 0, most, sums, by_x);
         for (int64_t i = 0; i < hidden; i += kFloats) {
             const Floats largest = load(most + i);
             Floats sum = load(sums + i);
             for (int64_t t = 0; t < kTile; t += 2) {
-                const float* k = kv.data + t * row + i;
+                float* k = keys.data + t * hidden + i;
                 const Floats one = t < count ? exp_for<T>(load(k) - largest) : Floats{};
-                const Floats two = t + 1 < count ? exp_for<T>(load(k + row) - largest) : Floats{};
+                const Floats two =
+                    t + 1 < count ? exp_for<T>(load(k + hidden) - largest) : Floats{};
                 sum += one + two;
                 if constexpr (kInPlace<P>) {
-                    store_pair(kv.data + t * row + i, row, one, two);
+                    store_pair(k, hidden, one, two);
                 } else {
                     store_pair(in_pairs(exponentials.data, hidden, t, i), hidden, one, two);
-                    store_pair(in_pairs(values.data, hidden, t, i), hidden, load(k + hidden),
-                               load(k + row + hidden));
                 }
             }
             store(sums + i, sum);
         }
-        for (int64_t h = 0; h < run.heads; ++h) {
-            multiply(over_tokens<P>(in_pairs(keys_read, pair_row, 0, h * size), pair_row, size,
-                                    in_pairs(values_read, pair_row, 0, h * size), pair_row, size,
-                                    context + h * size * size, size));
+        if constexpr (kInPlace<P>) {
+            add_product(keys.data, normed.data);
+        } else {
+            add_product(exponentials.data, normed_pairs.data);
         }
     }
 }
@@ -139,10 +134,8 @@ void gsd::GSD_ISA::pack_factor(gsd::Element element, const gsd::FactorSource& so
     }
 }
 
-void gsd::GSD_ISA::attention_context(const AttentionRun& run, float* most, float* sums,
-                                     float* context) {
-    half(run) ? context_of<BFloat16>(run, most, sums, context)
-              : context_of<float>(run, most, sums, context);
+void gsd::GSD_ISA::attention_keys(const AttentionRun& run, float* most, float* sums, float* by_x) {
+    half(run) ? keys_of<BFloat16>(run, most, sums, by_x) : keys_of<float>(run, most, sums, by_x);
 }
 
 void gsd::GSD_ISA::attention_output(const AttentionRun& run) {

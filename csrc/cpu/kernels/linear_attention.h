@@ -53,10 +53,10 @@ struct AttentionGradientRun {
 // Packs for products whose other factor comes from tensors of that element type.
 GSD_DECLARE_KERNEL(void, pack_factor, Element element, const FactorSource& source, void* packed)
 
-// Of the run, by hidden channel: the largest k, the sum of p = exp(k - largest); and p^T v of each
-// head, (heads, d, d).
-GSD_DECLARE_KERNEL(void, attention_context, const AttentionRun& run, float* most, float* sums,
-                   float* context)
+// Of the run, by hidden channel: the largest k, the sum of p = exp(k - largest), and p^T times the
+// normalised x, (hidden, padded C), which has all that v adds to the context, as v is linear in x.
+GSD_DECLARE_KERNEL(void, attention_keys, const AttentionRun& run, float* most, float* sums,
+                   float* by_x)
 // result = o, what the output convolution gives
 GSD_DECLARE_KERNEL(void, attention_output, const AttentionRun& run)
 // result = result * scale + offset + x
