@@ -14,6 +14,7 @@
 #include "cpu/kernels/conv3x3.h"
 #include "cpu/kernels/group_norm_silu.h"
 #include "cpu/kernels/linear_attention.h"
+#include "cpu/kernels/matrix_product.h"
 #include "cpu/kernels/multi_loss.h"
 #include "cpu/kernels/p2_loss.h"
 
@@ -290,7 +291,7 @@ void check_conv3x3(const ConvKernels& kernels) {
 struct AttentionKernels {
     decltype(&gsd::generic::pack_factor) pack_factor;
     decltype(&gsd::generic::add_product) add_product;
-    decltype(&gsd::generic::attention_context) context;
+    decltype(&gsd::generic::attention_keys) keys;
     decltype(&gsd::generic::attention_output) output;
     decltype(&gsd::generic::attention_finish) finish;
     decltype(&gsd::generic::attention_gradient_sums) gradient_sums;
@@ -300,7 +301,7 @@ struct AttentionKernels {
 
 #define GSD_ATTENTION_KERNELS(isa)                                    \
     {gsd::isa::pack_factor,        gsd::isa::add_product,             \
-     gsd::isa::attention_context,  gsd::isa::attention_output,        \
+     gsd::isa::attention_keys,     gsd::isa::attention_output,        \
      gsd::isa::attention_finish,   gsd::isa::attention_gradient_sums, \
      gsd::isa::attention_gradient, gsd::isa::attention_gradient_finish}
 
@@ -335,22 +336,16 @@ std::vector<std::vector<float>> attention_results(const AttentionKernels& kernel
     const std::vector<float> weights = wave(3 * hidden * channels, 0.2f);
     const std::vector<float> qkv_bias = wave(3 * hidden, 0.5f), one = numbers(channels, 1.0f);
     const std::vector<float> bias = wave(row, 0.1f), lse = numbers(hidden, 3.0f);
-    const std::vector<float> matrix = wave(hidden * row, 0.3f), along = wave(hidden, 0.1f);
+    const std::vector<float> matrix = wave(hidden * row, 0.3f), start = wave(hidden, 0.1f);
     const std::vector<float> small = wave(size * size, 0.2f);
     const std::vector<char> qkv =
         packed(kernels, element, {weights.data(), channels, 1, 3 * hidden, channels, one.data()});
-    const std::vector<char> turned_qkv =
+    const std::vector<char> into_x =
         packed(kernels, element, {weights.data(), 3 * hidden, channels, channels, 1, nullptr});
     const std::vector<char> folded =
         packed(kernels, element, {matrix.data(), hidden, row, channels, 1, nullptr});
     const std::vector<char> turned =
         packed(kernels, element, {matrix.data(), channels, 1, hidden, row, nullptr});
-    std::vector<char> by_head;
-    for (int64_t h = 0; h < heads; ++h) {
-        const std::vector<char> part =
-            packed(kernels, element, {small.data(), size, size, size, 1, nullptr});
-        by_head.insert(by_head.end(), part.begin(), part.end());
-    }
     gsd::AttentionGradientRun gradient = {};
     gsd::AttentionRun& run = gradient.forward;
     run.element = element;
@@ -367,10 +362,10 @@ std::vector<std::vector<float>> attention_results(const AttentionKernels& kernel
     run.out_bias = bias.data();
     run.scale = run.offset = one.data();
     run.result = y.bytes.data();
-    std::vector<float> most(static_cast<size_t>(hidden)), sums(most), context(most.size() * size);
-    kernels.context(run, most.data(), sums.data(), context.data());
+    std::vector<float> most(static_cast<size_t>(hidden)), sums(most), k_by_x(most.size() * row);
+    kernels.keys(run, most.data(), sums.data(), k_by_x.data());
     kernels.output(run);
-    std::vector<std::vector<float>> results = {most, sums, context, y.values()};
+    std::vector<std::vector<float>> results = {most, sums, y.values()};
     kernels.finish(run);
     results.push_back(y.values());
 
@@ -381,10 +376,9 @@ std::vector<std::vector<float>> attention_results(const AttentionKernels& kernel
     gradient.per_centred = -0.2f;
     gradient.k_lse = lse.data();
     gradient.turned = turned.data();
-    gradient.into_values = gradient.into_keys = by_head.data();
-    gradient.head_bytes = static_cast<int64_t>(by_head.size()) / heads;
-    gradient.along = along.data();
-    gradient.qkv_turned = turned_qkv.data();
+    gradient.into_keys = turned.data();
+    gradient.keys_start = start.data();
+    gradient.into_x = into_x.data();
     gradient.per_x = 0.3f;
     gradient.x_constant = 0.4f;
     std::vector<float> by_y(static_cast<size_t>(hidden * row)), by_q(most.size() * hidden);
@@ -397,7 +391,8 @@ std::vector<std::vector<float>> attention_results(const AttentionKernels& kernel
     kernels.gradient(gradient, by_x.data(), grads.data());
     kernels.gradient_finish(gradient);
     for (const auto& result : {by_q, q, y_sums, grads, grad_x.values()}) results.push_back(result);
-    for (const auto* matrix_result : {&by_y, &by_x}) {  // what lies beyond the channels is not
+    for (const auto* matrix_result :
+         {&k_by_x, &by_y, &by_x}) {  // what lies beyond the channels is not
         std::vector<float> inside;
         for (size_t i = 0; i < matrix_result->size(); ++i) {
             if (static_cast<int64_t>(i) % row < channels) inside.push_back((*matrix_result)[i]);
@@ -415,10 +410,9 @@ std::vector<std::vector<float>> attention_results(const AttentionKernels& kernel
 // are off by several percent with a single token.
 void check_linear_attention(const AttentionKernels& kernels) {
     const AttentionKernels plain = GSD_ATTENTION_KERNELS(generic);
-    const char* names[] = {"largest k",  "sum of exp(k)", "context", "o",
-                           "y",          "q by q",        "q",       "grad_y",
-                           "grad_qkv",   "grad_x",        "q by y",  "grad_qkv by x",
-                           "add_product"};
+    const char* names[] = {"largest k", "sum of exp(k)",  "o",          "y",      "q by q",
+                           "q",         "grad_y",         "gradients",  "grad_x", "k by x",
+                           "q by y",    "gradients by x", "add_product"};
     for (int64_t tokens : {1, 95, 97, 200}) {
         for (int64_t channels : {8, 33, 64}) {
             for (int64_t size : {16, 32}) {
