@@ -34,7 +34,7 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool 
     writes are left out.
 
     Raises:
-        InputError: a folder holds no slide, or two slides have the same name.
+        InputError: a folder holds no slide, the only slide is missing, or two have the same name.
         OutputError: ``output`` is a file where a folder is needed, or no name for a mask.
     """
     to_folder = str(output).endswith(("/", os.sep)) or Path(output).is_dir()
@@ -52,6 +52,10 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool 
             f"{slides[0]}: no slides but masks of gsd and what is in {output}: name other slides"
         )
 
+    first = next(iter(paths.values()))
+    if len(paths) == 1 and not os.path.exists(first):  # of several, it stops no other
+        raise InputError(f"{first}: no such file")
+
     suffixes = OME_SUFFIXES if ome else MASK_SUFFIXES
     is_named_mask = output.suffix.lower() in MASK_SUFFIXES
     if (
@@ -63,7 +67,7 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool 
             raise OutputError(
                 f"{output}: must end in {' or '.join(suffixes)}, or in / to be a folder"
             )
-        return Plan(((next(iter(paths.values())), output),))
+        return Plan(((first, output),))
     if not to_folder and (is_named_mask or output.exists()):
         raise OutputError(f"{output}: is the name of a file: for several slides name a folder")
     masks = {path: output / f"{path.stem}_mask{suffixes[0]}" for path in paths.values()}

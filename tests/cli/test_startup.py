@@ -54,6 +54,8 @@ for line in lines(main, []):
 assert CliRunner().invoke(main, ["models"]).exit_code == 0
 for line in json.loads(sys.argv[1]):
     assert CliRunner().invoke(main, line).exit_code == 2, line
+missing = CliRunner().invoke(main, ["segment", "a.svs", "-o", "m.tif"])
+assert missing.exit_code == 1 and missing.stderr == "Error: a.svs: no such file\\n", missing.output
 print(*(name for name in ("torch", "scipy", "skimage", "matplotlib") if name in sys.modules))
 """
 
