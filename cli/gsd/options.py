@@ -74,6 +74,11 @@ def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], N
     return callback
 
 
+overwriting = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+
+one_device = click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is.")
+
+
 def verbosity(command: Command) -> Command:
     """Add -v and -q."""
     verbose = click.option(

@@ -142,7 +142,7 @@ def _look_at(
         failed.append(error)
         return None
     raise InputError(
-        f"{path}: the file does not tell its resolution: give it with --image-mpp (um/px)"
+        f"{path}: the file does not state its resolution: give it with --image-mpp (um/px)"
     )
 
 

@@ -303,7 +303,7 @@ def _open_source(path: Path, image_mpp: float | None, on_error: str) -> tuple[Ti
         mpp = slide.mpp or image_mpp
         if mpp is None:
             raise InputError(
-                f"{path}: the file does not tell its resolution: give it with --image-mpp (um/px)"
+                f"{path}: the file does not state its resolution: give it with --image-mpp (um/px)"
             )
         differs = image_mpp is not None and not agree(mpp, image_mpp)
         side = int(np.clip(max(slide.width, slide.height) * mpp / TISSUE_MPP, *TISSUE_SIDE))

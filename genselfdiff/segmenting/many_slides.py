@@ -96,7 +96,7 @@ def segment_all(
             outcome = Outcome(slide, error=error)
         except Exception as error:  # whatever it is, the other slides can do without this one
             cause = outside_cause(error) or f"{type(error).__name__}: {one_line(error)}"
-            failure = GsdError(f"{slide}: failed unexpectedly: {cause}; -v tells where")
+            failure = GsdError(f"{slide}: failed unexpectedly: {cause}; -v says where")
             failure.__cause__ = error
             outcome = Outcome(slide, error=failure)
         if summary is not None and not isinstance(outcome.result, PartResult | SlideEstimate):

@@ -54,7 +54,7 @@ class Options:
     mpp: float | None = field(
         default=None,
         metadata=About(
-            "Resolution of the slide in um/pixel, where its file does not tell or is wrong.",
+            "Resolution of the slide in um/pixel, where its file does not say or is wrong.",
             above=0,
             check=check_mpp,
         ).metadata,

@@ -130,8 +130,8 @@ class Slide:
         check_mpp(mpp)
         if self.mpp is None:
             raise InputError(
-                f"{self.path}: {self._stored.doubt or 'does not tell its resolution'}; give it with"
-                " --mpp, in micrometres per pixel (about 0.25 at 40x, 0.5 at 20x)"
+                f"{self.path}: {self._stored.doubt or 'does not state its resolution'}; give it"
+                " with --mpp, in micrometres per pixel (about 0.25 at 40x, 0.5 at 20x)"
             )
         scale = mpp / self.mpp
         if not 1 / MAX_ENLARGEMENT <= scale <= 2 * max(self.width, self.height):

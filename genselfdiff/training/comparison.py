@@ -182,7 +182,7 @@ def _of_run(path: Path, name: str) -> Candidate:
     config = read_run_config(run.config)
     best = read_checkpoint(run.weights_of(None)).state
     if best.best is None:
-        raise ModelError(f"{run.best}: damaged: it tells no score: restore it")
+        raise ModelError(f"{run.best}: damaged: it has no score: restore it")
     records = [record for record in run.read_metrics() if "validation" in record]
     data: dict[str, int] = next((r["data"] for r in run.read_metrics() if "data" in r), {})
     told = {name: value for name, value in config.shareable().items() if name not in _UNTOLD}

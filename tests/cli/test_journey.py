@@ -247,7 +247,7 @@ def bad_inputs(data, tmp_path):
         ),
         "slide without mpp": (
             ["segment", images / "p0.png", *segment[2:]],
-            "p0.png: does not tell its resolution; give it with --mpp",
+            "p0.png: does not state its resolution; give it with --mpp",
         ),
         "mask exists": (
             [*segment, "-o", tmp_path / "text.tif"],

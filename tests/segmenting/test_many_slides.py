@@ -143,7 +143,7 @@ def test_a_fault_does_not_stop_the_others(
     bad, good = segment_all(plan, darkness_model, device="cpu")
     assert type(bad.error) is GsdError
     assert str(bad.error) == (
-        f"{slides[0]}: failed unexpectedly: ZeroDivisionError: division; -v tells where"
+        f"{slides[0]}: failed unexpectedly: ZeroDivisionError: division; -v says where"
     )
     assert isinstance(bad.error.__cause__, ZeroDivisionError)
     assert good.result is not None

@@ -158,7 +158,7 @@ def test_what_cannot_be_compared_is_told(tmp_path, runs):
     with pytest.raises(ModelError, match="not a run folder"):
         compare([runs[0].path, tmp_path])
     save_file({}, runs[1].best, {"gsd": '{"format": "2", "step": 1}'})
-    with pytest.raises(ModelError, match=r"best\.safetensors: damaged: it tells no score"):
+    with pytest.raises(ModelError, match=r"best\.safetensors: damaged: it has no score"):
         compare([run.path for run in runs])
     runs[1].best.unlink()
     with pytest.raises(ModelError, match=r"best\.safetensors: not there"):

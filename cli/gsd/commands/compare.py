@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from genselfdiff.files import refuse_existing, refuse_inputs
-from gsd.options import FILE, verbosity
+from gsd.options import FILE, overwriting, verbosity
 from gsd.output import say
 
 
@@ -20,13 +20,13 @@ Examples:
 @click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN...")
 @click.option("-o", "--output", type=FILE, help="Also draw a plot, as PNG.")
 @click.option("--csv", type=FILE, help="Also write the table to it.")
-@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@overwriting
 @verbosity
 def compare(runs: tuple[Path, ...], output: Path | None, csv: Path | None, overwrite: bool) -> None:
     """Compare runs of one stage, or what gsd evaluate --json has written of models.
 
-    RUN is a run folder, which tells its best validation, or a JSON file of gsd evaluate, which
-    tells of test images that no choice was made by. The table has the settings in which they
+    RUN is a run folder, which has its best validation, or a JSON file of gsd evaluate, which has
+    scores of test images that no choice was made by. The table has the settings in which they
     differ, and the mean difference from the first RUN over the images that both have.
     """
     from genselfdiff.training.comparison import compare as compare_runs

@@ -1,22 +1,24 @@
 """``gsd data``: slides, and labels of other programs and data sets, to what training takes."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from genselfdiff.choices import FIELD_CLASS
 from genselfdiff.data.naming import names_in
 from genselfdiff.files import refuse_existing, refuse_inputs
-from gsd.options import FILE, progress, verbosity
+from gsd.options import FILE, Command, overwriting, progress, verbosity
 from gsd.output import say
 
 if TYPE_CHECKING:
     from genselfdiff.data.importers import Import
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+_image_mpp = click.option(
+    "--image-mpp", type=float, help="Resolution of slides whose files do not say it, in um/px."
+)
 
 
 @click.group(
@@ -67,9 +69,7 @@ Examples:
 )
 @click.option("--limit", type=int, help="Of tiles of each slide, drawn with --seed; default: all.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option(
-    "--image-mpp", type=float, help="Resolution of slides whose files do not tell it, in um/px."
-)
+@_image_mpp
 @verbosity
 def tiles(
     slides: tuple[Path, ...],
@@ -84,8 +84,8 @@ def tiles(
     """Cut SLIDES, files or folders, into PNG tiles that hold tissue.
 
     'gsd train pretrain' needs none: it draws tiles from slides itself. Given again after it was
-    stopped, the command goes on. Slides that cannot be read and tiles that are damaged are told and
-    left out; the exit status is 1 if there are such slides.
+    stopped, the command goes on. Slides that cannot be read and tiles that are damaged are named
+    and left out; the exit status is 1 if there are such slides.
     """
     from genselfdiff.data.cutting import CutSettings, cut_tiles
     from genselfdiff.slides import find_slides
@@ -118,7 +118,7 @@ Examples:
     help="Read every non-zero mask value as class 1, as training does.",
 )
 @click.option("--sheet", type=FILE, help="A .png to draw: all images with their masks laid over.")
-@click.option("--overwrite", is_flag=True, help="Replace the sheet if it exists.")
+@overwriting
 @verbosity
 def check(
     folder: Path | None,
@@ -131,8 +131,8 @@ def check(
     """Look through labelled images: sizes, classes, and what is wrong with them.
 
     FOLDER holds images/ and masks/, as 'gsd data import' leaves them. Files without a partner, that
-    cannot be read, do not fit, are there twice or are not read as they are stored are told, and the
-    exit status is 1.
+    cannot be read, do not fit, are there twice or are not read as they are stored are named, and
+    the exit status is 1.
     """
     if folder is None and (images is None or masks is None):
         raise click.UsageError("name a folder, or --images and --masks")
@@ -288,9 +288,7 @@ Examples:
     help="Class of the rectangles in which all is annotated; without any, the whole slide.",
 )
 @click.option("--nuclei", is_flag=True, help="Of cells, take the nuclei, not their own outlines.")
-@click.option(
-    "--image-mpp", type=float, help="Resolution of slides whose files do not tell it, in um/px."
-)
+@_image_mpp
 @_classes
 @_output
 def qupath(

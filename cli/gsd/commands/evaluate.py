@@ -4,10 +4,18 @@ from pathlib import Path
 
 import click
 
-from genselfdiff.choices import PRECISIONS
 from genselfdiff.files import refuse_existing, refuse_inputs
+from genselfdiff.segmenting.options import Options
 from gsd.object_options import object_options
-from gsd.options import FILE, FILE_OR_SHIPPED, progress, verbosity
+from gsd.options import (
+    FILE,
+    FILE_OR_SHIPPED,
+    one_device,
+    overwriting,
+    progress,
+    setting_option,
+    verbosity,
+)
 from gsd.output import say
 
 
@@ -31,7 +39,7 @@ Examples:
 @click.option(
     "--mpp",
     type=click.FloatRange(0, min_open=True),
-    help="Resolution of the images in um/pixel, where their files do not tell or are wrong.",
+    help="Resolution of the images in um/pixel, where their files do not say or are wrong.",
 )
 @click.option("--foreground", is_flag=True, help="Read every non-zero mask value as class 1.")
 @click.option("--ignore-label", type=int, help="Mask value that is not counted.")
@@ -43,14 +51,8 @@ Examples:
     " together of a class.",
 )
 @object_options
-@click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is.")
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="auto",
-    show_default=True,
-    help="auto: bfloat16 where it is fast and hardly changes the labels of some tiles.",
-)
+@one_device
+@setting_option(Options, "precision")
 @click.option("--csv", type=FILE, help="Table of all metrics to write.")
 @click.option("--json", type=FILE, help="All figures to write.")
 @click.option(
@@ -58,7 +60,7 @@ Examples:
     type=FILE,
     help="Page to write: summaries, and the images from worst to best with outlines.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@overwriting
 @verbosity
 def evaluate(
     model: str,
@@ -86,7 +88,8 @@ def evaluate(
     accuracy, Hausdorff distance and HD95; and of objects AJI, AJI+, PQ, SQ and DQ, which is F1 at
     an IoU of 0.5. These suit nuclei and glands; of tissue such as stroma they say little. A class
     that is neither in a mask nor predicted has no score there, and leaves the mean to the other
-    images. Files have every metric; docs/evaluating.md tells what each one counts.
+    images. Files have every metric; what each one counts is in gsd's documentation,
+    under 'Evaluating a model'.
 
     --instances, --seed-distance and --min-area are those of 'gsd objects', for the objects of the
     prediction; pixels are compared as predicted.

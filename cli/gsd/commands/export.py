@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gsd.options import FILE, FILE_OR_SHIPPED, verbosity
+from gsd.options import FILE, FILE_OR_SHIPPED, overwriting, verbosity
 from gsd.output import say
 
 
@@ -27,7 +27,7 @@ Example:
     is_flag=True,
     help="Plain torch only: slower, but loads wherever torch is, without gsd.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@overwriting
 @verbosity
 def export(
     run: str, output: Path, step: int | None, licence: str, portable: bool, overwrite: bool

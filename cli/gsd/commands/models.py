@@ -69,15 +69,15 @@ def _card(name: str, weights: "ShippedWeights", card: ModelCard) -> Iterator[str
     yield f"{name}: {card.summary}"
     yield from _section("What it is for", card.purpose)
     architecture = f"{info.architecture['name']}, width {info.architecture['width']}"
-    tells = ", ".join((*info.classes, *(["cores of objects"] if info.instances else [])))
+    given = ", ".join((*info.classes, *(["cores of objects"] if info.instances else [])))
     yield from _section(
         "What it is",
         [
-            f"gives: {tells}",
+            f"gives: {given}",
             "resolution: " + ("any" if info.mpp is None else f"{info.mpp:g} um/px"),
             f"network: {architecture}, {weights.parameters / 1e6:.1f} M parameters",
             f"weights: {catalogue.weights_file(name)} ({weights.digest})",
-            f"licence: {info.licence or 'not told'}",
+            f"licence: {info.licence or 'not stated'}",
         ],
     )
     yield from _section("Training", card.training)

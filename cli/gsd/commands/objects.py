@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from gsd.object_options import object_options
-from gsd.options import FILE, verbosity
+from gsd.options import FILE, overwriting, verbosity
 from gsd.output import say
 
 
@@ -39,9 +39,9 @@ Examples:
 @click.option(
     "--mpp",
     type=click.FloatRange(0, min_open=True),
-    help="Resolution of the mask in um/pixel, where its file does not tell or is wrong.",
+    help="Resolution of the mask in um/pixel, where its file does not say or is wrong.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@overwriting
 @verbosity
 def objects(
     mask: Path,

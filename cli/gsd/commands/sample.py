@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gsd.options import FILE, verbosity
+from gsd.options import FILE, one_device, overwriting, verbosity
 from gsd.output import say
 
 
@@ -30,15 +30,15 @@ Examples:
 @click.option(
     "--image-mpp",
     type=float,
-    help="With --from: um/px of the image, where its file does not tell; default: that of stage 1.",
+    help="With --from: um/px of the image, where its file does not say; default: that of stage 1.",
 )
 @click.option("--count", type=int, help="Number of images; default: 16, of restored tiles 4.")
 @click.option("--size", type=int, help="Side in pixels; default: the tile size of the run.")
 @click.option("--steps", type=int, default=50, show_default=True, help="Steps of DDIM.")
 @click.option("--ancestral", is_flag=True, help="Sample through all time steps instead of DDIM.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
-@click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is.")
+@overwriting
+@one_device
 @verbosity
 def sample(
     run: Path,

@@ -15,6 +15,7 @@ from gsd.options import (
     FILE,
     FILE_AS_TYPED,
     FILE_OR_SHIPPED,
+    overwriting,
     progress,
     setting_option,
     verbosity,
@@ -127,7 +128,7 @@ Examples:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Only tell what it would take: tiles, memory, and the time from a few of them.",
+    help="Only say what it would take: tiles, memory, and the time from a few of them.",
 )
 @setting("on_error")
 @click.option(
@@ -136,7 +137,7 @@ Examples:
     metavar="I/N",
     help="Do the I-th of N parts of the work; other processes, on other machines, do the others.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@overwriting
 @verbosity
 def segment(
     slides: tuple[Path, ...],

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from genselfdiff.choices import INPUT_SCALINGS
-from gsd.options import FILE, verbosity
+from gsd.options import FILE, overwriting, verbosity
 from gsd.output import say
 from gsd.settings import Names
 
@@ -44,7 +44,7 @@ Example:
     help="Of what the sides of its images have to be multiples.",
 )
 @click.option("--licence", default="", help="Terms of use of the weights, kept in the file.")
-@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@overwriting
 @verbosity
 def wrap(
     network: Path,

@@ -140,7 +140,7 @@ def _open(path: Path, scales: Scales) -> Slide:
     if slide.mpp is None and scales.fields is not None:
         slide.close()
         raise InputError(
-            f"{path}: the file does not tell its resolution: give it with --image-mpp (um/px), or"
+            f"{path}: the file does not state its resolution: give it with --image-mpp (um/px), or"
             " leave out --mpp to take its pixels as they are"
         )
     return slide

@@ -63,7 +63,7 @@ def info_in(weights: bytes) -> ModelInfo:
     try:
         text = parse_json(header.decode(), EXTRA_FILE)["__metadata__"][EXTRA_FILE]
     except (UnicodeDecodeError, InputError, KeyError, TypeError) as error:
-        raise ModelError(f"damaged, install gsd again: it tells no {EXTRA_FILE}") from error
+        raise ModelError(f"damaged, install gsd again: it has no {EXTRA_FILE}") from error
     return ModelInfo.from_json(text)
 
 

@@ -55,7 +55,7 @@ class ShippedWeights:
             name, width = self.info.architecture["name"], self.info.architecture["width"]
             network = create_model(name, out_channels=self.info.logits, width=width)
         except (KeyError, TypeError, InputError) as error:
-            raise ModelError(f"{EXTRA_FILE} tells no architecture of gsd: {error}") from error
+            raise ModelError(f"{EXTRA_FILE} names no architecture of gsd: {error}") from error
         load_initial_weights(network, self.state, origin="weights", head=True)
         return network
 

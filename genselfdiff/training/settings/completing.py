@@ -179,7 +179,7 @@ def _images_mpp(pairs: Sequence[Pair], given: float | None) -> float:
                 own[pair.image] = slide.mpp
     if given is None and len(own) < len(pairs):
         path = next(pair.image for pair in pairs if pair.image not in own)
-        raise InputError(f"{path}: does not tell its resolution: give it with --mpp (um/px)")
+        raise InputError(f"{path}: does not state its resolution: give it with --mpp (um/px)")
     result = next(iter(own.values())) if given is None else given
     for path, mpp in own.items():
         if not agree(mpp, result):

@@ -51,7 +51,7 @@ class PretrainConfig(RunConfig):
     image_mpp: float | None = field(
         default=None,
         metadata=About(
-            "Resolution of the images whose files do not tell it, in um/px; the file's own wins.",
+            "Resolution of the images whose files do not say it, in um/px; the file's own wins.",
             check=check_mpp,
         ).metadata,
     )
@@ -185,8 +185,8 @@ class FinetuneConfig(RunConfig):
     mpp: float | None = field(
         default=None,
         metadata=About(
-            "Resolution of the labelled images in um/px, where their files do not tell it; an error"
-            " where they tell another.",
+            "Resolution of the labelled images in um/px, where their files do not say it; an error"
+            " where they say another.",
             check=check_mpp,
         ).metadata,
     )

@@ -92,7 +92,7 @@ def test_a_damaged_installation_is_told(ship):
     with pytest.raises(ModelError, match="nuclei: damaged, install gsd again"):
         load_model("nuclei", "cpu")
     path.write_bytes(content.replace(b'\\"width\\": 8', b'\\"width\\": 9'))
-    with pytest.raises(ModelError, match=r"nuclei: gsd\.json tells no architecture of gsd"):
+    with pytest.raises(ModelError, match=r"nuclei: gsd\.json names no architecture of gsd"):
         load_model("nuclei", "cpu")
     path.write_bytes(content.replace(b'\\"width\\": 8', b'\\"width\\":16'))
     with pytest.raises(ModelError, match=r"nuclei: weights: net\..* has shape"):

@@ -121,7 +121,7 @@ SCREEN = {"resolution": (72, 72), "resolutionunit": "INCH"}
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        ({}, "does not tell its resolution; give it with --mpp"),
+        ({}, "does not state its resolution; give it with --mpp"),
         (ANISOTROPIC, r"tells pixels of 0\.25 x 0\.5 um by its resolution tags, which are not squ"),
         (SCREEN, r"tells pixels of 352\.778 x .* um by its resolution tags, which no microscope"),
         (
