@@ -52,12 +52,15 @@ def choose_devices(name: str | torch.device | None = None) -> tuple[torch.device
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed by hardware there, not emulated."""
+    """Whether bfloat16 is computed faster there than float32.
+
+    Of CPUs on those with AMX: with the instructions of AVX-512 alone our float32 is ahead
+    (benchmarks/RESULTS.md, "Convolutions").
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        return bool(torch.cpu.get_capabilities().get("amx_bf16"))
     return False
 
 

@@ -52,7 +52,7 @@ class Predictor:
 
     Args:
         model: the model.
-        precision: "float32", "bfloat16", or "auto": bfloat16 where the hardware computes it and
+        precision: "float32", "bfloat16", or "auto": bfloat16 where it is fast and
             ``choose_precision`` finds that the labels agree.
         tta: test-time augmentation: the mean of so many of the eight flips and turns of a tile,
             one of ``VIEWS``; 1: the tile alone.

@@ -151,7 +151,7 @@ class RunConfig:
     precision: str = field(
         default="auto",
         metadata=About(
-            "auto: bfloat16 where the processor computes it.", choices=PRECISIONS
+            "auto: bfloat16 where it is fast.", choices=PRECISIONS
         ).metadata,
     )
     device: str | None = field(
