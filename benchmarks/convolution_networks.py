@@ -4,8 +4,9 @@
 
 WHAT is one of
 
-    inference  the exported network in float32 and bfloat16, with packed weights and without
-    training   the gradients of all weights, under autocast in bfloat16
+    inference  the exported network, in both precisions unless one is named, with packed weights and
+               without
+    training   the gradients of all weights, in float32 unless named, under autocast in bfloat16
     memory     the same, and the most memory that each form's process had
     error      of each 3x3 convolution of the shipped model NETWORK, against float64, on what the
                network makes of a generated tile
@@ -20,7 +21,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import mean, median
 
 import numpy as np
@@ -49,13 +50,14 @@ def images(batch: int, tile: int) -> tuple[torch.Tensor, torch.Tensor]:
     return x, torch.zeros(batch, dtype=torch.int64)
 
 
-def exported(network: str, tile: int, batch: int) -> dict[str, Run]:
+def exported(network: str, tile: int, batch: int, precisions: Sequence[str]) -> dict[str, Run]:
     """The network as the engine runs it, by precision and whose convolutions it has."""
     x, t = images(batch, tile)
     model = created(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     plain = script(for_export(model, portable=False))
     runs: dict[str, Run] = {}
-    for dtype in (torch.float32, torch.bfloat16):
+    for precision in precisions:
+        dtype = getattr(torch, precision)
         module = copy.deepcopy(plain).to(dtype)
         packed = copy.deepcopy(module)
         pack_weights(packed)
@@ -66,7 +68,7 @@ def exported(network: str, tile: int, batch: int) -> dict[str, Run]:
                     y: torch.Tensor = form(x.to(dtype), t)
                     return y.argmax(1)
 
-            runs[f"{whose}, {str(dtype).removeprefix('torch.')}"] = run
+            runs[f"{whose}, {precision}"] = run
     return runs
 
 
@@ -145,12 +147,11 @@ def error(name: str) -> None:
     print(f"in a layer at most {most:.2f} times as much")
 
 
-def main(
-    what: str, network: str, tile: int, batch: int, precision: str = "float32", rounds: int = 3
-) -> None:
+def main(what: str, network: str, tile: int, batch: int, wanted: str = "", rounds: int = 3) -> None:
     """Do what is asked for."""
     torch.set_num_threads(1)
     keep_freed_memory()
+    precision = wanted or "float32"
     if what in ("torch's", "ours"):
         run = training(network, tile, batch, precision)[what]
         run(), run()
@@ -162,7 +163,8 @@ def main(
     elif what == "memory":
         memory(network, tile, batch, precision)
     elif what == "inference":
-        compare(exported(network, tile, batch), rounds)
+        precisions = [wanted] if wanted else ["float32", "bfloat16"]
+        compare(exported(network, tile, batch, precisions), rounds)
     elif what == "training":
         compare(training(network, tile, batch, precision), rounds)
     else:

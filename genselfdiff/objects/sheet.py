@@ -73,9 +73,17 @@ def laid_out(objects: Sequence[Outline], gap: int) -> tuple[SheetLayout, Sheet]:
 
 def count_seeds(seeds: Sheet, owner: Sheet, count: int) -> Int:
     """How many seeds each number of an object, 0 to ``count``, has."""
-    at = np.flatnonzero(seeds)
-    _, first = np.unique(seeds.ravel()[at], return_index=True)
-    return np.bincount(owner.ravel()[at[first]], minlength=count + 1)
+    owners = _owner_of_each(seeds, owner)
+    return np.bincount(owners[owners > 0], minlength=count + 1)
+
+
+def _owner_of_each(pieces: Sheet, owner: Sheet) -> Int:
+    """By the numbers of pieces, from 0 on: the object that they lie in; 0: there are none."""
+    at = np.flatnonzero(pieces)
+    number = pieces.ravel()[at]
+    owners = np.zeros(int(number.max(initial=0)) + 1, np.int64)
+    owners[number] = owner.ravel()[at]  # a piece lies in one object: any of its pixels will do
+    return owners
 
 
 def distance_to_edge(inside: NDArray[np.bool_]) -> Float:
@@ -112,17 +120,13 @@ def outlines_of(
     min_area: float,
 ) -> dict[int, list[Outline]]:
     """Trace the pieces of objects that have several, in pixels of the mask; by object."""
-    at = np.flatnonzero(pieces)
-    piece, first = np.unique(pieces.ravel()[at], return_index=True)
-    owners = owner.ravel()[at[first]] - 1
-    cut = np.bincount(owners, minlength=len(objects)) > 1
-    keep = np.zeros(int(piece.max()) + 1, np.int32)
-    keep[piece[cut[owners]]] = piece[cut[owners]]
-    owner_of = dict(zip(piece.tolist(), owners.tolist(), strict=True))
+    owners = _owner_of_each(pieces, owner) - 1
+    cut = np.bincount(owners[owners >= 0], minlength=len(objects)) > 1
+    keep = np.where((owners >= 0) & cut[owners], np.arange(len(owners)), 0).astype(np.int32)
     tracer = OutlineTracer(pieces.shape[1], min_area)
     found: dict[int, list[Outline]] = {int(i): [] for i in np.flatnonzero(cut)}
     for traced in (*tracer.push(keep[pieces]), *tracer.finish()):
-        i = owner_of[traced.label]
+        i = int(owners[traced.label])
         shift = np.array([sheet.left[i] - sheet.x[i], sheet.top[i] - sheet.y[i]])
         rings = [ring + shift for ring in traced.rings]
         found[i].append(replace(traced, label=objects[i].label, rings=rings))
