@@ -9,7 +9,7 @@ WHAT is one of
     training   the gradients of all weights, in float32 unless named, under autocast in bfloat16
     memory     the same, and the most memory that each form's process had
     error      of each 3x3 convolution of the shipped model NETWORK, against float64, on what the
-               network makes of a generated tile
+               network makes of a tile of tissue
 
 NETWORK as for convolutions.py. One thread, process CPU time. After a first round that is not
 counted the forms take turns, and what is told is the best of each and the median of the ratios of a
@@ -22,9 +22,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import mean, median
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from convolutions import created
@@ -40,7 +40,9 @@ from genselfdiff.models.export import for_export
 from genselfdiff.models.packing import pack_weights
 from genselfdiff.models.shipped.weights import read_weights
 from genselfdiff.models.torchscript import script
+from genselfdiff.slides import read_image
 
+TISSUE = Path(__file__).parents[1] / "tests" / "reference" / "nuclei_dermis.png"
 Run = Callable[[], torch.Tensor]
 
 
@@ -117,13 +119,11 @@ def memory(network: str, tile: int, batch: int, precision: str) -> None:
         subprocess.run(program, check=True)
 
 
-def error(name: str) -> None:
+def error(name: str, side: int) -> None:
     """Print the relative errors, in the norm, of the model's 3x3 convolutions."""
     network = read_weights(name).network().eval()
     network = network.to(memory_format=torch.channels_last)
-    random = np.random.default_rng(0)
-    tile = (random.random((8, 8, 3)) * 100 + 120).repeat(32, 0).repeat(32, 1)
-    tile = (tile + random.normal(0, 8, tile.shape)) / 127.5 - 1
+    tile = read_image(TISSUE)[:side, :side] / 127.5 - 1
     x = torch.from_numpy(tile).float().permute(2, 0, 1)[None]
     errors: list[tuple[float, float]] = []
 
@@ -159,7 +159,7 @@ def main(what: str, network: str, tile: int, batch: int, wanted: str = "", round
         return print(f"{what}: {most:.2f} GiB")
     print(f"{what} of {network}, {tile} pixels, batch {batch}, kernels of {native.selected_isa()}")
     if what == "error":
-        error(network)
+        error(network, tile)
     elif what == "memory":
         memory(network, tile, batch, precision)
     elif what == "inference":
