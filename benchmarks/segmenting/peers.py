@@ -40,26 +40,27 @@ def once(python: str, program: str, slide: Path, model: Path, out: Path, **optio
 
 
 def measure(
-    peers_python: str,
     slide: Path,
     portable: Path,
     ours: dict[str, tuple[Path, str]],
     out: Path,
-    rounds: int,
-    shape: dict[str, Any],
+    options: argparse.Namespace,
 ) -> dict[str, Run]:
     """Medians of each program; ``ours`` has model and precision of each way to run gsd."""
+    shape = {"tile": options.tile, "overlap": options.overlap, "threads": options.threads}
     runs: dict[str, list[Run]] = {}
 
     def add(name: str, *arguments: Any, **further: Any) -> None:
         runs.setdefault(name, []).append(once(*arguments, out, **further, **shape))
 
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for name, (model, precision) in ours.items():
             add(name, sys.executable, "gsd", slide, model, precision=precision)
-        for peer in PEERS:
+        for peer in options.peers:
             for size in BATCHES:
-                add(f"{peer}, batch {size}", peers_python, peer, slide, portable, batch=size)
+                add(
+                    f"{peer}, batch {size}", options.peers_python, peer, slide, portable, batch=size
+                )
     return {
         name: {key: statistics.median(run[key] for run in each) for key in each[0]}
         for name, each in runs.items()
@@ -75,9 +76,9 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--overlap", type=float, default=0.25)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    shape = {"tile": options.tile, "overlap": options.overlap, "threads": options.threads}
     print("| slide | program | seconds | CPU s | Mpx/s | gsd faster | in CPU s | peak MB | gsd's |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:
@@ -93,9 +94,7 @@ def main() -> None:
             for side in options.sides:
                 slide = folder / f"{compression}_{side}.tif"
                 write_slide(slide, side, compression)
-                runs = measure(
-                    options.peers_python, slide, portable, ours, folder, options.rounds, shape
-                )
+                runs = measure(slide, portable, ours, folder, options)
                 print_rows(f"{side} {compression}", side**2 / 1e6, runs, ours)
                 slide.unlink()
     print(f"\nload {os.getloadavg()[0]:.1f} at the end, torch {torch.__version__}")

@@ -1,14 +1,17 @@
 """``gsd segment`` of this version against another one that is installed elsewhere, in turn.
 
     python benchmarks/segmenting/versions.py OTHER_PYTHON [--rounds 9] [--slide SLIDE]
+        [--architectures small --side 2048 --precisions float32]
 
-Each version has a process of its own with the model loaded. Slide and model are written once, by
-this version, unless they are given; after a warm-up the two segment in turn, and the medians of the
-ratios this / other are printed, of wall time and of processor time.
+Each version has a process of its own with the model loaded, and is called by its public names.
+Slide and model are written once, by this version, unless they are given; after a warm-up the two
+segment in turn, and the medians of the ratios this / other are printed, of wall time and of
+processor time.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -17,19 +20,24 @@ from pathlib import Path
 
 SERVER = """
 import sys, time
-from genselfdiff.machine import keep_freed_memory
-from genselfdiff.segmenting.one_slide import segment
-from genselfdiff.models.model_file import load_model
-from genselfdiff.inference.predictor import Predictor
+from genselfdiff import load_model, segment
 
 slide, model, mask, precision, mpp = sys.argv[1:]
-keep_freed_memory()
-predictor = Predictor(load_model(model, "cpu"), precision)
+loaded = load_model(model, "cpu")
 for _ in sys.stdin:
     wall, processor = time.perf_counter(), time.process_time()
-    segment(slide, mask, predictor, mpp=float(mpp), overwrite=True, progress=False)
+    options = {"precision": precision, "mpp": float(mpp), "overwrite": True, "progress": False}
+    segment(slide, mask, loaded, **options)
     print(time.perf_counter() - wall, time.process_time() - processor, flush=True)
 """
+KEPT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
+}
+"""As ``gsd`` has it: freed memory stays in the process."""
+SIDES = {"convolutions": (4096, 512), "small": (768, 256)}
+"""By architecture: of the slide and of its tiles."""
 
 
 def compare(slide: Path, model: Path, precision: str, other: str, rounds: int) -> list[float]:
@@ -39,6 +47,7 @@ def compare(slide: Path, model: Path, precision: str, other: str, rounds: int) -
         servers = [
             subprocess.Popen(
                 [python, "-c", SERVER, slide, model, Path(folder, f"{i}.tif"), precision, "0.5"],
+                env=os.environ | KEPT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -77,18 +86,22 @@ def main() -> None:
     parser.add_argument("other", help="the interpreter that has the other version")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--slide", type=Path, help="a slide of 0.5 um/px; default: generated ones")
+    parser.add_argument("--architectures", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--side", type=int, help="of generated slides")
+    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     options = parser.parse_args()
     from memory import write_model, write_slide
 
     with tempfile.TemporaryDirectory() as folder:
-        for architecture, side, tile in (("convolutions", 4096, 512), ("small", 768, 256)):
+        for architecture in options.architectures:
+            side, tile = SIDES[architecture]
             model = Path(folder, "model.ts")
             write_model(model, architecture, tile)
             for compression in (None,) if options.slide else ("jpeg", "deflate"):
                 slide = options.slide or Path(folder, "slide.tif")
                 if compression:
-                    write_slide(slide, side, compression)
-                for precision in ("float32", "bfloat16"):
+                    write_slide(slide, options.side or side, compression)
+                for precision in options.precisions:
                     figures = compare(slide, model, precision, options.other, options.rounds)
                     names = ("seconds", "ratio", "processor seconds", "ratio of these")
                     told = {n: round(f, 3) for n, f in zip(names, figures, strict=True)}
