@@ -76,6 +76,9 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--overlap", type=float, default=0.25)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--float32", action="store_true", help="gsd in nothing else: where instructions are masked"
+    )
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -90,6 +93,8 @@ def main() -> None:
             write_model(fused, options.architecture, options.tile)
             ours["gsd, fused, float32"] = (fused, "float32")
             ours["gsd, fused, bfloat16"] = (fused, "bfloat16")
+        if options.float32:
+            ours = {name: way for name, way in ours.items() if way[1] == "float32"}
         for compression in options.compressions:
             for side in options.sides:
                 slide = folder / f"{compression}_{side}.tif"

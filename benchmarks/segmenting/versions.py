@@ -3,10 +3,10 @@
     python benchmarks/segmenting/versions.py OTHER_PYTHON [--rounds 9] [--slide SLIDE]
         [--architectures small --side 2048 --precisions float32]
 
-Each version has a process of its own with the model loaded, and is called by its public names.
-Slide and model are written once, by this version, unless they are given; after a warm-up the two
-segment in turn, and the medians of the ratios this / other are printed, of wall time and of
-processor time.
+Each version has a process of its own with the model loaded, and is called by its public names. The
+slide is written once, unless it is given, and the network "convolutions" too, which is plain torch;
+others each version exports with weights of the same seed. After a warm-up the two segment in turn,
+and the medians of the ratios this / other are printed, of wall time and of processor time.
 """
 
 import argparse
@@ -18,15 +18,24 @@ import sys
 import tempfile
 from pathlib import Path
 
-SERVER = """
-import sys, time
-from genselfdiff import load_model, segment
+from memory import write_model, write_slide
 
-slide, model, mask, precision, mpp = sys.argv[1:]
+SERVER = """
+import os, sys, time
+import torch
+from genselfdiff import ModelInfo, create_model, load_model, save_model, segment
+
+slide, model, mask, precision, architecture, tile = sys.argv[1:]
+if not os.path.exists(model):
+    torch.manual_seed(0)
+    network = create_model(architecture, out_channels=2)
+    colors = ((0, 0, 0), (255, 0, 0))
+    info = ModelInfo(("background", "nucleus"), colors, 0.5, int(tile), "minus_one_one")
+    save_model(network, info, model)
 loaded = load_model(model, "cpu")
+options = {"precision": precision, "mpp": 0.5, "overwrite": True, "progress": False}
 for _ in sys.stdin:
     wall, processor = time.perf_counter(), time.process_time()
-    options = {"precision": precision, "mpp": float(mpp), "overwrite": True, "progress": False}
     segment(slide, mask, loaded, **options)
     print(time.perf_counter() - wall, time.process_time() - processor, flush=True)
 """
@@ -40,13 +49,19 @@ SIDES = {"convolutions": (4096, 512), "small": (768, 256)}
 """By architecture: of the slide and of its tiles."""
 
 
-def compare(slide: Path, model: Path, precision: str, other: str, rounds: int) -> list[float]:
+def compare(slide: Path, architecture: str, precision: str, other: str, rounds: int) -> list[float]:
     """Medians of: seconds of this version, their ratio to the other's; processor seconds, ratio."""
     pythons = (sys.executable, other)
+    tile = SIDES[architecture][1]
+    further = (precision, architecture, str(tile))
     with tempfile.TemporaryDirectory() as folder:
+        models = [Path(folder, f"{i}.ts") for i in range(2)]
+        if architecture == "convolutions":
+            models = models[:1] * 2
+            write_model(models[0], architecture, tile)
         servers = [
             subprocess.Popen(
-                [python, "-c", SERVER, slide, model, Path(folder, f"{i}.tif"), precision, "0.5"],
+                [python, "-c", SERVER, slide, models[i], Path(folder, f"{i}.tif"), *further],
                 env=os.environ | KEPT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -90,19 +105,14 @@ def main() -> None:
     parser.add_argument("--side", type=int, help="of generated slides")
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     options = parser.parse_args()
-    from memory import write_model, write_slide
-
     with tempfile.TemporaryDirectory() as folder:
         for architecture in options.architectures:
-            side, tile = SIDES[architecture]
-            model = Path(folder, "model.ts")
-            write_model(model, architecture, tile)
             for compression in (None,) if options.slide else ("jpeg", "deflate"):
                 slide = options.slide or Path(folder, "slide.tif")
                 if compression:
-                    write_slide(slide, options.side or side, compression)
+                    write_slide(slide, options.side or SIDES[architecture][0], compression)
                 for precision in options.precisions:
-                    figures = compare(slide, model, precision, options.other, options.rounds)
+                    figures = compare(slide, architecture, precision, options.other, options.rounds)
                     names = ("seconds", "ratio", "processor seconds", "ratio of these")
                     told = {n: round(f, 3) for n, f in zip(names, figures, strict=True)}
                     what = f"{architecture}, {compression or slide.name}, {precision}"
