@@ -50,7 +50,7 @@ struct GradientSums {
 struct ImageGradient {
     Packed folded, turned, into_keys, into_x;
     Floats per_y, keys_start, gain;
-    Floats grad_context;
+    Floats grad_context;  // (heads, d, d)
     float constant = 0, per_centred = 0;
     Floats grad_out;  // (hidden, padded C), before the scale
     std::vector<double> grad_bias, grad_out_gain;
