@@ -29,7 +29,7 @@ def model_view(slide: Slide, mpp: float | None) -> tuple[ScaledView, float]:
     view = slide.at_mpp(mpp)
     if used is not None and used > BLURRED_ENLARGEMENT * mpp:
         logger.warning(
-            "%s: %g um/px is coarser than the model's %g: enlarged, it will be blurred",
+            "%s: %g um/px is coarser than the model's %g: enlarged, it looks blurred to the model",
             slide.path,
             used,
             mpp,

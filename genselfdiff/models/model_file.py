@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, overload
 
@@ -275,7 +276,9 @@ def _read(path: Path) -> ModelArchive:
     if path.is_dir():
         raise ModelError(f"a folder: 'gsd export {path} -o model.ts' makes a model file of a run")
     if not path.exists():
-        raise ModelError("there is no such model file")
+        near = get_close_matches(str(path), catalogue.names(), 1)
+        also = f"; {near[0]!r} is a model that comes with gsd" if near else ""
+        raise ModelError(f"there is no such model file{also}")
     with open_input(path) as file:
         return read_archive(file)
 

@@ -53,7 +53,7 @@ class SlideEstimate:
         return (
             f"{self.slide}: {self.width} x {self.height} pixels of {mpp} um; level {self.level}"
             f" (downsample {self.downsample:g}), scale {self.scale:g}; {self.tiles} tiles"
-            f" ({self.skipped} without tissue skipped); memory below"
+            f" to predict, {self.skipped} without tissue to skip; memory below"
             f" {self.memory / 2**30:.2f} GiB; about {duration(self.seconds)} on {self.device} in"
             f" {self.precision}"
         )

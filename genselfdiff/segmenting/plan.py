@@ -54,7 +54,7 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool 
 
     first = next(iter(paths.values()))
     if len(paths) == 1 and not os.path.exists(first):  # of several, it stops no other
-        raise InputError(f"{first}: no such file")
+        raise InputError(f"{first}: no such file or folder")
 
     suffixes = OME_SUFFIXES if ome else MASK_SUFFIXES
     is_named_mask = output.suffix.lower() in MASK_SUFFIXES

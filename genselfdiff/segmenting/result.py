@@ -61,7 +61,8 @@ class SegmentResult:
         )
         lines = [
             f"{self.files.mask}: {self.width} x {self.height} pixels, {self.tiles} tiles"
-            f" ({self.skipped} without tissue skipped) {work} on {self.device} in {self.precision}"
+            f" predicted, {self.skipped} without tissue skipped, {work} on {self.device}"
+            f" in {self.precision}"
         ]
         for name, count in self.pixels.items():
             area = "" if self.areas is None else f", {_area(self.areas[name])}"

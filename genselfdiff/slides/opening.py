@@ -86,7 +86,9 @@ def _open(damage: Damage, *, as_mask: bool = False) -> StoredImage:
             return open_picture(path, header, damage, as_mask=as_mask)
     except OSError as error:
         raise InputError(f"{path}: cannot be opened: {one_line(error)}") from error
-    raise InputError(f"{path}: is no TIFF, SVS, PNG or JPEG; convert it to a tiled TIFF")
+    raise InputError(
+        f"{path}: is no TIFF, SVS, PNG or JPEG, or damaged; convert images to a tiled TIFF"
+    )
 
 
 def read_image(path: str | Path) -> Uint8:

@@ -88,7 +88,9 @@ def test_without_a_model_the_shipped_one_segments(fields, ship, caplog):
     again = gsd(*command, "-o", "mask.tif", "--model", "nuclei")
     assert "finished before by the same slide, model and settings" in again.stdout
     file = gsd(*command, "-o", "file.tif", "--model", "./nuclei")
-    assert file.stderr == "Error: nuclei: there is no such model file\n"
+    assert file.stderr == (
+        "Error: nuclei: there is no such model file; 'nuclei' is a model that comes with gsd\n"
+    )
 
 
 def test_a_shipped_model_is_evaluated_and_exported_by_name(fields, ship):

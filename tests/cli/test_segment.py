@@ -224,7 +224,7 @@ def test_a_dry_run_writes_nothing(work):
     assert "absent.tif: no such file" in done.stderr
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == ["slide.tif", "other.tif"]
-    assert "150 x 120 pixels of 0.5 um; level 0 (downsample 1), scale 1; 9 tiles (0" in lines[0]
+    assert "150 x 120 pixels of 0.5 um; level 0 (downsample 1), scale 1; 9 tiles to" in lines[0]
     assert {path.name for path in work.iterdir()} == before
 
 
@@ -340,7 +340,7 @@ def test_options_arrive(work):
     )
     assert done.exit_code == 0, done.output
     # 150 x 120 pixels at 0.25 are 75 x 60 at the model's 0.5: 5 x 4 tiles of 16.
-    assert "20 tiles (0 without tissue skipped)" in done.stdout
+    assert "20 tiles predicted, 0 without tissue skipped" in done.stdout
     assert "float32" in done.stdout
     with tifffile.TiffFile("mask.tif") as file:
         numerator, denominator = file.pages[0].tags["XResolution"].value

@@ -115,7 +115,7 @@ def test_images_are_brought_to_its_resolution_and_classes_get_its_names(config, 
         assert task.config.resample_to == 0.5
         assert task.config.classes == ("background", "nucleus")
         assert task.validation.images[0].shape == (48, 48, 3)
-    assert "images of 0.25 um/px are brought to the 0.5 of nuclei" in caplog.text
+    assert "images of 0.25 um/px are resampled to the 0.5 of nuclei" in caplog.text
     with (
         pytest.raises(InputError, match=r"contradicts the 0\.5 .* of nuclei: leave out"),
         prepared(dataclasses.replace(config, resample_to=0.25)),

@@ -110,7 +110,7 @@ def _as_shipped(
     assert origin.resample_to is not None
     if config.resample_to is None and not agree(mpp, origin.resample_to):
         logger.info(
-            "images of %g um/px are brought to the %g of %s", mpp, origin.resample_to, config.init
+            "images of %g um/px are resampled to the %g of %s", mpp, origin.resample_to, config.init
         )
     names = origin.classes if len(origin.classes) == num_classes else ()
     return replace(

@@ -93,7 +93,7 @@ class RunConfig:
     batch_size: int = field(
         default=8,
         metadata=About(
-            "Tiles an optimiser step, those of all processes together.", least=1
+            "Tiles for each optimiser step, those of all processes together.", least=1
         ).metadata,
     )
     accumulate: int = field(
@@ -150,9 +150,7 @@ class RunConfig:
     )
     precision: str = field(
         default="auto",
-        metadata=About(
-            "auto: bfloat16 where it is fast.", choices=PRECISIONS
-        ).metadata,
+        metadata=About("auto: bfloat16 where it is fast.", choices=PRECISIONS).metadata,
     )
     device: str | None = field(
         default=None,
