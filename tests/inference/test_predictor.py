@@ -248,3 +248,18 @@ class TestReadAhead:
         with read_ahead((lambda i=i: i for i in range(1000)), 4) as items:
             assert next(items) == 0
         assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({}, "float32"), ({"avx512_bf16": True}, "float32"), ({"amx_bf16": True}, "bfloat16")],
+)
+def test_auto_takes_bfloat16_on_processors_with_amx_alone(
+    darkness_model, monkeypatch, capabilities, expected
+):
+    """With the bfloat16 instructions of AVX-512 alone, float32 is ahead."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(Predictor, "_agrees", lambda self, tiles: True)
+    predictor = Predictor(load_model(darkness_model, "cpu"), "auto")
+    predictor.choose_precision([])
+    assert predictor.precision == expected
