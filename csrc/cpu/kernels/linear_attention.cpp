@@ -92,7 +92,7 @@ void output_of(const AttentionRun& run) {
         normalise<T, P>(run, first, count, normed.data, nullptr);
         project(run, normed.data, 0, hidden, q.data);
         for (int64_t t = 0; t < count; ++t) {
-            softmax_of<T>(run, q.data + t * hidden, features.data + t * hidden);
+            softmax_of<T>(run, q.data + t * hidden, features.data + (kInPlace<P> ? 0 : t * hidden));
         }
         multiply(by_packed<P>(features_read, hidden, hidden,
                               packed_columns<P>(run.folded, hidden, 0), run.channels, o.data, row,

@@ -50,7 +50,7 @@ void sums_of(const AttentionGradientRun& gradient, float* q_by_y, float* q_by_q,
         normalise<T, P>(run, first, count, normed.data, nullptr);
         project(run, normed.data, 0, hidden, q.data);
         for (int64_t t = 0; t < count; ++t) {
-            softmax_of<T>(run, q.data + t * hidden, features.data + t * hidden);
+            softmax_of<T>(run, q.data + t * hidden, features.data + (kInPlace<P> ? 0 : t * hidden));
         }
         clear_behind(q.data, hidden, count);
         sum_pairs(q.data, hidden, q_copy.data, q_sums);
