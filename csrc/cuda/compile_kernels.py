@@ -3,14 +3,15 @@
 CMake calls this: compile_kernels.py FOLDER prints Triton's version, and writes into FOLDER
 
     images.bin     the binaries, one after the other
-    kernels.inc    a C++ table of what lies where, for csrc/cuda/kernels.cpp
-    constants.h    the sizes of runs and tiles that the Triton launches have, for the C++ ones
+    images.inc     a C++ table of them, for csrc/cuda/kernels.cpp
+    constants.h    the kernels' names, and the sizes of runs and tiles of the Triton launches
 
 Where Triton is not installed it fails, and the library is built without. What is
 compiled is what the Triton implementations launch, when called on tensors of zeros.
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,8 +25,12 @@ from genselfdiff.kernels.linear_attention.op import COMPILED_FEATURES as FEATURE
 from genselfdiff.kernels.linear_attention.op import COMPILED_HEADS as HEADS
 
 CAPABILITIES = (80, 90)
-# Of the channels, whether 16 divides them makes a difference.
-CHANNELS = {True: 64, False: 76}
+# Of x. The order of the variants is that of variant_of() in csrc/cuda/kernels.cpp.
+VARIANTS = [
+    (dtype, channels)
+    for dtype in (torch.float32, torch.bfloat16)
+    for channels in (76, 64)  # whether 16 divides them makes a difference
+]
 
 
 def operations(dtype: torch.dtype, channels: int) -> Iterator[Callable[[], object]]:
@@ -54,34 +59,49 @@ class Images:
         return self._offsets[image]
 
 
-def row(launch: Launch, element: str, sixteenths: bool, capability: int, at: int, ptx: bool) -> str:
-    """An entry of the table: struct Kernel in kernels.h."""
+def row(launch: Launch, offset: int) -> str:
+    """An entry of the table: struct Image in kernels.h."""
     if launch.scratch:
         sys.exit(f"{launch.name} wants memory that the C++ launcher does not give")
     parameters = launch.ptx.partition(")")[0].count(".param ")
-    given = len(launch.arguments)
-    flags = f"{str(sixteenths).lower()}, {capability}, {str(ptx).lower()}"
-    sizes = f"{launch.num_warps}, {launch.shared}, {given}, {parameters}"
-    return f'{{"{launch.name}", Element::{element}, {flags}, {at}, {sizes}}},\n'
+    sizes = f"{launch.num_warps}, {launch.shared}, {len(launch.arguments)}, {parameters}"
+    return f'{{"{launch.name}", {offset}, {sizes}}},\n'
+
+
+def table(images: Images) -> dict[str, str]:
+    """The rows of each kernel: for every variant one a capability, then one for newer GPUs."""
+    rows: dict[str, str] = {}
+    times: dict[str, int] = defaultdict(int)
+    calls = [
+        [
+            launch
+            for operation in operations(dtype, channels)
+            for launch in launches_of(operation, capability)
+        ]
+        for dtype, channels in VARIANTS
+        for capability in CAPABILITIES
+    ]
+    for compiled in zip(*calls, strict=True):  # one launch, by variant and capability
+        text = ""
+        for first in range(0, len(compiled), len(CAPABILITIES)):
+            for launch in compiled[first : first + len(CAPABILITIES)]:
+                text += row(launch, images.add(launch.cubin))
+            # PTX of the oldest runs on whatever will come; sm_90's is its own.
+            text += row(compiled[first], images.add(compiled[first].ptx.encode() + b"\0"))
+        # A kernel that is launched with other constants is another one.
+        if text not in rows.values():
+            name = compiled[0].name
+            times[name] += 1
+            rows[name if times[name] == 1 else f"{name}_{times[name]}"] = text
+    return rows
 
 
 def main() -> None:
     """Write the three files."""
-    folder, images, rows = Path(sys.argv[1]), Images(), {}
-    for capability in CAPABILITIES:
-        for dtype in (torch.float32, torch.bfloat16):
-            for sixteenths, channels in CHANNELS.items():
-                for operation in operations(dtype, channels):
-                    for launch in launches_of(operation, capability):
-                        element = str(dtype).removeprefix("torch.")
-                        of = launch, element, sixteenths
-                        # PTX of the older one runs on whatever will come; sm_90's is its own.
-                        if capability == min(CAPABILITIES):
-                            at = images.add(launch.ptx.encode() + b"\0")
-                            rows[row(*of, 0, at, True)] = None
-                        rows[row(*of, capability, images.add(launch.cubin), False)] = None
+    folder, images = Path(sys.argv[1]), Images()
+    rows = table(images)
     (folder / "images.bin").write_bytes(images.data)
-    (folder / "kernels.inc").write_text("".join(rows))
+    (folder / "images.inc").write_text("".join(rows.values()))
     attention = linear_attention
     constants = {
         "kNormRun": group_norm_silu.RUN,
@@ -94,8 +114,10 @@ def main() -> None:
         "kFeatures": FEATURES,
         "kTokensFloat32": attention.BLOCKS[torch.float32][0],
         "kTokensBfloat16": attention.BLOCKS[torch.bfloat16][0],
+        "kKernels": len(rows),
     }
     lines = [f"constexpr int64_t {name} = {value};\n" for name, value in constants.items()]
+    lines.append(f"enum class Kernel {{ {', '.join(rows)} }};\n")
     (folder / "constants.h").write_text("#pragma once\n#include <cstdint>\n" + "".join(lines))
     print(triton.__version__)
 

@@ -31,6 +31,7 @@ Driver found() {
     look_up(result.cuModuleGetFunction, cuda, "cuModuleGetFunction");
     look_up(result.cuFuncSetAttribute, cuda, "cuFuncSetAttribute");
     look_up(result.cuLaunchKernel, cuda, "cuLaunchKernel");
+    look_up(result.cuThreadExchangeStreamCaptureMode, cuda, "cuThreadExchangeStreamCaptureMode");
     look_up(result.cuGetErrorString, cuda, "cuGetErrorString");
     // Who has a CUDA tensor has loaded this already.
     void* torch_cuda = opened("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);

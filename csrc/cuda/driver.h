@@ -17,6 +17,8 @@ using Function = void*;
 using Stream = void*;
 constexpr int kCapabilityMajor = 75;            // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
 constexpr int kMaxSharedBytes = 8;              // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+constexpr int kCaptureRelaxed = 2;              // CU_STREAM_CAPTURE_MODE_RELAXED
+constexpr Result kCapturing = 900;              // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
 constexpr int kSharedBytesByRight = 48 * 1024;  // what a kernel gets without asking
 
 struct Driver {
@@ -31,6 +33,7 @@ struct Driver {
     Result (*cuLaunchKernel)(Function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                              unsigned block_x, unsigned block_y, unsigned block_z,
                              unsigned shared_bytes, Stream, void** parameters, void** extra);
+    Result (*cuThreadExchangeStreamCaptureMode)(int* mode);
     Result (*cuGetErrorString)(Result, const char**);
     // torch's, of a CUDA build: the stream that it has its own kernels on.
     int32_t (*current_stream)(int32_t device, Stream*);

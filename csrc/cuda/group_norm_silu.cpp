@@ -8,7 +8,6 @@
 #include <tuple>
 
 #include "cuda/norm.h"
-#include "gpu/constants.h"
 
 namespace {
 
@@ -48,7 +47,7 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu(const Tensor& x, const Tensor
     const int32_t count = static_cast<int32_t>(groups);
     moments(shape, source, count, static_cast<float>(eps), mean.const_data_ptr(),
             rstd.const_data_ptr());
-    launch("apply_kernel", shape.variant,
+    launch(Kernel::apply_kernel, shape.variant,
            {blocks(shape.tokens, kNormTokens), blocks(shape.channels, kNormChannels), shape.images},
            {source, gain, offset, mean, rstd, shifted, added, y, int32_t{shift.has_value()},
             int32_t{residual.has_value()}, shape.tokens, shape.channels, count});

@@ -2,9 +2,10 @@
 
 #include <torch/csrc/stable/ops.h>
 
-#include <map>
+#include <algorithm>
+#include <atomic>
+#include <iterator>
 #include <mutex>
-#include <utility>
 
 #include "common/checks.h"
 #include "cuda/driver.h"
@@ -23,50 +24,53 @@ extern "C" const unsigned char gsd_gpu_images[];
 namespace gsd::cuda {
 namespace {
 
-constexpr Kernel kKernels[] = {
-#include "gpu/kernels.inc"
+constexpr Image kImages[] = {
+#include "gpu/images.inc"
 };
 
-constexpr int kOldest = 80;
+constexpr int kOldest = 8;  // of the generations: the major number of the compute capability
+constexpr int kVariants = 4;
+constexpr int kTargets = 3;  // generations 8 and 9, and the newer ones
+constexpr int kMostGpus = 128;
+constexpr int kMostParameters = 32;
+static_assert(std::size(kImages) == kKernels * kVariants * kTargets);
 
-// What the driver knows of a device, and has been given.
+int variant_of(const Variant& variant) {
+    return 2 * (variant.element == Element::bfloat16) + variant.sixteenths;
+}
+
+// What the driver knows of a GPU, and has been given. Whoever finds a function here finds the rest.
 struct Gpu {
-    Context context;
-    int generation;  // the major number of the compute capability
-    std::map<const Kernel*, Function> functions;
+    std::mutex loading;
+    Context context = nullptr;
+    int target;
+    std::atomic<Function> functions[kKernels][kVariants];
 };
 
 Gpu& gpu_of(int device) {
-    static std::map<int, Gpu> gpus;
-    const auto known = gpus.find(device);
-    if (known != gpus.end()) return known->second;
-    Gpu gpu;
-    Device handle;
-    check(driver().cuDeviceGet(&handle, device), "finding the GPU");
-    check(driver().cuDeviceGetAttribute(&gpu.generation, kCapabilityMajor, handle),
-          "asking for its compute capability");
-    check(driver().cuDevicePrimaryCtxRetain(&gpu.context, handle), "sharing torch's context");
-    return gpus.emplace(device, std::move(gpu)).first->second;
+    static Gpu gpus[kMostGpus];
+    GSD_CHECK(device < kMostGpus, "genselfdiff: there are too many GPUs");
+    return gpus[device];
 }
 
-const Kernel& kernel_for(std::string_view name, const Variant& variant, int generation) {
-    GSD_CHECK(10 * generation >= kOldest,
+const Image& image_of(const Gpu& gpu, Kernel kernel, int variant) {
+    return kImages[(static_cast<int>(kernel) * kVariants + variant) * kTargets + gpu.target];
+}
+
+void find(Gpu& gpu, int device) {
+    Device handle;
+    int generation;
+    check(driver().cuDeviceGet(&handle, device), "finding the GPU");
+    check(driver().cuDeviceGetAttribute(&generation, kCapabilityMajor, handle),
+          "asking for its compute capability");
+    GSD_CHECK(generation >= kOldest,
               "genselfdiff: the GPU kernels need a compute capability of 8.0 or newer; "
               "export the portable model instead");
-    const Kernel* found = nullptr;
-    for (const Kernel& kernel : kKernels) {
-        if (kernel.name != name || kernel.element != variant.element ||
-            kernel.sixteenths != variant.sixteenths) {
-            continue;
-        }
-        if (kernel.capability / 10 == generation) return kernel;
-        if (kernel.ptx) found = &kernel;
-    }
-    GSD_CHECK(found, "genselfdiff: ", std::string(name), " was not compiled");
-    return *found;
+    gpu.target = std::min(generation - kOldest, kTargets - 1);
+    check(driver().cuDevicePrimaryCtxRetain(&gpu.context, handle), "sharing torch's context");
 }
 
-// The context of a device is current while this lives.
+// The context of a GPU is current while this lives.
 class Entered {
   public:
     explicit Entered(Context context) { check(driver().cuCtxPushCurrent(context), "a context"); }
@@ -78,44 +82,73 @@ class Entered {
     Entered& operator=(const Entered&) = delete;
 };
 
-Function loaded(Gpu& gpu, const Kernel& kernel) {
-    const auto known = gpu.functions.find(&kernel);
-    if (known != gpu.functions.end()) return known->second;
+// While this lives, loading a kernel disturbs no graph that any thread captures.
+class Uncaptured {
+  public:
+    Uncaptured() {
+        check(driver().cuThreadExchangeStreamCaptureMode(&mode_), "looking after captured graphs");
+    }
+    ~Uncaptured() { driver().cuThreadExchangeStreamCaptureMode(&mode_); }
+    Uncaptured(const Uncaptured&) = delete;
+    Uncaptured& operator=(const Uncaptured&) = delete;
+
+  private:
+    int mode_ = kCaptureRelaxed;
+};
+
+Function loaded(Gpu& gpu, int device, Kernel kernel, int variant) {
+    const std::lock_guard<std::mutex> lock(gpu.loading);
+    std::atomic<Function>& place = gpu.functions[static_cast<int>(kernel)][variant];
+    if (const Function known = place.load(std::memory_order_relaxed)) return known;
+    if (!gpu.context) find(gpu, device);
+    const Image& image = image_of(gpu, kernel, variant);
+    const Entered entered(gpu.context);
+    const Uncaptured uncaptured;
     Module module;
     Function function;
-    check(driver().cuModuleLoadData(&module, gsd_gpu_images + kernel.offset), "loading a kernel");
-    check(driver().cuModuleGetFunction(&function, module, std::string(kernel.name).c_str()),
+    const Result result = driver().cuModuleLoadData(&module, gsd_gpu_images + image.offset);
+    GSD_CHECK(result != kCapturing,
+              "genselfdiff: this driver loads no kernel while a CUDA graph is captured: "
+              "call the operation once before");
+    check(result, "loading a kernel");
+    check(driver().cuModuleGetFunction(&function, module, image.symbol),
           "finding a kernel in its module");
-    if (kernel.shared > kSharedBytesByRight) {
-        check(driver().cuFuncSetAttribute(function, kMaxSharedBytes, kernel.shared),
+    if (image.shared > kSharedBytesByRight) {
+        check(driver().cuFuncSetAttribute(function, kMaxSharedBytes, image.shared),
               "getting a kernel its shared memory");
     }
-    gpu.functions[&kernel] = function;
+    place.store(function, std::memory_order_release);
     return function;
 }
 
 }  // namespace
 
-void launch(std::string_view name, const Variant& variant, const Grid& grid,
-            std::vector<Parameter> parameters) {
-    static std::mutex mutex;
-    const std::lock_guard<std::mutex> lock(mutex);
+void launch(Kernel kernel, const Variant& variant, const Grid& grid,
+            std::initializer_list<Parameter> parameters) {
+    const int kind = variant_of(variant);
     Gpu& gpu = gpu_of(variant.device);
-    const Kernel& kernel = kernel_for(name, variant, gpu.generation);
-    GSD_CHECK(static_cast<int>(parameters.size()) == kernel.given,
-              "genselfdiff: ", std::string(name), " takes ", kernel.given, " parameters");
-    parameters.resize(static_cast<size_t>(kernel.parameters), Parameter(nullptr));
-    std::vector<void*> addresses;
-    for (Parameter& parameter : parameters) addresses.push_back(parameter.address());
-    const Entered entered(gpu.context);
-    const Function function = loaded(gpu, kernel);
+    Function function =
+        gpu.functions[static_cast<int>(kernel)][kind].load(std::memory_order_acquire);
+    if (!function) function = loaded(gpu, variant.device, kernel, kind);
+    const Image& image = image_of(gpu, kernel, kind);
+    GSD_CHECK(
+        static_cast<int>(parameters.size()) == image.given && image.parameters <= kMostParameters,
+        "genselfdiff: ", image.symbol, " takes ", image.given, " parameters");
+    static const Parameter kNull(nullptr);
+    void* addresses[kMostParameters];
+    int count = 0;
+    for (const Parameter& parameter : parameters) {
+        addresses[count++] = const_cast<void*>(parameter.address());
+    }
+    while (count < image.parameters) addresses[count++] = const_cast<void*>(kNull.address());
     Stream stream = nullptr;
     GSD_CHECK(driver().current_stream(variant.device, &stream) == 0,
               "genselfdiff: torch gives no stream");
-    check(driver().cuLaunchKernel(
-              function, static_cast<unsigned>(grid[0]), static_cast<unsigned>(grid[1]),
-              static_cast<unsigned>(grid[2]), static_cast<unsigned>(32 * kernel.warps), 1, 1,
-              static_cast<unsigned>(kernel.shared), stream, addresses.data(), nullptr),
+    const Entered entered(gpu.context);
+    check(driver().cuLaunchKernel(function, static_cast<unsigned>(grid[0]),
+                                  static_cast<unsigned>(grid[1]), static_cast<unsigned>(grid[2]),
+                                  static_cast<unsigned>(32 * image.warps), 1, 1,
+                                  static_cast<unsigned>(image.shared), stream, addresses, nullptr),
           "launching a kernel");
 }
 

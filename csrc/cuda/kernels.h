@@ -7,22 +7,19 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
-#include <string_view>
-#include <vector>
+#include <initializer_list>
 
 #include "cpu/vectors/element.h"
+#include "gpu/constants.h"
 
 namespace gsd::cuda {
 
 using torch::stable::Tensor;
 
-struct Kernel {
-    std::string_view name;
-    Element element;    // of x
-    bool sixteenths;    // 16 divides the channels
-    int capability;     // 80 is 8.0; 0: PTX
-    bool ptx;           // for the GPU's own compiler; ends in a zero
-    uint64_t offset;    // of the image
+// A kernel as compiled for one kind of arguments and GPU.
+struct Image {
+    const char* symbol;
+    uint64_t offset;
     int warps, shared;  // threads of a program / 32, bytes
     int given;          // parameters that the caller passes;
     int parameters;     // the rest, pointers to memory that Triton may want, are null
@@ -31,8 +28,8 @@ struct Kernel {
 // Which kernels a call needs.
 struct Variant {
     int device;
-    Element element;
-    bool sixteenths;
+    Element element;  // of x
+    bool sixteenths;  // 16 divides the channels
 };
 
 // A parameter as the driver wants it: a pointer, or a number of Triton's type.
@@ -43,7 +40,7 @@ class Parameter {
     Parameter(int32_t number) { set(number); }
     Parameter(float number) { set(number); }
 
-    void* address() { return bytes_.data(); }
+    const void* address() const { return bytes_.data(); }
 
   private:
     template <class T>
@@ -57,8 +54,11 @@ using Grid = std::array<int64_t, 3>;
 
 // Launches on torch's stream of the device. Raises an error where the driver refuses, or where the
 // kernel was not compiled for such a GPU.
-void launch(std::string_view name, const Variant& variant, const Grid& grid,
-            std::vector<Parameter> parameters);
+//
+// The first launch on a GPU loads the kernel, which a driver from CUDA 12.3 on does while a graph
+// is captured, too. Every further one gives the driver its parameters and does nothing else.
+void launch(Kernel kernel, const Variant& variant, const Grid& grid,
+            std::initializer_list<Parameter> parameters);
 
 // Parameters of kernels must begin at a multiple of 16 bytes, as Triton was told.
 Tensor aligned(const Tensor& tensor);

@@ -7,7 +7,6 @@
 #include <tuple>
 
 #include "cuda/norm.h"
-#include "gpu/constants.h"
 
 namespace {
 
@@ -66,23 +65,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_attention(
     const int32_t runs = static_cast<int32_t>(blocks(tokens, kContextRun));
     const Tensor peaks = floats({images, runs, hidden}), sums = floats({images, runs, hidden});
     const Tensor parts = floats({images, runs, kHeads, kFeatures, kFeatures});
-    launch("context_kernel", shape.variant, {kHeads, runs, images},
+    launch(Kernel::context_kernel, shape.variant, {kHeads, runs, images},
            {source, mean, rstd, gain, offset, qkv, peaks, sums, parts, tokens, channels});
-    launch("merge_context_kernel", shape.variant, {kHeads, kFeatures / kMergedRows, images},
+    launch(Kernel::merge_context_kernel, shape.variant, {kHeads, kFeatures / kMergedRows, images},
            {peaks, sums, parts, k_lse, context, runs});
     const Tensor folded = torch::stable::new_empty(source, {images, hidden, channels});
-    launch("fold_kernel", shape.variant, {kHeads, blocks(channels, kFoldedChannels), images},
+    launch(Kernel::fold_kernel, shape.variant, {kHeads, blocks(channels, kFoldedChannels), images},
            {context, out, folded, 1.0f / std::sqrt(static_cast<float>(kFeatures)), channels});
 
     const bool single = shape.variant.element == Element::float32;
     const int32_t tiles =
         static_cast<int32_t>(blocks(tokens, single ? kTokensFloat32 : kTokensBfloat16));
     const Tensor tile_moments = floats({images, tiles, 2});
-    launch("output_moments_kernel", shape.variant, {tiles, images, 1},
+    launch(Kernel::output_moments_kernel, shape.variant, {tiles, images, 1},
            {source, mean, rstd, gain, offset, qkv, folded, bias, tile_moments, tokens, channels});
-    launch("merge_moments_kernel", shape.variant, {1, images, 1},
+    launch(Kernel::merge_moments_kernel_2, shape.variant, {1, images, 1},  // tiles, not runs
            {tile_moments, out_mean, out_rstd, epsilon, tokens, int32_t{1}, tiles});
-    launch("output_kernel", shape.variant, {tiles, images, 1},
+    launch(Kernel::output_kernel, shape.variant, {tiles, images, 1},
            {source, mean, rstd, gain, offset, qkv, folded, bias, out_mean, out_rstd, out_gain,
             out_offset, y, tokens, channels});
     const Tensor by_image =

@@ -1,6 +1,6 @@
 #include "cuda/norm.h"
 
-#include "gpu/constants.h"
+#include <algorithm>
 
 namespace gsd::cuda {
 
@@ -15,7 +15,9 @@ Shape checked_shape(const char* op, const Tensor& x) {
     GSD_CHECK(x.size(0) < 65536 && tokens <= INT32_MAX && x.size(1) <= INT32_MAX, op,
               ": x is too large");
     const Element element = type == ScalarType::Float ? Element::float32 : Element::bfloat16;
-    return {{x.get_device(), element, x.size(1) % 16 == 0},
+    // Those of the tests are on no GPU.
+    const int device = std::max<int>(x.get_device(), 0);
+    return {{device, element, x.size(1) % 16 == 0},
             static_cast<int32_t>(x.size(0)),
             static_cast<int32_t>(x.size(1)),
             static_cast<int32_t>(tokens)};
@@ -36,10 +38,10 @@ void moments(const Shape& shape, const Tensor& x, int32_t groups, float eps, con
     const int64_t runs = blocks(shape.tokens, kNormRun);
     const Tensor parts =
         torch::stable::new_empty(x, {shape.images, runs, 2, shape.channels}, ScalarType::Float);
-    launch("channel_moments_kernel", shape.variant,
+    launch(Kernel::channel_moments_kernel, shape.variant,
            {runs, blocks(shape.channels, kNormChannels), shape.images},
            {x, parts, shape.tokens, shape.channels});
-    launch("merge_moments_kernel", shape.variant, {groups, shape.images, 1},
+    launch(Kernel::merge_moments_kernel, shape.variant, {groups, shape.images, 1},
            {parts, mean, rstd, eps, shape.tokens, shape.channels, static_cast<int32_t>(runs)});
 }
 

@@ -12,34 +12,63 @@ import torch
 from genselfdiff.kernels import native
 
 NATIVE = Path(__file__).parents[1] / "native"
+COMPILE_KERNELS = Path(__file__).parents[2] / "csrc" / "cuda" / "compile_kernels.py"
 build = native.build()
 compiled_in = pytest.mark.skipif(
     build is None or not build.triton_version, reason="no GPU kernels are compiled in"
 )
 
 
-@compiled_in
-@pytest.mark.parametrize("generation", [8, 9, 12])
-def test_what_cpp_launches_is_what_triton_launches(tmp_path: Path, generation: int) -> None:
-    pytest.importorskip("triton", reason="triton is not installed")
+FAKES = {"libcuda.so.1": "libfake.so.1", "libtorch_cuda.so": "libtorch_fake.so"}
+
+
+@pytest.fixture(scope="module")
+def fakes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A driver, torch's part of CUDA, and our library that asks for these and not for true ones."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler")
-    libraries = []
-    for name in ("libcuda.so.1", "libtorch_cuda.so"):
-        command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", tmp_path / name]
+    assert build is not None
+    folder = tmp_path_factory.mktemp("fakes")
+    library = build.library.read_bytes()
+    for name, fake in FAKES.items():
+        command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{fake}", "-o", folder / fake]
         subprocess.run([*command, NATIVE / "fake_gpu.c"], check=True)
-        libraries.append(str(tmp_path / name))
+        assert name.encode() in library
+        library = library.replace(name.encode(), fake.encode())
+    (folder / build.library.name).write_bytes(library)
+    return [*(folder / fake for fake in FAKES.values()), folder / build.library.name]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Triton compiles, by launch."""
+    triton = pytest.importorskip("triton", reason="triton is not installed")
+    if build is None or build.triton_version != triton.__version__:
+        pytest.skip("the library was built with another Triton")
+    file = tmp_path_factory.mktemp("images") / "images"
+    environment = {name: v for name, v in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, NATIVE / "expected_images.py", file, COMPILE_KERNELS]
+    subprocess.run(command, check=True, env=environment | {"TRITON_DISABLE_LINE_INFO": "1"})
+    return file
+
+
+@compiled_in
+@pytest.mark.parametrize("generation", [8, 9, 12])
+def test_what_cpp_launches_is_what_triton_launches(
+    fakes: list[Path], images: Path, generation: int
+) -> None:
     script = NATIVE / "launch_on_fake_gpu.py"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(script), *libraries, str(generation)],
+        [sys.executable, "-W", "ignore", script, *fakes, str(generation), images],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "TRITON_INTERPRET": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    *cases, error = done.stdout.splitlines()
+    captured, *cases, error = done.stdout.splitlines()
+    assert captured.endswith("call the operation once before")
     norm = ["channel_moments_kernel", "merge_moments_kernel", "apply_kernel"]
     attention = ["channel_moments_kernel", "merge_moments_kernel", "context_kernel"]
     attention += ["merge_context_kernel", "fold_kernel", "output_moments_kernel"]

@@ -7,7 +7,7 @@
 typedef int (*Listener)(const char* name, const char* image, const unsigned* sizes, void** given);
 
 static Listener listener;
-static int generation = 9, depth;
+static int generation = 9, depth, capturing, mode, preparing;
 static struct {
     char name[64];
     const char* image;
@@ -17,29 +17,44 @@ static int count;
 
 void set_listener(Listener new_listener) { listener = new_listener; }
 void set_generation(int new_generation) { generation = new_generation; }
-int contexts_left_behind(void) { return depth; }
+// While a graph is captured, kernels are loaded by threads alone that have asked for a mode at
+// least as relaxed as this: 1 of new drivers, 3, which there is not, of old ones.
+void set_capturing(int new_capturing) { capturing = new_capturing; }
+// Contexts and modes that were set and not set back.
+int left_behind(void) { return depth + mode; }
+// Calls that only the first launch of a kernel may make.
+int preparations(void) { return preparing; }
 
-int cuDeviceGet(int* device, int ordinal) { return *device = 0, ordinal > 0; }
+int cuDeviceGet(int* device, int ordinal) { return ++preparing, *device = 0, ordinal; }
 int cuDeviceGetAttribute(int* value, int attribute, int device) {
-    *value = generation;
-    return attribute != 75 || device;
+    return ++preparing, *value = generation, attribute != 75 || device;
 }
-int cuDevicePrimaryCtxRetain(void** context, int device) { return *context = &depth, device; }
+int cuDevicePrimaryCtxRetain(void** context, int device) {
+    return ++preparing, *context = &depth, device;
+}
 int cuCtxPushCurrent_v2(void* context) { return ++depth, context != &depth; }
 int cuCtxPopCurrent_v2(void** context) { return *context = &depth, --depth < 0; }
+int cuThreadExchangeStreamCaptureMode(int* new_mode) {
+    const int before = mode;
+    mode = *new_mode;
+    *new_mode = before;
+    return 0;
+}
 int cuModuleLoadData(void** module, const void* image) {
-    return *module = (void*)image, depth != 1;
+    ++preparing;
+    *module = (void*)image;
+    return capturing > mode ? 900 : depth != 1;
 }
 int cuModuleGetFunction(void** function, void* module, const char* name) {
     functions[count].image = module;
     functions[count].shared = 48 * 1024;
     strncpy(functions[count].name, name, 63);
     *function = &functions[count++];
-    return depth != 1;
+    return ++preparing, depth != 1;
 }
 int cuFuncSetAttribute(void* function, int attribute, int value) {
     functions[(typeof(&functions[0]))function - functions].shared = value;
-    return attribute != 8;
+    return ++preparing, attribute != 8;
 }
 int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                    unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
@@ -54,5 +69,5 @@ int cuGetErrorString(int error, const char** text) {
 }
 
 int aoti_torch_get_current_cuda_stream(int device, void** stream) {
-    return *stream = (void*)7, device > 0;
+    return *stream = (void*)7, device;
 }

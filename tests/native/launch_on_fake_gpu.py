@@ -1,23 +1,33 @@
 """Run the operations that C++ launches on a GPU, on a fake one that calls Triton's interpreter.
 
 Run by tests/kernels/test_cuda_launch.py in a process of its own, with TRITON_INTERPRET=1:
-launch_on_fake_gpu.py LIBCUDA LIBTORCH_CUDA GENERATION. What C++ launches must be what Triton's
-Python code launches: the same kernels on the same grids with the same numbers; and with the
-pointers that C++ passes, they must give the same results.
+launch_on_fake_gpu.py LIBCUDA LIBTORCH_CUDA LIBRARY GENERATION IMAGES. LIBRARY is ours, made to ask
+for the two fake ones; IMAGES is of expected_images.py. What C++ launches must be what Triton's
+Python code launches: the same kernels on the same grids with the same numbers, as compiled for
+these; and with the pointers that C++ passes, they must give the same results.
 """
 
 import ctypes
+import importlib
+import pickle
 import sys
 import traceback
+from pathlib import Path
 
 import torch
-from triton.runtime.interpreter import InterpretedFunction
 
-from genselfdiff.kernels.group_norm_silu import triton as group_norm_silu
-from genselfdiff.kernels.linear_attention import triton as linear_attention
+libcuda, _ = (ctypes.CDLL(path) for path in sys.argv[1:3])
+generation, images = int(sys.argv[4]), pickle.loads(Path(sys.argv[5]).read_bytes())
+importlib.import_module("genselfdiff._native").__file__ = sys.argv[3]  # as if it lay there
+
+from triton.runtime.interpreter import InterpretedFunction  # noqa: E402
+
+from genselfdiff.kernels.group_norm_silu import triton as group_norm_silu  # noqa: E402
+from genselfdiff.kernels.linear_attention import triton as linear_attention  # noqa: E402
 
 run_interpreted = InterpretedFunction.run
 expected = []  # (kernel, arguments, grid) of the launches that Python makes
+compiled = []  # their images
 launched = []
 
 
@@ -49,13 +59,13 @@ def received(value, annotation, address):
 def launch(name, image, sizes, given):
     try:
         kernel, arguments, grid = expected[len(launched)]
+        image_expected = compiled[len(launched)]
         launched.append(name)
         assert name.decode() == kernel.fn.__name__
         assert tuple(sizes[:3]) == (*grid, 1, 1)[:3], (name, sizes[:3], grid)
         assert sizes[3] in (128, 256)
         assert tuple(sizes[4:6]) == (1, 1)
-        start = ctypes.string_at(image, 4)
-        assert start == (b"\x7fELF" if generation < 10 else b"//\n/"), start
+        assert ctypes.string_at(image, len(image_expected)) == image_expected
         annotations = kernel.fn.__annotations__
         passed, index = [], 0
         for name_of, value in zip(kernel.arg_names, arguments, strict=True):
@@ -75,6 +85,9 @@ def launch(name, image, sizes, given):
 
 
 def compare(operation, function, *arguments):
+    x = arguments[0]
+    by_operation = images[generation, x.dtype, x.shape[1] % 16 == 0]
+    compiled[:] = by_operation[operation == "linear_attention"]
     expected.clear()
     launched.clear()
     InterpretedFunction.run = record
@@ -109,8 +122,6 @@ def cases(dtype, channels):
     yield "linear_attention", forward, x, c[0], c[1], qkv, out, *c[2:5], 4, 1e-5
 
 
-libcuda, _ = (ctypes.CDLL(path) for path in sys.argv[1:3])
-generation = int(sys.argv[3])
 libcuda.set_generation(generation)
 Listener = ctypes.CFUNCTYPE(
     ctypes.c_int,
@@ -121,16 +132,29 @@ Listener = ctypes.CFUNCTYPE(
 )
 listener = Listener(launch)
 libcuda.set_listener(listener)
+
+
+def failure(case):
+    try:
+        compare(*case)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+
+
+OLD, NEW = 3, 1
 CASES = [(torch.float32, 32), (torch.float32, 20), (torch.bfloat16, 32)]
+libcuda.set_capturing(OLD)
+print(failure(next(cases(*CASES[0]))))
+libcuda.set_capturing(NEW)
 for dtype, channels in CASES if generation == 9 else CASES[:1]:  # the others' images differ
     for case in cases(dtype, channels):
         compare(*case)
         print(case[0], *(name.decode() for name in launched))
-assert libcuda.contexts_left_behind() == 0
+once = libcuda.preparations()
+compare(*case)
+assert libcuda.preparations() == once
+assert libcuda.left_behind() == 0
 refuse = Listener(lambda *_: 1)
 libcuda.set_listener(refuse)
-try:
-    compare(*case)
-except RuntimeError as error:
-    print(str(error).splitlines()[0])
-assert libcuda.contexts_left_behind() == 0
+print(failure(case))
+assert libcuda.left_behind() == 0
