@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import nn
 
 from genselfdiff.choices import LOSS_FORMS
-from genselfdiff.diffusion.schedule import NoiseSchedule
+from genselfdiff.diffusion.schedule import DeviceTable, NoiseSchedule
 from genselfdiff.errors import InputError
 from genselfdiff.kernels import (
     multi_loss,
@@ -40,10 +40,12 @@ class P2Loss(nn.Module):
             raise InputError(f"no reduction {reduction!r}: choose one of {', '.join(REDUCTIONS)}")
         self.reduction = reduction
         self.weights = schedule.p2_weights(k, gamma)  # no buffer: MPS has no float64
+        self._by_device = DeviceTable(self.weights)
 
     def forward(self, pred: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Scalar loss of predicted against true noise at steps ``t``."""
-        return p2_loss(pred, noise, t, self.weights, reduction=self.reduction)
+        weights = self._by_device.on(pred.device)
+        return p2_loss(pred, noise, t, weights, reduction=self.reduction)
 
 
 class MultiLoss(nn.Module):

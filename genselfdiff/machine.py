@@ -64,6 +64,13 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on ``device``, which a GPU makes by itself: who calls this does not wait for it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # pinned by a loader, it stays as it is
+    return tensor.to(device, non_blocking=True)
+
+
 def keep_freed_memory() -> None:
     """Make glibc keep the memory of one tile for the next, for the rest of this process.
 

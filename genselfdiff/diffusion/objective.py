@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from genselfdiff.diffusion.schedule import NoiseSchedule
+from genselfdiff.diffusion.schedule import DeviceTable, NoiseSchedule
 from genselfdiff.kernels import add_noise
 
 WeightedError = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -30,6 +30,7 @@ class NoisePrediction:
 
     def __init__(self, schedule: NoiseSchedule, loss: WeightedError, seed: int) -> None:
         self.schedule = schedule
+        self._alpha_bars = DeviceTable(schedule.alpha_bars)
         self.loss = loss
         self.seed = seed
 
@@ -50,8 +51,11 @@ class NoisePrediction:
     def __call__(
         self, network: nn.Module, tiles: torch.Tensor, t: torch.Tensor, first: int
     ) -> torch.Tensor:
-        """Loss of ``tiles`` (N, 3, H, W) uint8 at steps ``t`` (N,); ``first`` numbers the noise."""
-        t = t.to(tiles.device)
-        noisy, noise = add_noise(tiles, t, self.schedule.alpha_bars, seed=self.seed, offset=first)
+        """Loss of ``tiles`` (N, 3, H, W) uint8 at steps ``t`` (N,); ``first`` numbers the noise.
+
+        Both are on the device that the network is on.
+        """
+        alpha_bars = self._alpha_bars.on(tiles.device)
+        noisy, noise = add_noise(tiles, t, alpha_bars, seed=self.seed, offset=first)
         predicted = network(noisy.contiguous(memory_format=torch.channels_last), t)
         return self.loss(predicted.float(), noise, t)

@@ -7,6 +7,7 @@ import torch
 
 from genselfdiff.choices import SCHEDULES
 from genselfdiff.errors import InputError
+from genselfdiff.kernels.checks import exact_dtype
 
 BETA_FIRST = 1e-4
 BETA_LAST = 0.02
@@ -67,6 +68,26 @@ class NoiseSchedule:
         """(T,) float64 weights 1 / (k + SNR_t)^gamma (Choi et al. 2022, equation 8)."""
         snr = self.alpha_bars / (1 - self.alpha_bars)
         return (k + snr) ** -gamma
+
+
+class DeviceTable:
+    """A table by time step, which every device that asks for it gets once.
+
+    A table that stayed on the CPU would be copied at each step, and the GPU waited for.
+
+    Args:
+        values: float64 (T,), on the CPU.
+    """
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self._values = values
+        self._copies: dict[torch.device, torch.Tensor] = {}
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """(T,) float64 (float32 on MPS, which has no better) on ``device``."""
+        if device not in self._copies:
+            self._copies[device] = self._values.to(exact_dtype(device)).to(device)
+        return self._copies[device]
 
 
 def _evenly(first: float, last: float, count: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ from genselfdiff.errors import InputError
 from genselfdiff.inference.blending import RowBlender
 from genselfdiff.inference.resample import labels_of
 from genselfdiff.inference.tiles import mirror_to, tile_axis, to_batch
+from genselfdiff.machine import to_device
 from genselfdiff.models.model_file import LoadedModel
 from genselfdiff.models.model_info import OVERLAP
 from genselfdiff.models.pixels import Picture, rgb_pixels
@@ -103,7 +104,7 @@ def predict_image(
             starts = columns.starts[first : first + batch_size]
             tiles = [padded[y : y + rows.tile, x : x + columns.tile] for x in starts]
             with torch.inference_mode():
-                probabilities = model(to_batch(tiles).to(device)).cpu()
+                probabilities = model(to_device(to_batch(tiles), torch.device(device))).cpu()
             if blender is None:
                 blender = RowBlender(rows, columns, probabilities.shape[1])
             for i, tile in enumerate(probabilities):

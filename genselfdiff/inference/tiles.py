@@ -108,9 +108,9 @@ def tile_axis(
 def mirror_to(pixels: Uint8, height: int, width: int) -> Uint8:
     """Continue (h, w, 3) ``pixels`` to (height, width, 3) by reflection at the bottom and right."""
     if pixels.shape[0] != height:
-        pixels = pixels[mirrored_indices(pixels.shape[0], height).numpy()]
+        pixels = pixels[mirrored_indices(pixels.shape[0], height, torch.device("cpu")).numpy()]
     if pixels.shape[1] != width:
-        pixels = pixels[:, mirrored_indices(pixels.shape[1], width).numpy()]
+        pixels = pixels[:, mirrored_indices(pixels.shape[1], width, torch.device("cpu")).numpy()]
     return pixels
 
 

@@ -15,13 +15,13 @@ from genselfdiff.models.torchscript import script
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def mirrored_indices(length: int, padded: int) -> torch.Tensor:
+def mirrored_indices(length: int, padded: int, device: torch.device) -> torch.Tensor:
     """(padded,) int64 indices below ``length``: 0, 1, ... and back, the edge never repeated.
 
     Like reflection padding at the end, but for any ``padded``, even from a single element.
     """
     period = max(2 * (length - 1), 1)
-    phase = torch.arange(padded) % period
+    phase = torch.arange(padded, device=device) % period
     return torch.minimum(phase, period - phase)
 
 
@@ -75,9 +75,9 @@ class Segmenter(nn.Module):
         padded_height = (height + multiple - 1) // multiple * multiple
         padded_width = (width + multiple - 1) // multiple * multiple
         if padded_height != height:
-            x = x.index_select(2, mirrored_indices(height, padded_height).to(x.device))
+            x = x.index_select(2, mirrored_indices(height, padded_height, x.device))
         if padded_width != width:
-            x = x.index_select(3, mirrored_indices(width, padded_width).to(x.device))
+            x = x.index_select(3, mirrored_indices(width, padded_width, x.device))
         x = (x.to(torch.float32) * self.factor + self.shift).to(self.like.dtype)
         t = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
         logits = self.network(x, t)[:, :, :height, :width]

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from genselfdiff.data.naming import name_some
 from genselfdiff.data.tiles import TileSource, UnlabelledTiles, open_sources, split_sources
 from genselfdiff.diffusion import NoisePrediction, NoiseSchedule
 from genselfdiff.losses import P2Loss
+from genselfdiff.machine import to_device
 from genselfdiff.training.networks import noise_predictor
 from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.sample import Sampling, draw_samples, save_grid
@@ -33,7 +35,8 @@ class PretrainTask:
         run: where pictures go.
 
     Attributes:
-        dataset: the tiles that are trained on.
+        tiles: those that are trained on.
+        dataset: these with their time steps.
         held_out: the tiles that validate.
         counts: files on either side.
 
@@ -67,13 +70,14 @@ class PretrainTask:
             len(validation),
             " (held-out regions of the same ones)" if shared else "",
         )
-        self.dataset = _tiles(config, training, config.seed, config.steps * config.batch_size)
+        self.tiles = _tiles(config, training, config.seed, config.steps * config.batch_size)
         self.held_out = _tiles(
             config, validation, config.seed + VALIDATION_SEED, config.validation_tiles
         )
         loss = P2Loss(self.schedule, config.p2_k, config.p2_gamma)
         self.naive_loss = loss.weights.mean().item()  # the noise has variance 1
         self.objective = NoisePrediction(self.schedule, loss, config.seed)
+        self.dataset = TimedTiles(self.tiles, self.objective)
         self.held_out_objective = NoisePrediction(
             self.schedule, loss, config.seed + VALIDATION_SEED
         )
@@ -89,15 +93,16 @@ class PretrainTask:
 
     def describe(self, first: int, count: int) -> str:
         """The numbers of the tiles and the files that they are of."""
-        places = [self.dataset.place(index) for index in range(first, first + count)]
+        places = [self.tiles.place(index) for index in range(first, first + count)]
         files = list(dict.fromkeys(source.path for source, _, _ in places))
         return f"tiles {first} to {first + count - 1} of {name_some(files)}"
 
-    def loss(self, network: nn.Module, batch: torch.Tensor, first: int) -> torch.Tensor:
-        """P2-weighted error of the noise predicted for uint8 tiles (N, 3, T, T)."""
-        return self.objective(
-            network, batch, self.objective.draw_timesteps(first, len(batch)), first
-        )
+    def loss(
+        self, network: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], first: int
+    ) -> torch.Tensor:
+        """P2-weighted error of the noise predicted for uint8 tiles (N, 3, T, T) at steps (N,)."""
+        tiles, t = batch
+        return self.objective(network, tiles, t, first)
 
     def validate(self, network: nn.Module, rank: int, size: int) -> dict[int, tuple[int, float]]:
         """Count and mean loss of every ``size``-th batch of fixed tiles, time steps and noise.
@@ -107,13 +112,14 @@ class PretrainTask:
         device = next(network.parameters()).device
         count, batch = len(self.held_out), self.config.batch_size
         times = self.objective.stratified_timesteps(count)
-        results = {}
+        losses = {}
         for first in range(rank * batch, count, size * batch):
             last = min(first + batch, count)
-            tiles = torch.stack([self.held_out[i] for i in range(first, last)]).to(device)
-            loss = self.held_out_objective(network, tiles, times[first:last], first)
-            results[first] = (last - first, loss.item())
-        return results
+            tiles = torch.stack([self.held_out[i] for i in range(first, last)])
+            t = to_device(times[first:last], device)
+            losses[first] = self.held_out_objective(network, to_device(tiles, device), t, first)
+        # Read at the end: the device is not waited for while tiles are.
+        return {first: (min(batch, count - first), loss.item()) for first, loss in losses.items()}
 
     def summarise(
         self, results: dict[int, tuple[int, float]]
@@ -133,6 +139,20 @@ class PretrainTask:
         path = self.run.picture(self.run.samples, f"step_{step:07d}")
         save_grid(images, path)
         return [path]
+
+
+class TimedTiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Item i is tile i and its time step, int64 (): they reach the device together."""
+
+    def __init__(self, tiles: UnlabelledTiles, objective: NoisePrediction) -> None:
+        self._tiles = tiles
+        self._objective = objective
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._tiles[index], self._objective.draw_timesteps(index, 1)[0]
 
 
 def _tiles(

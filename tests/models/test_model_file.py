@@ -223,9 +223,9 @@ def test_padding_is_reflection(conv_net):
 
 
 def test_mirrored_indices():
-    assert mirrored_indices(3, 8).tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
-    assert mirrored_indices(1, 3).tolist() == [0, 0, 0]
-    assert mirrored_indices(2, 4).tolist() == [0, 1, 0, 1]
+    assert mirrored_indices(3, 8, torch.device("cpu")).tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
+    assert mirrored_indices(1, 3, torch.device("cpu")).tolist() == [0, 0, 0]
+    assert mirrored_indices(2, 4, torch.device("cpu")).tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from genselfdiff.machine import has_fast_bfloat16
+from genselfdiff.machine import has_fast_bfloat16, to_device
 from genselfdiff.training.loop.averaging import WeightAverage
 from genselfdiff.training.loop.distributed import World
 from genselfdiff.training.loop.task import Objective
@@ -125,8 +125,8 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def _to(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    return tuple(part.to(device, non_blocking=True) for part in batch)
+        return to_device(batch, device)
+    return tuple(to_device(part, device) for part in batch)
 
 
 def _part(batch: Any, start: int, length: int) -> Any:
