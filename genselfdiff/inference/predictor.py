@@ -16,7 +16,7 @@ import torch
 from genselfdiff.choices import PRECISIONS, VIEWS
 from genselfdiff.errors import InputError, ModelError, is_out_of_memory, one_line
 from genselfdiff.inference.resample import is_core
-from genselfdiff.machine import has_fast_bfloat16
+from genselfdiff.machine import has_fast_bfloat16, to_device
 from genselfdiff.models.model_file import LoadedModel, check_probabilities, load_model
 from genselfdiff.models.packing import pack_weights
 from genselfdiff.models.segmenter import with_memory_format
@@ -94,6 +94,7 @@ class Predictor:
             self.precision = precision
         else:  # last, so that no packed weights are copied
             self._pack(modules)
+        self._settle()
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, 3, h, w) uint8 RGB to (N, C, h, w) float32 probabilities on the CPU.
@@ -222,10 +223,9 @@ class Predictor:
         """Predict in the stream of this worker, through memory that the GPU copies by itself."""
         stream = getattr(self._worker, "stream", None)
         with torch.cuda.device(device), torch.cuda.stream(stream) if stream else nullcontext():
-            on_device = pixels.pin_memory().to(device, non_blocking=True)
+            on_device = to_device(pixels, device)
             mean = _mean_view(module, on_device, turns)
-            fetched = torch.empty(mean.shape, dtype=mean.dtype, pin_memory=True)
-            fetched.copy_(mean, non_blocking=True)
+            fetched = mean.to("cpu", non_blocking=True)  # into page-locked memory
             torch.cuda.current_stream(device).synchronize()
         return fetched
 
@@ -269,7 +269,18 @@ class Predictor:
             modules = self._modules["float32"]
             copies = [copy.deepcopy(m).to(torch.bfloat16) for m in modules]
             self._pack(copies)
+            self._settle()
             self._modules[precision] = copies
+
+    def _settle(self) -> None:
+        """Wait for the weights: the workers' streams do not, whatever made them in this thread's.
+
+        Nothing else goes from one stream to another: a worker's stream makes all of a batch, and
+        has ended it when the result leaves.
+        """
+        for device in self._devices:
+            if device.type == "cuda":
+                torch.cuda.current_stream(device).synchronize()
 
     def _pack(self, modules: Sequence[torch.nn.Module]) -> None:
         try:
