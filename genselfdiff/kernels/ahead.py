@@ -9,6 +9,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+PTX_VERSION = 80
+"""Ten times the version of PTX: CUDA 12.0's, the first that can tell all of compute capability 9.0.
+
+Triton's own choice is the newest, which older drivers refuse.
+"""
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -56,6 +62,9 @@ class _AbsentGpu:
 def compiling_for(capability: int) -> Iterator[list[Launch]]:
     """Within this, launching a kernel compiles it for that GPU, and nothing runs.
 
+    What comes out is for every driver from CUDA 12.0 on. The second of Triton's two assemblers is
+    of CUDA 13 today, whose machine code older drivers do not load.
+
     Args:
         capability: ten times the compute capability: 80 for an A100, 90 for an H100.
 
@@ -66,6 +75,7 @@ def compiling_for(capability: int) -> Iterator[list[Launch]]:
     run = JITFunction.run
 
     def compile_only(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        options["ptx_version"] = PTX_VERSION
         compiled = run(kernel, *args, grid=grid, warmup=True, **options)
         types = compiled.src.signature
         values = dict(zip(kernel.arg_names, args, strict=True))
@@ -92,7 +102,9 @@ def compiling_for(capability: int) -> Iterator[list[Launch]]:
     triton.runtime.driver.set_active(_AbsentGpu(capability))
     JITFunction.run = compile_only
     try:
-        yield launches
+        with triton.knobs.nvidia.scope():
+            triton.knobs.nvidia.ptxas_blackwell = triton.knobs.nvidia.ptxas.path
+            yield launches
     finally:
         JITFunction.run = run
         triton.runtime.driver._active = before

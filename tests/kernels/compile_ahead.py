@@ -20,6 +20,7 @@ from genselfdiff.kernels.linear_attention import triton as linear_attention
 from genselfdiff.kernels.multi_loss import triton as multi_loss
 from genselfdiff.kernels.p2_loss import triton as p2_loss
 
+ELF_ABI_VERSION = 8  # where it is in the header
 CASES = [  # capability, dtype, channels
     (80, torch.float32, 64),
     (80, torch.bfloat16, 64),
@@ -71,6 +72,8 @@ def main() -> None:
             "shared": launch.shared,
             "scratch": launch.scratch,
             "stack": stack_bytes(launch.cubin),
+            "ptx": launch.ptx.partition(".version ")[2].split()[0],
+            "format": launch.cubin[ELF_ABI_VERSION],
             "target": launch.ptx.partition(".target ")[2].split()[0],
         }
         for capability, dtype, channels in CASES

@@ -13,6 +13,7 @@ import genselfdiff
 
 KERNELS = Path(genselfdiff.__file__).parent / "kernels"
 SHARED_LIMIT = 99 * 1024  # bytes a block: that of capability 8.6 and 8.9; 8.0 and 9.0 have more
+OLDEST_DRIVER = ("8.0", 7)  # versions of PTX and of machine code: those of CUDA 12.0
 STACK_LIMIT = 512  # bytes a thread: what its registers do not hold
 
 
@@ -35,6 +36,7 @@ def test_every_kernel_compiles_for_ampere_and_hopper() -> None:
             }
             assert compiled == set(re.findall(r"def (\w+_kernel)\(", sources))
     for one in found:
+        assert (one["ptx"], one["format"]) == OLDEST_DRIVER, one
         assert one["target"].startswith(f"sm_{one['capability']}"), one
         assert one["shared"] <= SHARED_LIMIT, one
         assert one["stack"] <= STACK_LIMIT, one
