@@ -30,6 +30,11 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu(const Tensor& x, const Tensor
                                                    const std::optional<Tensor>& shift,
                                                    const std::optional<Tensor>& residual,
                                                    double eps) {
+    check_devices(kOp, x,
+                  {{"weight", &weight},
+                   {"bias", &bias},
+                   {"shift", shift ? &*shift : &x},
+                   {"residual", residual ? &*residual : &x}});
     const Shape shape = checked_shape(kOp, x);
     GSD_CHECK(groups >= 1 && shape.channels >= 1 && shape.channels % groups == 0, kOp, ": ", groups,
               " groups do not divide ", shape.channels, " channels");

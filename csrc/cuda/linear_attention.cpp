@@ -27,6 +27,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_attention(
     const Tensor& x, const Tensor& norm_weight, const Tensor& norm_bias, const Tensor& qkv_weight,
     const Tensor& out_weight, const Tensor& out_bias, const Tensor& out_norm_weight,
     const Tensor& out_norm_bias, int64_t heads, double eps) {
+    check_devices(kOp, x,
+                  {{"norm_weight", &norm_weight},
+                   {"norm_bias", &norm_bias},
+                   {"qkv_weight", &qkv_weight},
+                   {"out_weight", &out_weight},
+                   {"out_bias", &out_bias},
+                   {"out_norm_weight", &out_norm_weight},
+                   {"out_norm_bias", &out_norm_bias}});
     const Shape shape = checked_shape(kOp, x);
     const int32_t images = shape.images, channels = shape.channels, tokens = shape.tokens;
     GSD_CHECK(out_weight.dim() >= 2 && out_weight.size(0) == channels, kOp,

@@ -1,8 +1,25 @@
 #include "cuda/norm.h"
 
 #include <algorithm>
+#include <string>
 
 namespace gsd::cuda {
+namespace {
+
+std::string place(const Tensor& tensor) {
+    if (tensor.is_cpu()) return "cpu";
+    return tensor.is_cuda() ? "cuda:" + std::to_string(tensor.get_device())
+                            : "another kind of device";
+}
+
+}  // namespace
+
+void check_devices(const char* op, const Tensor& x, const Arguments& others) {
+    for (const auto& [name, tensor] : others) {
+        GSD_CHECK(tensor->device() == x.device(), op, ": ", name, " is on ", place(*tensor),
+                  " and not on ", place(x), ", where its first argument is");
+    }
+}
 
 Shape checked_shape(const char* op, const Tensor& x) {
     const ScalarType type = x.scalar_type();

@@ -2,6 +2,9 @@
 
 #pragma once
 
+#include <initializer_list>
+#include <utility>
+
 #include "common/checks.h"
 #include "cuda/kernels.h"
 
@@ -14,6 +17,10 @@ struct Shape {
 };
 
 inline int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+// Raises an error that names the first of these which is not on the device of x.
+using Arguments = std::initializer_list<std::pair<const char*, const Tensor*>>;
+void check_devices(const char* op, const Tensor& x, const Arguments& others);
 
 // Raises an error unless x has four dimensions and a dtype of the kernels.
 Shape checked_shape(const char* op, const Tensor& x);

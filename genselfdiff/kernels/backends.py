@@ -18,6 +18,7 @@ import torch
 from genselfdiff.errors import InputError
 from genselfdiff.kernels import native
 from genselfdiff.kernels.autograd import differentiable
+from genselfdiff.kernels.checks import check_devices
 
 CHOICES = ("auto", "reference", "cpp", "triton", "cuda")
 OLDEST_GPU = (8, 0)
@@ -42,11 +43,13 @@ class Operation:
         name: as in ``torch.ops.gsd.<name>``.
         dtypes: those that the C++ CPU kernel and the Triton GPU kernel take.
         triton: whether there is a Triton kernel; where there is none, GPUs take plain torch.
+        tables: arguments that may be on the CPU whatever the others are on.
     """
 
     name: str
     dtypes: frozenset[torch.dtype]
     triton: bool = True
+    tables: frozenset[str] = frozenset()
 
     def backend(
         self, device: torch.device, dtype: torch.dtype, obstacle: str = "", *, detour: bool = False
@@ -99,7 +102,7 @@ class Operation:
         if _has_kernel(self.name, "CUDA"):
             launched_from_cpp.add(self.name)
         elif self.triton and _triton_installed() and torch.version.hip is None and not refused:
-            twin = _triton_twin(plain)
+            twin = _triton_twin(self, plain)
             _library.impl(self.name, twin, "CUDA")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"gsd::{self.name}", shapes, lib=_library)
 
@@ -116,11 +119,14 @@ def _has_kernel(name: str, dispatch_key: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"gsd::{name}", dispatch_key)
 
 
-def _triton_twin(plain: Callable[..., Any]) -> Callable[..., Any]:
+def _triton_twin(operation: Operation, plain: Callable[..., Any]) -> Callable[..., Any]:
     """The Triton implementation beside a plain one, imported when it is first called."""
     module = plain.__module__.removesuffix("reference") + "triton"
+    name, tables = operation.name, operation.tables
+    names = [argument.name for argument in getattr(torch.ops.gsd, name).default._schema.arguments]
 
     def on_gpu(*arguments: Any) -> Any:
+        check_devices(name, dict(zip(names, arguments, strict=True)), tables)
         # Triton launches on the current device.
         with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
             return getattr(importlib.import_module(module), plain.__name__)(*arguments)

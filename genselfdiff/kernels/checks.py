@@ -3,6 +3,8 @@
 The messages are those of csrc/common/checks.h: an operation fails alike whatever runs it.
 """
 
+from collections.abc import Container, Mapping
+
 import torch
 
 
@@ -44,6 +46,22 @@ def check_dtype(op: str, name: str, tensor: torch.Tensor, dtypes: tuple[torch.dt
             f"{op}: the native kernel takes {name} in {known}; for other dtypes call"
             f" genselfdiff.kernels.{op}"
         )
+
+
+def check_devices(op: str, arguments: Mapping[str, object], tables: Container[str]) -> None:
+    """Raise RuntimeError unless all tensors are where the first is: a kernel gets addresses alone.
+
+    Those called as one of ``tables`` may stay on the CPU.
+    """
+    tensors = {name: x for name, x in arguments.items() if isinstance(x, torch.Tensor)}
+    device = next(iter(tensors.values())).device
+    for name, tensor in tensors.items():
+        fetched = name in tables and tensor.device.type == "cpu"
+        if tensor.device != device and not fetched:
+            raise RuntimeError(
+                f"{op}: {name} is on {tensor.device} and not on {device}, where its first argument"
+                " is"
+            )
 
 
 def look_up(table: torch.Tensor, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -95,6 +95,21 @@ def test_without_a_gpu_the_kernels_say_what_is_missing() -> None:
         ("group_norm_silu", {3: 3}, "3 groups do not divide 16 channels"),
         ("group_norm_silu", {1: torch.ones(3)}, "weight must have 16 elements"),
         ("group_norm_silu", {0: torch.zeros(1, 16, 2, 2).double()}, "takes x in float32, bfloat16"),
+        (
+            "group_norm_silu",
+            {2: torch.ones(16, device="meta")},
+            "bias is on another kind .* not on cpu",
+        ),
+        (
+            "group_norm_silu",
+            {5: torch.zeros(1, 16, 2, 2, device="meta")},
+            "residual is on another kind",
+        ),
+        (
+            "linear_attention",
+            {7: torch.ones(16, device="meta")},
+            "out_norm_bias is on another kind",
+        ),
         ("group_norm_silu", {5: torch.zeros(1, 16, 2, 3)}, "residual must have the shape"),
         ("linear_attention", {8: 2}, "compiled for 4 heads of 32 features"),
         ("linear_attention", {3: torch.ones(16)}, "qkv_weight must have 6144 elements"),

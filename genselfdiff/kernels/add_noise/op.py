@@ -8,7 +8,11 @@ from genselfdiff.kernels.add_noise import reference
 from genselfdiff.kernels.backends import Operation
 from genselfdiff.kernels.checks import look_up
 
-OPERATION = Operation("add_noise", frozenset({torch.uint8, torch.float32, torch.bfloat16}))
+OPERATION = Operation(
+    "add_noise",
+    frozenset({torch.uint8, torch.float32, torch.bfloat16}),
+    tables=frozenset({"alpha_bars"}),
+)
 
 
 def add_noise(

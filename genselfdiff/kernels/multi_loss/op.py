@@ -15,7 +15,11 @@ from genselfdiff.kernels.autograd import scale_gradient
 from genselfdiff.kernels.backends import Operation
 from genselfdiff.kernels.multi_loss import reference
 
-OPERATION = Operation("multi_loss", frozenset({torch.float32, torch.bfloat16}))
+OPERATION = Operation(
+    "multi_loss",
+    frozenset({torch.float32, torch.bfloat16}),
+    tables=frozenset({"class_weights"}),
+)
 NATIVE_CLASSES = 256
 """The native kernel takes up to so many classes."""
 

@@ -8,7 +8,11 @@ from genselfdiff.kernels.autograd import scale_gradient
 from genselfdiff.kernels.backends import Operation
 from genselfdiff.kernels.p2_loss import reference
 
-OPERATION = Operation("p2_loss", frozenset({torch.float32, torch.bfloat16}))
+OPERATION = Operation(
+    "p2_loss",
+    frozenset({torch.float32, torch.bfloat16}),
+    tables=frozenset({"weights"}),
+)
 
 
 def p2_loss(
