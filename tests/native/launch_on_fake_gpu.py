@@ -1,6 +1,6 @@
 """Run the operations that C++ launches on a GPU, on a fake one that calls Triton's interpreter.
 
-Run by tests/kernels/test_cuda_launch.py in a process of its own, with TRITON_INTERPRET=1:
+Run by tests/kernels/launching/test_cuda_launch.py in a process of its own, with TRITON_INTERPRET=1:
 launch_on_fake_gpu.py LIBCUDA LIBTORCH_CUDA LIBRARY GENERATION IMAGES. LIBRARY is ours, made to ask
 for the two fake ones; IMAGES is of expected_images.py. What C++ launches must be what Triton's
 Python code launches: the same kernels on the same grids with the same numbers, as compiled for

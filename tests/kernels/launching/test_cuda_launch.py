@@ -11,8 +11,8 @@ import torch
 
 from genselfdiff.kernels import native
 
-NATIVE = Path(__file__).parents[1] / "native"
-COMPILE_KERNELS = Path(__file__).parents[2] / "csrc" / "cuda" / "compile_kernels.py"
+NATIVE = Path(__file__).parents[2] / "native"
+COMPILE_KERNELS = Path(__file__).parents[3] / "csrc" / "cuda" / "compile_kernels.py"
 build = native.build()
 compiled_in = pytest.mark.skipif(
     build is None or not build.triton_version, reason="no GPU kernels are compiled in"
