@@ -111,7 +111,6 @@ def ratio(other: Record | None, ours: Record) -> str:
 
 def write(title: str, unit: str, rows: Iterable[list[str]]) -> None:
     """A file of the section ``title`` of RESULTS.md; the first row is the heading."""
-    heading, *others = rows
     section = title.lower().replace(" ", "-")
     lines = [
         f"# {title}",
@@ -119,11 +118,23 @@ def write(title: str, unit: str, rows: Iterable[list[str]]) -> None:
         f"{unit}; [results](../RESULTS.md#{section}) says what the columns mean and which machine"
         " it was.",
         "",
-        *("| " + " | ".join(row) + " |" for row in (heading, ["---"] * len(heading), *others)),
+        *markdown(rows),
     ]
     path = TABLES / f"{title.split()[-1].lower()}.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(path)
+
+
+def print_rows(rows: Iterable[list[str]]) -> None:
+    """On the terminal; the first row is the heading."""
+    print(*markdown(rows), sep="\n")
+
+
+def markdown(rows: Iterable[list[str]]) -> Iterator[str]:
+    """The lines of a table; the first row is the heading."""
+    heading, *others = rows
+    for row in (heading, ["---"] * len(heading), *others):
+        yield "| " + " | ".join(row) + " |"
 
 
 if __name__ == "__main__":
