@@ -9,6 +9,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from genselfdiff.kernels.launching import Kernel
+
 PTX_VERSION = 80
 """Ten times the version of PTX: CUDA 12.0's, the first that can tell all of compute capability 9.0.
 
@@ -101,12 +103,14 @@ def compiling_for(capability: int) -> Iterator[list[Launch]]:
     before = triton.runtime.driver._active
     triton.runtime.driver.set_active(_AbsentGpu(capability))
     JITFunction.run = compile_only
+    Kernel.remembers = False
     try:
         with triton.knobs.nvidia.scope():
             triton.knobs.nvidia.ptxas_blackwell = triton.knobs.nvidia.ptxas.path
             yield launches
     finally:
         JITFunction.run = run
+        Kernel.remembers = True
         triton.runtime.driver._active = before
 
 

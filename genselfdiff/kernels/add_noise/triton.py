@@ -6,6 +6,7 @@ import triton.language as tl
 
 from genselfdiff.kernels.add_noise import reference
 from genselfdiff.kernels.checks import check_dtype, check_times
+from genselfdiff.kernels.launching import launched
 
 _COUNTERS = 256  # a program's; each gives four normals
 _MULTIPLIER_0, _MULTIPLIER_1 = tl.constexpr(0xD2511F53), tl.constexpr(0xCD9E8D57)
@@ -36,6 +37,7 @@ def add_noise(
     return x_t, noise
 
 
+@launched
 @triton.jit(do_not_specialize=["seed", "offset", "steps"])
 def add_noise_kernel(
     x0,  # (N, size) uint8, float32 or bfloat16

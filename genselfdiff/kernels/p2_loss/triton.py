@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from genselfdiff.kernels.checks import check_dtype, check_times
+from genselfdiff.kernels.launching import launched
 from genselfdiff.kernels.p2_loss import reference
 
 _RUN = 4096  # elements of a program; fixed, so that the sums do not depend on the device
@@ -44,6 +45,7 @@ def _weight(weights, steps, step, mask):
     return tl.where(mask, tl.load(weights + step, mask=known, other=float("nan")), 0.0)
 
 
+@launched
 @triton.jit(do_not_specialize=["divisor", "steps"])
 def squares_kernel(
     pred,  # (N, size)
@@ -73,6 +75,7 @@ def squares_kernel(
     tl.store(sums + image * tl.num_programs(0) + tl.program_id(0), tl.sum(squares))
 
 
+@launched
 @triton.jit(do_not_specialize=["divisor", "count", "runs", "steps"])
 def loss_kernel(
     t,  # (N) int64
