@@ -120,7 +120,8 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:
     wanted = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+    # A forward pass takes each weight once; and what CUDA graphs record must not be kept.
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
 
 
 def _to(batch: Any, device: torch.device) -> Any:
