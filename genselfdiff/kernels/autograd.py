@@ -24,6 +24,9 @@ def differentiable(
     call = getattr(torch.ops.gsd, op).default
 
     def run(*arguments: Any) -> Any:
+        if torch._C._functorch.peek_interpreter_stack() is None:
+            with torch._C._AutoDispatchBelowAutograd():
+                return call(*arguments)
         # The transforms of torch.func that are further out look on as well; the modes are those
         # that autograd.Function has switched off.
         with (

@@ -11,6 +11,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -35,7 +36,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _library = torch.library.Library("gsd", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is like no other, and found by its address
 class Operation:
     """An operation of the ``gsd`` namespace and what it has native implementations for.
 
@@ -65,7 +66,7 @@ class Operation:
         Raises:
             InputError: GSD_KERNELS or GSD_CPU_ISA asks for what is unknown or cannot run.
         """
-        return _backend(self, device.type, dtype, obstacle, detour)
+        return _backend(self, device, dtype, obstacle, detour)
 
     def check_scripted(self, device: torch.device) -> None:
         """Raise where GSD_KERNELS asks for what a TorchScript call of the operation cannot do.
@@ -124,12 +125,19 @@ def _triton_twin(operation: Operation, plain: Callable[..., Any]) -> Callable[..
     module = plain.__module__.removesuffix("reference") + "triton"
     name, tables = operation.name, operation.tables
     names = [argument.name for argument in getattr(torch.ops.gsd, name).default._schema.arguments]
+    twin: Callable[..., Any] | None = None
 
     def on_gpu(*arguments: Any) -> Any:
-        check_devices(name, dict(zip(names, arguments, strict=True)), tables)
-        # Triton launches on the current device.
-        with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
-            return getattr(importlib.import_module(module), plain.__name__)(*arguments)
+        nonlocal twin
+        if twin is None:
+            twin = getattr(importlib.import_module(module), plain.__name__)
+        device = arguments[0].device
+        if {x.device for x in arguments if isinstance(x, torch.Tensor)} != {device}:
+            check_devices(name, dict(zip(names, arguments, strict=True)), tables)
+        if device.index == torch.cuda.current_device():
+            return twin(*arguments)
+        with torch.cuda.device(device):  # Triton launches on the current device
+            return twin(*arguments)
 
     return on_gpu
 
@@ -151,26 +159,44 @@ def constant_when_compiled(function: Function) -> Function:
 @constant_when_compiled
 def _backend(
     operation: Operation,
-    device: str,
+    device: torch.device,
     dtype: torch.dtype,
     obstacle: str,
     detour: bool,
 ) -> str:
     choice = os.environ.get("GSD_KERNELS") or "auto"
+    isa = os.environ.get("GSD_CPU_ISA") if device.type == "cpu" else None
+    return decided(choice, isa, operation, device, dtype, obstacle, detour)
+
+
+@cache
+def decided(
+    choice: str,
+    isa: str | None,
+    operation: Operation,
+    device: torch.device,
+    dtype: torch.dtype,
+    obstacle: str,
+    detour: bool,
+) -> str:
+    """As `Operation.backend`, once for all calls that differ in nothing that matters.
+
+    What else it depends on, such as the library and the GPU, stays as it is in a process.
+    """
     if choice not in CHOICES:
         raise InputError(f"GSD_KERNELS={choice} is unknown; choose one of: {', '.join(CHOICES)}")
     if choice == "reference":
         return "reference"
-    kind = choice if choice != "auto" else "triton" if device == "cuda" else "cpp"
+    kind = choice if choice != "auto" else "triton" if device.type == "cuda" else "cpp"
     if kind == "triton" and not operation.triton:
         return "reference"
     name = operation.name
     if kind == "cuda":
         obstacle = f"{name} has no cuda implementation, its GPU kernels are Triton's"
     elif kind == "triton":
-        obstacle = obstacle or _triton_obstacle(name, device)
+        obstacle = obstacle or _triton_obstacle(name, device.type)
     else:
-        obstacle = obstacle or _cpp_obstacle(name, device)
+        obstacle = obstacle or _cpp_obstacle(name, device.type)
     if not obstacle and dtype not in operation.dtypes:
         written = "Triton" if kind == "triton" else "C++"
         of_dtype = str(dtype).removeprefix("torch.")

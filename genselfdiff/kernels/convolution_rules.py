@@ -26,6 +26,13 @@ FASTER_STRIDED = ("avx2",)
 """Instruction sets with which ``conv4x4`` makes the weights' gradients itself, of float32."""
 
 
+def computed_in(dtype: torch.dtype) -> torch.dtype:
+    """What convolutions of such tensors are computed in on a CPU, under autocast or not."""
+    if dtype == torch.float64 or not torch.is_autocast_enabled("cpu"):
+        return dtype
+    return torch.get_autocast_dtype("cpu")
+
+
 def pays(dtype: torch.dtype, pixels: int, *, packed: bool) -> bool:
     """Whether the kernel is the faster one on this CPU.
 

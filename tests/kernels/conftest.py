@@ -24,6 +24,14 @@ TRITON = {  # operation: function, in genselfdiff.kernels
 }
 
 
+@pytest.fixture(autouse=True)
+def decided_anew() -> Iterator[None]:
+    """What runs depends on what tests put in the place of devices and libraries."""
+    backends.decided.cache_clear()
+    yield
+    backends.decided.cache_clear()
+
+
 @pytest.fixture(params=["reference", pytest.param("cpp", marks=needs_native), "triton"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Force one implementation."""

@@ -41,11 +41,11 @@ def conv3x3(
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return reference.conv3x3(x, weight, bias)
-    dtype = x.dtype
-    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype("cpu")
-    detour = x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last)
-    detour = detour or not rules.pays(dtype, x.shape[0] * x.shape[2] * x.shape[3], packed=False)
+    dtype, detour = x.dtype, False
+    if x.device.type == "cpu":
+        dtype = rules.computed_in(dtype)
+        detour = x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last)
+        detour = detour or not rules.pays(dtype, x.shape[0] * x.shape[2] * x.shape[3], packed=False)
     if OPERATION.backend(x.device, dtype, detour=detour) == "reference":
         return reference.conv3x3(x, weight, bias)
     y: torch.Tensor = torch.ops.gsd.conv3x3(x.to(dtype), weight, bias, None)

@@ -38,10 +38,11 @@ def conv4x4(
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return reference.conv4x4(x, weight, bias, enlarge)
-    dtype = x.dtype
-    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype("cpu")
-    detour = not x.is_contiguous(memory_format=torch.channels_last) or not rules.strided_pays(dtype)
+    dtype, detour = x.dtype, False
+    if x.device.type == "cpu":
+        dtype = rules.computed_in(dtype)
+        detour = not x.is_contiguous(memory_format=torch.channels_last)
+        detour = detour or not rules.strided_pays(dtype)
     trained = torch.is_grad_enabled() and weight.requires_grad
     if not trained or WEIGHT_GRADIENT.backend(x.device, dtype, detour=detour) == "reference":
         return reference.conv4x4(x, weight, bias, enlarge)
