@@ -12,6 +12,8 @@ STABLE_TORCH_LIBRARY(gsd, m) {
     m.def("conv3x3_weight_gradient(Tensor grad_y, Tensor x) -> Tensor");
     m.def("conv4x4(Tensor x, Tensor weight, Tensor? bias, bool enlarge) -> Tensor");
     m.def("conv4x4_weight_gradient(Tensor small, Tensor large) -> Tensor");
+    // Why the kernels compiled for GPUs cannot run on that one; empty where they can.
+    m.def("gpu_obstacle(int device) -> str");
     m.def(
         "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups, Tensor? shift,"
         " Tensor? residual, float eps) -> (Tensor y, Tensor mean, Tensor rstd)");

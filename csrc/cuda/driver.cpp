@@ -22,6 +22,7 @@ void look_up(Pointer& pointer, void* library, const char* name) {
 Driver found() {
     Driver result;
     void* cuda = opened("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    look_up(result.cuDriverGetVersion, cuda, "cuDriverGetVersion");
     look_up(result.cuDeviceGet, cuda, "cuDeviceGet");
     look_up(result.cuDeviceGetAttribute, cuda, "cuDeviceGetAttribute");
     look_up(result.cuDevicePrimaryCtxRetain, cuda, "cuDevicePrimaryCtxRetain");
@@ -46,11 +47,14 @@ const Driver& driver() {
     return result;
 }
 
+const char* reason(Result result) {
+    const char* text = "an error without a name";
+    driver().cuGetErrorString(result, &text);
+    return text;
+}
+
 void check(Result result, const char* what) {
-    if (result == 0) return;
-    const char* reason = "an error without a name";
-    driver().cuGetErrorString(result, &reason);
-    gsd::fail("genselfdiff: ", what, ": ", reason);
+    GSD_CHECK(result == 0, "genselfdiff: ", what, ": ", reason(result));
 }
 
 }  // namespace gsd::cuda

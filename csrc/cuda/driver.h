@@ -18,10 +18,12 @@ using Stream = void*;
 constexpr int kCapabilityMajor = 75;            // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
 constexpr int kMaxSharedBytes = 8;              // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 constexpr int kCaptureRelaxed = 2;              // CU_STREAM_CAPTURE_MODE_RELAXED
-constexpr Result kCapturing = 900;              // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+constexpr Result kCapturing = 900;              // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, and
+constexpr Result kCapturingToo = 901;           // CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
 constexpr int kSharedBytesByRight = 48 * 1024;  // what a kernel gets without asking
 
 struct Driver {
+    Result (*cuDriverGetVersion)(int*);  // of the newest CUDA that it knows
     Result (*cuDeviceGet)(Device*, int ordinal);
     Result (*cuDeviceGetAttribute)(int*, int attribute, Device);
     Result (*cuDevicePrimaryCtxRetain)(Context*, Device);
@@ -41,6 +43,9 @@ struct Driver {
 
 // Raises an error that says what is missing.
 const Driver& driver();
+
+// What a result is in words.
+const char* reason(Result result);
 
 // Raises an error that says what failed, unless the result is 0.
 void check(Result result, const char* what);

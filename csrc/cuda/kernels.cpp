@@ -1,11 +1,14 @@
 #include "cuda/kernels.h"
 
+#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <atomic>
 #include <iterator>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 
 #include "common/checks.h"
 #include "cuda/driver.h"
@@ -57,17 +60,29 @@ const Image& image_of(const Gpu& gpu, Kernel kernel, int variant) {
     return kImages[(static_cast<int>(kernel) * kVariants + variant) * kTargets + gpu.target];
 }
 
+// The kernels cannot run on a GPU; the text is why.
+class Unserved : public std::runtime_error {
+  public:
+    using runtime_error::runtime_error;
+};
+
 void find(Gpu& gpu, int device) {
     Device handle;
     int generation;
     check(driver().cuDeviceGet(&handle, device), "finding the GPU");
     check(driver().cuDeviceGetAttribute(&generation, kCapabilityMajor, handle),
           "asking for its compute capability");
-    GSD_CHECK(generation >= kOldest,
-              "genselfdiff: the GPU kernels need a compute capability of 8.0 or newer; "
-              "export the portable model instead");
+    if (generation < kOldest) throw Unserved("they need a compute capability of 8.0 or newer");
     gpu.target = std::min(generation - kOldest, kTargets - 1);
     check(driver().cuDevicePrimaryCtxRetain(&gpu.context, handle), "sharing torch's context");
+}
+
+std::string refusal(Result result) {
+    int version = 0;
+    driver().cuDriverGetVersion(&version);
+    return "the driver, of CUDA " + std::to_string(version / 1000) + "." +
+           std::to_string(version % 1000 / 10) + ", refuses them (" + reason(result) +
+           "): update it";
 }
 
 // The context of a GPU is current while this lives.
@@ -107,10 +122,10 @@ Function loaded(Gpu& gpu, int device, Kernel kernel, int variant) {
     Module module;
     Function function;
     const Result result = driver().cuModuleLoadData(&module, gsd_gpu_images + image.offset);
-    GSD_CHECK(result != kCapturing,
+    GSD_CHECK(result != kCapturing && result != kCapturingToo,
               "genselfdiff: this driver loads no kernel while a CUDA graph is captured: "
               "call the operation once before");
-    check(result, "loading a kernel");
+    if (result != 0) throw Unserved(refusal(result));
     check(driver().cuModuleGetFunction(&function, module, image.symbol),
           "finding a kernel in its module");
     if (image.shared > kSharedBytesByRight) {
@@ -129,7 +144,14 @@ void launch(Kernel kernel, const Variant& variant, const Grid& grid,
     Gpu& gpu = gpu_of(variant.device);
     Function function =
         gpu.functions[static_cast<int>(kernel)][kind].load(std::memory_order_acquire);
-    if (!function) function = loaded(gpu, variant.device, kernel, kind);
+    if (!function) {
+        try {
+            function = loaded(gpu, variant.device, kernel, kind);
+        } catch (const Unserved& error) {
+            gsd::fail("genselfdiff: the GPU kernels do not run here: ", error.what(),
+                      "; or export the portable model instead");
+        }
+    }
     const Image& image = image_of(gpu, kernel, kind);
     GSD_CHECK(
         static_cast<int>(parameters.size()) == image.given && image.parameters <= kMostParameters,
@@ -152,9 +174,22 @@ void launch(Kernel kernel, const Variant& variant, const Grid& grid,
           "launching a kernel");
 }
 
+std::string obstacle(int64_t device) {
+    try {
+        loaded(gpu_of(static_cast<int>(device)), static_cast<int>(device), Kernel{}, 0);
+    } catch (const std::exception& error) {
+        return error.what();
+    }
+    return "";
+}
+
 Tensor aligned(const Tensor& tensor) {
     const bool good = reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
     return good ? tensor : torch::stable::clone(tensor);
 }
 
 }  // namespace gsd::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(gsd, CompositeExplicitAutograd, m) {
+    m.impl("gpu_obstacle", TORCH_BOX(&gsd::cuda::obstacle));
+}

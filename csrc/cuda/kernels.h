@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
+#include <string>
 
 #include "cpu/vectors/element.h"
 #include "gpu/constants.h"
@@ -59,6 +60,9 @@ using Grid = std::array<int64_t, 3>;
 // is captured, too. Every further one gives the driver its parameters and does nothing else.
 void launch(Kernel kernel, const Variant& variant, const Grid& grid,
             std::initializer_list<Parameter> parameters);
+
+// Why the kernels cannot run on that GPU; empty where they can: the driver has taken one.
+std::string obstacle(int64_t device);
 
 // Parameters of kernels must begin at a multiple of 16 bytes, as Triton was told.
 Tensor aligned(const Tensor& tensor);

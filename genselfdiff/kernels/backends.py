@@ -8,7 +8,9 @@ model calls the operations by name and runs on what torch has for them.
 
 import importlib
 import importlib.util
+import logging
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -28,11 +30,13 @@ OLDEST_GPU = (8, 0)
 triton_devices = {"cuda"}
 """Device types that Triton kernels take; the tests add the CPU, for Triton's interpreter."""
 
-launched_from_cpp: set[str] = set()
-"""Operations whose Triton kernels the native library has compiled in, and launches itself."""
+launched_from_cpp: dict[str, Callable[[], None]] = {}
+"""Operations whose Triton kernels the native library has compiled in, and launches itself; each
+with what makes others serve where these cannot: Triton in Python, or else plain torch."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+logger = logging.getLogger("genselfdiff")
 _library = torch.library.Library("gsd", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
@@ -77,6 +81,9 @@ class Operation:
             InputError: as `backend`, or plain torch is asked for too late.
         """
         self.backend(device, torch.float32)
+        index = _gpu_index(device)
+        if index is not None and self.name in launched_from_cpp and compiled_obstacle(index):
+            launched_from_cpp[self.name]()
         refused = os.environ.get("GSD_KERNELS") == "reference"
         if refused and _has_kernel(self.name, device.type.upper()):
             raise InputError(
@@ -84,7 +91,13 @@ class Operation:
                 " genselfdiff is imported"
             )
 
-    def register(self, schema: str, plain: Callable[..., Any], shapes: Callable[..., Any]) -> None:
+    def register(
+        self,
+        schema: str,
+        plain: Callable[..., Any],
+        shapes: Callable[..., Any],
+        is_compiled: Callable[..., bool] = lambda *_: True,
+    ) -> None:
         """Make the operation callable wherever the native library does not.
 
         Args:
@@ -92,6 +105,8 @@ class Operation:
             plain: plain-torch implementation with the operation's own signature, in a
                 ``reference.py``; its Triton twin has the same name, in the ``triton.py`` beside it.
             shapes: the same for fake tensors: results of the right shape and dtype, no values.
+            is_compiled: whether the GPU kernels in the native library, where it has some, take
+                arguments of that shape.
         """
         if not hasattr(torch.ops.gsd, self.name):  # no library, or one from before the operation
             _library.define(self.name + schema)  # type: ignore[no-untyped-call]
@@ -101,7 +116,7 @@ class Operation:
         )
         refused = native.problem() == native.REFUSED
         if _has_kernel(self.name, "CUDA"):
-            launched_from_cpp.add(self.name)
+            launched_from_cpp[self.name] = _taking_over(self, plain, is_compiled)
         elif self.triton and _triton_installed() and torch.version.hip is None and not refused:
             twin = _triton_twin(self, plain)
             _library.impl(self.name, twin, "CUDA")  # type: ignore[no-untyped-call]
@@ -142,6 +157,36 @@ def _triton_twin(operation: Operation, plain: Callable[..., Any]) -> Callable[..
     return on_gpu
 
 
+def _taking_over(
+    operation: Operation, plain: Callable[..., Any], is_compiled: Callable[..., bool]
+) -> Callable[[], None]:
+    """What has Python choose, in each call on a GPU: compiled kernels, Triton's own, plain torch.
+
+    Only where it is needed: Python takes longer to call than the compiled kernels.
+    """
+    name = operation.name
+    twin = _triton_twin(operation, plain)
+
+    @cache
+    def take_over() -> None:
+        compiled = torch.library.get_kernel(f"gsd::{name}", "CUDA")
+        keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+
+        def on_gpu(*arguments: Any) -> Any:
+            device = arguments[0].device
+            if is_compiled(*arguments) and not compiled_obstacle(device.index):
+                return compiled.call_boxed(keys, *arguments)
+            serves = _triton_installed() and not _triton_obstacle(name, device)
+            return twin(*arguments) if serves else plain(*arguments)
+
+        with warnings.catch_warnings():  # it is known that there is another kernel
+            warnings.simplefilter("ignore")
+            _library.impl(name, on_gpu, "CUDA")  # type: ignore[no-untyped-call]
+
+    return take_over
+
+
+@cache
 def _triton_installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
@@ -154,6 +199,18 @@ def constant_when_compiled(function: Function) -> Function:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+@constant_when_compiled
+def triton_serves(name: str) -> bool:
+    """Whether Triton is there for what the native library's GPU kernels do not do.
+
+    If so, it does it from now on.
+    """
+    installed = _triton_installed()
+    if installed and name in launched_from_cpp:
+        launched_from_cpp[name]()
+    return installed
 
 
 @constant_when_compiled
@@ -194,7 +251,7 @@ def decided(
     if kind == "cuda":
         obstacle = f"{name} has no cuda implementation, its GPU kernels are Triton's"
     elif kind == "triton":
-        obstacle = obstacle or _triton_obstacle(name, device.type)
+        obstacle = obstacle or _triton_obstacle(name, device)
     else:
         obstacle = obstacle or _cpp_obstacle(name, device.type)
     if not obstacle and dtype not in operation.dtypes:
@@ -221,14 +278,39 @@ def _cpp_obstacle(name: str, device: str) -> str:
     return ""
 
 
-def _triton_obstacle(name: str, device: str) -> str:
+def _triton_obstacle(name: str, device: torch.device) -> str:
     """Why the Triton kernel cannot run on such a device; empty where it can."""
     if torch.version.hip is not None:
         return "the Triton kernels are compiled and checked for NVIDIA GPUs alone"
-    if not _triton_installed() and name not in launched_from_cpp:
-        return "triton is not installed (pip install triton)"
-    if device not in triton_devices:
-        return f"the Triton kernel of {name} runs on a CUDA GPU, not on {device}"
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() < OLDEST_GPU:
+    if device.type not in triton_devices:
+        return f"the Triton kernel of {name} runs on a CUDA GPU, not on {device.type}"
+    index = _gpu_index(device)
+    if index is not None and _gpu_obstacle(index):
+        return _gpu_obstacle(index)
+    if name in launched_from_cpp and (index is None or not compiled_obstacle(index)):
+        return ""
+    return "" if triton_serves(name) else "triton is not installed (pip install triton)"
+
+
+def _gpu_index(device: torch.device) -> int | None:
+    """The number of a GPU of CUDA's, the current one where ``device`` has none; None: no GPU."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return None
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+@cache
+def _gpu_obstacle(index: int) -> str:
+    """Why no Triton kernel runs on that GPU, wherever it was compiled; empty where they do."""
+    if torch.cuda.get_device_capability(index) < OLDEST_GPU:
         return "the Triton kernels need a GPU of compute capability {}.{}".format(*OLDEST_GPU)
     return ""
+
+
+@cache
+def compiled_obstacle(index: int) -> str:
+    """Why the kernels in the native library cannot run on that GPU, said once; or empty."""
+    found: str = torch.ops.gsd.gpu_obstacle(index)
+    if found:
+        logger.warning("cuda:%d runs without the GPU kernels that came with gsd: %s", index, found)
+    return found

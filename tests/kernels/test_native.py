@@ -116,10 +116,6 @@ def test_triton_is_refused_for_what_it_does_not_take(monkeypatch: pytest.MonkeyP
         operation.backend(torch.device("cpu"), torch.float32)
     with pytest.raises(GsdError, match="does not take float64; use GSD_KERNELS=auto"):
         operation.backend(cuda, torch.float64)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
-    with pytest.raises(GsdError, match=r"need a GPU of compute capability 8\.0"):
-        operation.backend(cuda, torch.float32)
     monkeypatch.setattr(backends, "_triton_installed", lambda: False)
     with pytest.raises(GsdError, match="triton is not installed"):
         operation.backend(cuda, torch.float32)

@@ -1,8 +1,8 @@
 """Compile what the exported segmenter launches, launch by launch, without the library's table.
 
-Run by tests/kernels/launching/test_cuda_launch.py: expected_images.py FILE COMPILE_KERNELS. FILE becomes a
-pickled dictionary: (generation, dtype of x, whether 16 divides its channels) to the images of
-each operation's launches in their order.
+Run by tests/kernels/launching/test_cuda_launch.py: expected_images.py FILE COMPILE_KERNELS. FILE
+becomes a pickled dictionary: (generation, dtype of x, whether 16 divides its channels) to the
+images of each operation's launches in their order.
 """
 
 import pickle

@@ -7,7 +7,7 @@
 typedef int (*Listener)(const char* name, const char* image, const unsigned* sizes, void** given);
 
 static Listener listener;
-static int generation = 9, depth, capturing, mode, preparing;
+static int generation = 9, depth, refusal, capturing, mode, preparing;
 static struct {
     char name[64];
     const char* image;
@@ -17,6 +17,8 @@ static int count;
 
 void set_listener(Listener new_listener) { listener = new_listener; }
 void set_generation(int new_generation) { generation = new_generation; }
+// What loading a kernel gives, if not 0.
+void set_refusal(int new_refusal) { refusal = new_refusal; }
 // While a graph is captured, kernels are loaded by threads alone that have asked for a mode at
 // least as relaxed as this: 1 of new drivers, 3, which there is not, of old ones.
 void set_capturing(int new_capturing) { capturing = new_capturing; }
@@ -25,6 +27,7 @@ int left_behind(void) { return depth + mode; }
 // Calls that only the first launch of a kernel may make.
 int preparations(void) { return preparing; }
 
+int cuDriverGetVersion(int* version) { return *version = 12040, 0; }
 int cuDeviceGet(int* device, int ordinal) { return ++preparing, *device = 0, ordinal; }
 int cuDeviceGetAttribute(int* value, int attribute, int device) {
     return ++preparing, *value = generation, attribute != 75 || device;
@@ -43,7 +46,7 @@ int cuThreadExchangeStreamCaptureMode(int* new_mode) {
 int cuModuleLoadData(void** module, const void* image) {
     ++preparing;
     *module = (void*)image;
-    return capturing > mode ? 900 : depth != 1;
+    return capturing > mode ? 900 : depth != 1 ? depth : refusal;
 }
 int cuModuleGetFunction(void** function, void* module, const char* name) {
     functions[count].image = module;

@@ -22,6 +22,7 @@ importlib.import_module("genselfdiff._native").__file__ = sys.argv[3]  # as if i
 
 from triton.runtime.interpreter import InterpretedFunction  # noqa: E402
 
+from genselfdiff.kernels import backends  # noqa: E402
 from genselfdiff.kernels.group_norm_silu import triton as group_norm_silu  # noqa: E402
 from genselfdiff.kernels.linear_attention import triton as linear_attention  # noqa: E402
 
@@ -143,9 +144,18 @@ def failure(case):
 
 OLD, NEW = 3, 1
 CASES = [(torch.float32, 32), (torch.float32, 20), (torch.bfloat16, 32)]
+first = next(cases(*CASES[0]))
+libcuda.set_generation(7)
+print(torch.ops.gsd.gpu_obstacle(0))
+libcuda.set_generation(generation)
+libcuda.set_refusal(222)
+print(torch.ops.gsd.gpu_obstacle(0))
+print(failure(first))
+libcuda.set_refusal(0)
 libcuda.set_capturing(OLD)
-print(failure(next(cases(*CASES[0]))))
+print(failure(first))
 libcuda.set_capturing(NEW)
+assert torch.ops.gsd.gpu_obstacle(0) == ""
 for dtype, channels in CASES if generation == 9 else CASES[:1]:  # the others' images differ
     for case in cases(dtype, channels):
         compare(*case)
@@ -153,6 +163,9 @@ for dtype, channels in CASES if generation == 9 else CASES[:1]:  # the others' i
 once = libcuda.preparations()
 compare(*case)
 assert libcuda.preparations() == once
+backends.compiled_obstacle = lambda _: ""
+backends.launched_from_cpp[case[0]]()
+compare(*case)  # Python has taken over, and leaves it to C++
 assert libcuda.left_behind() == 0
 refuse = Listener(lambda *_: 1)
 libcuda.set_listener(refuse)

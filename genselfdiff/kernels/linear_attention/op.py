@@ -6,7 +6,7 @@ import torch
 
 from genselfdiff.kernels import native
 from genselfdiff.kernels.autograd import differentiable_once
-from genselfdiff.kernels.backends import Operation, constant_when_compiled, launched_from_cpp
+from genselfdiff.kernels.backends import Operation, constant_when_compiled, triton_serves
 from genselfdiff.kernels.checks import check_normed
 from genselfdiff.kernels.linear_attention import reference
 
@@ -17,6 +17,15 @@ GPU_LIMIT = "the GPU kernel takes heads of 16, 32, 64 or 128 features, 128 in al
 
 COMPILED_HEADS, COMPILED_FEATURES = 4, 32
 """Of the published network: for these, csrc/cuda/compile_kernels.py compiles the GPU kernels."""
+
+
+def _compiled(heads: int, hidden: int) -> bool:
+    return (heads, hidden) == (COMPILED_HEADS, COMPILED_HEADS * COMPILED_FEATURES)
+
+
+def _is_compiled(*arguments: Any) -> bool:
+    """Whether the compiled kernels take these arguments of the operation."""
+    return _compiled(heads=arguments[8], hidden=arguments[4].shape[1])
 
 
 def gpu_takes(heads: int, hidden: int) -> bool:
@@ -31,10 +40,11 @@ def _obstacle(device: str, heads: int, hidden: int) -> str:
         multiple = hidden % (16 * heads) == 0
         wanted = "the C++ kernel of linear_attention takes heads of a multiple of 16 features"
         return "" if multiple else wanted
-    if "linear_attention" not in launched_from_cpp:
-        return "" if gpu_takes(heads, hidden) else GPU_LIMIT
-    compiled = (heads, hidden) == (COMPILED_HEADS, COMPILED_HEADS * COMPILED_FEATURES)
-    return "" if compiled else "the GPU kernel is compiled for 4 heads of 32 features"
+    if not gpu_takes(heads, hidden):
+        return GPU_LIMIT
+    if _compiled(heads, hidden) or triton_serves("linear_attention"):
+        return ""
+    return "on a GPU, other than 4 heads of 32 features need triton (pip install triton)"
 
 
 def _plain_is_faster(x: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -167,6 +177,7 @@ OPERATION.register(
     " -> (Tensor y, Tensor moments, Tensor k_lse, Tensor context)",
     reference.forward,
     _shapes,
+    _is_compiled,
 )
 _BACKWARD.register(
     "(Tensor grad_y, Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor qkv_weight,"
