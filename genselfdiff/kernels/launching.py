@@ -44,7 +44,7 @@ class Kernel:
             compiled[grid + (1,) * (3 - len(grid))](*arguments)
             return
         compiled = self.function[grid](*arguments, **options)
-        if key is not None:
+        if key is not None and self.remembers:
             self._compiled[key] = compiled
 
 
