@@ -6,7 +6,6 @@ from the host must be copied without waiting.
 """
 
 import importlib
-from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -34,14 +33,19 @@ class Absent(TorchDispatchMode):
     """A GPU that is not here.
 
     Attributes:
-        ran: operations by name.
-        waits: copies for which the host or the GPU waits, by what was copied.
+        copied: what came from another device, and whether nothing waited for that.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.ran: Counter[str] = Counter()
-        self.waits: list[str] = []
+        self.copied: list[tuple[torch.Tensor, bool]] = []
+
+    @property
+    def waits(self) -> list[str]:
+        """What was copied while the host or the GPU waited."""
+        return [
+            f"{x.dtype} {tuple(x.shape)}" for x, non_blocking in self.copied if not non_blocking
+        ]
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -55,16 +59,11 @@ class Absent(TorchDispatchMode):
             result = function.decompose(*args, **kwargs)
         if result is not NotImplemented:
             return result
-        self.ran[name] += 1
         if name == "_to_copy" and args[0].device != kwargs.get("device", args[0].device):
-            self._note(kwargs.get("non_blocking", False), args[0])
+            self.copied.append((args[0], kwargs.get("non_blocking", False)))
         if name == "copy_" and args[0].device != args[1].device:
-            self._note(kwargs.get("non_blocking", args[2:] == (True,)), args[1])
+            self.copied.append((args[1], kwargs.get("non_blocking", args[2:] == (True,))))
         return function(*args, **kwargs)
-
-    def _note(self, non_blocking: bool, source: torch.Tensor) -> None:
-        if not non_blocking:
-            self.waits.append(f"{source.dtype} {tuple(source.shape)}")
 
 
 def _triton_twin(name: str) -> Callable[..., Any]:
@@ -101,6 +100,18 @@ def test_a_training_step_waits_for_nothing(stage, absent) -> None:
     assert absent.waits == []
 
 
+def test_a_graph_of_the_network_needs_nothing_of_the_host(absent) -> None:
+    """What CUDA graphs record is repeated with the same memory: nothing may come from elsewhere."""
+    network = create_model("tiny", width=8).to(META, memory_format=torch.channels_last)
+    x = torch.zeros(2, 3, 32, 32, device=META).contiguous(memory_format=torch.channels_last)
+    t = torch.zeros(2, dtype=torch.int64, device=META)
+    with absent:
+        y = network(x, t)
+        gradients = torch.autograd.grad(y, tuple(network.parameters()), torch.ones_like(y))
+    assert len(gradients) == len(list(network.parameters()))
+    assert absent.copied == []
+
+
 @pytest.mark.parametrize("side", [32, 21])
 def test_prediction_waits_for_nothing(absent, side) -> None:
     segmenter = Segmenter(create_model("tiny", out_channels=3, width=8), "minus_one_one", True)
@@ -109,7 +120,7 @@ def test_prediction_waits_for_nothing(absent, side) -> None:
     with torch.inference_mode(), absent:
         mean = predictor_module._mean_view(segmenter, pixels, predictor_module._TURNS)
     assert mean.shape == (2, 2, side, side)
-    assert absent.waits == []
+    assert absent.copied == []
 
 
 def test_a_wait_is_seen(absent) -> None:
@@ -119,7 +130,7 @@ def test_a_wait_is_seen(absent) -> None:
         for read in (x.sum().item, x.tolist, lambda: bool(x.sum() > 0), x.cpu):
             with pytest.raises((RuntimeError, NotImplementedError), match="meta tensor"):
                 read()
-        absent.waits.clear()
+        absent.copied.clear()
         torch.ones(3).to(META, non_blocking=True)
         x.copy_(torch.ones(3), non_blocking=True)
         assert absent.waits == []
