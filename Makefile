@@ -31,14 +31,11 @@ test: setup  ## run the tests on the installed package, one process a core
 soak: setup  ## run the tests that take many minutes: slides and models damaged by the thousand, runs killed
 	$(BIN)/pytest -q -m soak
 
-# TIMER=time.perf_counter measures the operations in wall time.
-bench: TIMER ?= time.process_time
 bench: setup  ## time operations and network against plain torch; benchmarks/tables
 	mkdir -p .benchmarks
-	$(BIN)/pytest -q benchmarks/test_operations.py --benchmark-quiet \
-		--benchmark-timer=$(TIMER) --benchmark-json=.benchmarks/operations.json
-	PYTHONPATH=tests/kernels $(BIN)/python benchmarks/network.py .benchmarks/network.json
-	$(BIN)/python benchmarks/table.py .benchmarks/operations.json .benchmarks/network.json
+	PYTHONPATH=tests/kernels $(BIN)/python benchmarks/time_operations.py > .benchmarks/operations.jsonl
+	PYTHONPATH=tests/kernels $(BIN)/python benchmarks/network.py > .benchmarks/network.jsonl
+	$(BIN)/python benchmarks/table.py .benchmarks/operations.jsonl .benchmarks/network.jsonl
 
 lint: setup  ## ruff, mypy and clang-format, all without changing a file
 	$(BIN)/ruff check

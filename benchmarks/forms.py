@@ -24,9 +24,10 @@ def forward(
 
     def prepare(arguments: Arguments) -> Callable[[], Tensors]:
         arranged = _arranged(arguments, memory_format, autocast)
+        context = _autocast(arranged, autocast)
 
         def run() -> Tensors:
-            with torch.no_grad(), _autocast(autocast):
+            with torch.no_grad(), context:
                 found = function(**arranged)
             return (found,) if isinstance(found, torch.Tensor) else found
 
@@ -47,7 +48,8 @@ def backward(
         upstream = arranged.pop("upstream")
         leaves = [t.requires_grad_() for t in arranged.values()]
         # Compiled graphs otherwise give their buffers away at the first backward pass.
-        with _autocast(autocast), torch._functorch.config.patch(donated_buffer=False):
+        context = _autocast(arranged, autocast)
+        with context, torch._functorch.config.patch(donated_buffer=False):
             y = function(**arranged)
         return lambda: torch.autograd.grad(y, leaves, upstream, retain_graph=True)
 
@@ -64,9 +66,10 @@ def loss_gradient(
     def prepare(arguments: Arguments) -> Callable[[], Tensors]:
         arranged = _arranged(arguments, memory_format, autocast)
         leaf = next(iter(arranged.values())).requires_grad_()
+        context = _autocast(arranged, autocast)
 
         def run() -> Tensors:
-            with _autocast(autocast):
+            with context:
                 value = loss(**arranged)
             return torch.autograd.grad(value, leaf)
 
@@ -118,8 +121,9 @@ def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tenso
     return torch.compile(function, dynamic=False)
 
 
-def _autocast(enabled: bool) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
+def _autocast(arguments: Arguments, enabled: bool) -> torch.autocast:
+    device = next(iter(arguments.values())).device.type
+    return torch.autocast(device, torch.bfloat16, enabled=enabled)
 
 
 def _arranged(

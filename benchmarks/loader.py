@@ -47,8 +47,8 @@ ROUNDS, BATCHES = 5, 12
 Step = Callable[[Any], None]
 
 
-def write_inputs(folder: Path) -> None:
-    """Images with masks of what is dark in them, and the large slide."""
+def write_images(folder: Path) -> None:
+    """Images with masks of what is dark in them."""
     pixels = read_image(SLIDE)
     places = [(x, y) for y in (900, 1400, 1900) for x in (0, 600, 1200)]
     for kind in ("images", "masks"):
@@ -59,9 +59,13 @@ def write_inputs(folder: Path) -> None:
         Image.fromarray((image[..., 0] < 150).astype(np.uint8)).save(
             folder / "masks" / f"{number}.png"
         )
+
+
+def write_large_slide(path: Path) -> None:
+    """The sample slide beside itself."""
     tifffile.imwrite(
-        folder / "large.tif",
-        np.tile(pixels, (REPEATS, REPEATS, 1)),
+        path,
+        np.tile(read_image(SLIDE), (REPEATS, REPEATS, 1)),
         tile=(240, 240),
         photometric="rgb",
         compression="jpeg",
@@ -176,7 +180,8 @@ def main() -> None:
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_inputs(folder)
+        write_images(folder)
+        write_large_slide(folder / "large.tif")
         print("Processor time of one thread:\n")
         torch.set_num_threads(1)
         print_rows(processor_rows(options.architectures, folder))

@@ -1,24 +1,24 @@
 """Inference and one training step of the "paper" network: time and memory of each form.
 
-    python benchmarks/network.py OUT.json
+    python benchmarks/network.py [--device cpu] > NETWORK.jsonl
 
-Each row runs in a process of its own, on one thread: with 256 x 256 tiles, and in training without
-the optimiser. The forms differ in convolutions of 3x3, attention, norms and loss; all of them leave
-the bottleneck's softmax attention to torch's fused one. Memory is what the resident set grows by to
-its peak, once network and input are there: unlike torch's own count it includes what libraries
-allocate.
+With 256 x 256 tiles, and in training without the optimiser. The forms differ in convolutions of
+3x3, attention, norms and loss; all of them leave the bottleneck's softmax attention to torch's
+fused one. On a CPU each row runs in a process of its own, on one thread, and memory is what the
+resident set grows by to its peak, once network and input are there: unlike torch's own count it
+includes what libraries allocate. On a GPU it is the most that tensors hold.
 """
 
-import json
+import argparse
 import multiprocessing
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import baselines
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from forms import FORMATS, error, is_right
 from numpy.typing import NDArray
+from timing import Timer, begin_peak, peak_bytes, tell
 
 from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.kernels import p2_loss
@@ -37,6 +38,10 @@ from genselfdiff.models import convolutions, unet
 from genselfdiff.models.registry import create_model
 
 MAX_ROUNDS, MAX_SECONDS = 5, 5.0
+FORMS = ("authors", "plain", "compile", "ours")
+
+Figures = tuple[dict[str, Any], NDArray[np.float32]]
+"""Of a row, and the numbers that it has computed."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,12 @@ class Row:
         return f"authors, {self.memory_format}{autocast}" if self.form == "authors" else self.form
 
 
-def rows() -> Iterator[list[Row]]:
+def rows(
+    batches: Sequence[int] = (1, 4), forms: Sequence[str] = FORMS, device: str = "cpu"
+) -> Iterator[list[Row]]:
     """All of them, by task and batch; the first of each list is the truth for the others."""
     for task in ("inference", "training step"):
-        for batch in (1, 4):
+        for batch in batches:
             group = []
             for dtype in ("float32", "bfloat16"):
                 key = (task, batch, dtype)
@@ -71,11 +78,11 @@ def rows() -> Iterator[list[Row]]:
                 # As `gsd segment` and `gsd train` run it.
                 autocast = dtype == "bfloat16" and task == "training step"
                 group.append(Row(*key, "plain", "channels_last", autocast))
-                # Once is enough: to compile takes most of a minute and gains nothing.
-                if (task, batch, dtype) == ("inference", 1, "bfloat16"):
-                    group.append(Row(*key, "compile", "channels_last"))
+                # Once is enough on a CPU: to compile takes most of a minute and gains nothing.
+                if key == ("inference", 1, "bfloat16") or (device, dtype) == ("cuda", "bfloat16"):
+                    group.append(Row(*key, "compile", "channels_last", autocast))
                 group.append(Row(*key, "ours", "channels_last", autocast))
-            yield group
+            yield [row for row in group if row.form in forms]
 
 
 @contextmanager
@@ -98,19 +105,22 @@ def operations_of(form: str) -> Iterator[None]:
         yield
 
 
-def prepare(row: Row, architecture: str, side: int) -> Callable[[], list[torch.Tensor]]:
+def prepare(
+    row: Row, architecture: str, side: int, device: str = "cpu"
+) -> Callable[[], list[torch.Tensor]]:
     """A function that runs the task once: to the output, or to the gradients of all weights."""
     torch.manual_seed(0)
     # Under autocast, inputs and weights are float32.
     dtype = torch.float32 if row.autocast else getattr(torch, row.dtype)
     memory_format = FORMATS[row.memory_format]
-    network = create_model(architecture).to(dtype).to(memory_format=memory_format)
-    x, noise = torch.randn(2, row.batch, 3, side, side)
+    network = create_model(architecture).to(device, dtype).to(memory_format=memory_format)
+    x, noise = torch.randn(2, row.batch, 3, side, side, device=device)
     x = x.to(dtype).contiguous(memory_format=memory_format)
-    t = torch.arange(row.batch) * 250
+    schedule = NoiseSchedule.create()
+    t = torch.arange(row.batch, device=device) * schedule.timesteps // row.batch
     run = torch.compile(network, dynamic=False) if row.form == "compile" else network
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=row.autocast)
-    weights = NoiseSchedule.create().p2_weights()
+    autocast = torch.autocast(device, torch.bfloat16, enabled=row.autocast)
+    weights = schedule.p2_weights().to(device)
     loss = baselines.p2_loss if row.form == "authors" else p2_loss
 
     def infer() -> list[torch.Tensor]:
@@ -132,13 +142,13 @@ def in_one(tensors: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([t.float().flatten() for t in tensors])
 
 
-def measure(row: Row) -> tuple[dict[str, float], NDArray[np.float32]]:
+def measure(row: Row, architecture: str, side: int) -> Figures:
     """Figures of the task, and the numbers that it computes."""
     keep_freed_memory()
     torch.set_num_threads(1)
     cpu, wall = [], []
     with operations_of(row.form):
-        run = prepare(row, "paper", 256)
+        run = prepare(row, architecture, side)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before = _resident("RssAnon")
         found = in_one(run())
@@ -152,6 +162,17 @@ def measure(row: Row) -> tuple[dict[str, float], NDArray[np.float32]]:
     return {"cpu_s": min(cpu), "wall_s": min(wall), "peak_bytes": peak}, found.numpy()
 
 
+def measure_here(row: Row, architecture: str, side: int, device: torch.device) -> Figures:
+    """As on a GPU: in this process."""
+    torch._dynamo.reset()
+    with operations_of(row.form):
+        run = prepare(row, architecture, side, device.type)
+        found = in_one(run()).cpu().numpy()
+        begin_peak(device)
+        seconds = Timer(device, 0.3)(run)
+    return {"seconds": seconds, "peak_bytes": peak_bytes(device)}, found
+
+
 def _resident(name: str) -> int:
     """Bytes, from the kernel's account of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -160,35 +181,57 @@ def _resident(name: str) -> int:
     raise LookupError(name)
 
 
-def main(out: Path) -> None:
-    """Measure every row and write the records that ``table.py`` prints."""
-    records = []
+def measured(
+    groups: Iterable[list[Row]], run: Callable[[Row], Figures]
+) -> Iterator[dict[str, Any]]:
+    """The record of every row, as soon as it is there."""
+    for group in groups:
+        truth = None
+        for row in group:
+            figures, array = run(row)
+            found = torch.from_numpy(array)
+            truth = found if truth is None else truth
+            difference = error([found], [truth])
+            yield {
+                "task": row.task,
+                "batch": row.batch,
+                "dtype": row.dtype,
+                "form": row.name,
+                "error": difference,
+                "right": is_right(difference, getattr(torch, row.dtype)),
+                **figures,
+            }
+
+
+def main() -> None:
+    """Measure every row and print its record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--architecture", default="paper")
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS)
+    parser.add_argument("--seconds", type=float, help="after which no row is begun")
+    parser.add_argument("--one-process", action="store_true", help="as on a GPU always")
+    options = parser.parse_args()
+    begin = time.monotonic()
+    options.one_process |= options.device == "cuda"
+    sizes = {"architecture": options.architecture, "side": options.side}
+    groups = rows(options.batches, options.forms, options.device)
     # Each process is forked from one that has imported everything and done nothing.
     fresh = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as processes:
-        for group in rows():
-            truth = None
-            for row in group:
-                print(f"{row.task}, batch {row.batch}, {row.dtype}: {row.name}", flush=True)
-                figures, array = processes.submit(measure, row).result()
-                found = torch.from_numpy(array)
-                truth = found if truth is None else truth
-                difference = error([found], [truth])
-                records.append(
-                    {
-                        "task": row.task,
-                        "batch": row.batch,
-                        "dtype": row.dtype,
-                        "form": row.name,
-                        "error": difference,
-                        "right": is_right(difference, getattr(torch, row.dtype)),
-                        **figures,
-                    }
-                )
-    out.write_text(json.dumps(records, indent=1))
+
+        def run(row: Row) -> Figures:
+            if options.one_process:
+                return measure_here(row, **sizes, device=torch.device(options.device))
+            return processes.submit(measure, row, **sizes).result()
+
+        for record in measured(groups, run):
+            tell(**record)
+            if options.seconds and time.monotonic() - begin > options.seconds:
+                break
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    main()

@@ -1,10 +1,10 @@
 """The registry: every operation at the sizes of the "paper" network, in every form.
 
-``cases`` is what ``test_operations.py`` times.
+``cases`` is what ``time_operations.py`` times.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from unittest import mock
@@ -45,7 +45,7 @@ LARGE_BATCH = 4
 """Makes the first level's tensors larger than a last-level cache of 32 MiB."""
 CLASSES = 4
 ALPHA_BARS = torch.linspace(0.9999, 0.0001, 1000, dtype=torch.float64)
-STEPS = torch.arange(BATCH) * 125
+CPU = torch.device("cpu")
 
 Image = tuple[int, ...]
 Truth = Callable[[Tensors], Tensors]
@@ -79,26 +79,41 @@ class Case:
         return f"{self.operation} {size} {str(self.dtype).removeprefix('torch.')}"
 
 
-def cases(tile: int = 256) -> Iterator[Case]:
-    """All of them, for tiles of that many pixels a side."""
+def cases(
+    tile: int = 256, device: torch.device = CPU, batches: Sequence[int] | None = None
+) -> Iterator[Case]:
+    """All of them, for tiles of that many pixels a side.
+
+    ``batches`` has every operation at each of these; None: what a CPU is measured by.
+    """
     attention, norms = _network_sizes(tile)
     for direction in (forward, backward):
         for dtype in DTYPES:
-            yield _attention(direction, (LARGE_BATCH, *attention[0]), dtype)
-            for size in attention:
-                yield _attention(direction, (1, *size), dtype, compile=size == attention[0])
+            for size, compile in _sizes(attention, batches):
+                yield _attention(direction, size, dtype, device, compile)
     for direction in (forward, backward):
         for dtype in DTYPES:
             for added in ("shift", "residual"):
-                yield _norm(direction, (LARGE_BATCH, *norms[0]), dtype, added)
-                for size in norms:
-                    yield _norm(direction, (1, *size), dtype, added, compile=size == norms[0])
-    for dtype in DTYPES:
-        yield _multi_loss(tile, dtype)
-    for dtype in (torch.uint8, *DTYPES):
-        yield _noise(tile, dtype)
-    for dtype in DTYPES:
-        yield _p2(tile, dtype)
+                for size, compile in _sizes(norms, batches):
+                    yield _norm(direction, size, dtype, device, added, compile)
+    for batch in batches or (BATCH,):
+        for dtype in DTYPES:
+            yield _multi_loss((batch, CLASSES, tile, tile), dtype, device)
+        for dtype in (torch.uint8, *DTYPES):
+            yield _noise((batch, 3, tile, tile), dtype, device)
+        for dtype in DTYPES:
+            yield _p2((batch, 3, tile, tile), dtype, device)
+
+
+def _sizes(
+    images: list[Image], batches: Sequence[int] | None
+) -> Iterator[tuple[tuple[int, ...], bool]]:
+    """Sizes of batches of the images, and whether they are worth compiling plain torch for."""
+    if batches is None:
+        yield (LARGE_BATCH, *images[0]), False
+    for batch in batches or (1,):
+        for image in images:
+            yield (batch, *image), image == images[0]
 
 
 def _network_sizes(tile: int) -> tuple[list[Image], list[Image]]:
@@ -122,7 +137,7 @@ def _network_sizes(tile: int) -> tuple[list[Image], list[Image]]:
 
 
 def _attention(
-    make: Make, size: tuple[int, ...], dtype: torch.dtype, compile: bool = False
+    make: Make, size: tuple[int, ...], dtype: torch.dtype, device: torch.device, compile: bool
 ) -> Case:
     channels, hidden = size[1], unet.HEADS * unet.HEAD_DIM
     sizes = {
@@ -143,7 +158,7 @@ def _attention(
         operation=f"linear_attention {make.__name__}",
         size=size,
         dtype=dtype,
-        arguments=_drawn(make, sizes, dtype),
+        arguments=_drawn(make, sizes, dtype, device),
         forms={
             **eager_forms(make, authors, dtype),
             "plain": make(plain, torch.channels_last),
@@ -156,7 +171,12 @@ def _attention(
 
 
 def _norm(
-    make: Make, size: tuple[int, ...], dtype: torch.dtype, added: str, compile: bool = False
+    make: Make,
+    size: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    added: str,
+    compile: bool,
 ) -> Case:
     channels = size[1]
     sizes = {
@@ -171,7 +191,7 @@ def _norm(
         operation=f"group_norm_silu + {added} {make.__name__}",
         size=size,
         dtype=dtype,
-        arguments=_drawn(make, sizes, dtype),
+        arguments=_drawn(make, sizes, dtype, device),
         forms={
             **eager_forms(make, plain, dtype),
             **({"compile": make(compiled(plain), torch.channels_last)} if compile else {}),
@@ -182,14 +202,14 @@ def _norm(
     )
 
 
-def _multi_loss(tile: int, dtype: torch.dtype) -> Case:
-    size = (BATCH, CLASSES, tile, tile)
+def _multi_loss(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Case:
+    planes = (size[0], *size[2:])
 
     def arguments() -> Arguments:
-        generator = torch.Generator().manual_seed(0)
+        drawn = {"generator": torch.Generator(device).manual_seed(0), "device": device}
         return {
-            "logits": torch.randn(size, generator=generator).to(dtype),
-            "labels": torch.randint(CLASSES, (BATCH, tile, tile), generator=generator),
+            "logits": torch.randn(size, **drawn).to(dtype),
+            "labels": torch.randint(CLASSES, planes, **drawn),
         }
 
     def plain(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -208,22 +228,23 @@ def _multi_loss(tile: int, dtype: torch.dtype) -> Case:
             "ours": loss_gradient(multi_loss),
         },
         truth=_same_in_float64(loss_gradient(baselines.multi_loss)),
-        floor_bytes=2 * math.prod(size) * dtype.itemsize + BATCH * tile**2 * 8,
+        floor_bytes=2 * math.prod(size) * dtype.itemsize + 8 * math.prod(planes),
     )
 
 
-def _noise(tile: int, dtype: torch.dtype) -> Case:
-    size = (BATCH, 3, tile, tile)
+def _noise(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Case:
     found_dtype = torch.float32 if dtype == torch.uint8 else dtype
-    signal, spread = ALPHA_BARS[STEPS].sqrt(), (1 - ALPHA_BARS[STEPS]).sqrt()
+    steps, alpha_bars = _steps(size[0]).to(device), ALPHA_BARS.to(device)
+    signal, spread = alpha_bars[steps].sqrt(), (1 - alpha_bars[steps]).sqrt()
 
     def arguments() -> Arguments:
-        levels = torch.randint(256, size, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator(device).manual_seed(0)
+        levels = torch.randint(256, size, generator=generator, device=device)
         return {"x0": (levels if dtype == torch.uint8 else levels / 127.5 - 1).to(dtype)}
 
     def plain(x0: torch.Tensor) -> Tensors:
         """In place, the scaling of grey levels folded into the factors."""
-        noise = torch.randn(size, dtype=found_dtype)
+        noise = torch.randn(size, dtype=found_dtype, device=x0.device)
         factor, spreads = _per_image(signal, noise), _per_image(spread, noise)
         grey = x0.dtype == torch.uint8
         x_t = (x0 * (factor / 127.5)).sub_(factor) if grey else x0 * factor
@@ -246,19 +267,18 @@ def _noise(tile: int, dtype: torch.dtype) -> Case:
         dtype=dtype,
         arguments=arguments,
         forms={
-            "authors": forward(partial(baselines.add_noise, t=STEPS, alpha_bars=ALPHA_BARS)),
+            "authors": forward(partial(baselines.add_noise, t=steps, alpha_bars=alpha_bars)),
             "plain": forward(plain),
             "compile": forward(compiled(plain)),
-            "ours": forward(partial(add_noise, t=STEPS, alpha_bars=ALPHA_BARS, seed=1)),
+            "ours": forward(partial(add_noise, t=steps, alpha_bars=alpha_bars, seed=1)),
         },
         truth=truth,
         floor_bytes=math.prod(size) * (dtype.itemsize + 2 * found_dtype.itemsize),
     )
 
 
-def _p2(tile: int, dtype: torch.dtype) -> Case:
-    size = (BATCH, 3, tile, tile)
-    weights = {"t": STEPS, "weights": 1 - ALPHA_BARS}
+def _p2(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Case:
+    weights = {"t": _steps(size[0]).to(device), "weights": 1 - ALPHA_BARS.to(device)}
 
     def plain(pred: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         return p2_loss_reference.p2_loss(pred, noise, mean=True, **weights)[0]
@@ -268,7 +288,7 @@ def _p2(tile: int, dtype: torch.dtype) -> Case:
         operation="p2_loss forward and backward",
         size=size,
         dtype=dtype,
-        arguments=_drawn(forward, {"pred": size, "noise": size}, dtype),
+        arguments=_drawn(forward, {"pred": size, "noise": size}, dtype, device),
         forms={
             "authors": authors,
             "plain": loss_gradient(plain),
@@ -280,22 +300,27 @@ def _p2(tile: int, dtype: torch.dtype) -> Case:
     )
 
 
+def _steps(batch: int) -> torch.Tensor:
+    """Time steps of the images, evenly apart."""
+    return torch.arange(batch) * len(ALPHA_BARS) // batch
+
+
 def _per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return values.to(like).reshape(-1, 1, 1, 1)
 
 
 def _drawn(
-    make: Make, sizes: dict[str, tuple[int, ...]], dtype: torch.dtype
+    make: Make, sizes: dict[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device
 ) -> Callable[[], Arguments]:
     """Standard normal arguments, convolutions scaled to keep that; for backward, "upstream" too."""
 
     def arguments() -> Arguments:
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator(device).manual_seed(0)
         upstream = {"upstream": next(iter(sizes.values()))} if make is backward else {}
         drawn = {}
         for name, size in (sizes | upstream).items():
             scale = size[1] ** -0.5 if name.endswith("weight") and len(size) == 4 else 1.0
-            drawn[name] = (scale * torch.randn(size, generator=generator)).to(dtype)
+            drawn[name] = (scale * torch.randn(size, generator=generator, device=device)).to(dtype)
         return drawn
 
     return arguments

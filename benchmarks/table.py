@@ -1,16 +1,15 @@
 """Write what was measured as Markdown tables, in benchmarks/tables.
 
-    python benchmarks/table.py OPERATIONS.json NETWORK.json
+    python benchmarks/table.py OPERATIONS.jsonl NETWORK.jsonl
 
-The first file is from pytest-benchmark (``test_operations.py``), the second from ``network.py``.
+The files are what ``time_operations.py`` and ``network.py`` print.
 "authors" and its peak memory are those of their fastest form. Times are those of the fastest round:
 plain torch on NCHW takes between once and twice and a half as long with the luck of its addresses.
 """
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,32 @@ Record = dict[str, Any]
 
 def main(operations: Path, network: Path) -> None:
     """Both tables."""
-    measured = json.loads(operations.read_text())["benchmarks"]
-    write("Operations", f"ms by {measured[0]['options']['timer']}", operation_rows(measured))
-    write("The network", "s of processor time", network_rows(json.loads(network.read_text())))
+    write("Operations", "ms of processor time", operation_rows(read_records(operations)))
+    write("The network", "s of processor time", network_rows(read_records(network)))
 
 
-def operation_rows(measured: list[Record]) -> Iterator[list[str]]:
+def read_records(path: Path) -> list[Record]:
+    """The records of a file, one a line."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+
+
+def print_rows(rows: Iterable[Sequence[str]]) -> None:
+    """Aligned, the first row being the heading."""
+    table = [list(map(str, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def operation_rows(records: list[Record]) -> Iterator[list[str]]:
     """A heading, then a row for each case."""
     yield [
         *("operation", "size", "dtype", *FAMILIES, "x authors", "x plain"),
         *("GB/s", "of copying", "authors' error", "our error"),
     ]
-    records = [{"seconds": m["stats"]["min"], **m["extra_info"]} for m in measured]
     (copy,) = (r for r in records if r["operation"] == "copy")
     cases = [r for r in records if r is not copy]
-    for key, group in groupby(cases, key=lambda r: (r["operation"], r["size"], r["dtype"])):
+    for key, group in grouped(cases, "operation", "size", "dtype"):
         best = fastest(group)
         ours = best["ours"]
         speed = ours["floor_bytes"] / ours["seconds"]
@@ -48,8 +58,8 @@ def operation_rows(measured: list[Record]) -> Iterator[list[str]]:
             ratio(best.get("authors"), ours),
             ratio(best.get("plain"), ours),
             *((f"{speed / 1e9:.1f}", f"{share:.2f}") if ours["right"] else ("", "")),
-            f"{best['authors']['error']:.0e}",
-            f"{ours['error']:.0e}",
+            exponent(best["authors"]["error"]),
+            exponent(ours["error"]),
         ]
 
 
@@ -63,7 +73,7 @@ def network_rows(records: list[Record]) -> Iterator[list[str]]:
     ]
     records = [{"seconds": r["cpu_s"], **r} for r in records]
     in_float32: dict[object, Record] = {}
-    for key, group in groupby(records, key=lambda r: (r["task"], r["batch"], r["dtype"])):
+    for key, group in grouped(records, "task", "batch", "dtype"):
         best = fastest(group)
         ours = best["ours"]
         in_float32.setdefault(key[:2], best["authors"])
@@ -79,9 +89,19 @@ def network_rows(records: list[Record]) -> Iterator[list[str]]:
                 for family in ("authors", "plain", "ours")
             ),
             f"{ours['peak_bytes'] / best['authors']['peak_bytes']:.2f}",
-            f"{best['authors']['error']:.0e}",
-            f"{ours['error']:.0e}",
+            exponent(best["authors"]["error"]),
+            exponent(ours["error"]),
         ]
+
+
+def grouped(
+    records: Iterable[Record], *names: str
+) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:
+    """Records with the same values of these names, in the order in which the first ones came."""
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(tuple(record[name] for name in names), []).append(record)
+    yield from groups.items()
 
 
 def fastest(records: Iterable[Record]) -> dict[str, Record]:
@@ -107,6 +127,11 @@ def ratio(other: Record | None, ours: Record) -> str:
     if other is None or not (other["right"] and ours["right"]):
         return ""
     return f"{other['seconds'] / ours['seconds']:.2f}"
+
+
+def exponent(error: float | None) -> str:
+    """Of an error, its order; nothing where it is not known."""
+    return "" if error is None else f"{error:.0e}"
 
 
 def write(title: str, unit: str, rows: Iterable[list[str]]) -> None:

@@ -1,12 +1,14 @@
 """Whole training steps of both stages against the authors' formulation, loading included.
 
-    python benchmarks/training.py [--architecture paper] [--batch 8] [--steps 4] [-o OUT.json]
+    python benchmarks/training.py [--architecture paper] [--batches 8] [--steps 4] [--device cpu]
 
-Each row runs in a process of its own, with as many threads as usual: batches of tiles of 256
-pixels, read from images of 1000 x 1000 pixels, through loss and gradient to Adam's new weights. The
-time of a step is the median after a first that is not counted.
+Batches of tiles of 256 pixels, read from images of 1000 x 1000 pixels, through loss and gradient to
+Adam's new weights. On a CPU each row runs in a process of its own, with as many threads as usual,
+and the time of a step is the median after a first that is not counted. On a GPU it is the mean of
+steps that follow one another unwaited for, as in a run. Prints a JSON record for each row.
 
-"ours" is what `gsd train` runs: the same loader and step, moving average and clipping included.
+"ours" is what `gsd train` runs: the same loader and step, moving average and clipping included;
+"plain" is that with GSD_KERNELS=reference, and "compile" the same by torch.compile.
 "authors" are network, losses and noise as their code has them, eager, with torch's own Adam, on
 patches that lie as PNG files, which Pillow decodes, flipped by torch; once as a process comes, and
 once with the memory kept that is freed, as `gsd` does. Under autocast weights stay float32; "pure"
@@ -14,9 +16,9 @@ is bfloat16 throughout, which nobody should train with, but which may be the fas
 """
 
 import argparse
-import json
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,30 +31,37 @@ from typing import Any
 import baselines
 import numpy as np
 import torch
-from loader import BATCH, MPP, TILE, write_inputs
+from loader import BATCH, MPP, TILE, write_images
 from network import operations_of
 from PIL import Image
 from table import print_rows
+from timing import begin_peak, peak_bytes, synchronise, tell
 from torch.utils.data import DataLoader, Dataset
 
 from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.machine import keep_freed_memory
 from genselfdiff.models.registry import create_model
 from genselfdiff.training.dry_run import estimate_run
+from genselfdiff.training.loop.step import TrainingStep
+from genselfdiff.training.loop.train import batches
 from genselfdiff.training.runs import prepared
 from genselfdiff.training.settings.run_config import RunConfig
 from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+PRECISIONS = ("float32", "bfloat16", "pure bfloat16")
+WARM_UP = 3
+"""Steps before those that are measured on a GPU."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One process.
+    """One thing to measure.
 
     Attributes:
         stage: "pretrain" or "finetune".
-        form: "ours" or "authors".
+        form: "ours", "plain", "compile" or "authors".
+        batch: tiles of a step.
         precision: "float32", "bfloat16" (autocast) or "pure bfloat16".
         memory_format: key of ``FORMATS``.
         keeps_memory: freed memory stays with the process.
@@ -60,20 +69,25 @@ class Row:
 
     stage: str
     form: str
+    batch: int
     precision: str
     memory_format: str = "channels_last"
     keeps_memory: bool = True
 
 
-def rows(device: str) -> Iterator[Row]:
+def rows(options: argparse.Namespace) -> Iterator[Row]:
     """All of them."""
-    for stage in ("pretrain", "finetune"):
-        for precision in ("float32", "bfloat16"):
-            yield Row(stage, "ours", precision)
-        for precision in ("float32", "bfloat16", "pure bfloat16"):
-            for memory_format in FORMATS:
-                for keeps in (False, True) if device == "cpu" else (True,):
-                    yield Row(stage, "authors", precision, memory_format, keeps)
+    for batch in options.batches:
+        for stage in ("pretrain", "finetune"):
+            for form in options.forms:
+                for precision in options.precisions:
+                    if form != "authors":
+                        if precision != "pure bfloat16":
+                            yield Row(stage, form, batch, precision)
+                        continue
+                    for memory_format in FORMATS:
+                        for keeps in (False, True) if options.device == "cpu" else (True,):
+                            yield Row(stage, form, batch, precision, memory_format, keeps)
 
 
 class Patches(Dataset[Any]):
@@ -116,8 +130,8 @@ def config_of(row: Row, options: argparse.Namespace, folder: Path) -> RunConfig:
     """Settings of a run of `gsd train`."""
     common = {
         "architecture": options.architecture,
-        "batch_size": options.batch,
-        "tile_size": TILE,
+        "batch_size": row.batch,
+        "tile_size": options.tile,
         "steps": 10**6,
         "precision": row.precision,
         "device": options.device,
@@ -132,11 +146,39 @@ def config_of(row: Row, options: argparse.Namespace, folder: Path) -> RunConfig:
     )
 
 
-def seconds_of_ours(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """As `gsd train --dry-run` measures them."""
-    with prepared(config_of(row, options, folder)) as (task, step):
+def seconds_of_ours(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """On a CPU as `gsd train --dry-run` measures them."""
+    with operations_of(row.form), prepared(config_of(row, options, folder)) as (task, step):
+        if row.form == "compile":
+            torch._dynamo.reset()
+            step.network.compile(dynamic=False)
+        if options.one_process:
+            return _unwaited_for(task, step, options.steps)
         found = estimate_run(task, step, options.steps)
     return {"seconds": found.step_seconds, "waiting": found.loading_share}
+
+
+def _unwaited_for(task: Any, step: TrainingStep, steps: int) -> dict[str, Any]:
+    """The mean of ``steps``, after some that are not counted."""
+    tiles = iter(batches(task.dataset, step.config, step, 0))
+    step.network.train()
+    begin_peak(step.device)
+    for number in range(WARM_UP):
+        step(next(tiles), number)
+    synchronise(step.device)
+    waited, begin = 0.0, time.perf_counter()
+    for number in range(WARM_UP, WARM_UP + steps):
+        before = time.perf_counter()
+        batch = next(tiles)
+        waited += time.perf_counter() - before
+        step(batch, number)
+    synchronise(step.device)
+    seconds = time.perf_counter() - begin
+    return {
+        "seconds": seconds / steps,
+        "waiting": waited / seconds,
+        "peak_bytes": peak_bytes(step.device),
+    }
 
 
 def seconds_of_authors(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -151,9 +193,9 @@ def seconds_of_authors(row: Row, options: argparse.Namespace, folder: Path) -> d
         table.to(device) for table in (schedule.alpha_bars, schedule.p2_weights())
     )
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=row.precision == "bfloat16")
-    patches = Patches(folder, labelled, options.batch * (options.steps + 1))
+    patches = Patches(folder, labelled, row.batch * (options.steps + 1))
     batches = iter(
-        DataLoader(patches, batch_size=options.batch, num_workers=options.workers, shuffle=True)
+        DataLoader(patches, batch_size=row.batch, num_workers=options.workers or 0, shuffle=True)
     )
     times, waited = [], []
     with operations_of("authors"):
@@ -190,11 +232,12 @@ def measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, An
     """One row, in this process."""
     if row.keeps_memory:
         keep_freed_memory()
-    seconds = seconds_of_ours if row.form == "ours" else seconds_of_authors
-    return asdict(row) | seconds(row, options, folder)
+    seconds = seconds_of_authors if row.form == "authors" else seconds_of_ours
+    figures = seconds(row, options, folder)
+    return asdict(row) | figures | {"images/s": row.batch / figures["seconds"]}
 
 
-def ratios(records: list[dict[str, Any]], batch: int) -> Iterator[list[str]]:
+def ratios(records: list[dict[str, Any]]) -> Iterator[list[str]]:
     """A heading, and a row for each stage and precision of ours."""
     yield ["stage", "precision", "ours, s", "images/s", "waiting"] + [
         f"authors' fastest {kind}" for kind in ("in that", "in float32", "in that, memory kept")
@@ -220,22 +263,28 @@ def ratios(records: list[dict[str, Any]], batch: int) -> Iterator[list[str]]:
                 stage,
                 precision,
                 f"{ours['seconds']:.2f}",
-                f"{batch / ours['seconds']:.2f}",
+                f"{ours['images/s']:.2f}",
                 f"{ours['waiting']:.1%}",
                 *cells,
             ]
 
 
 def main() -> None:
-    """Measure every row and print the table."""
+    """Measure every row; where ours and the authors' were, print the table as well."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="paper")
-    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--batches", type=int, nargs="+", default=[BATCH])
+    parser.add_argument("--tile", type=int, default=TILE)
+    parser.add_argument("--forms", nargs="+", default=["ours", "authors"])
+    parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS))
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--seconds", type=float, help="after which no row is begun")
+    parser.add_argument("--one-process", action="store_true", help="as on a GPU always")
     options = parser.parse_args()
+    options.one_process |= options.device != "cpu"
+    begin = time.monotonic()
     records = []
     # Each process is forked from one that has imported everything and done nothing.
     fresh = multiprocessing.get_context("forkserver")
@@ -244,16 +293,21 @@ def main() -> None:
         ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as processes,
     ):
         folder = Path(name)
-        write_inputs(folder)
-        write_patches(folder)
-        for row in rows(options.device):
-            records.append(processes.submit(measure, row, options, folder).result())
-            print(records[-1], flush=True)
-    print()
-    print_rows(ratios(records, options.batch))
-    print(f"\nload {os.getloadavg()[0]:.1f} at the end, torch {torch.__version__}")
-    if options.output is not None:
-        options.output.write_text(json.dumps(records, indent=1))
+        write_images(folder)
+        if "authors" in options.forms:
+            write_patches(folder)
+        for row in rows(options):
+            if options.seconds and time.monotonic() - begin > options.seconds:
+                break
+            if options.one_process:
+                records.append(measure(row, options, folder))
+            else:
+                records.append(processes.submit(measure, row, options, folder).result())
+            tell(**records[-1])
+    if {"ours", "authors"} <= {*options.forms} and len(options.batches) == 1:
+        print(file=sys.stderr)
+        print_rows(ratios(records))
+    print(f"load {os.getloadavg()[0]:.1f} at the end, torch {torch.__version__}", file=sys.stderr)
 
 
 if __name__ == "__main__":
