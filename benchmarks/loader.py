@@ -47,14 +47,14 @@ ROUNDS, BATCHES = 5, 12
 Step = Callable[[Any], None]
 
 
-def write_images(folder: Path) -> None:
+def write_images(folder: Path, side: int = SIDE) -> None:
     """Images with masks of what is dark in them."""
     pixels = read_image(SLIDE)
     places = [(x, y) for y in (900, 1400, 1900) for x in (0, 600, 1200)]
     for kind in ("images", "masks"):
         (folder / kind).mkdir()
     for number, (x, y) in enumerate(places):
-        image = pixels[y : y + SIDE, x : x + SIDE]
+        image = pixels[y : y + side, x : x + side]
         Image.fromarray(image).save(folder / "images" / f"{number}.png")
         Image.fromarray((image[..., 0] < 150).astype(np.uint8)).save(
             folder / "masks" / f"{number}.png"

@@ -2,7 +2,7 @@
 
     python benchmarks/training.py [--architecture paper] [--batches 8] [--steps 4] [--device cpu]
 
-Batches of tiles of 256 pixels, read from images of 1000 x 1000 pixels, through loss and gradient to
+Batches of tiles of 256 pixels, read from images of 1024 x 1024 pixels, through loss and gradient to
 Adam's new weights. On a CPU each row runs in a process of its own, with as many threads as usual,
 and the time of a step is the median after a first that is not counted. On a GPU it is the mean of
 steps that follow one another unwaited for, as in a run. Prints a JSON record for each row.
@@ -50,6 +50,8 @@ from genselfdiff.training.settings.stage_configs import FinetuneConfig, Pretrain
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 PRECISIONS = ("float32", "bfloat16", "pure bfloat16")
+SIDES = 4
+"""Of a tile, in that of an image, nearly."""
 WARM_UP = 3
 """Steps before those that are measured on a GPU."""
 
@@ -153,12 +155,12 @@ def seconds_of_ours(row: Row, options: argparse.Namespace, folder: Path) -> dict
             torch._dynamo.reset()
             step.network.compile(dynamic=False)
         if options.one_process:
-            return _unwaited_for(task, step, options.steps)
+            return unwaited_for(task, step, options.steps)
         found = estimate_run(task, step, options.steps)
     return {"seconds": found.step_seconds, "waiting": found.loading_share}
 
 
-def _unwaited_for(task: Any, step: TrainingStep, steps: int) -> dict[str, Any]:
+def unwaited_for(task: Any, step: TrainingStep, steps: int) -> dict[str, Any]:
     """The mean of ``steps``, after some that are not counted."""
     tiles = iter(batches(task.dataset, step.config, step, 0))
     step.network.train()
@@ -293,7 +295,7 @@ def main() -> None:
         ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as processes,
     ):
         folder = Path(name)
-        write_images(folder)
+        write_images(folder, SIDES * options.tile)
         if "authors" in options.forms:
             write_patches(folder)
         for row in rows(options):

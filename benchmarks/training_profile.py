@@ -19,7 +19,7 @@ from loader import write_images
 from timing import synchronise, tell
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import DeviceType, ProfilerActivity, profile
-from training import TILE, WARM_UP, Row, config_of
+from training import SIDES, TILE, WARM_UP, Row, config_of
 
 from genselfdiff import kernels
 from genselfdiff.machine import keep_freed_memory
@@ -93,7 +93,7 @@ def main() -> None:
     options = parser.parse_args(namespace=argparse.Namespace(workers=0))
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as name:
-        write_images(Path(name))
+        write_images(Path(name), SIDES * options.tile)
         for stage in ("pretrain", "finetune"):
             row = Row(stage, "ours", options.batch, "bfloat16")
             tell(stage=stage, batch=row.batch, **profiled(row, options, Path(name)))

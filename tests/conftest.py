@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 # Triton's interpreter runs kernels on CPU tensors. It has to be asked for before anything imports
 # Triton, and no further than this process: a build in a test compiles kernels.
-os.environ["TRITON_INTERPRET"] = "1"
-with contextlib.suppress(ModuleNotFoundError):
-    import triton
+if os.environ.get("GSD_TEST_DEVICE") != "cuda":
+    os.environ["TRITON_INTERPRET"] = "1"
+    with contextlib.suppress(ModuleNotFoundError):
+        import triton
 
-    triton.knobs.runtime.interpret = True
-del os.environ["TRITON_INTERPRET"]
+        triton.knobs.runtime.interpret = True
+    del os.environ["TRITON_INTERPRET"]
 
 # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

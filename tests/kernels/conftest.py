@@ -1,27 +1,13 @@
 """Fixtures that run a test with every implementation and instruction set this machine has."""
 
-import importlib
-import warnings
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
+from interpreting import interpreted_kernels
 
-from genselfdiff.kernels import backends, native
+from genselfdiff.kernels import native
 
 needs_native = pytest.mark.skipif(not native.available(), reason="no native kernels installed")
-
-TRITON = {  # operation: function, in genselfdiff.kernels
-    "add_noise": "add_noise.triton.add_noise",
-    "group_norm_silu": "group_norm_silu.triton.forward",
-    "group_norm_silu_backward": "group_norm_silu.triton.backward",
-    "linear_attention": "linear_attention.triton.forward",
-    "linear_attention_backward": "linear_attention.triton.backward",
-    "multi_loss": "multi_loss.triton.multi_loss",
-    "p2_loss": "p2_loss.triton.p2_loss",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -48,21 +34,10 @@ on_cpu_alone = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def interpreted() -> Iterator[None]:
     """The GPU's kernels serve the CPU, in Triton's interpreter."""
     pytest.importorskip("triton", reason="triton is not installed")
-    monkeypatch.setenv("GSD_KERNELS", "triton")
-    monkeypatch.setattr(backends, "triton_devices", {"cpu", "cuda"})
-    monkeypatch.setattr(
-        "triton.runtime.interpreter.InterpreterBuilder.create_dot", _dot_that_knows_bfloat16
-    )
-    with torch.library._scoped_library("gsd", "FRAGMENT") as library:
-        for operation, path in TRITON.items():
-            module, _, function = f"genselfdiff.kernels.{path}".rpartition(".")
-            kernel = getattr(importlib.import_module(module), function)
-            with warnings.catch_warnings():  # it is known that there is a C++ kernel
-                warnings.simplefilter("ignore")
-                library.impl(operation, kernel, "CPU", allow_override=True)
+    with interpreted_kernels():
         yield
 
 
@@ -78,15 +53,3 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     except ValueError as error:
         pytest.skip(str(error))
     return str(request.param)
-
-
-def _dot_that_knows_bfloat16(builder: Any, a: Any, b: Any, total: Any, *_: Any) -> Any:
-    """Triton's interpreter holds bfloat16 as uint16, and would multiply these."""
-    from triton.runtime.interpreter import TensorHandle
-
-    def values(operand: Any) -> np.ndarray:
-        if operand.data.dtype == np.uint16:
-            return (operand.data.astype(np.uint32) << 16).view(np.float32)
-        return operand.data
-
-    return TensorHandle(np.matmul(values(a), values(b)) + total.data, total.dtype.scalar)
