@@ -14,7 +14,7 @@ SOURCES := $(shell find csrc genselfdiff cli -type f -not -name '*.py[co]') \
 CXX_SOURCES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.[ch]')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench lint docs clean
+.PHONY: help setup demo test soak bench gpu lint docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ bench: setup  ## time operations and network against plain torch; benchmarks/tab
 	PYTHONPATH=tests/kernels $(BIN)/python benchmarks/time_operations.py > .benchmarks/operations.jsonl
 	PYTHONPATH=tests/kernels $(BIN)/python benchmarks/network.py > .benchmarks/network.jsonl
 	$(BIN)/python benchmarks/table.py .benchmarks/operations.jsonl .benchmarks/network.jsonl
+
+# No setup: it makes an environment of its own for the torch that PYTHON has. docs/gpu.md
+gpu: OUT ?= gpu-day
+gpu:  ## build, prove and measure everything on a GPU in nine minutes; OUT=gpu-day, OPTIONS="--wheels FOLDER"
+	$(PYTHON) benchmarks/gpu_day.py --out $(OUT) $(OPTIONS)
 
 lint: setup  ## ruff, mypy and clang-format, all without changing a file
 	$(BIN)/ruff check

@@ -23,6 +23,7 @@ from forms import (
     in_float64,
     loss_gradient,
 )
+from timing import Ceilings
 
 from genselfdiff.kernels import (
     add_noise,
@@ -63,6 +64,7 @@ class Case:
         forms: by name; "ours" among them.
         truth: from the arguments, the right results in float64 for what a form has found.
         floor_bytes: what has to be read and written at the least.
+        floor_flops: of the matrix products that there must be, two for each multiplication.
     """
 
     operation: str
@@ -72,11 +74,18 @@ class Case:
     forms: dict[str, Form]
     truth: Callable[[Arguments], Truth]
     floor_bytes: int
+    floor_flops: int = 0
 
     @property
     def name(self) -> str:
         size = "x".join(map(str, self.size))
         return f"{self.operation} {size} {str(self.dtype).removeprefix('torch.')}"
+
+    def predicted_seconds(self, gpu: Ceilings) -> float:
+        """At the least, of what no cache holds: the longer of bytes moved and products made."""
+        # Of a float32 product three are made of tf32, each at half the rate of bfloat16.
+        products = self.floor_flops * (1 if self.dtype == torch.bfloat16 else 6)
+        return max(self.floor_bytes / gpu.bandwidth, products / gpu.bfloat16_rate)
 
 
 def cases(
@@ -153,7 +162,11 @@ def _attention(
     plain = partial(linear_attention_reference.linear_attention, heads=unet.HEADS)
     authors = partial(baselines.linear_attention, heads=unet.HEADS)
     # At the least x is read for the statistics, for k and v, and for q; backward the same twice,
-    # once with the gradient.
+    # once with the gradient. Of C x hidden products there are q, k, v and the output; backward
+    # q, k, v, the output and its gradient in q and in the folded matrix, and those of q, k and v
+    # in x and in their weights. Context and folded matrix have products of each head alone.
+    by_channels, by_head = (4, 1) if make is forward else (12, 2)
+    per_pixel = 2 * hidden * (by_channels * channels + by_head * unet.HEAD_DIM)
     return Case(
         operation=f"linear_attention {make.__name__}",
         size=size,
@@ -167,6 +180,7 @@ def _attention(
         },
         truth=_same_in_float64(make(authors)),
         floor_bytes=(3 if make is forward else 5) * math.prod(size) * dtype.itemsize,
+        floor_flops=math.prod(size) // channels * per_pixel,
     )
 
 

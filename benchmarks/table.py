@@ -9,7 +9,7 @@ plain torch on NCHW takes between once and twice and a half as long with the luc
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,34 +31,34 @@ def read_records(path: Path) -> list[Record]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
 
 
-def print_rows(rows: Iterable[Sequence[str]]) -> None:
-    """Aligned, the first row being the heading."""
-    table = [list(map(str, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
-
-
 def operation_rows(records: list[Record]) -> Iterator[list[str]]:
-    """A heading, then a row for each case."""
+    """A heading, then a row for each case that ours was measured in."""
+    predicted = any(r.get("predicted") is not None for r in records)
     yield [
         *("operation", "size", "dtype", *FAMILIES, "x authors", "x plain"),
-        *("GB/s", "of copying", "authors' error", "our error"),
+        *("GB/s", "of copying", *(["predicted"] if predicted else [])),
+        *("authors' error", "our error"),
     ]
     (copy,) = (r for r in records if r["operation"] == "copy")
     cases = [r for r in records if r is not copy]
     for key, group in grouped(cases, "operation", "size", "dtype"):
         best = fastest(group)
-        ours = best["ours"]
-        speed = ours["floor_bytes"] / ours["seconds"]
-        share = speed * copy["seconds"] / copy["floor_bytes"]
+        if "ours" not in best:
+            continue
+        ours, authors = best["ours"], best.get("authors")
+        speeds = ["", ""]
+        if ours["right"]:
+            speed = ours["floor_bytes"] / ours["seconds"]
+            share = speed * copy["seconds"] / copy["floor_bytes"]
+            speeds = [f"{speed / 1e9:.1f}", f"{share:.2f}"]
         yield [
             *key,
             *(time(best.get(family), 1e3) for family in FAMILIES),
-            ratio(best.get("authors"), ours),
+            ratio(authors, ours),
             ratio(best.get("plain"), ours),
-            *((f"{speed / 1e9:.1f}", f"{share:.2f}") if ours["right"] else ("", "")),
-            exponent(best["authors"]["error"]),
+            *speeds,
+            *([f"{1e3 * ours['predicted']:.3f}"] if predicted else []),
+            exponent(authors and authors["error"]),
             exponent(ours["error"]),
         ]
 
@@ -119,7 +119,8 @@ def time(record: Record | None, scale: float) -> str:
     if not record["right"]:
         return "wrong"
     _, _, variant = record["form"].partition(", ")
-    return f"{scale * record['seconds']:.2f}" + (f" ({variant})" if variant else "")
+    value = scale * record["seconds"]
+    return f"{value:.{2 if value >= 1 else 3}f}" + (f" ({variant})" if variant else "")
 
 
 def ratio(other: Record | None, ours: Record) -> str:

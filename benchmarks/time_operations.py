@@ -5,8 +5,8 @@
 On a CPU those of one thread; ``make bench`` makes a table of them. On a GPU with --batches: every
 operation at each of these, bfloat16 first, and forms by torch.compile, which take seconds each, at
 the end. The numbers of a form are checked against float64: no time counts where they are wrong.
-Prints a JSON record a line: what a copy takes, then each form, with the least that its bytes and
-operations would take at the speed of a copy and of a matrix product.
+Prints a JSON record a line: what a copy takes, then each form, on a GPU with the seconds that its
+bytes and matrix products would take at the least, at the speeds of a large copy and product.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main() -> None:
     device = torch.device(options.device)
     timer = Timer(device, options.round)
     most = ceilings(timer, COPIED, 8192 if device.type == "cuda" else 512)
-    tell(operation="copy", seconds=2 * COPIED / most.copy, floor_bytes=2 * COPIED)
+    tell(operation="copy", seconds=2 * COPIED / most.bandwidth, floor_bytes=2 * COPIED)
     for case, form in chosen(options):
         if options.seconds and time.monotonic() - begin > options.seconds:
             break
@@ -89,7 +89,8 @@ def main() -> None:
             dtype=str(case.dtype).removeprefix("torch."),
             form=form,
             floor_bytes=case.floor_bytes,
-            least_seconds=most.seconds(case.floor_bytes, getattr(case, "flops", 0), case.dtype),
+            # What is told of products is told of a GPU's.
+            predicted=case.predicted_seconds(most) if options.device != "cpu" else None,
             **figures,
         )
 

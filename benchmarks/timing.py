@@ -87,36 +87,24 @@ def peak_bytes(device: torch.device) -> int | None:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What a device was measured to do at most.
+    """What a device was measured to do at the most.
 
     Attributes:
-        copy: bytes a second, read and written ones.
-        products: by dtype, floating-point operations a second of a large matrix product. float32 is
-            that of torch as it comes, without tf32.
+        bandwidth: of a large copy, bytes read and written a second.
+        bfloat16_rate: of a large product of matrices, operations a second.
     """
 
-    copy: float
-    products: dict[torch.dtype, float]
-
-    def seconds(self, floor_bytes: int, flops: int, dtype: torch.dtype) -> float:
-        """The least that an operation takes which moves and computes so much."""
-        rate = self.products.get(dtype, self.products[torch.float32])
-        return max(floor_bytes / self.copy, flops / rate)
+    bandwidth: float
+    bfloat16_rate: float
 
 
-def ceilings(timer: Timer, copied: int = 1 << 30, side: int = 8192) -> Ceilings:
-    """Measure them: a copy of ``copied`` bytes, products of ``side`` x ``side`` random numbers."""
-    device = timer.device
-    source = torch.randint(256, (copied,), dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    copy = 2 * copied / timer(partial(target.copy_, source))
-    del source, target
-    products = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.randn(2, side, side, device=device).to(dtype)
-        out = torch.empty_like(a)
-        products[dtype] = 2 * side**3 / timer(partial(torch.mm, a, b, out=out))
-    return Ceilings(copy, products)
+def ceilings(timer: Timer, copied: int, side: int) -> Ceilings:
+    """Measure them, by copying so many bytes and by a product of random matrices of that side."""
+    source = torch.randint(256, (copied,), dtype=torch.uint8, device=timer.device)
+    copy = timer(partial(torch.empty_like(source).copy_, source))
+    a, b = torch.randn(2, side, side, device=timer.device).bfloat16()
+    product = timer(partial(torch.mm, a, b, out=torch.empty_like(a)))
+    return Ceilings(2 * copied / copy, 2 * side**3 / product)
 
 
 def tell(**figures: object) -> None:

@@ -52,12 +52,11 @@ def main() -> None:
             memory_gib=properties.total_memory / 2**30,
             cuda=torch.version.cuda,
         )
-        most = ceilings(Timer(device, 0.5), copied=1 << 31)
+        most = ceilings(Timer(device, 0.5), copied=1 << 31, side=8192)
     else:
         most = ceilings(Timer(device, 0.01), copied=1 << 22, side=64)
-    tell(most="copy, GB/s read and written", value=most.copy / 1e9)
-    for dtype, rate in most.products.items():
-        tell(most=f"product in {dtype}, TFLOP/s", value=rate / 1e12)
+    tell(most="copy, GB/s read and written", value=most.bandwidth / 1e9)
+    tell(most="product in bfloat16, TFLOP/s", value=most.bfloat16_rate / 1e12)
 
 
 if __name__ == "__main__":

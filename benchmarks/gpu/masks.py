@@ -2,8 +2,8 @@
 
     python benchmarks/gpu/masks.py --work FOLDER [--device cuda] [--side PIXELS]
 
-The slide is the sample slide, or with --side a square of it. What is killed is a slide made of it
-several times, in a process that writes slowly enough to be killed in the midst.
+The slide is the sample slide several times, or with --side a square of it. The run that is killed
+writes slowly enough for that to be in the midst.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from agreement import LEAST, dice
 from loader import SLIDE
 from timing import tell
 
@@ -26,11 +27,9 @@ MPP = 0.25
 CORNER = (1000, 600)
 """Row and column from which a square is cut: tissue."""
 TIMES = 2
-"""The slide whose run is killed is as many sample slides wide and high."""
+"""The slide is as many sample slides wide and high."""
 ROWS = 4
-"""Or as many squares high: rows of the mask, of which some are written when it is killed."""
-AGREEMENT = {"float32": 0.999, "bfloat16": 0.97}
-"""Share of pixels with the CPU's label; less is wrong."""
+"""Or as many squares high: a mask of several rows of tiles."""
 PATIENCE = 30.0
 """Seconds until a run that is to be killed has to have begun to write."""
 SLOWLY = """
@@ -57,42 +56,42 @@ def main() -> None:
     parser.add_argument("--side", type=int)
     options = parser.parse_args()
     options.work.mkdir(parents=True)
-    pixels = read_image(SLIDE)
+    pixels, repeats = read_image(SLIDE), (TIMES, TIMES, 1)
+    runs = {("cpu", "float32"): 0.0, (options.device, "float32"): 0.0}
     if options.side:
         row, column = CORNER
         pixels = pixels[row : row + options.side, column : column + options.side]
-        repeats: tuple[int, ...] = (ROWS, 1, 1)
-        precisions = ["float32"]
+        repeats = (ROWS, 1, 1)
     else:
-        repeats, precisions = (TIMES, TIMES, 1), list(AGREEMENT)
-    compare(write(pixels, options.work / "slide.tif"), options, precisions)
-    kill(write(np.tile(pixels, repeats), options.work / "large.tif"), options)
-
-
-def compare(slide: Path, options: argparse.Namespace, precisions: list[str]) -> None:
-    """Labels beside those of float32 on the CPU."""
-    wanted = labels(segmented(slide, options.work / "cpu.tif", "cpu", "float32"))
-    for precision in precisions:
+        runs[options.device, "bfloat16"] = 0.0
+    slide = write(np.tile(pixels, repeats), options.work / "slide.tif")
+    masks = {}
+    for device, precision in runs:
         begin = time.monotonic()
-        mask = segmented(slide, options.work / f"{precision}.tif", options.device, precision)
-        seconds = time.monotonic() - begin
-        agreement = (labels(mask) == wanted).mean().item()
+        mask = options.work / f"{device}_{precision}.tif"
+        masks[device, precision] = segmented(slide, mask, device, precision)
+        runs[device, precision] = time.monotonic() - begin
+    wanted = labels(masks["cpu", "float32"]) > 0
+    for (device, precision), mask in masks.items():
+        found = labels(mask) > 0
+        agreement = dice(found, wanted)
         tell(
+            device=device,
             precision=precision,
-            seconds=seconds,
-            agreement=agreement,
-            foreground=(wanted > 0).mean().item(),
-            right=agreement >= AGREEMENT[precision],
+            mpx=wanted.size / 1e6,
+            seconds=runs[device, precision],
+            dice=agreement,
+            pixels_that_differ=int((found != wanted).sum()),
+            foreground=wanted.mean().item(),
+            right=agreement >= LEAST[precision],
         )
+    kill(slide, masks[options.device, "float32"], options)
 
 
-def kill(slide: Path, options: argparse.Namespace) -> None:
+def kill(slide: Path, whole: Path, options: argparse.Namespace) -> None:
     """Kill a run in the midst and let it go on: the bytes must be those of a whole one."""
-    begin = time.monotonic()
-    whole = segmented(slide, options.work / "whole.tif", options.device, "auto")
-    seconds = time.monotonic() - begin
     mask, journal = options.work / "killed.tif", options.work / ".killed.tif.journal"
-    arguments = command(slide, mask, options.device, "auto")
+    arguments = command(slide, mask, options.device, "float32")
     with subprocess.Popen([sys.executable, "-c", SLOWLY, *arguments]) as process:
         begin = time.monotonic()
         while not (journal.exists() and journal.stat().st_size) and process.poll() is None:
@@ -101,9 +100,9 @@ def kill(slide: Path, options: argparse.Namespace) -> None:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
     midway = journal.exists() and not mask.exists()
-    segmented(slide, mask, options.device, "auto")
+    segmented(slide, mask, options.device, "float32")
     same = mask.read_bytes() == whole.read_bytes()
-    tell(seconds=seconds, killed_midway=midway, same_bytes=same, right=midway and same)
+    tell(killed_midway=midway, same_bytes=same, right=midway and same)
 
 
 def write(pixels: np.ndarray, path: Path) -> Path:

@@ -7,11 +7,10 @@ itself: nccl for what lies on the GPU, gloo for the rest.
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import torch.distributed as dist
@@ -21,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from training import SIDES, Row, config_of
 
 from genselfdiff.training.loop.train import batches
-from genselfdiff.training.runs import prepared
+from genselfdiff.training.runs import prepared, pretrain
 
 STEPS, TILE = 4, 32
 
@@ -30,30 +29,27 @@ def main() -> None:
     """Both parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
-    device = parser.parse_args().device
+    options = parser.parse_args(namespace=Namespace(architecture="tiny", tile=TILE, workers=0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder, SIDES * TILE)
-        train(folder, device)
-        synchronised_steps(folder, device)
+        train(folder, options)
+        synchronised_steps(folder, options)
 
 
-def train(folder: Path, device: str) -> None:
-    """A run of `gsd train`, as a process of torchrun."""
+def train(folder: Path, options: Namespace) -> None:
+    """A run as `gsd train pretrain` makes it."""
     begin = time.monotonic()
-    data = (folder / "images", "--mpp", "0.5", "--image-mpp", "0.5")
-    size = ("--architecture", "tiny", "--tile-size", TILE, "--batch-size", "2", "--steps", STEPS)
-    less = ("--validation-tiles", "2", "--sample-every", "0", "--device", device, "-q")
-    command = ("-m", "gsd", "train", "pretrain", *data, *size, *less, "--out", folder / "run")
-    subprocess.run([sys.executable, *map(str, command)], check=True)
+    config = config_of(Row("pretrain", "ours", 2, "bfloat16"), options, folder)
+    pretrain(replace(config, steps=STEPS, sample_every=0), folder / "run", progress=False)
     tell(part="gsd train", steps=STEPS, seconds=time.monotonic() - begin)
 
 
-def synchronised_steps(folder: Path, device: str) -> None:
+def synchronised_steps(folder: Path, options: Namespace) -> None:
     """Steps of both stages through DistributedDataParallel."""
+    device = options.device
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend)
-    options = Namespace(architecture="tiny", tile=TILE, device=device, workers=0)
     for stage in ("pretrain", "finetune"):
         row = Row(stage, "ours", 2, "bfloat16")
         with prepared(config_of(row, options, folder)) as (task, step):

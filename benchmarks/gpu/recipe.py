@@ -4,7 +4,7 @@
 
 DATA is what ``benchmarks/nuclei/prepare.py`` left. A few steps tell how many there is time for, so
 that the learning rate falls to zero at the end. OUT gets the run (settings, metrics, the best
-weights) as pieces of a tar file, small enough for where they go; the last line says how they are
+weights) as pieces of a tar file, small enough for where they go; the last record says how they are
 joined.
 """
 
@@ -76,7 +76,7 @@ def main() -> None:
         check=True,
     )
     tell(steps=steps, seconds=time.monotonic() - begin)
-    tell(pieces=pack(run, options.out), join=f"cat {run.path.name}.tar.* | tar x")
+    tell(pieces=pack(run, options.out), join="cat run.tar.? > run.tar")
 
 
 def option(name: str, value: object) -> list[str]:

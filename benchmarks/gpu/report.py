@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from table import markdown, operation_rows
+
 from gpu.commands import Command, Ending, Record
 from gpu.plan import Step
 
@@ -108,12 +110,8 @@ class Report:
         lines = ["# A GPU day", "", self.summary(), ""]
         for section in self._sections:
             lines += [f"## {section.step.title}", "", *section.notes, ""]
-            alike: dict[tuple[str, ...], list[Record]] = {}
-            for record in section.records:
-                alike.setdefault(tuple(record), []).append(record)
-            for names, records in alike.items():
-                cells = [[shown(record[name]) for name in names] for record in records]
-                lines += [*markdown([list(names), *cells]), ""]
+            for rows in tables(section):
+                lines += [*markdown(rows), ""]
         beside = self._folder / "table.md.part"
         beside.write_text("\n".join(lines), encoding="utf-8")
         beside.replace(self._folder / "table.md")
@@ -128,14 +126,20 @@ class Report:
             file.write(json.dumps(told) + "\n")
 
 
-def markdown(rows: list[list[str]]) -> Iterator[str]:
-    """A table, the first row being the heading."""
-    for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]):
-        yield "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |"
+def tables(section: Section) -> Iterator[list[list[str]]]:
+    """Of what a step has found; the first row of each is the heading."""
+    if section.step.name == "operations" and section.records:
+        yield list(operation_rows(section.records))
+        return
+    alike: dict[tuple[str, ...], list[Record]] = {}
+    for record in section.records:
+        alike.setdefault(tuple(record), []).append(record)
+    for names, records in alike.items():
+        yield [list(names), *([shown(record[name]) for name in names] for record in records)]
 
 
 def shown(value: Any) -> str:
-    """A cell: numbers to four digits."""
+    """A cell: numbers to four digits, text that does not end the cell."""
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "" if value is None else str(value)
+    return "" if value is None else str(value).replace("|", "/").replace("\n", " ")

@@ -48,7 +48,9 @@ def interpreted_kernels() -> Iterator[None]:
             with warnings.catch_warnings():  # it is known that there is a C++ kernel
                 warnings.simplefilter("ignore")
                 library.impl(operation, triton_function(operation), "CPU", allow_override=True)
+        backends.decided.cache_clear()
         yield
+    backends.decided.cache_clear()
 
 
 def _dot_that_knows_bfloat16(builder: Any, a: Any, b: Any, total: Any, *_: Any) -> Any:

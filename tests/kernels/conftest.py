@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from interpreting import interpreted_kernels
 
-from genselfdiff.kernels import native
+from genselfdiff.kernels import backends, native
 
 needs_native = pytest.mark.skipif(not native.available(), reason="no native kernels installed")
 

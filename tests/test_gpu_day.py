@@ -1,0 +1,114 @@
+"""The GPU day: its time is shared out, what it runs cannot stop it, and all of it is rehearsed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gpu.commands import Command, Day, run_command
+from gpu.plan import Step, shares
+from gpu.report import Report
+
+ROOT = Path(__file__).parents[1]
+
+
+def step(name: str, wanted: float = 10, least: float = 5, worth: int = 1) -> Step:
+    return Step(name, name.capitalize(), wanted, least, worth, lambda day, seconds: ())
+
+
+def test_steps_get_what_they_want_where_there_is_time() -> None:
+    assert shares([step("a"), step("b", 20)], 100) == {"a": 10, "b": 20}
+
+
+def test_steps_shrink_towards_their_least() -> None:
+    assert shares([step("a"), step("b", 20)], 20) == {"a": 7.5, "b": 12.5}
+
+
+def test_those_of_least_worth_are_left_out() -> None:
+    steps = [step("a", worth=2), step("b", worth=1), step("c", worth=3)]
+    assert shares(steps, 12) == {"a": 6, "c": 6}
+    assert shares(steps, 4) == {}
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Day:
+    for folder in ("out", "work"):
+        (tmp_path / folder).mkdir()
+    return Day(tmp_path / "out", tmp_path / "work", rehearsal=True)
+
+
+def python(code: str) -> Command:
+    return Command([sys.executable, "-c", code])
+
+
+def test_what_was_found_before_the_time_was_over_counts(day: Day) -> None:
+    found = []
+    code = (
+        "import os, time; print('{\"a\": 1}', flush=True); print('on its way', flush=True);"
+        " os.fork(); time.sleep(60)"
+    )
+    ending = run_command(python(code), day, 2.0, found.append)
+    assert ending.status is None
+    assert ending.seconds < 20
+    assert found == [{"a": 1}]
+    assert ending.tail == "on its way"
+    assert "on its way" in (day.out / "log.txt").read_text()
+
+
+def test_a_step_that_fails_says_so_and_the_report_is_whole_at_every_moment(day: Day) -> None:
+    report = Report(day.out)
+    first, second = step("first"), step("second")
+    report.begin(first, 5)
+    report.take({"speed": 1 / 3, "of": "a|b"})
+    table = (day.out / "table.md").read_text()
+    assert "| 0.3333 | a/b |" in table
+    command = python("print('why'); raise SystemExit(3)")
+    report.ended(command, run_command(command, day, 60, report.take))
+    report.end()
+    report.begin(second, 5)
+    report.take({"right": False})
+    report.end()
+    report.leave_out(step("third"), "left out: 1 s remained")
+    report.write()
+    assert report.failed
+    table = (day.out / "table.md").read_text()
+    assert "| first | FAILED |" in table
+    assert "exit status 3\n\n```\nwhy\n```" in table
+    assert "1 of 1 are wrong" in table
+    assert "| third | left out: 1 s remained |" in table
+    lines = [json.loads(line) for line in (day.out / "results.jsonl").read_text().splitlines()]
+    assert {"step": "first", "speed": 1 / 3, "of": "a|b"}.items() <= lines[0].items()
+    assert lines[-1]["status"] == "left out: 1 s remained"
+
+
+def test_a_report_without_failures_is_no_failure(day: Day) -> None:
+    report = Report(day.out)
+    report.begin(step("first"), 5)
+    report.note("not here: a GPU")
+    report.end()
+    assert not report.failed
+    assert "| first | not here |" in report.summary()
+
+
+def test_a_rehearsal_goes_through_every_step(tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="triton is not installed")
+    pytest.importorskip("scikit_build_core", reason="the build backend is not installed")
+    program = str(ROOT / "benchmarks" / "gpu_day.py")
+    done = subprocess.run(
+        [sys.executable, program, "--rehearse", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    statuses = {line["step"]: line["status"] for line in lines if "status" in line}
+    assert statuses.pop("autotune") == "not here"
+    assert set(statuses.values()) == {"ok"}
+    assert len(statuses) == 11
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"results.jsonl", "table.md", "log.txt", "run.tar.0"} <= names
+    assert len(names) <= 8
