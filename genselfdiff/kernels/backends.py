@@ -40,6 +40,16 @@ logger = logging.getLogger("genselfdiff")
 _library = torch.library.Library("gsd", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
+def constant_when_compiled(function: Function) -> Function:
+    """Let torch.compile take what the function returns for a constant.
+
+    ``torch.compiler.assume_constant_result`` does no more, but imports the compiler for it: 70 MB
+    and a second of every start. A compiled function that it did not work for fails in the tests.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 @dataclass(frozen=True, eq=False)  # one is like no other, and found by its address
 class Operation:
     """An operation of the ``gsd`` namespace and what it has native implementations for.
@@ -56,6 +66,7 @@ class Operation:
     triton: bool = True
     tables: frozenset[str] = frozenset()
 
+    @constant_when_compiled
     def backend(
         self, device: torch.device, dtype: torch.dtype, obstacle: str = "", *, detour: bool = False
     ) -> str:
@@ -70,7 +81,9 @@ class Operation:
         Raises:
             InputError: GSD_KERNELS or GSD_CPU_ISA asks for what is unknown or cannot run.
         """
-        return _backend(self, device, dtype, obstacle, detour)
+        choice = os.environ.get("GSD_KERNELS") or "auto"
+        isa = os.environ.get("GSD_CPU_ISA") if device.type == "cpu" else None
+        return decided(choice, isa, self, device, dtype, obstacle, detour)
 
     def check_scripted(self, device: torch.device) -> None:
         """Raise where GSD_KERNELS asks for what a TorchScript call of the operation cannot do.
@@ -191,16 +204,6 @@ def _triton_installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def constant_when_compiled(function: Function) -> Function:
-    """Let torch.compile take what the function returns for a constant.
-
-    ``torch.compiler.assume_constant_result`` does no more, but imports the compiler for it: 70 MB
-    and a second of every start. A compiled function that it did not work for fails in the tests.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
-
-
 @constant_when_compiled
 def triton_serves(name: str) -> bool:
     """Whether Triton is there for what the native library's GPU kernels do not do.
@@ -211,19 +214,6 @@ def triton_serves(name: str) -> bool:
     if installed and name in launched_from_cpp:
         launched_from_cpp[name]()
     return installed
-
-
-@constant_when_compiled
-def _backend(
-    operation: Operation,
-    device: torch.device,
-    dtype: torch.dtype,
-    obstacle: str,
-    detour: bool,
-) -> str:
-    choice = os.environ.get("GSD_KERNELS") or "auto"
-    isa = os.environ.get("GSD_CPU_ISA") if device.type == "cpu" else None
-    return decided(choice, isa, operation, device, dtype, obstacle, detour)
 
 
 @cache

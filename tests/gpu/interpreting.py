@@ -39,9 +39,7 @@ def interpreted_kernels() -> Iterator[None]:
     with (
         mock.patch.dict(os.environ, GSD_KERNELS="triton"),
         mock.patch.object(backends, "triton_devices", {"cpu", "cuda"}),
-        mock.patch(
-            "triton.runtime.interpreter.InterpreterBuilder.create_dot", _dot_that_knows_bfloat16
-        ),
+        mended_interpreter(),
         torch.library._scoped_library("gsd", "FRAGMENT") as library,
     ):
         for operation in TRITON:
@@ -51,6 +49,26 @@ def interpreted_kernels() -> Iterator[None]:
         backends.decided.cache_clear()
         yield
     backends.decided.cache_clear()
+
+
+@contextmanager
+def mended_interpreter() -> Iterator[None]:
+    """Within this, Triton's interpreter works with NumPy 2.5, and multiplies bfloat16."""
+    from triton.runtime import interpreter
+
+    patch_tensors = interpreter._patch_lang_tensor
+
+    def patch_tensors_with_index(tensor: Any, scope: Any) -> None:
+        # Scalars are arrays of one element. Triton 3.6 has NumPy make a number of such where a
+        # kernel counts up to an argument, which NumPy 2.5 refuses.
+        patch_tensors(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    with (
+        mock.patch.object(interpreter, "_patch_lang_tensor", patch_tensors_with_index),
+        mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _dot_that_knows_bfloat16),
+    ):
+        yield
 
 
 def _dot_that_knows_bfloat16(builder: Any, a: Any, b: Any, total: Any, *_: Any) -> Any:
