@@ -20,13 +20,15 @@ libcuda, _ = (ctypes.CDLL(path) for path in sys.argv[1:3])
 generation, images = int(sys.argv[4]), pickle.loads(Path(sys.argv[5]).read_bytes())
 importlib.import_module("genselfdiff._native").__file__ = sys.argv[3]  # as if it lay there
 
+sys.path.append(str(Path(__file__).parents[1] / "gpu"))
+from interpreting import mended_interpreter  # noqa: E402
 from triton.runtime.interpreter import InterpretedFunction  # noqa: E402
 
 from genselfdiff.kernels import backends  # noqa: E402
 from genselfdiff.kernels.group_norm_silu import triton as group_norm_silu  # noqa: E402
 from genselfdiff.kernels.linear_attention import triton as linear_attention  # noqa: E402
 
-run_interpreted = InterpretedFunction.run
+run_interpreted = mended_interpreter()(InterpretedFunction.run)
 expected = []  # (kernel, arguments, grid) of the launches that Python makes
 compiled = []  # their images
 launched = []
