@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import shapely
 
 from genselfdiff.data import polygons
 from genselfdiff.data.labelled_folder import IGNORED
@@ -29,13 +28,18 @@ def test_an_open_outline_is_that_of_the_closed_one():
     np.testing.assert_array_equal(opened, draw([Region(1, ((closed,),))], 6, 8))
 
 
-def centres(height, width):
+@pytest.fixture
+def shapely():
+    return pytest.importorskip("shapely")
+
+
+def centres(shapely, height, width):
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     return shapely.points(x, y)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_as_shapely_says(seed, monkeypatch):
+def test_as_shapely_says(seed, shapely, monkeypatch):
     monkeypatch.setattr(polygons, "_CROSSINGS_AT_ONCE", 10)  # of some rows
     rng = np.random.default_rng(seed)
     angles = np.sort(rng.uniform(0, 2 * np.pi, 9))
@@ -44,11 +48,11 @@ def test_as_shapely_says(seed, monkeypatch):
     hole = (12.3, 9.1) + 0.5 * radii * np.stack((np.cos(angles), np.sin(angles)), axis=1)
     classes, _ = draw([Region(1, ((points, hole),))], 20, 25)
     shape = shapely.Polygon(points).difference(shapely.Polygon(hole))
-    np.testing.assert_array_equal(classes, shapely.contains(shape, centres(20, 25)))
+    np.testing.assert_array_equal(classes, shapely.contains(shape, centres(shapely, 20, 25)))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_centres_on_an_outline_are_inside(seed):
+def test_centres_on_an_outline_are_inside(seed, shapely):
     rng = np.random.default_rng(seed)
     angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
     points = 6 + rng.uniform(1, 9, (7, 1)) * np.stack((np.cos(angles), np.sin(angles)), axis=1)
@@ -57,7 +61,7 @@ def test_centres_on_an_outline_are_inside(seed):
     if not shape.is_valid:
         shape = shapely.make_valid(shape)
     classes, _ = draw([Region(1, ((points,),))], 14, 15)
-    np.testing.assert_array_equal(classes, shapely.intersects(shape, centres(14, 15)))
+    np.testing.assert_array_equal(classes, shapely.intersects(shape, centres(shapely, 14, 15)))
 
 
 def test_all_parts_are_one_object_and_no_hole_of_one_cuts_another():

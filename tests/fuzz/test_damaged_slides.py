@@ -27,6 +27,7 @@ BYTES = 2**30
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("zarr")
     folder = tmp_path_factory.mktemp("corpus")
     code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import pathlib, corpus;"
     code += f"corpus.write_corpus(pathlib.Path({str(folder)!r}))"

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import ome_types
-import openslide
 import pytest
 import tifffile
 
@@ -36,6 +34,7 @@ def write(tmp_path, labels):
 
 
 def test_openslide_shows_every_level_in_colour(write, labels):
+    openslide = pytest.importorskip("openslide")
     with openslide.OpenSlide(write("m.tif")) as slide:
         assert slide.level_count == 4
         assert slide.level_downsamples == pytest.approx((1, 2, 4, 8), rel=0.02)
@@ -58,6 +57,7 @@ def test_ome_tiff(write, labels, mpp):
             np.testing.assert_array_equal(level.asarray(), labels)
             labels = halve_labels(labels)
         document = tiff.ome_metadata
+    ome_types = pytest.importorskip("ome_types")
     described = ome_types.from_xml(document, validate=True)
     (image,) = described.images
     pixels = image.pixels

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageDraw
-from shapely.geometry import shape
 
 from genselfdiff.errors import GsdError, InputError, OutputError
 from genselfdiff.masks import MaskReader, MaskWriter, PyramidShape
@@ -79,6 +78,7 @@ def test_drawn_again_it_is_the_mask(
     monkeypatch.setattr(mask_objects, "_LEAST_ROWS", 1)
     write_objects(path, geojson=cut)
     assert cut.read_bytes() == whole.read_bytes()
+    shape = pytest.importorskip("shapely.geometry").shape
     drawn = Image.new("L", (4 * 303, 4 * 211))
     pen = ImageDraw.Draw(drawn)
     areas = {name: 0.0 for name in NAMES[1:]}

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage
-from shapely import unary_union
-from shapely.geometry import Polygon, shape
 
 from genselfdiff.errors import InputError
 from genselfdiff.masks import MaskWriter, PyramidShape
@@ -93,18 +91,19 @@ def test_three_in_a_row_and_others_around() -> None:
 
 
 def test_the_pieces_are_the_mask() -> None:
+    shapely = pytest.importorskip("shapely")
     mask = cells()
     found = split(mask)
     assert len(found) > 1.1 * len(objects_of(mask))
     for label in (1, 2):
-        polygons = [Polygon(o.rings[0], o.rings[1:]) for o in found if o.label == label]
+        polygons = [shapely.Polygon(o.rings[0], o.rings[1:]) for o in found if o.label == label]
         assert all(polygon.is_valid for polygon in polygons)
         area = np.count_nonzero(mask == label)
         # Without overlaps, and nothing left out.
         assert sum(polygon.area for polygon in polygons) == area
-        assert unary_union(polygons).area == area
+        assert shapely.unary_union(polygons).area == area
     for outline in found:
-        polygon = Polygon(outline.rings[0], outline.rings[1:])
+        polygon = shapely.Polygon(outline.rings[0], outline.rings[1:])
         assert (polygon.area, polygon.length) == (outline.area, outline.perimeter)
 
 
@@ -135,6 +134,7 @@ def test_files_do_not_depend_on_bands(
     for end in ("geojson", "csv"):
         whole, cut = (tmp_path / f"{name}.{end}" for name in ("whole", "cut"))
         assert whole.read_bytes() == cut.read_bytes()
+    shape = pytest.importorskip("shapely.geometry").shape
     features = json.loads((tmp_path / "cut.geojson").read_bytes())["features"]
     with (tmp_path / "cut.csv").open() as text:
         rows = list(csv.DictReader(text))

@@ -5,8 +5,6 @@ import tracemalloc
 import numpy as np
 import pytest
 from scipy import ndimage
-from shapely import is_valid_reason
-from shapely.geometry import Polygon
 
 from genselfdiff.objects.outlines import Outline, OutlineTracer
 
@@ -43,9 +41,10 @@ def check(mask: np.ndarray, heights: tuple[int, ...] = (1, 2, 3, 7)) -> list[Out
         of_class = [o for o in found if o.label == label]
         assert len(of_class) == ndimage.label(mask == label)[1]
         assert sum(o.area for o in of_class) == np.count_nonzero(mask == label)
+    shapely = pytest.importorskip("shapely")
     for outline in found:
-        polygon = Polygon(outline.rings[0], outline.rings[1:])
-        assert polygon.is_valid, is_valid_reason(polygon)
+        polygon = shapely.Polygon(outline.rings[0], outline.rings[1:])
+        assert polygon.is_valid, shapely.is_valid_reason(polygon)
         assert (polygon.area, polygon.length) == (outline.area, outline.perimeter)
         assert polygon.exterior.is_ccw
         assert not any(hole.is_ccw for hole in polygon.interiors)
