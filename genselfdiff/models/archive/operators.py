@@ -48,6 +48,9 @@ _WITH_TEXT = words(
 )
 """Whose text says how to compute, or is only worked on; ``warn`` is how torch's own layers warn."""
 
+_DIMENSIONS = words("dim dim0 dim1 dim2 dims end_dim names out_dim outdim start_dim")
+"""Arguments that say which dimension is meant; up to torch 2.12 by a name, too."""
+
 _PRIVATE = words(
     """
     __and__ __contains__ __derive_index __getitem__ __iand__ __ilshift__ __ior__ __irshift__ __is__
@@ -130,7 +133,8 @@ def _schemas(operator: str) -> list[torch._C.FunctionSchema]:
 
 def _kinds(schema: torch._C.FunctionSchema) -> set[str]:
     kinds = set()
-    todo = [value.type for value in (*schema.arguments, *schema.returns)]
+    values = (*schema.arguments, *schema.returns)
+    todo = [value.type for value in values if value.name not in _DIMENSIONS]
     while todo:
         kind = todo.pop()
         kinds.add(kind.kind())

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genselfdiff.errors import ModelError
+from genselfdiff.models.archive import operators
 from genselfdiff.models.archive.code import check_code
 from genselfdiff.models.archive.operators import computes
 from genselfdiff.models.archive.values import check_values
@@ -195,6 +196,19 @@ def test_operators_that_compute():
 def in_module(*lines: str) -> dict[str, str]:
     text = "class M(Module):\n  def forward(self: __torch__.M,\n    x: Tensor) -> Tensor:\n"
     return {"__torch__.py": text + "".join(f"    {line}\n" for line in (*lines, "return x"))}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "aten::zeros.names(int[] size, *, str[]? names, ScalarType? dtype=None) -> Tensor",
+        "aten::mean.names_dim(Tensor self, str[1] dim, bool keepdim=False) -> Tensor",
+    ],
+)
+def test_dimensions_of_torch_before_2_13_may_have_names(monkeypatch, schema):
+    operator, parsed = schema.partition(".")[0], torch._C.parse_schema(schema)
+    monkeypatch.setattr(operators, "_schemas", lambda operator: [parsed])
+    assert computes.__wrapped__(operator)
 
 
 def test_code_tells_its_classes():
