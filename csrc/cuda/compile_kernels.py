@@ -118,7 +118,8 @@ def main() -> None:
     }
     lines = [f"constexpr int64_t {name} = {value};\n" for name, value in constants.items()]
     lines.append(f"enum class Kernel {{ {', '.join(rows)} }};\n")
-    (folder / "constants.h").write_text("#pragma once\n#include <cstdint>\n" + "".join(lines))
+    text = f"#pragma once\n#include <cstdint>\nnamespace gsd::cuda {{\n{''.join(lines)}}}\n"
+    (folder / "constants.h").write_text(text)
     print(triton.__version__)
 
 
