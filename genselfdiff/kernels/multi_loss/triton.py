@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from genselfdiff.kernels.checks import check_dtype
+from genselfdiff.kernels.launching import launched
 from genselfdiff.kernels.multi_loss import reference
 
 _RUN = 1024  # pixels of a program; fixed, so that the sums do not depend on the device
@@ -145,6 +146,7 @@ def _power(q, EXPONENT: tl.constexpr):
     return result
 
 
+@launched
 @triton.jit(do_not_specialize=["ignored", "ignores"])
 def statistics_kernel(
     logits,  # (N, C, pixels), float32 or bfloat16
@@ -235,6 +237,7 @@ def _error_at(target, base, share, base_mean, ratio, rounded, inverse):
     return (((target - share + _STABILISER) * ratio + moved) * inverse).to(tl.float32)
 
 
+@launched
 @triton.jit(do_not_specialize=["classes", "runs"])
 def standardise_kernel(
     pixel_sums,  # (N, _PIXEL_SUMS, runs) float32
@@ -347,6 +350,7 @@ def _difference(shapes, image, c, classes, here, x, near_one):
     return tl.where(here, at_in, at_out) - centred, tl.load(shape + 6 * classes)
 
 
+@launched
 @triton.jit(do_not_specialize=["ignored", "ignores"])
 def errors_kernel(
     logits,  # (N, C, pixels), float32 or bfloat16
@@ -389,6 +393,7 @@ def errors_kernel(
         tl.store(to + 3 * step, tl.sum(tl.where(here, slope, 0.0)))
 
 
+@launched
 @triton.jit(do_not_specialize=["classes", "runs"])
 def gather_kernel(
     errors,  # (N, _ERRORS, C, runs) float32
@@ -412,6 +417,7 @@ def _sum_runs(first, runs, BLOCK: tl.constexpr):
     return tl.sum(total)
 
 
+@launched
 @triton.jit(do_not_specialize=["images", "classes", "runs"])
 def loss_kernel(
     pixel_sums,  # (N, _PIXEL_SUMS, runs) float32
@@ -487,6 +493,7 @@ def _in_p(
     return per_slope * (tl.where(counted, sign, 0.0) - slope_mean - centred * by_e), structural
 
 
+@launched
 @triton.jit(do_not_specialize=["ignored", "ignores", "runs"])
 def gradient_kernel(
     logits,  # (N, C, pixels), float32 or bfloat16

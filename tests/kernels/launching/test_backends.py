@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from genselfdiff.errors import GsdError
-from genselfdiff.kernels import OPERATIONS, backends
+from genselfdiff.kernels import OPERATIONS, backends, conv3x3, convolution_rules
 from genselfdiff.kernels.backends import Operation
+from genselfdiff.kernels.conv4x4.op import conv4x4
 from genselfdiff.kernels.linear_attention import op as linear_attention
 from genselfdiff.kernels.linear_attention import triton as linear_attention_triton
 
@@ -199,3 +200,24 @@ def test_each_call_is_served_by_what_can(
         found = get_kernel("gsd::linear_attention", "CUDA").call_boxed(keys, *arguments)
     assert calls == ([served] if served != "plain" else [])
     torch.testing.assert_close(found[0], plain(*arguments)[0])
+
+
+def test_what_runs_is_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for = []
+    monkeypatch.setattr(backends, "_triton_installed", lambda: looked_for.append(1) or True)
+    operation = next(one for one in OPERATIONS if one.triton)
+    for _ in range(3):
+        assert operation.backend(torch.device("cuda", 0), torch.float32) == "triton"
+    assert looked_for == [1]
+    monkeypatch.setenv("GSD_KERNELS", "reference")  # the environment is asked each time
+    assert operation.backend(torch.device("cuda", 0), torch.float32) == "reference"
+
+
+def test_convolutions_that_are_torchs_ask_for_no_instruction_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(convolution_rules, "_isa", lambda: pytest.fail("asked"))
+    x = X.to("meta", memory_format=torch.channels_last)
+    weight, wide = (torch.zeros(16, 16, n, n, device="meta", requires_grad=True) for n in (3, 4))
+    assert conv3x3(x, weight).shape == (1, 16, 2, 2)
+    assert conv4x4(x, wide, None, False).shape == (1, 16, 1, 1)
