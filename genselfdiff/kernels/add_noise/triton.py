@@ -6,7 +6,7 @@ import triton.language as tl
 
 from genselfdiff.kernels.add_noise import reference
 from genselfdiff.kernels.checks import check_dtype, check_times
-from genselfdiff.kernels.launching import launched
+from genselfdiff.kernels.launching import cdiv, launched
 
 _COUNTERS = 256  # a program's; each gives four normals
 _MULTIPLIER_0, _MULTIPLIER_1 = tl.constexpr(0xD2511F53), tl.constexpr(0xCD9E8D57)
@@ -31,7 +31,7 @@ def add_noise(
     table = alpha_bars.to(device=x0.device, dtype=torch.float64).contiguous()
     batch = x0.shape[0]
     size = x0.numel() // batch
-    add_noise_kernel[(triton.cdiv(size, 4 * _COUNTERS), batch)](
+    add_noise_kernel[(cdiv(size, 4 * _COUNTERS), batch)](
         x0, t.contiguous(), table, x_t, noise, seed, offset, size, len(table), _COUNTERS
     )
     return x_t, noise

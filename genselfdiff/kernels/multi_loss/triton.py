@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from genselfdiff.kernels.checks import check_dtype
-from genselfdiff.kernels.launching import launched
+from genselfdiff.kernels.launching import cdiv, launched
 from genselfdiff.kernels.multi_loss import reference
 
 _RUN = 1024  # pixels of a program; fixed, so that the sums do not depend on the device
@@ -63,7 +63,7 @@ def multi_loss(
         weights = floats(classes).fill_(1.0)
     else:
         weights = class_weights.to(logits.device, torch.float32).contiguous()
-    runs = triton.cdiv(pixels, _RUN)
+    runs = cdiv(pixels, _RUN)
     pixel_sums = floats(n, _PIXEL_SUMS.value, runs)
     spread, errors = (
         floats(n, _SPREAD.value, classes, runs),

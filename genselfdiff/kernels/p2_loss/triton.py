@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from genselfdiff.kernels.checks import check_dtype, check_times
-from genselfdiff.kernels.launching import launched
+from genselfdiff.kernels.launching import cdiv, launched
 from genselfdiff.kernels.p2_loss import reference
 
 _RUN = 4096  # elements of a program; fixed, so that the sums do not depend on the device
@@ -28,7 +28,7 @@ def p2_loss(
     batch = pred.shape[0]
     size = pred.numel() // batch
     divisor = size * (batch if mean else 1)
-    runs = triton.cdiv(size, _RUN)
+    runs = cdiv(size, _RUN)
     sums = pred.new_empty((batch, runs), dtype=torch.float32)
     loss = pred.new_empty((), dtype=torch.float32)
     squares_kernel[(runs, batch)](
