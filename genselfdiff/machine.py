@@ -71,6 +71,21 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+class Fetched:
+    """A tensor on its way to the CPU, for which a GPU is waited for when it is looked at."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        on_gpu = tensor.device.type == "cuda"
+        self._tensor = tensor.to("cpu", non_blocking=on_gpu)  # then into page-locked memory
+        self._event = torch.cuda.current_stream(tensor.device).record_event() if on_gpu else None
+
+    def tensor(self) -> torch.Tensor:
+        """The tensor, on the CPU."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._tensor
+
+
 def keep_freed_memory() -> None:
     """Make glibc keep the memory of one tile for the next, for the rest of this process.
 

@@ -1,6 +1,7 @@
 """Predicting an image in memory."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, overload
 
 import numpy as np
@@ -12,7 +13,7 @@ from genselfdiff.errors import InputError
 from genselfdiff.inference.blending import RowBlender
 from genselfdiff.inference.resample import labels_of
 from genselfdiff.inference.tiles import mirror_to, tile_axis, to_batch
-from genselfdiff.machine import to_device
+from genselfdiff.machine import Fetched, to_device
 from genselfdiff.models.model_file import LoadedModel
 from genselfdiff.models.model_info import OVERLAP
 from genselfdiff.models.pixels import Picture, rgb_pixels
@@ -96,21 +97,41 @@ def predict_image(
     rows = tile_axis(image.shape[0], tile_size, overlap, multiple)
     columns = tile_axis(image.shape[1], tile_size, overlap, multiple)
     padded = mirror_to(image, rows.padded, columns.padded)
+    batches = (
+        (first, [padded[y : y + rows.tile, x : x + columns.tile] for x in starts])
+        for y in rows.starts
+        for first in range(0, len(columns.starts), batch_size)
+        for starts in (columns.starts[first : first + batch_size],)
+    )
     blender: RowBlender | None = None
-    bands: list[Float32] = []
-    for y in rows.starts:
-        blocks: list[Float32] = []
-        for first in range(0, len(columns.starts), batch_size):
-            starts = columns.starts[first : first + batch_size]
-            tiles = [padded[y : y + rows.tile, x : x + columns.tile] for x in starts]
-            with torch.inference_mode():
-                probabilities = model(to_device(to_batch(tiles), torch.device(device))).cpu()
-            if blender is None:
-                blender = RowBlender(rows, columns, probabilities.shape[1])
-            for i, tile in enumerate(probabilities):
-                blocks.append(blender.add(first + i, tile).copy())
-        bands.append(np.concatenate(blocks, axis=2))
-    result: Float32 = np.concatenate(bands, axis=1)
+    bands: list[list[Float32]] = []
+    for first, probabilities in _predicted(model, batches, torch.device(device)):
+        if blender is None:
+            blender = RowBlender(rows, columns, probabilities.shape[1])
+        if first == 0:
+            bands.append([])
+        for i, tile in enumerate(probabilities):
+            bands[-1].append(blender.add(first + i, tile).copy())
+    result: Float32 = np.concatenate([np.concatenate(band, axis=2) for band in bands], axis=1)
     if not labels:
         return result
     return labels_of(result if info is None else result[: len(info.classes)])
+
+
+def _predicted(
+    model: Model, batches: Iterator[tuple[int, Sequence[Uint8]]], device: torch.device
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """What ``model`` makes of each batch, beside its number.
+
+    A GPU has begun the next batch by then.
+    """
+    ahead = 1 if device.type == "cuda" else 0
+    begun: deque[tuple[int, Fetched]] = deque()
+    for number, tiles in batches:
+        with torch.inference_mode():
+            begun.append((number, Fetched(model(to_device(to_batch(tiles), device)))))
+        if len(begun) > ahead:
+            first, result = begun.popleft()
+            yield first, result.tensor()
+    for first, result in begun:
+        yield first, result.tensor()

@@ -153,3 +153,27 @@ def test_mirror():
     mirrored = mirror_to(pixels, 5, 2)
     assert mirrored[:, 0, 0].tolist() == [0, 3, 0, 3, 0]
     np.testing.assert_array_equal(mirrored[:, 0], mirrored[:, 1])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_gpu_has_begun_the_next_tile_when_one_is_blended(picture, monkeypatch, device):
+    monkeypatch.setattr("genselfdiff.inference.image.to_device", lambda tensor, _: tensor)
+    order = []
+    add = RowBlender.add
+
+    def noted(blender, column, tile):
+        order.append("blend")
+        return add(blender, column, tile)
+
+    def model(pixels):
+        order.append("predict")
+        return torch.full((len(pixels), 2, *pixels.shape[2:]), 0.5)
+
+    monkeypatch.setattr(RowBlender, "add", noted)
+    predict_image(model, picture(64, 200), tile_size=64, device=device)
+    count = order.count("blend")
+    assert count > 3
+    if device == "cpu":
+        assert order == ["predict", "blend"] * count
+    else:
+        assert order == ["predict", *["predict", "blend"] * (count - 1), "blend"]
