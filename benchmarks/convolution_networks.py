@@ -8,8 +8,8 @@ WHAT is one of
                without
     training   the gradients of all weights, in float32 unless named, under autocast in bfloat16
     memory     the same, and the most memory that each form's process had
-    error      of each 3x3 convolution of the shipped model NETWORK, against float64, on what the
-               network makes of a tile of tissue
+    error      of each 3x3 convolution of the shipped model NETWORK that ours is taken for, against
+               float64, on what the network makes of tiles of tissue
 
 NETWORK as for convolutions.py. One thread, process CPU time. After a first round that is not
 counted the forms take turns, and what is told is the best of each and the median of the ratios of a
@@ -34,6 +34,7 @@ from genselfdiff.kernels import conv3x3, native
 from genselfdiff.kernels.conv3x3 import reference as reference_3x3
 from genselfdiff.kernels.conv4x4 import reference as reference_4x4
 from genselfdiff.kernels.conv4x4.op import conv4x4
+from genselfdiff.kernels.convolution_rules import LEAST_PIXELS
 from genselfdiff.machine import keep_freed_memory
 from genselfdiff.models.convolutions import Conv3x3, Enlarge, Halve
 from genselfdiff.models.export import for_export
@@ -119,17 +120,19 @@ def memory(network: str, tile: int, batch: int, precision: str) -> None:
         subprocess.run(program, check=True)
 
 
-def error(name: str, side: int) -> None:
+def error(name: str, side: int, batch: int) -> None:
     """Print the relative errors, in the norm, of the model's 3x3 convolutions."""
     network = read_weights(name).network().eval()
     network = network.to(memory_format=torch.channels_last)
     tile = read_image(TISSUE)[:side, :side] / 127.5 - 1
-    x = torch.from_numpy(tile).float().permute(2, 0, 1)[None]
+    x = torch.from_numpy(tile).float().permute(2, 0, 1)[None].repeat(batch, 1, 1, 1)
     errors: list[tuple[float, float]] = []
 
     def see(module: nn.Conv2d, given: tuple[torch.Tensor], _: torch.Tensor) -> None:
         weight, bias = module.weight, module.bias
         assert bias is not None
+        if given[0].numel() // given[0].shape[1] < LEAST_PIXELS:
+            return
         exact = F.conv2d(given[0].double(), weight.double(), bias.double(), padding=1)
         ours = torch.ops.gsd.conv3x3(given[0], weight, bias, None)
         direct = F.conv2d(given[0], weight, bias, padding=1)
@@ -140,7 +143,8 @@ def error(name: str, side: int) -> None:
         if isinstance(module, Conv3x3):
             module.register_forward_hook(see)
     with torch.no_grad():
-        network(x.contiguous(memory_format=torch.channels_last), torch.zeros(1, dtype=torch.int64))
+        t = torch.zeros(batch, dtype=torch.int64)
+        network(x.contiguous(memory_format=torch.channels_last), t)
     ours, direct = zip(*errors, strict=True)
     most = max(a / b for a, b in errors)
     print(f"{len(errors)} layers: ours {mean(ours):.2g}, the direct sum {mean(direct):.2g};")
@@ -159,7 +163,7 @@ def main(what: str, network: str, tile: int, batch: int, wanted: str = "", round
         return print(f"{what}: {most:.2f} GiB")
     print(f"{what} of {network}, {tile} pixels, batch {batch}, kernels of {native.selected_isa()}")
     if what == "error":
-        error(network, tile)
+        error(network, tile, batch)
     elif what == "memory":
         memory(network, tile, batch, precision)
     elif what == "inference":

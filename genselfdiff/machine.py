@@ -54,13 +54,15 @@ def choose_devices(name: str | torch.device | None = None) -> tuple[torch.device
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is computed faster there than float32.
 
-    Of CPUs on those with AMX: with the instructions of AVX-512 alone our float32 is ahead
-    (benchmarks/RESULTS.md, "Convolutions").
+    Of CPUs on those with AMX, and on AMD's with AVX-512's instructions for it. With Intel's our
+    float32 is ahead (benchmarks/RESULTS.md, "Convolutions").
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        has = torch.cpu.get_capabilities()
+        twice = has.get("avx512_bf16") and str(has.get("cpu_name", "")).startswith("AMD")
+        return bool(has.get("amx_bf16") or twice)
     return False
 
 

@@ -252,12 +252,18 @@ class TestReadAhead:
 
 @pytest.mark.parametrize(
     ("capabilities", "expected"),
-    [({}, "float32"), ({"avx512_bf16": True}, "float32"), ({"amx_bf16": True}, "bfloat16")],
+    [
+        ({}, "float32"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": True}, "float32"),
+        ({"avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, "float32"),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, "bfloat16"),
+        ({"cpu_name": "AMD EPYC"}, "float32"),
+    ],
 )
-def test_auto_takes_bfloat16_on_processors_with_amx_alone(
+def test_auto_takes_bfloat16_on_processors_that_multiply_more_of_it(
     darkness_model, monkeypatch, capabilities, expected
 ):
-    """With the bfloat16 instructions of AVX-512 alone, float32 is ahead."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     monkeypatch.setattr(Predictor, "_agrees", lambda self, tiles: True)
     predictor = Predictor(load_model(darkness_model, "cpu"), "auto")
