@@ -39,8 +39,8 @@ def operation_rows(records: list[Record]) -> Iterator[list[str]]:
         *("GB/s", "of copying", *(["predicted"] if predicted else [])),
         *("authors' error", "our error"),
     ]
-    (copy,) = (r for r in records if r["operation"] == "copy")
-    cases = [r for r in records if r is not copy]
+    copy = next(r for r in records if r["operation"] == "copy")
+    cases = [r for r in records if r["operation"] != "copy"]
     for key, group in grouped(cases, "operation", "size", "dtype"):
         best = fastest(group)
         if "ours" not in best:

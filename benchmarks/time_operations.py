@@ -43,7 +43,7 @@ def chosen(options: argparse.Namespace) -> Iterator[tuple[Case, str]]:
     for last in (False, True):
         for case in found:
             for form in case.forms:
-                wanted = options.forms is None or form.split(",")[0] in options.forms
+                wanted = options.forms is None or {form, form.split(",")[0]} & {*options.forms}
                 if wanted and (form == "compile") == last:
                     yield case, form
 
@@ -65,7 +65,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tile", type=int, default=256)
     parser.add_argument("--batches", type=int, nargs="+")
-    parser.add_argument("--forms", nargs="+", help="authors, plain, compile, ours; default: all")
+    parser.add_argument(
+        "--forms", nargs="+", help="such as authors, or one of theirs; default: all"
+    )
     parser.add_argument("--round", type=float, default=0.2, help="seconds for each form")
     parser.add_argument("--seconds", type=float, help="after which no form is begun")
     options = parser.parse_args()

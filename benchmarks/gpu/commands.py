@@ -70,7 +70,6 @@ class Day:
         variables |= {
             "PYTHONPATH": os.pathsep.join(map(str, folders)),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "TRITON_CACHE_DIR": str(self.work / "triton"),
             "TORCHINDUCTOR_CACHE_DIR": str(self.work / "inductor"),
@@ -89,11 +88,13 @@ class Command:
         arguments: of the process.
         variables: of its environment, beside the day's.
         absent: why it cannot run here; empty: it can.
+        may_be_cut: it is no failure if its time is over before it has ended.
     """
 
     arguments: Sequence[str]
     variables: Mapping[str, str] = field(default_factory=dict)
     absent: str = ""
+    may_be_cut: bool = False
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 64, 1])
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--architecture", default="paper", help="of the fresh weights")
-    parser.add_argument("--seconds", type=float, help="after which no file is begun")
+    parser.add_argument("--seconds", type=float, help="after which nothing is begun")
     options = parser.parse_args()
     begin = time.monotonic()
     device = torch.device(options.device)
@@ -73,19 +74,18 @@ def main() -> None:
             for name, flavour, path in found
             if flavour == "portable"
         }
-        for batch in options.batches:
-            images = tiles(batch, options.tile).to(device)
-            images = images.contiguous(memory_format=torch.channels_last)
-            for name, flavour, path in found:
-                if options.seconds and time.monotonic() - begin > options.seconds:
-                    return
-                single = with_memory_format(load_model(path, device).module, torch.channels_last)
-                for precision in ("bfloat16", "float32"):
-                    half = copy.deepcopy(single).to(torch.bfloat16)
-                    module = half if precision == "bfloat16" else single
-                    agreement = dice(labels_of(module, checked.to(device)), wanted[name])
+        for name, flavour, path in found:
+            single = with_memory_format(load_model(path, device).module, torch.channels_last)
+            modules = {"bfloat16": copy.deepcopy(single).to(torch.bfloat16), "float32": single}
+            for precision, module in modules.items():
+                agreement = dice(labels_of(module, checked.to(device)), wanted[name])
+                for batch in options.batches:
+                    if options.seconds and time.monotonic() - begin > options.seconds:
+                        return
+                    images = tiles(batch, options.tile).to(device)
+                    images = images.contiguous(memory_format=torch.channels_last)
                     begin_peak(device)
-                    seconds = timer(lambda module=module, images=images: module(images))
+                    seconds = timer(partial(module, images))
                     tell(
                         model=name,
                         file=flavour,

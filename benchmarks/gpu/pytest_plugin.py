@@ -1,6 +1,7 @@
 """A plugin of pytest: a JSON record for each test, as soon as it has run."""
 
 import json
+import os
 
 import pytest
 
@@ -9,7 +10,8 @@ LINES = 25
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when != "call" and report.passed:
+    in_worker = "PYTEST_XDIST_WORKER" in os.environ  # whose reports come here as well
+    if in_worker or (report.when != "call" and report.passed):
         return
     record = {
         "test": report.nodeid.removeprefix("tests/gpu/"),

@@ -26,7 +26,7 @@ from genselfdiff.training.runs import prepared
 from genselfdiff.training.settings.stage_configs import FinetuneConfig
 
 RECIPE = Path(__file__).parents[1] / "nuclei" / "recipe.toml"
-PIECE, PIECES = 15 << 20, 4
+PIECE, PIECES = 15 << 20, 3
 """Bytes of a piece, and how many there may be."""
 MEASURED = 40
 """Steps that tell how long one takes."""
@@ -38,8 +38,8 @@ TINY = {
 }
 
 
-def main() -> None:
-    """Measure, train, pack."""
+def main() -> int:
+    """Measure, train, pack; the exit status of the training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
@@ -70,13 +70,16 @@ def main() -> None:
     settings |= {"steps": steps, "validate_every": -(-steps // 4)}
     run = RunFolder(options.work / "run")
     begin = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "gsd", "train", "finetune", "--out", str(run.path), "-q"]
-        + [part for name, value in settings.items() for part in option(name, value)],
-        check=True,
-    )
-    tell(steps=steps, seconds=time.monotonic() - begin)
+    arguments = [part for name, value in settings.items() for part in option(name, value)]
+    command = [sys.executable, "-m", "gsd", "train", "finetune", "--out", str(run.path), "-q"]
+    with subprocess.Popen([*command, *arguments]) as process:
+        try:
+            process.wait(max(end - time.monotonic(), 1.0) if not options.tiny else None)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # it saves the step under way
+    tell(steps=steps, seconds=time.monotonic() - begin, exit_status=process.returncode)
     tell(pieces=pack(run, options.out), join="cat run.tar.? > run.tar")
+    return process.returncode
 
 
 def option(name: str, value: object) -> list[str]:
@@ -107,4 +110,4 @@ def pack(run: RunFolder, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

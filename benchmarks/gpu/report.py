@@ -74,6 +74,9 @@ class Report:
         """A command of the step has ended."""
         if ending.status == 0:
             return
+        if ending.status is None and command.may_be_cut:
+            self.note(f"cut off after {ending.seconds:.0f} s: {command.name}")
+            return
         how = "its time was over" if ending.status is None else f"exit status {ending.status}"
         self.note(f"FAILED: {command.name}: {how}\n\n```\n{ending.tail}\n```")
 
@@ -110,8 +113,11 @@ class Report:
         lines = ["# A GPU day", "", self.summary(), ""]
         for section in self._sections:
             lines += [f"## {section.step.title}", "", *section.notes, ""]
-            for rows in tables(section):
-                lines += [*markdown(rows), ""]
+            try:
+                for rows in tables(section):
+                    lines += [*markdown(rows), ""]
+            except Exception as error:  # whatever the records are, the day goes on
+                lines += [f"no table: {type(error).__name__}: {error}", ""]
         beside = self._folder / "table.md.part"
         beside.write_text("\n".join(lines), encoding="utf-8")
         beside.replace(self._folder / "table.md")
@@ -128,7 +134,7 @@ class Report:
 
 def tables(section: Section) -> Iterator[list[list[str]]]:
     """Of what a step has found; the first row of each is the heading."""
-    if section.step.name == "operations" and section.records:
+    if any(record.get("operation") == "copy" for record in section.records):
         yield list(operation_rows(section.records))
         return
     alike: dict[tuple[str, ...], list[Record]] = {}

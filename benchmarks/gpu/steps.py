@@ -13,7 +13,7 @@ from gpu.plan import Step
 
 MARGIN = 10.0
 """Seconds that a benchmark may go on after the time that it was told."""
-TEST_PROCESSES = 6
+TEST_PROCESSES = 10
 """They compile most of the time."""
 
 
@@ -24,7 +24,7 @@ def environment(day: Day, seconds: float) -> Iterator[Command]:
 
 def build(day: Day, seconds: float) -> Iterator[Command]:
     """The package for the torch that is there, in a folder of its own."""
-    install = ("-m", "pip", "install", "--no-index", "--no-deps", "--no-compile", "--target")
+    install = ("-m", "pip", "install", "--no-index", "--no-deps", "--target")
     if day.wheels is not None:
         yield python(*install, day.carried, *sorted(day.wheels.glob("*.whl")))
     # A rehearsal leaves the compiler out, and uses what is installed already.
@@ -39,12 +39,13 @@ def tests(day: Day, seconds: float) -> Iterator[Command]:
     options = ["-p", "gpu.pytest_plugin", "-p", "no:cacheprovider", "-q", "--no-header"]
     if not day.rehearsal:
         if importlib.util.find_spec("xdist"):
-            options += ["-n", str(TEST_PROCESSES)]
+            options += ["-n", str(TEST_PROCESSES), "--dist", "worksteal"]
         if importlib.util.find_spec("pytest_timeout"):
             options += ["--timeout=60", "--timeout-method=thread"]
     tests = ROOT / "tests" / "gpu"
     configured = ("-c", ROOT / "pyproject.toml", "--rootdir", ROOT)
-    yield python("-m", "pytest", tests, *configured, *options, CUBLAS_WORKSPACE_CONFIG=":4096:8")
+    variables = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1"}
+    yield python("-m", "pytest", tests, *configured, *options, **variables)
 
 
 def sanitizer(day: Day, seconds: float) -> Iterator[Command]:
@@ -58,7 +59,7 @@ def sanitizer(day: Day, seconds: float) -> Iterator[Command]:
         absent = "" if tool else "no compute-sanitizer"
         # Each tensor in memory of its own, so that what lies beyond it is nobody's.
         alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        yield Command((tool or "", *options, *cases.arguments), alone, absent)
+        yield Command((tool or "", *options, *cases.arguments), alone, absent, may_be_cut=True)
 
 
 def _newest(pattern: str) -> str | None:
@@ -66,44 +67,51 @@ def _newest(pattern: str) -> str | None:
 
 
 def autotune(day: Day, seconds: float) -> Iterator[Command]:
-    """Which sizes of blocks are fastest."""
+    """Which sizes of blocks are fastest: a file to be looked at, which no later step uses."""
     absent = "" if (ROOT / "benchmarks" / "autotune.py").exists() else "benchmarks/autotune.py"
-    if day.rehearsal:
-        absent = "a GPU to tune for"
-    told = ("--device", day.device, "--seconds", max(seconds - MARGIN, 1.0))
-    command = script("autotune.py", *told, day.out / "autotune.json")
+    minutes = 0.01 if day.rehearsal else max(seconds - MARGIN, 1.0) / 60
+    how = ("--rehearse",) if day.rehearsal else ()
+    command = script("autotune.py", "--minutes", minutes, "--out", day.out / "tiles.json", *how)
     yield Command(command.arguments, absent=absent)
 
 
 def operations(day: Day, seconds: float) -> Iterator[Command]:
-    """Every operation in every form."""
-    sizes: tuple[object, ...] = ("--batches", 8, 64, 1, "--round", 0.05)
+    """Every operation in every form; compiled ones as far as the time goes."""
+    told = ("time_operations.py", "--device", day.device)
     if day.rehearsal:
-        sizes = ("--batches", 1, "--tile", 16, "--round", 0.001, "--forms", "plain", "ours")
-    yield script("time_operations.py", "--device", day.device, *sizes, *_until(seconds))
+        small = ("--batches", 1, "--tile", 16, "--round", 0.001)
+        yield script(*told, *small, "--forms", "plain", "ours")
+        return
+    forms = ("ours", "plain", "authors, channels_last")
+    told = (*told, "--round", 0.05)
+    yield script(*told, "--batches", 8, 64, 1, "--forms", *forms, *_until(day, 0.7 * seconds))
+    rest = script(*told, "--batches", 8, "--forms", "compile")
+    yield Command(rest.arguments, may_be_cut=True)
 
 
 def network(day: Day, seconds: float) -> Iterator[Command]:
     """The whole network: inference, and forward and backward."""
     sizes: tuple[object, ...] = ("--batches", 8, 64, 1)
     if day.rehearsal:
-        sizes = ("--batches", 1, "--architecture", "tiny", "--side", 32)
-        sizes = (*sizes, "--one-process", "--forms", "plain", "ours")
-    yield script("network.py", "--device", day.device, *sizes, *_until(seconds))
+        sizes = ("--batches", 1, "--architecture", "tiny", "--side", 32, "--one-process")
+    forms = ("--forms", "plain", "ours")
+    yield script("network.py", "--device", day.device, *sizes, *forms, *_until(day, seconds))
 
 
 def training(day: Day, seconds: float) -> Iterator[Command]:
-    """Steps of both stages, and what they spend their time on."""
-    sizes: tuple[object, ...] = ("--batches", 8, 64, "--steps", 20, "--forms", "ours", "plain")
-    sizes = (*sizes, "compile", "--precisions", "bfloat16")
-    one: tuple[object, ...] = ("--batch", 64)
+    """What steps of both stages spend their time on, and how many there are in a second."""
+    told: tuple[object, ...] = ("--device", day.device)
     if day.rehearsal:
-        tiny = ("--architecture", "tiny", "--tile", 32)
-        sizes = (*tiny, "--batches", 2, "--steps", 1, "--forms", "ours", "--precisions", "bfloat16")
-        sizes = (*sizes, "--one-process")
-        one = (*tiny, "--batch", 2)
-    yield script("training_profile.py", "--device", day.device, *one)
-    yield script("training.py", "--device", day.device, *sizes, *_until(0.7 * seconds))
+        told = (*told, "--architecture", "tiny", "--tile", 32)
+    yield script("training_profile.py", *told, "--batch", 2 if day.rehearsal else 64)
+    told = ("training.py", *told, "--precisions", "bfloat16")
+    if day.rehearsal:
+        yield script(*told, "--one-process", "--batches", 2, "--steps", 1, "--forms", "ours")
+        return
+    told = (*told, "--steps", 20)
+    yield script(*told, "--batches", 8, 64, "--forms", "ours", "plain", *_until(day, 0.6 * seconds))
+    rest = script(*told, "--batches", 8, 64, "--forms", "compile")
+    yield Command(rest.arguments, may_be_cut=True)
 
 
 def processes(day: Day, seconds: float) -> Iterator[Command]:
@@ -117,7 +125,7 @@ def exported(day: Day, seconds: float) -> Iterator[Command]:
     sizes: tuple[object, ...] = ("--batches", 8, 64, 1)
     if day.rehearsal:
         sizes = ("--batches", 1, "--tile", 32, "--architecture", "tiny")
-    yield script("gpu/exported_models.py", "--device", day.device, *sizes, *_until(seconds))
+    yield script("gpu/exported_models.py", "--device", day.device, *sizes, *_until(day, seconds))
 
 
 def masks(day: Day, seconds: float) -> Iterator[Command]:
@@ -137,21 +145,23 @@ def recipe(day: Day, seconds: float) -> Iterator[Command]:
     yield Command(command.arguments, absent=absent)
 
 
-def _until(seconds: float) -> tuple[object, ...]:
-    return ("--seconds", max(seconds - MARGIN, 1.0))
+def _until(day: Day, seconds: float) -> tuple[object, ...]:
+    """A rehearsal is whole, however long it takes."""
+    return () if day.rehearsal else ("--seconds", max(seconds - MARGIN, 1.0))
 
 
+# What they want is what they may take: what one leaves is shared out again before the next.
 STEPS = (
     Step("environment", "The machine", 25, 15, 11, environment),
-    Step("build", "Building", 90, 45, 12, build),
-    Step("tests", "Tests", 100, 40, 10, tests),
-    Step("sanitizer", "compute-sanitizer", 40, 25, 2, sanitizer),
+    Step("build", "Building", 150, 90, 12, build),
+    Step("tests", "Tests", 120, 40, 10, tests),
+    Step("sanitizer", "compute-sanitizer", 60, 30, 2, sanitizer),
     Step("autotune", "Sizes of blocks", 40, 20, 4, autotune),
-    Step("operations", "Operations", 60, 20, 9, operations),
-    Step("network", "The network", 40, 20, 5, network),
-    Step("training", "Training steps", 60, 25, 8, training),
-    Step("processes", "torchrun", 20, 15, 3, processes),
-    Step("exported", "Exported models", 25, 15, 6, exported),
-    Step("masks", "Masks", 40, 25, 7, masks),
+    Step("operations", "Operations", 80, 25, 9, operations),
+    Step("network", "The network", 35, 20, 5, network),
+    Step("training", "Training steps", 110, 30, 8, training),
+    Step("processes", "torchrun", 30, 15, 3, processes),
+    Step("exported", "Exported models", 35, 15, 6, exported),
+    Step("masks", "Masks", 60, 30, 7, masks),
     Step("recipe", "The nuclei model's recipe", 180, 45, 1, recipe),
 )
