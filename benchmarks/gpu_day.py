@@ -68,8 +68,9 @@ def run_steps(steps: list[Step], day: Day, report: Report, end: float) -> None:
     """Run each for its share of the time that is left when it begins."""
     for place, step in enumerate(steps):
         left = end - time.monotonic()
-        seconds = shares(steps[place:], left).get(step.name)
-        if seconds is None:
+        waiting = [other for other in steps[place:] if runs(other, day)]
+        seconds = shares(waiting, left).get(step.name, 0.0)
+        if not seconds and step in waiting:
             report.leave_out(step, f"left out: {left:.0f} s remained")
             continue
         report.begin(step, seconds)
@@ -82,6 +83,11 @@ def run_steps(steps: list[Step], day: Day, report: Report, end: float) -> None:
             limit = stop - time.monotonic()
             report.ended(command, run_command(command, day, limit, report.take))
         report.end()
+
+
+def runs(step: Step, day: Day) -> bool:
+    """Whether anything of it can run here."""
+    return any(not command.absent for command in step.commands(day, step.wanted))
 
 
 def _stop(*_: object) -> NoReturn:

@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gpu_day
 import pytest
 from gpu.commands import Command, Day, run_command
 from gpu.plan import Step, shares
@@ -39,6 +42,25 @@ def day(tmp_path: Path) -> Day:
     return Day(tmp_path / "out", tmp_path / "work", rehearsal=True)
 
 
+def test_what_cannot_run_takes_no_time_from_the_others(day: Day) -> None:
+    given = []
+
+    def commands(kind: str) -> Callable[[Day, float], Iterator[Command]]:
+        def make(day: Day, seconds: float) -> Iterator[Command]:
+            given.append((kind, seconds))
+            yield Command(["true"], absent="no data" if kind == "recipe" else "")
+
+        return make
+
+    steps = [Step(kind, kind, 30, 5, 1, commands(kind)) for kind in ("tests", "recipe")]
+    report = Report(day.out)
+    gpu_day.run_steps(steps, day, report, time.monotonic() + 20)
+    begun = [seconds for kind, seconds in given if kind == "tests"][-1]
+    assert begun == pytest.approx(20, abs=1)
+    assert "| tests | ok |" in report.summary()
+    assert "| recipe | not here |" in report.summary()
+
+
 def python(code: str) -> Command:
     return Command([sys.executable, "-c", code])
 
@@ -55,6 +77,23 @@ def test_what_was_found_before_the_time_was_over_counts(day: Day) -> None:
     assert found == [{"a": 1}]
     assert ending.tail == "on its way"
     assert "on its way" in (day.out / "log.txt").read_text()
+
+
+def test_a_program_that_is_not_there_is_a_failure_like_others(day: Day) -> None:
+    ending = run_command(Command(["/no/such/program"]), day, 5.0, print)
+    assert ending.status == 127
+    assert "/no/such/program is not there" in ending.tail
+
+
+def test_being_cut_off_is_no_failure_where_it_may_be(day: Day) -> None:
+    report = Report(day.out)
+    report.begin(step("first"), 5)
+    command = Command(["sleep", "60"], may_be_cut=True)
+    report.ended(command, run_command(command, day, 0.1, report.take))
+    report.take({"a": 1})
+    report.end()
+    assert not report.failed
+    assert "cut off after" in (day.out / "table.md").read_text()
 
 
 def test_a_step_that_fails_says_so_and_the_report_is_whole_at_every_moment(day: Day) -> None:

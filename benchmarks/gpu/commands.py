@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,8 @@ def run_command(command: Command, day: Day, limit: float, take: Callable[[Record
     """Run it for ``limit`` seconds at most; records in its output are taken, the rest is logged."""
     begin = time.monotonic()
     tail: deque[str] = deque(maxlen=TAIL)
+    if shutil.which(command.arguments[0]) is None:
+        return Ending(127, 0.0, f"{command.arguments[0]} is not there, or no program")
     with (
         (day.out / "log.txt").open("a", encoding="utf-8") as log,
         subprocess.Popen(

@@ -37,10 +37,9 @@ def main() -> None:
         tell(package=name, version=version)
     for tool in TOOLS:
         tell(tool=tool, path=shutil.which(tool) or "not here")
-    if shutil.which("nvidia-smi"):
-        query = f"--query-gpu={','.join(ASKED)}"
-        command = ["nvidia-smi", query, "--format=csv,noheader"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    query = ("nvidia-smi", f"--query-gpu={','.join(ASKED)}", "--format=csv,noheader")
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=10)
         for name, value in zip(ASKED, done.stdout.strip().split(", "), strict=False):
             tell(nvidia_smi=name, value=value)
     if device.type == "cuda":

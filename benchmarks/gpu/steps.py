@@ -152,14 +152,14 @@ def _until(day: Day, seconds: float) -> tuple[object, ...]:
 
 # What they want is what they may take: what one leaves is shared out again before the next.
 STEPS = (
-    Step("environment", "The machine", 25, 15, 11, environment),
+    Step("environment", "The machine", 60, 20, 11, environment),
     Step("build", "Building", 150, 90, 12, build),
-    Step("tests", "Tests", 120, 40, 10, tests),
+    Step("tests", "Tests", 120, 70, 10, tests),
     Step("sanitizer", "compute-sanitizer", 60, 30, 2, sanitizer),
     Step("autotune", "Sizes of blocks", 40, 20, 4, autotune),
-    Step("operations", "Operations", 80, 25, 9, operations),
+    Step("operations", "Operations", 80, 40, 9, operations),
     Step("network", "The network", 35, 20, 5, network),
-    Step("training", "Training steps", 110, 30, 8, training),
+    Step("training", "Training steps", 110, 45, 8, training),
     Step("processes", "torchrun", 30, 15, 3, processes),
     Step("exported", "Exported models", 35, 15, 6, exported),
     Step("masks", "Masks", 60, 30, 7, masks),

@@ -5,6 +5,7 @@ What the tests of this folder and the sanitizer run, on whatever device the inpu
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -63,11 +64,7 @@ def norm(shape: Shape, dtype: torch.dtype, groups: int = 8, centre: float = 0.0)
         "grad_y": draw(*shape, layout=torch.channels_last),
     }
 
-    def run(values: Tensors) -> Tensors:
-        values = dict(values)
-        grad_y, leaves = values.pop("grad_y"), _leaves(values)
-        y = group_norm_silu(**leaves, groups=groups)
-        return {"y": y.detach(), **_gradients(y, leaves, grad_y)}
+    run = partial(_block, partial(group_norm_silu, groups=groups))
 
     # About a mean of many deviations float32 itself knows less of x.
     return Case(f"group_norm_silu {shape}", dtype, inputs, run, 1e-5 * (1.0 + abs(centre)))
@@ -88,11 +85,7 @@ def attention(shape: Shape, dtype: torch.dtype, centre: float = 0.0) -> Case:
         "grad_y": draw(*shape, layout=torch.channels_last),
     }
 
-    def run(values: Tensors) -> Tensors:
-        values = dict(values)
-        grad_y, leaves = values.pop("grad_y"), _leaves(values)
-        y = linear_attention(**leaves, heads=HEADS)
-        return {"y": y.detach(), **_gradients(y, leaves, grad_y)}
+    run = partial(_block, partial(linear_attention, heads=HEADS))
 
     return Case(f"linear_attention {shape}", dtype, inputs, run, 5e-5 * (1.0 + abs(centre)))
 
@@ -189,6 +182,14 @@ def _drawing(dtype: torch.dtype) -> Callable[..., torch.Tensor]:
         return values.to(dtype).contiguous(memory_format=layout)
 
     return draw
+
+
+def _block(function: Callable[..., torch.Tensor], values: Tensors) -> Tensors:
+    """What a part of the network gives and, of "grad_y", the gradients of its inputs."""
+    values = dict(values)
+    grad_y, leaves = values.pop("grad_y"), _leaves(values)
+    y = function(**leaves)
+    return {"y": y.detach(), **_gradients(y, leaves, grad_y)}
 
 
 def _leaves(values: Tensors) -> Tensors:
