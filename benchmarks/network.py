@@ -162,15 +162,17 @@ def measure(row: Row, architecture: str, side: int) -> Figures:
     return {"cpu_s": min(cpu), "wall_s": min(wall), "peak_bytes": peak}, found.numpy()
 
 
-def measure_here(row: Row, architecture: str, side: int, device: torch.device) -> Figures:
+def measure_here(
+    row: Row, architecture: str, side: int, device: torch.device, seconds: float
+) -> Figures:
     """As on a GPU: in this process."""
     torch._dynamo.reset()
     with operations_of(row.form):
         run = prepare(row, architecture, side, device.type)
         found = in_one(run()).cpu().numpy()
         begin_peak(device)
-        seconds = Timer(device, 0.3)(run)
-    return {"seconds": seconds, "peak_bytes": peak_bytes(device)}, found
+        taken = Timer(device, seconds)(run)
+    return {"seconds": taken, "peak_bytes": peak_bytes(device)}, found
 
 
 def _resident(name: str) -> int:
@@ -211,20 +213,22 @@ def main() -> None:
     parser.add_argument("--architecture", default="paper")
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS)
+    parser.add_argument("--round", type=float, default=0.3, help="seconds for each, on a GPU")
     parser.add_argument("--seconds", type=float, help="after which no row is begun")
     parser.add_argument("--one-process", action="store_true", help="as on a GPU always")
     options = parser.parse_args()
     begin = time.monotonic()
     options.one_process |= options.device == "cuda"
     sizes = {"architecture": options.architecture, "side": options.side}
-    groups = rows(options.batches, options.forms, options.device)
+    device = torch.device(options.device)
+    groups = rows(options.batches, options.forms, device.type)
     # Each process is forked from one that has imported everything and done nothing.
     fresh = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as processes:
 
         def run(row: Row) -> Figures:
             if options.one_process:
-                return measure_here(row, **sizes, device=torch.device(options.device))
+                return measure_here(row, **sizes, device=device, seconds=options.round)
             return processes.submit(measure, row, **sizes).result()
 
         for record in measured(groups, run):

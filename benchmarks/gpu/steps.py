@@ -80,7 +80,7 @@ def operations(day: Day, seconds: float) -> Iterator[Command]:
     told = ("time_operations.py", "--device", day.device)
     if day.rehearsal:
         small = ("--batches", 1, "--tile", 16, "--round", 0.001)
-        yield script(*told, *small, "--forms", "plain", "ours")
+        yield script(*told, *small, "--forms", "ours")
         return
     forms = ("ours", "plain", "authors, channels_last")
     told = (*told, "--round", 0.05)
@@ -94,6 +94,7 @@ def network(day: Day, seconds: float) -> Iterator[Command]:
     sizes: tuple[object, ...] = ("--batches", 8, 64, 1)
     if day.rehearsal:
         sizes = ("--batches", 1, "--architecture", "tiny", "--side", 32, "--one-process")
+        sizes = (*sizes, "--round", 0.01)
     forms = ("--forms", "plain", "ours")
     yield script("network.py", "--device", day.device, *sizes, *forms, *_until(day, seconds))
 
