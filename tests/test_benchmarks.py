@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import operations
 import pytest
 import table
 import torch
+import training_profile
 from forms import error, is_right
 from network import in_one, operations_of, prepare, rows
 from nuclei import card
+from torch.profiler import DeviceType
 
 from genselfdiff.models.shipped import catalogue
 from genselfdiff.models.shipped.card import ModelCard, Score
@@ -81,6 +84,28 @@ def test_table_prints_no_speed_for_a_network_that_computes_wrongly():
     assert (right["ours"], right["ours, wall time"], right["x authors"]) == ("2.00", "7.00", "3.00")
     assert (wrong["ours"], wrong["ours, wall time"], wrong["x authors"]) == ("wrong", "", "")
     assert wrong["x authors in float32"] == ""
+
+
+def test_a_profile_tells_when_the_gpu_is_idle_and_waited_for():
+    def event(name, start=0, end=0, kind=DeviceType.CUDA, annotation=False):
+        return SimpleNamespace(
+            name=name,
+            device_type=kind,
+            time_range=SimpleNamespace(start=start, end=end),
+            is_user_annotation=annotation,
+        )
+
+    found = training_profile.gpu_figures(
+        [
+            event("kernel", 20, 30),
+            event("kernel", 0, 10),
+            event("Memcpy DtoH (Device -> Pageable)", 5, 12),
+            event("Optimizer.step", 0, 40, annotation=True),
+            event("cudaStreamSynchronize", kind=DeviceType.CPU),
+            event("cudaDeviceSynchronize", kind=DeviceType.CPU),  # the profile's own
+        ]
+    )
+    assert found == {"idle": pytest.approx(8 / 30), "waits": 1, "copies to the host": 1}
 
 
 def measured_sets() -> dict[str, Any]:
