@@ -35,14 +35,18 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu(const Tensor& x, const Tensor
                    {"bias", &bias},
                    {"shift", shift ? &*shift : &x},
                    {"residual", residual ? &*residual : &x}});
-    const Shape shape = checked_shape(kOp, x);
+    Shape shape = checked_shape(kOp, x);
     GSD_CHECK(groups >= 1 && shape.channels >= 1 && shape.channels % groups == 0, kOp, ": ", groups,
               " groups do not divide ", shape.channels, " channels");
     const Tensor source = channels_last(x);
-    const Tensor gain = checked_parameters(kOp, "weight", weight, shape.channels);
-    const Tensor offset = checked_parameters(kOp, "bias", bias, shape.channels);
-    const int64_t shifts = int64_t{shape.images} * shape.channels;
-    const Tensor shifted = shift ? checked_parameters(kOp, "shift", *shift, shifts) : offset;
+    const int64_t channels = shape.channels;
+    const std::vector<Tensor> parameters =
+        checked_parameters(kOp, shape,
+                           {{"weight", &weight, channels},
+                            {"bias", &bias, channels},
+                            {shift ? "shift" : "bias", shift ? &*shift : &bias,
+                             (shift ? int64_t{shape.images} : 1) * channels}});
+    const Tensor &gain = parameters[0], &offset = parameters[1], &shifted = parameters[2];
     const Tensor added = residual ? checked_like("residual", *residual, x) : source;
     const Tensor y = torch::stable::empty_like(source);
     const Tensor mean = torch::stable::new_empty(source, {shape.images, groups}, ScalarType::Float);
@@ -50,10 +54,18 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu(const Tensor& x, const Tensor
     if (source.numel() == 0) return {y, mean, rstd};
 
     const int32_t count = static_cast<int32_t>(groups);
-    moments(shape, source, count, static_cast<float>(eps), mean.const_data_ptr(),
-            rstd.const_data_ptr());
+    const Tiles& tiles = tiles_of(shape.variant);
+    const int64_t runs = blocks(shape.tokens, tiles.sums_run);
+    const Tensor parts =
+        torch::stable::new_empty(source, {shape.images, runs, 2, channels}, ScalarType::Float);
+    launch(Kernel::channel_moments_kernel, shape.variant,
+           {runs, blocks(channels, tiles.sums_c), shape.images},
+           {source, parts, shape.tokens, shape.channels});
+    launch(Kernel::merge_moments_kernel, shape.variant, {groups, shape.images, 1},
+           {parts, mean, rstd, static_cast<float>(eps), shape.tokens, shape.channels,
+            static_cast<int32_t>(runs)});
     launch(Kernel::apply_kernel, shape.variant,
-           {blocks(shape.tokens, kNormTokens), blocks(shape.channels, kNormChannels), shape.images},
+           {blocks(shape.tokens, tiles.apply_t), blocks(channels, tiles.apply_c), shape.images},
            {source, gain, offset, mean, rstd, shifted, added, y, int32_t{shift.has_value()},
             int32_t{residual.has_value()}, shape.tokens, shape.channels, count});
     return {y, mean, rstd};

@@ -31,22 +31,24 @@ constexpr Image kImages[] = {
 #include "gpu/images.inc"
 };
 
-constexpr int kOldest = 8;  // of the generations: the major number of the compute capability
-constexpr int kVariants = 4;
-constexpr int kTargets = 3;  // generations 8 and 9, and the newer ones
+constexpr int kOldest = 8;   // of the generations: the major number of the compute capability
 constexpr int kMostGpus = 128;
 constexpr int kMostParameters = 32;
 static_assert(std::size(kImages) == kKernels * kVariants * kTargets);
+static_assert(std::size(kTiles) == kVariants * kTargets);
 
 int variant_of(const Variant& variant) {
-    return 2 * (variant.element == Element::bfloat16) + variant.sixteenths;
+    const int dtypes =
+        (variant.element == Element::bfloat16) + (variant.parameters == Element::bfloat16);
+    const bool sixteenths = variant.channels % 16 == 0;
+    return 3 * dtypes + sixteenths + (sixteenths && variant.channels <= kNarrow);
 }
 
 // What the driver knows of a GPU, and has been given. Whoever finds a function here finds the rest.
 struct Gpu {
     std::mutex loading;
     Context context = nullptr;
-    int target;
+    std::atomic<int> target = -1;  // generations 8 and 9, and the newer ones
     std::atomic<Function> functions[kKernels][kVariants];
 };
 
@@ -57,7 +59,8 @@ Gpu& gpu_of(int device) {
 }
 
 const Image& image_of(const Gpu& gpu, Kernel kernel, int variant) {
-    return kImages[(static_cast<int>(kernel) * kVariants + variant) * kTargets + gpu.target];
+    return kImages[(static_cast<int>(kernel) * kVariants + variant) * kTargets +
+                   gpu.target.load(std::memory_order_relaxed)];
 }
 
 // The kernels cannot run on a GPU; the text is why.
@@ -73,8 +76,17 @@ void find(Gpu& gpu, int device) {
     check(driver().cuDeviceGetAttribute(&generation, kCapabilityMajor, handle),
           "asking for its compute capability");
     if (generation < kOldest) throw Unserved("they need a compute capability of 8.0 or newer");
-    gpu.target = std::min(generation - kOldest, kTargets - 1);
     check(driver().cuDevicePrimaryCtxRetain(&gpu.context, handle), "sharing torch's context");
+    gpu.target.store(std::min(generation - kOldest, static_cast<int>(kTargets) - 1),
+                     std::memory_order_release);
+}
+
+int target_of(Gpu& gpu, int device) {
+    const int known = gpu.target.load(std::memory_order_acquire);
+    if (known >= 0) return known;
+    const std::lock_guard<std::mutex> lock(gpu.loading);
+    if (!gpu.context) find(gpu, device);
+    return gpu.target.load(std::memory_order_relaxed);
 }
 
 std::string refusal(Result result) {
@@ -181,6 +193,11 @@ std::string obstacle(int64_t device) {
         return error.what();
     }
     return "";
+}
+
+const Tiles& tiles_of(const Variant& variant) {
+    const int target = target_of(gpu_of(variant.device), variant.device);
+    return kTiles[variant_of(variant) * kTargets + target];
 }
 
 Tensor aligned(const Tensor& tensor) {

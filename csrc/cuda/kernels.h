@@ -29,8 +29,9 @@ struct Image {
 // Which kernels a call needs.
 struct Variant {
     int device;
-    Element element;  // of x
-    bool sixteenths;  // 16 divides the channels
+    Element element;     // of x
+    int channels;        // of x
+    Element parameters;  // theirs: that of x or float32
 };
 
 // A parameter as the driver wants it: a pointer, or a number of Triton's type.
@@ -63,6 +64,9 @@ void launch(Kernel kernel, const Variant& variant, const Grid& grid,
 
 // Why the kernels cannot run on that GPU; empty where they can: the driver has taken one.
 std::string obstacle(int64_t device);
+
+// What such a call is launched with on its GPU.
+const Tiles& tiles_of(const Variant& variant);
 
 // Parameters of kernels must begin at a multiple of 16 bytes, as Triton was told.
 Tensor aligned(const Tensor& tensor);

@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <tuple>
 
@@ -10,7 +11,6 @@
 
 namespace {
 
-using gsd::Element;
 using gsd::ScalarType;
 using gsd::Tensor;
 using namespace gsd::cuda;
@@ -35,7 +35,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_attention(
                    {"out_bias", &out_bias},
                    {"out_norm_weight", &out_norm_weight},
                    {"out_norm_bias", &out_norm_bias}});
-    const Shape shape = checked_shape(kOp, x);
+    Shape shape = checked_shape(kOp, x);
     const int32_t images = shape.images, channels = shape.channels, tokens = shape.tokens;
     GSD_CHECK(out_weight.dim() >= 2 && out_weight.size(0) == channels, kOp,
               ": out_weight must have shape (C, heads * d, 1, 1)");
@@ -44,11 +44,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_attention(
               kFeatures, " features; export the portable model instead");
     constexpr int64_t hidden = kHeads * kFeatures;
     const Tensor source = channels_last(x);
-    const Tensor gain = checked_parameters(kOp, "norm_weight", norm_weight, channels);
-    const Tensor offset = checked_parameters(kOp, "norm_bias", norm_bias, channels);
-    const Tensor out_gain = checked_parameters(kOp, "out_norm_weight", out_norm_weight, channels);
-    const Tensor out_offset = checked_parameters(kOp, "out_norm_bias", out_norm_bias, channels);
-    const Tensor bias = checked_parameters(kOp, "out_bias", out_bias, channels);
+    const std::vector<Tensor> parameters =
+        checked_parameters(kOp, shape,
+                           {{"norm_weight", &norm_weight, channels},
+                            {"norm_bias", &norm_bias, channels},
+                            {"out_bias", &out_bias, channels},
+                            {"out_norm_weight", &out_norm_weight, channels},
+                            {"out_norm_bias", &out_norm_bias, channels}});
+    const Tensor &gain = parameters[0], &offset = parameters[1], &bias = parameters[2],
+                 &out_gain = parameters[3], &out_offset = parameters[4];
     const Tensor qkv = checked_matrix("qkv_weight", qkv_weight, 3 * hidden * channels, x);
     const Tensor out = checked_matrix("out_weight", out_weight, hidden * channels, x);
 
@@ -68,30 +72,38 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_attention(
     const float* mean = statistics.const_data_ptr<float>();
     const float *rstd = mean + row, *out_mean = rstd + row, *out_rstd = out_mean + row;
     const float epsilon = static_cast<float>(eps);
-    moments(shape, source, 1, epsilon, mean, rstd);
+    const Variant& variant = shape.variant;
+    const int32_t normed = std::max<int32_t>(1, static_cast<int32_t>(kNormed) / channels);
+    int32_t runs = static_cast<int32_t>(blocks(tokens, normed));
+    Tensor parts = floats({images, runs, 2});
+    launch(Kernel::image_moments_kernel, variant, {runs, images, 1},
+           {source, parts, tokens, channels, normed});
+    launch(Kernel::merge_image_moments_kernel, variant, {images, 1, 1},
+           {parts, mean, rstd, epsilon, tokens, runs, normed});
 
-    const int32_t runs = static_cast<int32_t>(blocks(tokens, kContextRun));
+    const Tiles& tiles = tiles_of(variant);
+    runs = static_cast<int32_t>(blocks(tokens, tiles.context_run));
     const Tensor peaks = floats({images, runs, hidden}), sums = floats({images, runs, hidden});
-    const Tensor parts = floats({images, runs, kHeads, kFeatures, kFeatures});
-    launch(Kernel::context_kernel, shape.variant, {kHeads, runs, images},
-           {source, mean, rstd, gain, offset, qkv, peaks, sums, parts, tokens, channels});
-    launch(Kernel::merge_context_kernel, shape.variant, {kHeads, kFeatures / kMergedRows, images},
+    parts = floats({images, runs, kHeads, kFeatures, kFeatures});
+    launch(Kernel::context_kernel, variant, {blocks(kHeads, tiles.heads), runs, images},
+           {source, mean, rstd, gain, offset, qkv, peaks, sums, parts, tokens, channels,
+            tiles.context_run});
+    launch(Kernel::merge_context_kernel, variant, {kHeads, kFeatures / kMergedRows, images},
            {peaks, sums, parts, k_lse, context, runs});
     const Tensor folded = torch::stable::new_empty(source, {images, hidden, channels});
-    launch(Kernel::fold_kernel, shape.variant, {kHeads, blocks(channels, kFoldedChannels), images},
+    launch(Kernel::fold_kernel, variant, {kHeads, blocks(channels, kFoldedChannels), images},
            {context, out, folded, 1.0f / std::sqrt(static_cast<float>(kFeatures)), channels});
 
-    const bool single = shape.variant.element == Element::float32;
-    const int32_t tiles =
-        static_cast<int32_t>(blocks(tokens, single ? kTokensFloat32 : kTokensBfloat16));
-    const Tensor tile_moments = floats({images, tiles, 2});
-    launch(Kernel::output_moments_kernel, shape.variant, {tiles, images, 1},
-           {source, mean, rstd, gain, offset, qkv, folded, bias, tile_moments, tokens, channels});
-    launch(Kernel::merge_moments_kernel_2, shape.variant, {1, images, 1},  // tiles, not runs
-           {tile_moments, out_mean, out_rstd, epsilon, tokens, int32_t{1}, tiles});
-    launch(Kernel::output_kernel, shape.variant, {tiles, images, 1},
+    runs = static_cast<int32_t>(blocks(tokens, tiles.output_run));
+    parts = floats({images, runs, 2});
+    launch(Kernel::output_moments_kernel, variant, {runs, images, 1},
+           {source, mean, rstd, gain, offset, qkv, folded, bias, parts, tokens, channels,
+            tiles.output_run});
+    launch(Kernel::merge_image_moments_kernel, variant, {images, 1, 1},
+           {parts, out_mean, out_rstd, epsilon, tokens, runs, tiles.output_run});
+    launch(Kernel::output_kernel, variant, {runs, images, 1},
            {source, mean, rstd, gain, offset, qkv, folded, bias, out_mean, out_rstd, out_gain,
-            out_offset, y, tokens, channels});
+            out_offset, y, tokens, channels, tiles.output_run});
     const Tensor by_image =
         torch::stable::transpose(torch::stable::narrow(statistics, 1, 0, images), 0, 1);
     return {y, torch::stable::contiguous(by_image), k_lse, context};

@@ -34,7 +34,7 @@ Shape checked_shape(const char* op, const Tensor& x) {
     const Element element = type == ScalarType::Float ? Element::float32 : Element::bfloat16;
     // Those of the tests are on no GPU.
     const int device = std::max<int>(x.get_device(), 0);
-    return {{device, element, x.size(1) % 16 == 0},
+    return {{device, element, static_cast<int>(x.size(1)), Element::float32},
             static_cast<int32_t>(x.size(0)),
             static_cast<int32_t>(x.size(1)),
             static_cast<int32_t>(tokens)};
@@ -45,21 +45,21 @@ Tensor channels_last(const Tensor& tensor) {
         torch::stable::contiguous(tensor, torch::headeronly::MemoryFormat::ChannelsLast));
 }
 
-Tensor checked_parameters(const char* op, const char* name, const Tensor& tensor, int64_t count) {
-    GSD_CHECK(tensor.numel() == count, op, ": ", name, " must have ", count, " elements");
-    return aligned(torch::stable::contiguous(torch::stable::to(tensor, ScalarType::Float)));
-}
-
-void moments(const Shape& shape, const Tensor& x, int32_t groups, float eps, const void* mean,
-             const void* rstd) {
-    const int64_t runs = blocks(shape.tokens, kNormRun);
-    const Tensor parts =
-        torch::stable::new_empty(x, {shape.images, runs, 2, shape.channels}, ScalarType::Float);
-    launch(Kernel::channel_moments_kernel, shape.variant,
-           {runs, blocks(shape.channels, kNormChannels), shape.images},
-           {x, parts, shape.tokens, shape.channels});
-    launch(Kernel::merge_moments_kernel, shape.variant, {groups, shape.images, 1},
-           {parts, mean, rstd, eps, shape.tokens, shape.channels, static_cast<int32_t>(runs)});
+std::vector<Tensor> checked_parameters(const char* op, Shape& shape, const Named& named) {
+    const Element element = shape.variant.element;
+    const ScalarType own = element == Element::float32 ? ScalarType::Float : ScalarType::BFloat16;
+    bool kept = true;
+    for (const auto& [name, tensor, count] : named) {
+        GSD_CHECK(tensor->numel() == count, op, ": ", name, " must have ", count, " elements");
+        kept = kept && tensor->scalar_type() == own;
+    }
+    shape.variant.parameters = kept ? element : Element::float32;
+    std::vector<Tensor> result;
+    for (const auto& [name, tensor, count] : named) {
+        const Tensor loaded = kept ? *tensor : torch::stable::to(*tensor, ScalarType::Float);
+        result.push_back(aligned(torch::stable::contiguous(loaded)));
+    }
+    return result;
 }
 
 }  // namespace gsd::cuda

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <initializer_list>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "common/checks.h"
 #include "cuda/kernels.h"
@@ -28,11 +30,9 @@ Shape checked_shape(const char* op, const Tensor& x);
 // In channels_last memory, where Triton may expect it.
 Tensor channels_last(const Tensor& tensor);
 
-// Parameters as float32, as many as named.
-Tensor checked_parameters(const char* op, const char* name, const Tensor& tensor, int64_t count);
-
-// Mean and 1 / deviation of the groups, (N, groups) each, of an x in channels_last memory.
-void moments(const Shape& shape, const Tensor& x, int32_t groups, float eps, const void* mean,
-             const void* rstd);
+// Parameters as the kernels load them, by their numbers of elements: as they are where all have the
+// dtype of x, or float32. The shape learns which.
+using Named = std::initializer_list<std::tuple<const char*, const Tensor*, int64_t>>;
+std::vector<Tensor> checked_parameters(const char* op, Shape& shape, const Named& named);
 
 }  // namespace gsd::cuda

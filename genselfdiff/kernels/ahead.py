@@ -9,6 +9,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from genselfdiff.kernels import tiles
 from genselfdiff.kernels.launching import Kernel
 
 PTX_VERSION = 80
@@ -100,7 +101,8 @@ def compiling_for(capability: int) -> Iterator[list[Launch]]:
         )
         return compiled
 
-    before = triton.runtime.driver._active
+    before, assumed = triton.runtime.driver._active, tiles.assumed_capability
+    tiles.assumed_capability = capability
     triton.runtime.driver.set_active(_AbsentGpu(capability))
     JITFunction.run = compile_only
     Kernel.remembers = False
@@ -112,6 +114,7 @@ def compiling_for(capability: int) -> Iterator[list[Launch]]:
         JITFunction.run = run
         Kernel.remembers = True
         triton.runtime.driver._active = before
+        tiles.assumed_capability = assumed
 
 
 def launches_of(call: Callable[[], Any], capability: int) -> list[Launch]:

@@ -64,6 +64,27 @@ def check_devices(op: str, arguments: Mapping[str, object], tables: Container[st
             )
 
 
+def kernel_parameters(
+    op: str, dtype: torch.dtype, named: dict[str, tuple[torch.Tensor, int]]
+) -> list[torch.Tensor]:
+    """Parameters as a GPU kernel loads them: as they are where all have ``dtype``, or float32.
+
+    Args:
+        op: for messages.
+        dtype: of the tensor that they belong to.
+        named: each with the number of elements that it must have.
+
+    Raises:
+        RuntimeError: a number is another.
+    """
+    for name, (tensor, count) in named.items():
+        if tensor.numel() != count:
+            raise RuntimeError(f"{op}: {name} must have {count} elements")
+    tensors = [tensor for tensor, _ in named.values()]
+    kept = all(tensor.dtype == dtype for tensor in tensors)
+    return [(tensor if kept else tensor.float()).contiguous() for tensor in tensors]
+
+
 def look_up(table: torch.Tensor, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """``table[t]`` shaped (N, 1, ...) to broadcast over ``like``, in its dtype and on its device.
 

@@ -1,6 +1,7 @@
 """The GPU's linear attention, in Triton's interpreter, against float64."""
 
 import importlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from accuracy import assert_accurate
 
 from genselfdiff.kernels import linear_attention
 from genselfdiff.kernels.linear_attention.op import gpu_takes
+from genselfdiff.kernels.tiles import tiles
 
 SHAPES = [
     # n, c, h, w, heads, features of a head
@@ -51,10 +53,16 @@ def with_gradients(inputs, grad_y, heads):
 
 @pytest.fixture
 def short_runs(interpreted, monkeypatch):
-    """Runs of tokens so short that a small image has several."""
+    """Runs of tokens so short that a small image has several, some of several tiles."""
     module = importlib.import_module("genselfdiff.kernels.linear_attention.triton")
-    monkeypatch.setattr(module, "RUN", 64)
-    monkeypatch.setattr(module, "GRADIENT_RUN", 96)
+
+    def shortened(kernel, x):
+        tile = tiles(kernel, x)
+        return replace(tile, run=max(64, tile.block_t))
+
+    monkeypatch.setattr(module, "tiles", shortened)
+    monkeypatch.setattr(module, "NORMED", 1024)
+    monkeypatch.setattr(module, "NORMED_BLOCK", 256)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

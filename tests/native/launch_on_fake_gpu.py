@@ -24,10 +24,11 @@ sys.path.append(str(Path(__file__).parents[1] / "gpu"))
 from interpreting import mended_interpreter  # noqa: E402
 from triton.runtime.interpreter import InterpretedFunction  # noqa: E402
 
-from genselfdiff.kernels import backends  # noqa: E402
+from genselfdiff.kernels import backends, tiles  # noqa: E402
 from genselfdiff.kernels.group_norm_silu import triton as group_norm_silu  # noqa: E402
 from genselfdiff.kernels.linear_attention import triton as linear_attention  # noqa: E402
 
+tiles.assumed_capability = 90 if generation == 9 else 80
 run_interpreted = mended_interpreter()(InterpretedFunction.run)
 expected = []  # (kernel, arguments, grid) of the launches that Python makes
 compiled = []  # their images
@@ -89,7 +90,10 @@ def launch(name, image, sizes, given):
 
 def compare(operation, function, *arguments):
     x = arguments[0]
-    by_operation = images[generation, x.dtype, x.shape[1] % 16 == 0]
+    parameters = x.dtype if arguments[1].dtype == arguments[2].dtype == x.dtype else torch.float32
+    channels = x.shape[1]
+    kind = channels % 16 == 0, tiles.shape_class(channels)
+    by_operation = images[generation, x.dtype, parameters, *kind]
     compiled[:] = by_operation[operation == "linear_attention"]
     expected.clear()
     launched.clear()
@@ -105,11 +109,11 @@ def compare(operation, function, *arguments):
         torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
 
 
-def cases(dtype, channels):
+def cases(dtype, parameters, channels):
     generator = torch.Generator().manual_seed(8)
     size = (33, 17) if channels == 20 else (7, 5)  # two runs of tokens, or one
 
-    def normal(*size, dtype=torch.float32):
+    def normal(*size, dtype=parameters):
         return torch.randn(size, generator=generator).to(dtype)
 
     x = normal(2, channels, *size, dtype=dtype)
@@ -145,7 +149,8 @@ def failure(case):
 
 
 OLD, NEW = 3, 1
-CASES = [(torch.float32, 32), (torch.float32, 20), (torch.bfloat16, 32)]
+F, B = torch.float32, torch.bfloat16
+CASES = [(F, F, 32), (F, F, 20), (F, F, 80), (B, F, 32), (B, B, 32), (B, B, 80)]
 first = next(cases(*CASES[0]))
 libcuda.set_generation(7)
 print(torch.ops.gsd.gpu_obstacle(0))
@@ -158,8 +163,8 @@ libcuda.set_capturing(OLD)
 print(failure(first))
 libcuda.set_capturing(NEW)
 assert torch.ops.gsd.gpu_obstacle(0) == ""
-for dtype, channels in CASES if generation == 9 else CASES[:1]:  # the others' images differ
-    for case in cases(dtype, channels):
+for kind in CASES if generation == 9 else CASES[:1]:  # the others' images differ
+    for case in cases(*kind):
         compare(*case)
         print(case[0], *(name.decode() for name in launched))
 once = libcuda.preparations()

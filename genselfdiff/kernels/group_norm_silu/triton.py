@@ -8,11 +8,12 @@ import torch
 import triton
 import triton.language as tl
 
-from genselfdiff.kernels.checks import check_dtype
+from genselfdiff.kernels.checks import check_dtype, kernel_parameters
+from genselfdiff.kernels.launching import cdiv
+from genselfdiff.kernels.tiles import tiles
 
-RUN = 256  # tokens whose sums one program makes; fixed, so that results do not depend on the device
-BLOCK_T, BLOCK_C = 32, 64  # tokens and channels that a program holds at once
-MERGED_RUNS, MERGED_C = 64, 16  # slots that a merging program holds at once
+# Slots that a merging program holds at once: few programs merge, and what they wait for is memory.
+MERGED_RUNS, MERGED_C, MERGING = 256, 16, {"num_warps": 8}
 
 
 def forward(
@@ -27,19 +28,22 @@ def forward(
     """Triton's ``gsd::group_norm_silu``: the result and the groups' mean and 1 / deviation."""
     n, channels, tokens = _checked_shape(x, groups)
     x = x.contiguous(memory_format=torch.channels_last)
-    weight = _parameters("weight", weight, channels)
-    bias = _parameters("bias", bias, channels)
+    named = {"weight": (weight, channels), "bias": (bias, channels)}
+    if shift is not None:
+        named["shift"] = (shift, n * channels)
+    weight, bias, *shifts = kernel_parameters("group_norm_silu", x.dtype, named)
+    shifted = bias if shift is None else shifts[0]
     added = x if residual is None else _like("residual", residual, x)
-    shifted = bias if shift is None else _parameters("shift", shift, n * channels)
     y = torch.empty_like(x)
     if x.numel() == 0:
         mean = x.new_empty((n, groups), dtype=torch.float32)
         return y, mean, torch.empty_like(mean)
     mean, rstd = moments(x, groups, eps)
-    apply_kernel[(triton.cdiv(tokens, BLOCK_T), triton.cdiv(channels, BLOCK_C), n)](
+    tile = tiles("group_norm_silu.apply", x)
+    apply_kernel[(cdiv(tokens, tile.block_t), cdiv(channels, tile.block_c), n)](
         x, weight, bias, mean, rstd, shifted, added, y,
         int(shift is not None), int(residual is not None),
-        tokens, channels, groups, BLOCK_T, BLOCK_C,
+        tokens, channels, groups, tile.block_t, tile.block_c, **tile.options,
     )  # fmt: skip
     return y, mean, rstd
 
@@ -59,26 +63,31 @@ def backward(
     n, channels, tokens = _checked_shape(x, groups)
     x = x.contiguous(memory_format=torch.channels_last)
     grad_y = _like("grad_y", grad_y, x)
-    weight = _parameters("weight", weight, channels)
-    bias = _parameters("bias", bias, channels)
-    mean = _parameters("mean", mean, n * groups)
-    rstd = _parameters("rstd", rstd, n * groups)
+    weight, bias = kernel_parameters(
+        "group_norm_silu", x.dtype, {"weight": (weight, channels), "bias": (bias, channels)}
+    )
+    statistics = {"mean": (mean, n * groups), "rstd": (rstd, n * groups)}
+    mean, rstd = kernel_parameters("group_norm_silu", torch.float32, statistics)
     grad_x = torch.empty_like(x)
     by_image = mean.new_zeros((3, n, channels))
     if x.numel() > 0:
-        runs = triton.cdiv(tokens, RUN)
+        tile = tiles("group_norm_silu.sums", x)
+        runs = cdiv(tokens, tile.run)
         sums = mean.new_empty((n, runs, 3, channels))
-        gradient_sums_kernel[(runs, triton.cdiv(channels, BLOCK_C), n)](
+        gradient_sums_kernel[(runs, cdiv(channels, tile.block_c), n)](
             grad_y, x, weight, bias, mean, rstd, sums,
-            tokens, channels, groups, RUN, BLOCK_T, BLOCK_C,
+            tokens, channels, groups, tile.run, tile.block_t, tile.block_c, **tile.options,
         )  # fmt: skip
         terms = mean.new_empty((2, n, groups))
         merge_gradients_kernel[(groups, n)](
-            sums, weight, by_image, terms, tokens, channels, runs, MERGED_RUNS, MERGED_C
-        )
-        gradient_kernel[(triton.cdiv(tokens, BLOCK_T), triton.cdiv(channels, BLOCK_C), n)](
+            sums, weight, by_image, terms, tokens, channels, runs, MERGED_RUNS, MERGED_C,
+            **MERGING,
+        )  # fmt: skip
+        tile = tiles("group_norm_silu.apply", x)
+        grid = (cdiv(tokens, tile.block_t), cdiv(channels, tile.block_c), n)
+        gradient_kernel[grid](
             grad_y, x, weight, bias, mean, rstd, terms, grad_x,
-            tokens, channels, groups, BLOCK_T, BLOCK_C,
+            tokens, channels, groups, tile.block_t, tile.block_c, **tile.options,
         )  # fmt: skip
     grad_weight, grad_bias, _ = by_image.sum(1)
     return grad_x, grad_weight, grad_bias, by_image[2].clone()
@@ -90,16 +99,18 @@ def moments(x: torch.Tensor, groups: int, eps: float) -> tuple[torch.Tensor, tor
     Precise for a mean of many deviations: squares are taken about a value near the mean.
     """
     n, channels, tokens = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
-    runs = triton.cdiv(tokens, RUN)
+    tile = tiles("group_norm_silu.sums", x)
+    runs = cdiv(tokens, tile.run)
     parts = x.new_empty((n, runs, 2, channels), dtype=torch.float32)
-    channel_moments_kernel[(runs, triton.cdiv(channels, BLOCK_C), n)](
-        x, parts, tokens, channels, RUN, BLOCK_T, BLOCK_C
+    channel_moments_kernel[(runs, cdiv(channels, tile.block_c), n)](
+        x, parts, tokens, channels, tile.run, tile.block_t, tile.block_c, **tile.options
     )
     mean = x.new_empty((n, groups), dtype=torch.float32)
     rstd = torch.empty_like(mean)
     merge_moments_kernel[(groups, n)](
-        parts, mean, rstd, eps, tokens, channels, runs, RUN, MERGED_RUNS, MERGED_C
-    )
+        parts, mean, rstd, eps, tokens, channels, runs, tile.run, MERGED_RUNS, MERGED_C,
+        **MERGING,
+    )  # fmt: skip
     return mean, rstd
 
 
@@ -112,12 +123,6 @@ def _checked_shape(x: torch.Tensor, groups: int) -> tuple[int, int, int]:
     if groups < 1 or channels < 1 or channels % groups:
         raise RuntimeError(f"group_norm_silu: {groups} groups do not divide {channels} channels")
     return n, channels, height * width
-
-
-def _parameters(name: str, parameters: torch.Tensor, count: int) -> torch.Tensor:
-    if parameters.numel() != count:
-        raise RuntimeError(f"group_norm_silu: {name} must have {count} elements")
-    return parameters.float().contiguous()
 
 
 def _like(name: str, tensor: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -193,15 +198,9 @@ def merge_moments_kernel(
     per_group = channels // tl.num_programs(0)
     first = tl.program_id(0) * per_group
     elements = tokens.to(tl.float64) * per_group.to(tl.float64)
-    total = tl.zeros([BLOCK_R, BLOCK_C], tl.float64)
-    for r in range(0, runs, BLOCK_R):
-        run = r + tl.arange(0, BLOCK_R)
-        count = tl.minimum(tokens - run * RUN, RUN).to(tl.float64)[:, None]
-        for begin in range(first, first + per_group, BLOCK_C):
-            c = begin + tl.arange(0, BLOCK_C)
-            at, inside = _slots(run, c, runs, channels, first + per_group, 2)
-            total += count * tl.load(parts + at, mask=inside, other=0.0).to(tl.float64)
-    centre = tl.sum(total) / elements
+    about = tl.load(parts + tl.program_id(1).to(tl.int64) * runs * 2 * channels + first)
+    about = about.to(tl.float64)
+    shifts = tl.zeros([BLOCK_R, BLOCK_C], tl.float64)
     squares = tl.zeros([BLOCK_R, BLOCK_C], tl.float64)
     for r in range(0, runs, BLOCK_R):
         run = r + tl.arange(0, BLOCK_R)
@@ -209,12 +208,14 @@ def merge_moments_kernel(
         for begin in range(first, first + per_group, BLOCK_C):
             c = begin + tl.arange(0, BLOCK_C)
             at, inside = _slots(run, c, runs, channels, first + per_group, 2)
-            apart = tl.load(parts + at, mask=inside, other=0.0).to(tl.float64) - centre
+            apart = tl.load(parts + at, mask=inside, other=0.0).to(tl.float64) - about
             within = tl.load(parts + at + channels, mask=inside, other=0.0).to(tl.float64)
+            shifts += tl.where(inside, count * apart, 0.0)
             squares += tl.where(inside, within + count * apart * apart, 0.0)
-    variance = tl.sum(squares) / elements
+    shift = tl.sum(shifts) / elements
+    variance = tl.sum(squares) / elements - shift * shift
     to = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
-    tl.store(mean + to, centre.to(tl.float32))
+    tl.store(mean + to, (about + shift).to(tl.float32))
     tl.store(rstd + to, (1.0 / tl.sqrt(variance + eps)).to(tl.float32))
 
 
@@ -229,11 +230,11 @@ def _normed(x, mean, rstd, c, channels, groups):
 @triton.jit(do_not_specialize=["has_shift", "has_residual", "tokens", "groups"])
 def apply_kernel(
     x,
-    weight,  # (C) float32
-    bias,  # (C) float32
+    weight,  # (C), float32 or of x's dtype, as all parameters
+    bias,  # (C)
     mean,  # (N, groups) float32
     rstd,  # (N, groups) float32
-    shift,  # (N, C) float32, unless has_shift is 0
+    shift,  # (N, C), unless has_shift is 0
     residual,  # unless has_residual is 0
     y,
     has_shift,
@@ -248,12 +249,13 @@ def apply_kernel(
     here = c < channels
     values = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     normed, _ = _normed(values, mean, rstd, c, channels, groups)
-    gain = tl.load(weight + c, mask=here, other=0.0)
-    z = normed * gain[None, :] + tl.load(bias + c, mask=here, other=0.0)[None, :]
+    gain = tl.load(weight + c, mask=here, other=0.0).to(tl.float32)
+    offset = tl.load(bias + c, mask=here, other=0.0).to(tl.float32)
+    z = normed * gain[None, :] + offset[None, :]
     result = z * tl.sigmoid(z)
     if has_shift != 0:
         added = tl.load(shift + tl.program_id(2) * channels + c, mask=here, other=0.0)
-        result += added[None, :]
+        result += added.to(tl.float32)[None, :]
     if has_residual != 0:
         result += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(y + at, result.to(y.dtype.element_ty), mask=inside)
@@ -266,8 +268,9 @@ def _through_silu(at, inside, c, grad_y, x, weight, bias, mean, rstd, channels, 
     values = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     g = tl.load(grad_y + at, mask=inside, other=0.0).to(tl.float32)
     normed, scale = _normed(values, mean, rstd, c, channels, groups)
-    gain = tl.load(weight + c, mask=here, other=0.0)
-    z = normed * gain[None, :] + tl.load(bias + c, mask=here, other=0.0)[None, :]
+    gain = tl.load(weight + c, mask=here, other=0.0).to(tl.float32)
+    offset = tl.load(bias + c, mask=here, other=0.0).to(tl.float32)
+    z = normed * gain[None, :] + offset[None, :]
     s = tl.sigmoid(z)
     return g, g * (s + z * s * (1.0 - s)), normed, gain, scale
 
@@ -276,8 +279,8 @@ def _through_silu(at, inside, c, grad_y, x, weight, bias, mean, rstd, channels, 
 def gradient_sums_kernel(
     grad_y,
     x,
-    weight,  # (C) float32
-    bias,  # (C) float32
+    weight,  # (C)
+    bias,  # (C)
     mean,  # (N, groups) float32
     rstd,  # (N, groups) float32
     sums,  # (N, runs, 3, C) float32: of grad_z * normed, grad_z, grad_y
@@ -311,7 +314,7 @@ def gradient_sums_kernel(
 @triton.jit(do_not_specialize=["tokens", "channels", "runs"])
 def merge_gradients_kernel(
     sums,  # (N, runs, 3, C) float32
-    weight,  # (C) float32
+    weight,  # (C)
     by_image,  # (3, N, C) float32: the sums over all runs
     terms,  # (2, N, groups) float32: means over the group of grad_normed, grad_normed * normed
     tokens,
@@ -357,8 +360,8 @@ def merge_gradients_kernel(
 def gradient_kernel(
     grad_y,
     x,
-    weight,  # (C) float32
-    bias,  # (C) float32
+    weight,  # (C)
+    bias,  # (C)
     mean,  # (N, groups) float32
     rstd,  # (N, groups) float32
     terms,  # (2, N, groups) float32

@@ -4,43 +4,45 @@ Forward: the first norm's statistics; keys and values, whose softmax over the to
 made for runs of tokens and merged; context, scale and output convolution folded into one matrix per
 image; the second norm's statistics; the result. q, k and v are made from x wherever they are
 needed: only statistics are kept. Backward: reference.backward, with sums over the tokens in place
-of its arrays; the gradient in q, k and v is the only array that is larger than x.
+of its arrays. The gradient in q, k and v is stored, and for many channels q is.
 
 Everything is split over runs of fixed length, one writer a slot, and merged in a fixed order.
 
 Here arguments are checked and kernels launched; the kernels are in triton_forward.py,
-triton_backward.py and, what both use, triton_tiles.py.
+triton_backward.py and, what both use, triton_tiles.py. How many tokens, channels and heads a
+program takes is in kernels/tiles.json: what fits into registers. Numbers of float32 are split in
+three for the matrix units, and so take much more room.
 """
 
 import torch
 import triton
 
-from genselfdiff.kernels.checks import check_dtype
-from genselfdiff.kernels.group_norm_silu.triton import MERGED_C, MERGED_RUNS, merge_moments_kernel
-from genselfdiff.kernels.group_norm_silu.triton import moments as moments_of
+from genselfdiff.kernels.checks import check_dtype, kernel_parameters
+from genselfdiff.kernels.launching import cdiv
 from genselfdiff.kernels.linear_attention.op import GPU_LIMIT, gpu_takes
 from genselfdiff.kernels.linear_attention.triton_backward import (
     input_gradient_kernel,
+    key_value_gradient_kernel,
     output_sums_kernel,
-    qkv_gradient_kernel,
+    queries_kernel,
+    query_gradient_kernel,
     weight_gradient_kernel,
 )
 from genselfdiff.kernels.linear_attention.triton_forward import (
     context_kernel,
     fold_kernel,
+    image_moments_kernel,
     merge_context_kernel,
+    merge_image_moments_kernel,
     output_kernel,
     output_moments_kernel,
 )
+from genselfdiff.kernels.tiles import NARROW, tiles
 
-RUN = 512  # tokens whose context one program makes; fixed, so that results do not vary by device
-GRADIENT_RUN = 2048  # tokens whose sums one program of the backward makes
-# Tokens and channels that a program holds at once, forward and backward: what fits into registers.
-# Numbers of float32 are split in three for the matrix units, and so take much more room.
-BLOCKS = {torch.bfloat16: (64, 64), torch.float32: (32, 32)}
-GRADIENT_BLOCKS = {torch.bfloat16: (32, 64), torch.float32: (16, 32)}
+NORMED = 16384  # elements of x that a program makes the moments of
+NORMED_BLOCK = 4096  # of which it holds so many at once
+MERGED = 1024  # runs that a merging program holds at once
 FOLDED_C = 64  # channels of the folded matrix that one program makes
-OPTIONS = {"num_warps": 8, "num_stages": 2}
 MERGED_ROWS = 16  # of the context, that a merging program holds, and so many runs at once
 
 
@@ -58,55 +60,59 @@ def forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Triton's ``gsd::linear_attention``: the result and what the backward pass needs of it."""
     n, channels, tokens, d = _checked_shape(x, out_weight, heads)
+    hidden = heads * d
     x = x.contiguous(memory_format=torch.channels_last)
-    norm = (
-        _parameters("norm_weight", norm_weight, channels),
-        _parameters("norm_bias", norm_bias, channels),
-    )
-    out_norm = (
-        _parameters("out_norm_weight", out_norm_weight, channels),
-        _parameters("out_norm_bias", out_norm_bias, channels),
-    )
-    out_bias = _parameters("out_bias", out_bias, channels)
-    block_t, block_c = BLOCKS[x.dtype]
-    qkv = _matrix("qkv_weight", qkv_weight, 3 * heads * d * channels, x)
-    out = _matrix("out_weight", out_weight, heads * d * channels, x)
+    named = {
+        "norm_weight": (norm_weight, channels),
+        "norm_bias": (norm_bias, channels),
+        "out_bias": (out_bias, channels),
+        "out_norm_weight": (out_norm_weight, channels),
+        "out_norm_bias": (out_norm_bias, channels),
+    }
+    *norm, out_bias, out_gain, out_offset = kernel_parameters("linear_attention", x.dtype, named)
+    qkv = _matrix("qkv_weight", qkv_weight, 3 * hidden * channels, x)
+    out = _matrix("out_weight", out_weight, hidden * channels, x)
 
     def floats(*shape: int) -> torch.Tensor:
         return x.new_empty(shape, dtype=torch.float32)
 
-    y, k_lse, context = torch.empty_like(x), floats(n, heads * d), floats(n, heads, d, d)
+    y, k_lse, context = torch.empty_like(x), floats(n, hidden), floats(n, heads, d, d)
     if x.numel() == 0:
         return y, floats(n, 4).zero_(), k_lse.zero_(), context.zero_()
-    mean, rstd = moments_of(x, 1, eps)
-    shape = (tokens, channels, heads, triton.next_power_of_2(heads), d)
+    mean, rstd = floats(n, 1), floats(n, 1)
+    run = max(1, NORMED // channels)
+    runs = cdiv(tokens, run)
+    parts = floats(n, runs, 2)
+    image_moments_kernel[(runs, n)](x, parts, tokens, channels, run, NORMED_BLOCK)
+    merge_image_moments_kernel[(n,)](parts, mean, rstd, eps, tokens, runs, run, MERGED)
     precision = _precision()
 
-    runs = triton.cdiv(tokens, RUN)
-    peaks, sums = floats(n, runs, heads * d), floats(n, runs, heads * d)
+    tile = tiles("linear_attention.context", x)
+    runs = cdiv(tokens, tile.run)
+    peaks, sums = floats(n, runs, hidden), floats(n, runs, hidden)
     parts = floats(n, runs, heads, d, d)
-    context_kernel[(heads, runs, n)](
-        x, mean, rstd, *norm, qkv, peaks, sums, parts, *shape, RUN, block_t, block_c, precision,
-        **OPTIONS,
+    group = min(tile.group, triton.next_power_of_2(heads))
+    context_kernel[(cdiv(heads, group), runs, n)](
+        x, mean, rstd, *norm, qkv, peaks, sums, parts, tokens, channels, tile.run,
+        heads, d, group, tile.block_t, tile.block_c, tile.held, precision, **tile.options,
     )  # fmt: skip
     merge_context_kernel[(heads, d // MERGED_ROWS, n)](
         peaks, sums, parts, k_lse, context, runs, d, MERGED_ROWS
     )
     folded = _folded(context, out, channels)
 
-    tiles = triton.cdiv(tokens, block_t)
-    tile_moments = floats(n, tiles, 2)
-    output_moments_kernel[(tiles, n)](
-        x, mean, rstd, *norm, qkv, folded, out_bias, tile_moments,
-        *shape, block_t, block_c, precision, **OPTIONS,
+    tile = tiles("linear_attention.output", x)
+    runs = cdiv(tokens, tile.run)
+    parts, out_mean, out_rstd = floats(n, runs, 2), floats(n, 1), floats(n, 1)
+    constants = (heads, triton.next_power_of_2(heads), d, tile.block_t, tile.block_c, tile.held)
+    output_moments_kernel[(runs, n)](
+        x, mean, rstd, *norm, qkv, folded, out_bias, parts, tokens, channels, tile.run,
+        *constants, precision, **tile.options,
     )  # fmt: skip
-    out_mean, out_rstd = floats(n, 1), floats(n, 1)
-    merge_moments_kernel[(1, n)](
-        tile_moments, out_mean, out_rstd, eps, tokens, 1, tiles, block_t, MERGED_RUNS, MERGED_C
-    )
-    output_kernel[(tiles, n)](
-        x, mean, rstd, *norm, qkv, folded, out_bias, out_mean, out_rstd, *out_norm, y,
-        *shape, block_t, block_c, precision, **OPTIONS,
+    merge_image_moments_kernel[(n,)](parts, out_mean, out_rstd, eps, tokens, runs, tile.run, MERGED)
+    output_kernel[(runs, n)](
+        x, mean, rstd, *norm, qkv, folded, out_bias, out_mean, out_rstd, out_gain, out_offset, y,
+        tokens, channels, tile.run, *constants, precision, **tile.options,
     )  # fmt: skip
     return y, torch.cat((mean, rstd, out_mean, out_rstd), dim=1), k_lse, context
 
@@ -130,13 +136,18 @@ def backward(
         raise RuntimeError("linear_attention_backward: context must have shape (N, heads, d, d)")
     heads = context.shape[1]
     n, channels, tokens, d = _checked_shape(x, out_weight, heads)
-    hidden = heads * d
+    hidden, slots = heads * d, triton.next_power_of_2(heads)
     if grad_y.shape != x.shape or grad_y.dtype != x.dtype:
         raise RuntimeError("linear_attention: grad_y must have the shape and dtype of x")
     x = x.contiguous(memory_format=torch.channels_last)
     grad_y = grad_y.contiguous(memory_format=torch.channels_last)
-    norm = norm_weight.float().contiguous(), norm_bias.float().contiguous()
-    out_gain, out_bias = out_norm_weight.float().contiguous(), out_bias.float().contiguous()
+    named = {
+        "norm_weight": (norm_weight, channels),
+        "norm_bias": (norm_bias, channels),
+        "out_bias": (out_bias, channels),
+        "out_norm_weight": (out_norm_weight, channels),
+    }
+    *norm, out_bias, out_gain = kernel_parameters("linear_attention", x.dtype, named)
     qkv = _matrix("qkv_weight", qkv_weight, 3 * hidden * channels, x)
     k_lse, context = k_lse.float().contiguous(), context.float().contiguous()
     mean, rstd, out_mean, out_rstd = moments.float().t().contiguous()
@@ -148,25 +159,33 @@ def backward(
         parameters = (*norm, qkv_weight, out_weight, out_bias, out_gain, out_norm_bias)
         return torch.empty_like(x), *(floats(*p.shape).zero_() for p in parameters)
     folded = _folded(context, _matrix("out_weight", out_weight, hidden * channels, x), channels)
-    shape = (tokens, channels, heads, triton.next_power_of_2(heads), d)
     precision = _precision()
-
-    block_t, block_c = GRADIENT_BLOCKS[x.dtype]
+    normed = (x, mean, rstd, *norm, qkv)
 
     # What the gradient in the output convolution's result needs of all tokens; products with Q.
-    runs, blocks = triton.cdiv(tokens, GRADIENT_RUN), triton.cdiv(channels, block_c)
+    tile = tiles("linear_attention.output_sums", x)
+    stored = qkv
+    if not tile.held:
+        stored = x.new_empty((n, tokens, hidden))
+        made = tiles("linear_attention.output", x)
+        queries_kernel[(cdiv(tokens, made.run), n)](
+            *normed, stored, tokens, channels, made.run,
+            heads, slots, d, made.block_t, made.block_c, precision, **made.options,
+        )  # fmt: skip
+    runs, blocks = cdiv(tokens, tile.run), cdiv(channels, tile.block_c)
     products = floats(n, runs, 2, hidden, channels)
     sums, q_sums = floats(n, runs, 3, channels), floats(n, runs, hidden)
-    output_sums_kernel[(runs, blocks, n)](
-        grad_y, x, mean, rstd, *norm, qkv, folded, out_bias, out_mean, out_rstd,
-        products, sums, q_sums, *shape, GRADIENT_RUN, block_t, block_c, precision, **OPTIONS,
+    output_sums_kernel[(blocks, runs, n)](
+        grad_y, *normed, stored, folded, out_bias, out_mean, out_rstd, products, sums, q_sums,
+        tokens, channels, tile.run,
+        heads, slots, d, tile.block_t, tile.block_c, NARROW, tile.held, precision, **tile.options,
     )  # fmt: skip
     by_grad, by_normed = products.sum(1).unbind(1)  # Q^T grad_y and Q^T normed, (N, hidden, C)
     y_sum, y_normed_sum, normed_sum = sums.sum(1).unbind(1)
     q_sum = q_sums.sum(1)
     elements = float(tokens * channels)
-    flat = (y_sum @ out_gain / elements)[:, None]  # means over the norm's array
-    along = (y_normed_sum @ out_gain / elements)[:, None]
+    flat = (y_sum * out_gain).sum(1, keepdim=True) / elements  # means over the norm's array
+    along = (y_normed_sum * out_gain).sum(1, keepdim=True) / elements
     scale = out_rstd[:, None]
     grad_out_bias = scale * (out_gain * y_sum - flat * tokens - along * normed_sum)
     grad_folded = scale[:, None] * (
@@ -176,26 +195,39 @@ def backward(
     out = out_weight.float().reshape(channels, heads, d)
     grad_context = torch.einsum("nhdc,che->nhde", by_head, out).contiguous()
     grad_out = torch.einsum("nhdc,nhde->che", by_head, context)
-    k_terms = (context * grad_context).sum(3).contiguous()
+    k_terms = (context * grad_context).sum(3)
 
-    tiles = triton.cdiv(tokens, block_t)
     grad_qkv = x.new_empty((n, tokens, 3 * hidden))
-    grad_x, by_norm = torch.empty_like(x), floats(n, tiles, 2, channels)
-    qkv_gradient_kernel[(tiles, n)](
-        grad_y, x, mean, rstd, *norm, qkv, folded, out_bias, out_mean, out_rstd, out_gain,
-        flat.contiguous(), along.contiguous(), k_lse, grad_context.to(x.dtype), k_terms,
-        grad_qkv, grad_x, by_norm, *shape, block_t, block_c, precision, **OPTIONS,
+    held = tile.held
+    tile = tiles("linear_attention.query_gradient", x)
+    block_c = NARROW if held else tile.block_c
+    query_gradient_kernel[(cdiv(tokens, tile.run), n)](
+        grad_y, *normed, stored, folded, out_bias, out_mean, out_rstd, out_gain, flat, along,
+        grad_qkv, tokens, channels, tile.run,
+        heads, slots, d, tile.block_t, block_c, held, precision, **tile.options,
     )  # fmt: skip
-    weight_parts = floats(n, runs, 3 * hidden, channels)
-    weight_gradient_kernel[(triton.cdiv(3 * hidden, block_c), blocks, n * runs)](
-        grad_qkv, x, mean, rstd, *norm, weight_parts, tokens, channels, 3 * hidden, runs,
-        GRADIENT_RUN, block_t, block_c, precision, **OPTIONS,
+    tile = tiles("linear_attention.key_value_gradient", x)
+    group = min(tile.group, slots)
+    key_value_gradient_kernel[(cdiv(tokens, tile.run), cdiv(heads, group), n)](
+        *normed, k_lse, grad_context, k_terms, grad_qkv, tokens, channels, tile.run,
+        heads, d, group, tile.block_t, tile.block_c, tile.held, precision, **tile.options,
+    )  # fmt: skip
+    tile = tiles("linear_attention.weight_gradient", x)
+    runs, blocks = cdiv(tokens, tile.run), cdiv(channels, tile.block_c)
+    weight_parts, by_norm = floats(n, runs, 3 * hidden, channels), floats(n, runs, 2, channels)
+    grad_x = torch.empty_like(x)
+    weight_gradient_kernel[(blocks, runs, n)](
+        grad_qkv, grad_y, *normed, weight_parts, by_norm, grad_x, tokens, channels, tile.run,
+        hidden, slots * d, tile.block_t, tile.block_c, tile.held, precision, **tile.options,
     )  # fmt: skip
     norm_sums = by_norm.sum(1)  # (N, 2, C): of grad_normed and of grad_normed * normed
-    norm_means = (norm_sums @ norm[0] / elements).contiguous()
-    input_gradient_kernel[(tiles, blocks, n)](
-        x, mean, rstd, norm_means, grad_x, tokens, channels, block_t, block_c
-    )
+    norm_means = (norm_sums * norm[0]).sum(2) / elements
+    tile = tiles("linear_attention.input_gradient", x)
+    grid = (cdiv(tokens, tile.block_t), cdiv(channels, tile.block_c), n)
+    input_gradient_kernel[grid](
+        x, mean, rstd, norm_means, grad_x, tokens, channels, tile.block_t, tile.block_c,
+        **tile.options,
+    )  # fmt: skip
     grad_norm_bias, grad_norm_weight = norm_sums.sum(0)
     return (
         grad_x,
@@ -228,12 +260,6 @@ def _checked_shape(
     return n, channels, height * width, d
 
 
-def _parameters(name: str, parameters: torch.Tensor, count: int) -> torch.Tensor:
-    if parameters.numel() != count:
-        raise RuntimeError(f"linear_attention: {name} must have {count} elements")
-    return parameters.float().contiguous()
-
-
 def _matrix(name: str, weight: torch.Tensor, count: int, x: torch.Tensor) -> torch.Tensor:
     """A convolution's weight as an operand of the matrix products, in the dtype of x."""
     if weight.numel() != count:
@@ -250,7 +276,7 @@ def _folded(context: torch.Tensor, out: torch.Tensor, channels: int) -> torch.Te
     """(N, hidden, C): context, scale and output convolution in one, in the dtype of ``out``."""
     n, heads, d, _ = context.shape
     folded = out.new_empty((n, heads * d, channels))
-    fold_kernel[(heads, triton.cdiv(channels, FOLDED_C), n)](
+    fold_kernel[(heads, cdiv(channels, FOLDED_C), n)](
         context, out, folded, d**-0.5, channels, heads, d, FOLDED_C
     )
     return folded

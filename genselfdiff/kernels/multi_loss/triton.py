@@ -14,9 +14,10 @@ import triton.language as tl
 from genselfdiff.kernels.checks import check_dtype
 from genselfdiff.kernels.launching import cdiv, launched
 from genselfdiff.kernels.multi_loss import reference
+from genselfdiff.kernels.tiles import tiles
 
-_RUN = 1024  # pixels of a program; fixed, so that the sums do not depend on the device
 _MERGED = 256  # runs that a merging program holds at once
+_MERGED_IMAGES = 1024  # the same of all images: what one program waits for is memory
 _STABILISER = tl.constexpr(reference.STABILISER)
 _ERROR_SHARE = tl.constexpr(reference.ERROR_SHARE)
 # What is kept of a run of pixels, of a plane in a run after each pass, and of a plane.
@@ -63,7 +64,8 @@ def multi_loss(
         weights = floats(classes).fill_(1.0)
     else:
         weights = class_weights.to(logits.device, torch.float32).contiguous()
-    runs = cdiv(pixels, _RUN)
+    tile = tiles("multi_loss.pixels", logits)
+    runs = cdiv(pixels, tile.run)
     pixel_sums = floats(n, _PIXEL_SUMS.value, runs)
     spread, errors = (
         floats(n, _SPREAD.value, classes, runs),
@@ -76,17 +78,18 @@ def multi_loss(
         flat, labels, weights, classes, pixels, *flat.stride(),
         ignore_label or 0, int(ignore_label is not None),
     )  # fmt: skip
-    constants = (pixel_form, focal_gamma, _RUN)
-    statistics_kernel[(runs, n)](*image, pixel_sums, spread, *constants)
+    constants = (pixel_form, focal_gamma, tile.run)
+    statistics_kernel[(runs, n)](*image, pixel_sums, spread, *constants, **tile.options)
     standardise_kernel[(classes, n)](pixel_sums, spread, shapes, classes, runs, _MERGED)
-    errors_kernel[(runs, n)](*image, shapes, errors, *constants)
+    errors_kernel[(runs, n)](*image, shapes, errors, *constants, **tile.options)
     gather_kernel[(classes, n)](errors, totals, classes, runs, _MERGED)
     loss_kernel[(1,)](
-        pixel_sums, totals, weights, loss, factors, n, classes, runs, pixel_form, _MERGED
+        pixel_sums, totals, weights, loss, factors, n, classes, runs, pixel_form, _MERGED_IMAGES
     )
     gradient_kernel[(runs, n)](
-        *image, shapes, pixel_sums, totals, factors, grad, runs, *constants, _MERGED
-    )
+        *image, shapes, pixel_sums, totals, factors, grad, runs, *constants, _MERGED,
+        **tile.options,
+    )  # fmt: skip
     return loss, grad
 
 
@@ -431,25 +434,30 @@ def loss_kernel(
     PIXEL_FORM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    none = tl.full([], 0.0, tl.float64)
-    valid, cross_entropy, focal, counted, error = none, none, none, none, none
-    for image in range(0, images):
-        sums = pixel_sums + image * _PIXEL_SUMS * runs
-        valid += _sum_runs(sums, runs, BLOCK)
-        cross_entropy += _sum_runs(sums + runs, runs, BLOCK)
-        focal += _sum_runs(sums + 2 * runs, runs, BLOCK)
-        for start in range(0, classes, BLOCK):
-            c = start + tl.arange(0, BLOCK)
-            weight = tl.load(weights + c, mask=c < classes, other=0.0).to(tl.float64)
-            if PIXEL_FORM:
-                weight = weight * weight
-            at = totals + image * _ERRORS * classes + c
-            counted += tl.sum(tl.load(at, mask=c < classes, other=0.0))
-            error += tl.sum(weight * tl.load(at + classes, mask=c < classes, other=0.0))
-    valid, counted = tl.maximum(valid, 1.0), tl.maximum(counted, 1.0)
-    cross_entropy, error = cross_entropy / valid, error / counted
+    zeros = tl.zeros([BLOCK], tl.float64)
+    valid, cross_entropy, focal, counted, error = zeros, zeros, zeros, zeros, zeros
+    for start in range(0, images * runs, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        inside = i < images * runs
+        at = pixel_sums + (i // runs).to(tl.int64) * _PIXEL_SUMS * runs + i % runs
+        valid += tl.load(at, mask=inside, other=0.0).to(tl.float64)
+        cross_entropy += tl.load(at + runs, mask=inside, other=0.0).to(tl.float64)
+        focal += tl.load(at + 2 * runs, mask=inside, other=0.0).to(tl.float64)
+    for start in range(0, images * classes, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        inside = i < images * classes
+        c = i % classes
+        weight = tl.load(weights + c, mask=inside, other=0.0).to(tl.float64)
+        if PIXEL_FORM:
+            weight = weight * weight
+        at = totals + (i // classes).to(tl.int64) * _ERRORS * classes + c
+        counted += tl.load(at, mask=inside, other=0.0)
+        error += weight * tl.load(at + classes, mask=inside, other=0.0)
+    valid, counted = tl.maximum(tl.sum(valid), 1.0), tl.maximum(tl.sum(counted), 1.0)
+    cross_entropy, error = tl.sum(cross_entropy) / valid, tl.sum(error) / counted
+    focal = tl.sum(focal)
     if PIXEL_FORM:
-        similarity, slope, by_cross_entropy = error, 1.0 / counted, none
+        similarity, slope, by_cross_entropy = error, 1.0 / counted, tl.full([], 0.0, tl.float64)
     else:
         similarity, slope = error * cross_entropy, cross_entropy / counted
         by_cross_entropy = error / valid

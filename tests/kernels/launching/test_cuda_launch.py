@@ -76,11 +76,11 @@ def test_what_cpp_launches_is_what_triton_launches(
     )
     assert captured.endswith("call the operation once before")
     norm = ["channel_moments_kernel", "merge_moments_kernel", "apply_kernel"]
-    attention = ["channel_moments_kernel", "merge_moments_kernel", "context_kernel"]
+    attention = ["image_moments_kernel", "merge_image_moments_kernel", "context_kernel"]
     attention += ["merge_context_kernel", "fold_kernel", "output_moments_kernel"]
-    attention += ["merge_moments_kernel", "output_kernel"]
+    attention += ["merge_image_moments_kernel", "output_kernel"]
     one_dtype = [["group_norm_silu", *norm]] * 2 + [["linear_attention", *attention]]
-    assert [case.split() for case in cases] == one_dtype * (3 if generation == 9 else 1)
+    assert [case.split() for case in cases] == one_dtype * (6 if generation == 9 else 1)
     assert error.endswith("genselfdiff: launching a kernel: as the test wants it")
 
 
