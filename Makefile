@@ -9,6 +9,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := $(VENV)/.tools
 STAMP := $(VENV)/.installed
+# torch and the Triton that came with it stay as they are, whatever else is installed.
+KEPT := $(VENV)/.kept
+KEEP := $(BIN)/python -m pip list --format=freeze | grep -E '^(torch|.*triton.*)==' > $(KEPT)
+INSTALL := $(BIN)/python -m pip install --constraint $(KEPT)
 SOURCES := $(shell find csrc genselfdiff cli -type f -not -name '*.py[co]') \
 	$(wildcard README.md LICENSE) pyproject.toml CMakeLists.txt
 CXX_SOURCES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.[ch]')
@@ -57,13 +61,16 @@ clean:  ## remove .venv, caches and the demo's results
 
 $(TOOLS): Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install $(TORCH)
-	$(BIN)/python -m pip install 'scikit-build-core>=0.11' 'pybind11>=2.13' cmake ninja \
-		"triton>=3.7; platform_system == 'Linux' and platform_machine == 'x86_64'"
+	$(BIN)/python -m pip show --quiet torch 2>/dev/null || $(BIN)/python -m pip install $(TORCH)
+	$(KEEP)
+	$(INSTALL) 'scikit-build-core>=0.11' 'pybind11>=2.13' cmake ninja
+	$(BIN)/python -c 'import triton' 2>/dev/null || $(INSTALL) torch \
+		"triton>=3.6; platform_system == 'Linux' and platform_machine == 'x86_64'"
 	touch $@
 
 # Not editable: the tests shall see what a user gets.
 $(STAMP): $(TOOLS) $(SOURCES)
-	$(BIN)/python -m pip install --no-build-isolation '.[test,lint,docs]'
+	$(KEEP)
+	$(INSTALL) --no-build-isolation '.[test,lint,docs]'
 	$(BIN)/gsd info
 	touch $@

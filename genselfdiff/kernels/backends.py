@@ -279,7 +279,7 @@ def _triton_obstacle(name: str, device: torch.device) -> str:
         return _gpu_obstacle(index)
     if name in launched_from_cpp and (index is None or not compiled_obstacle(index)):
         return ""
-    return "" if triton_serves(name) else "triton is not installed (pip install triton)"
+    return "" if triton_serves(name) else "triton is not installed (pip install torch triton)"
 
 
 def _gpu_index(device: torch.device) -> int | None:

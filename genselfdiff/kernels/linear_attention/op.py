@@ -44,7 +44,7 @@ def _obstacle(device: str, heads: int, hidden: int) -> str:
         return GPU_LIMIT
     if _compiled(heads, hidden) or triton_serves("linear_attention"):
         return ""
-    return "on a GPU, other than 4 heads of 32 features need triton (pip install triton)"
+    return "on a GPU, other than 4 heads of 32 features need triton (pip install torch triton)"
 
 
 def _plain_is_faster(x: torch.Tensor, weight: torch.Tensor) -> bool:

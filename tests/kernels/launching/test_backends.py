@@ -153,7 +153,7 @@ def test_heads_that_were_not_compiled_want_triton(
 ) -> None:
     monkeypatch.setattr(backends, "_triton_installed", lambda: False)
     assert linear_attention._obstacle("cuda", 4, 128) == ""
-    assert "pip install triton" in linear_attention._obstacle("cuda", 8, 128)
+    assert "pip install torch triton" in linear_attention._obstacle("cuda", 8, 128)
     assert -1 not in gpus
 
 
