@@ -20,6 +20,7 @@ from genselfdiff.machine import has_fast_bfloat16, to_device
 from genselfdiff.models.model_file import LoadedModel, check_probabilities, load_model
 from genselfdiff.models.packing import pack_weights
 from genselfdiff.models.segmenter import with_memory_format
+from genselfdiff.models.torchscript import steady_inference
 
 AGREEMENT = 0.97
 """Dice of every class between float32 and bfloat16 from which "auto" chooses bfloat16."""
@@ -175,7 +176,7 @@ class Predictor:
         number = getattr(self._worker, "number", 0)
         module = self._modules[precision][number]
         try:
-            with torch.inference_mode():
+            with steady_inference():
                 if self._devices[number].type == "cuda":
                     probabilities = self._on_gpu(module, pixels, turns, self._devices[number])
                 else:

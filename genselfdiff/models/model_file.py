@@ -32,7 +32,7 @@ from genselfdiff.models.pixels import Picture, rgb_pixels
 from genselfdiff.models.segmenter import compiled_segmenter
 from genselfdiff.models.shipped import catalogue
 from genselfdiff.models.shipped.weights import read_weights
-from genselfdiff.models.torchscript import without_deprecations
+from genselfdiff.models.torchscript import steady_inference, without_deprecations
 
 logger = logging.getLogger("genselfdiff")
 
@@ -125,7 +125,7 @@ class LoadedModel:
                 logger.warning(
                     "%s: takes images in 0..255, but these lie in %g..%g", self.source, low, high
                 )
-        with torch.inference_mode():
+        with steady_inference():
             output = self.module(images.to(self.device))
         try:
             return check_probabilities(output, images)

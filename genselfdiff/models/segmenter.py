@@ -10,7 +10,7 @@ from genselfdiff.choices import INPUT_SCALINGS, SIZE_MULTIPLE
 from genselfdiff.errors import ModelError, one_line
 from genselfdiff.models.export import for_export
 from genselfdiff.models.model_info import ModelInfo, check_input_scaling
-from genselfdiff.models.torchscript import script
+from genselfdiff.models.torchscript import script, steady_inference
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -114,7 +114,7 @@ def compiled_segmenter(
     segmenter = with_memory_format(segmenter, layout)
     try:
         compiled = script(segmenter)
-        with torch.inference_mode():
+        with steady_inference():
             channels = compiled(torch.zeros(1, 3, 16, 16, dtype=torch.uint8)).shape[1]
     except (RuntimeError, torch.jit.Error, FrontendError) as error:
         raise ModelError(f"the network cannot be exported: {one_line(error)}") from error

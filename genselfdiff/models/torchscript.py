@@ -41,6 +41,19 @@ def without_deprecations() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def steady_inference() -> Iterator[None]:
+    """Without gradients, and a compiled module computes alike in all of its calls.
+
+    Left to itself, TorchScript watches the first call and fuses what it saw for those after it. On
+    a GPU that rounds differently, and which tile is the first depends on where a run was resumed.
+    The switch is of the thread that calls.
+    """
+    unfused = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+    with torch.inference_mode(), unfused:
+        yield
+
+
 def _living_builtins() -> set[int]:
     """``id()`` of the functions that torch holds itself, and of its operators as they are now."""
     functions = [function for function, _ in torch.jit._builtins._builtin_ops]

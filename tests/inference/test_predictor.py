@@ -269,3 +269,31 @@ def test_auto_takes_bfloat16_on_processors_that_multiply_more_of_it(
     predictor = Predictor(load_model(darkness_model, "cpu"), "auto")
     predictor.choose_precision([])
     assert predictor.precision == expected
+
+
+@pytest.fixture
+def fusing():
+    """TorchScript fuses on the CPU as it does on GPUs, from the second call of a module on."""
+    before = torch._C._jit_can_fuse_on_cpu(), torch._C._jit_get_te_must_use_llvm_cpu()
+    torch._C._jit_override_can_fuse_on_cpu(True)
+    torch._C._jit_set_te_must_use_llvm_cpu(False)
+    yield
+    torch._C._jit_override_can_fuse_on_cpu(before[0])
+    torch._C._jit_set_te_must_use_llvm_cpu(before[1])
+
+
+def test_a_model_s_later_calls_are_as_its_first(tmp_path, info, fusing):
+    path = tmp_path / "model.ts"
+    save_model(create_model("tiny", out_channels=2, width=8), info(), path, portable=True)
+    x = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+
+    def fuses(call):
+        for _ in range(3):
+            call(x)
+        return "TensorExprGroup" in str(torch.jit.last_executed_optimized_graph())
+
+    with torch.inference_mode():
+        assert fuses(load_model(path, "cpu").module)
+    assert not fuses(load_model(path, "cpu"))
+    for precision in ("float32", "bfloat16"):
+        assert not fuses(Predictor(load_model(path, "cpu"), precision))
