@@ -111,7 +111,7 @@ torch.save(({load})(torch.load("x.pt")), "y.pt")
 
 def test_fused_and_portable_agree(flavours):
     fused, portable = predicted(flavours, "fused"), predicted(flavours, "portable")
-    torch.testing.assert_close(fused, portable, rtol=0, atol=1e-5)
+    torch.testing.assert_close(fused, portable, rtol=0, atol=2e-5)
     labels = portable.argmax(1)
     assert torch.bincount(labels.flatten(), minlength=3).min() > 50, "nothing to tell apart"
     assert (fused.argmax(1) != labels).sum() <= 1, "beyond a tie"
