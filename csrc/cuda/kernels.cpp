@@ -31,7 +31,7 @@ constexpr Image kImages[] = {
 #include "gpu/images.inc"
 };
 
-constexpr int kOldest = 8;   // of the generations: the major number of the compute capability
+constexpr int kOldest = 8;  // of the generations: the major number of the compute capability
 constexpr int kMostGpus = 128;
 constexpr int kMostParameters = 32;
 static_assert(std::size(kImages) == kKernels * kVariants * kTargets);

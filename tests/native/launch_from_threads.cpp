@@ -35,7 +35,8 @@ int meet(const char*, const char*, const unsigned*, void**) {
 
 void launch_on(int gpu, Kernel kernel) {
     const int32_t number = 1;
-    launch(kernel, {gpu, Element::float32, true}, {1, 1, 1}, {&arrived, number, 1.0f});
+    launch(kernel, {gpu, Element::float32, 16, Element::float32}, {1, 1, 1},
+           {&arrived, number, 1.0f});
 }
 
 void at_once(int threads, const std::function<void(int)>& work) {

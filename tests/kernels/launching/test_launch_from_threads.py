@@ -11,7 +11,15 @@ import torch
 
 ROOT = Path(__file__).parents[3]
 NATIVE = ROOT / "tests" / "native"
-VARIANTS, TARGETS = 4, 3  # of a kernel, in the table
+VARIANTS, TARGETS = 9, 3  # of a kernel, in the table
+CONSTANTS = f"""
+namespace gsd::cuda {{
+constexpr int kKernels = 2, kVariants = {VARIANTS}, kTargets = {TARGETS}, kNarrow = 64;
+enum class Kernel {{ first, second }};
+struct Tiles {{}};
+constexpr Tiles kTiles[kVariants * kTargets] = {{}};
+}}
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kernels are launched on Linux alone")
@@ -23,9 +31,7 @@ def test_gpus_do_not_wait_for_each_other(tmp_path: Path) -> None:
         library = ["-x", "c", NATIVE / "fake_gpu.c", f"-Wl,-soname,{name}", "-o", tmp_path / name]
         subprocess.run([compiler, "-shared", "-fPIC", *library], check=True)
     (tmp_path / "gpu").mkdir()
-    (tmp_path / "gpu" / "constants.h").write_text(
-        "namespace gsd::cuda { constexpr int kKernels = 2; enum class Kernel { first, second }; }"
-    )
+    (tmp_path / "gpu" / "constants.h").write_text(CONSTANTS)
     rows = '{"kernel", 0, 4, 0, 3, 5},\n' * (2 * VARIANTS * TARGETS)
     (tmp_path / "gpu" / "images.inc").write_text(rows)
     (tmp_path / "images.bin").write_bytes(bytes(64))
