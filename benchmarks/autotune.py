@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -224,6 +224,13 @@ def problem(
     return "" if right else f"is off by {found:.2g}"
 
 
+def _answer(future: "Future[str]") -> str:
+    if not future.done():
+        return LATE
+    failure = future.exception()  # of the process, which is gone
+    return future.result() if failure is None else f"{type(failure).__name__}: {failure}"
+
+
 class Search:
     """Goes through the table.
 
@@ -232,7 +239,7 @@ class Search:
         until: when it ends, of ``time.monotonic``.
         out: the file to write; None: none.
         few: candidates of an entry at the most.
-        pool: other processes, which compile and check; None: this one does.
+        processes: that compile and check; 0: this one does.
     """
 
     def __init__(
@@ -241,9 +248,15 @@ class Search:
         until: float,
         out: Path | None,
         few: int,
-        pool: ProcessPoolExecutor | None,
+        processes: int,
     ) -> None:
-        self.device, self.until, self.out, self.few, self.pool = device, until, out, few, pool
+        self.device, self.until, self.out, self.few, self.processes = (
+            device,
+            until,
+            out,
+            few,
+            processes,
+        )
         self.capability = tiles.capability_of(torch.device(device))
         self.seconds = Timer(torch.device(device), seconds=0.05, least=1)
         self.sizes = (TIMED, CHECKED) if device != "cpu" else (REHEARSED, REHEARSED)
@@ -266,20 +279,24 @@ class Search:
     def _problems(self, shape: str, asked: list[Candidate]) -> dict[Candidate, str]:
         size = self.sizes[1][shape.split()[1]]
         rest = (self.capability, size, self.device)
-        if self.pool is None:
+        if not self.processes:
             return {
                 (kernel, tile): problem(kernel, shape, tile, *rest) if self._left() else LATE
                 for kernel, tile in asked
             }
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(self.processes, mp_context=context)
         futures = {
-            (kernel, tile): self.pool.submit(problem, kernel, shape, tile, *rest)
+            (kernel, tile): pool.submit(problem, kernel, shape, tile, *rest)
             for kernel, tile in asked
         }
         wait(futures.values(), timeout=self._left() / 2)
-        return {
-            candidate: future.result() if future.done() and not future.cancel() else LATE
-            for candidate, future in futures.items()
-        }
+        answers = {candidate: _answer(future) for candidate, future in futures.items()}
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():  # one may hang
+            child.kill()
+            child.join()
+        return answers
 
     def _left(self) -> float:
         return max(0.0, self.until - time.monotonic())
@@ -310,22 +327,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=8.0, help="after which it ends")
     parser.add_argument("--out", type=Path, help="file to write; default: the package's")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that compile")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that compile")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, interpreted")
     options = parser.parse_args()
     until = time.monotonic() + 60 * options.minutes
     if options.rehearse:
         # The interpreter multiplies no bfloat16.
-        Search("cpu", until, options.out, few=1, pool=None).run(SHAPES[2:])
+        Search("cpu", until, options.out, few=1, processes=0).run(SHAPES[2:])
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(options.processes, mp_context=context)
-    try:
-        Search("cuda", until, options.out or TABLE, few=100, pool=pool).run(SHAPES)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():  # one may hang
-            child.kill()
+    Search("cuda", until, options.out or TABLE, few=100, processes=options.processes).run(SHAPES)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The table of how kernels are launched, and what finds better entries."""
 
 import json
+import multiprocessing
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +51,17 @@ def test_a_program_holds_no_more_channels_than_it_has() -> None:
     assert not autotune.is_valid("linear_attention.output", "bfloat16 narrow", fewer)
 
 
+def test_candidates_are_checked_in_other_processes_as_long_as_there_is_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel, shape = "group_norm_silu.apply", "float32 narrow"
+    entry = tiles.entry(kernel, 90, *shape.split())
+    asked = [(kernel, replace(entry, block_t=t)) for t in (16, 64)]
+    search = autotune.Search("cpu", time.monotonic() + 0.1, None, few=2, processes=1)
+    assert set(search._problems(shape, asked).values()) == {autotune.LATE}
+    assert not multiprocessing.active_children()
+
+
 @pytest.mark.parametrize(
     ("channels", "shape"), [(64, "narrow"), (16, "narrow"), (20, "wide"), (80, "wide")]
 )
@@ -67,7 +80,7 @@ def test_a_better_candidate_is_written(
     table = json.loads(json.dumps(tiles.table()))
     monkeypatch.setattr(tiles, "table", lambda: table)
     monkeypatch.setattr(autotune, "SPACE", {kernel: autotune.SPACE[kernel]})
-    search = autotune.Search("cpu", float("inf"), tmp_path / "tiles.json", few=2, pool=None)
+    search = autotune.Search("cpu", float("inf"), tmp_path / "tiles.json", few=2, processes=0)
     times = iter([3.0, 4.0, 2.0])
     monkeypatch.setattr(search, "seconds", lambda call: next(times))
     before = tiles.entry(kernel, 90, *shape.split())
