@@ -6,7 +6,7 @@ differ between GPUs of other compute capability, never between two of the same.
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Tiles:
     num_warps: int = 4
     num_stages: int = 2
 
-    @property
+    @cached_property
     def options(self) -> dict[str, int]:
         """Triton's own, as a launch takes them."""
         return {"num_warps": self.num_warps, "num_stages": self.num_stages}
@@ -63,8 +63,16 @@ def shape_class(channels: int) -> str:
 
 def tiles(kernel: str, x: torch.Tensor) -> Tiles:
     """The entry of a kernel for an x of that device, dtype and number of channels."""
-    dtype = str(x.dtype).removeprefix("torch.")
-    return entry(kernel, capability_of(x.device), dtype, shape_class(x.shape[1]))
+    return _looked_up(kernel, x.device, x.dtype, x.shape[1], assumed_capability)
+
+
+@cache
+def _looked_up(
+    kernel: str, device: torch.device, dtype: torch.dtype, channels: int, _: int
+) -> Tiles:
+    """As `tiles`, which each launch asks."""
+    name = str(dtype).removeprefix("torch.")
+    return entry(kernel, capability_of(device), name, shape_class(channels))
 
 
 @cache

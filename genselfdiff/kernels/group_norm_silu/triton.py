@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from genselfdiff.kernels.checks import check_dtype, kernel_parameters
-from genselfdiff.kernels.launching import cdiv
+from genselfdiff.kernels.launching import cdiv, launched
 from genselfdiff.kernels.tiles import tiles
 
 # Slots that a merging program holds at once: few programs merge, and what they wait for is memory.
@@ -144,6 +144,7 @@ def _tile(first, tokens, channels, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr)
     return at, (t < tokens)[:, None] & (c < channels)[None, :], c
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens"])
 def channel_moments_kernel(
     x,
@@ -182,6 +183,7 @@ def _slots(run, c, runs, channels, last, PER_SLOT: tl.constexpr):
     return at, (run < runs)[:, None] & (c < last)[None, :]
 
 
+@launched
 @triton.jit(do_not_specialize=["eps", "tokens", "channels", "runs"])
 def merge_moments_kernel(
     parts,  # (N, runs, 2, C) float32
@@ -227,6 +229,7 @@ def _normed(x, mean, rstd, c, channels, groups):
     return (x - centre[None, :]) * scale[None, :], scale
 
 
+@launched
 @triton.jit(do_not_specialize=["has_shift", "has_residual", "tokens", "groups"])
 def apply_kernel(
     x,
@@ -275,6 +278,7 @@ def _through_silu(at, inside, c, grad_y, x, weight, bias, mean, rstd, channels, 
     return g, g * (s + z * s * (1.0 - s)), normed, gain, scale
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens", "groups"])
 def gradient_sums_kernel(
     grad_y,
@@ -311,6 +315,7 @@ def gradient_sums_kernel(
     tl.store(to + 2 * channels, tl.sum(by_y, axis=0), mask=c < channels)
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens", "channels", "runs"])
 def merge_gradients_kernel(
     sums,  # (N, runs, 3, C) float32
@@ -356,6 +361,7 @@ def merge_gradients_kernel(
     tl.store(to + tl.num_programs(0) * tl.num_programs(1), by_normed_mean)
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens", "groups"])
 def gradient_kernel(
     grad_y,

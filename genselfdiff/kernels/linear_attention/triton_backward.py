@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from genselfdiff.kernels.launching import launched
 from genselfdiff.kernels.linear_attention.triton_tiles import (
     channel_values,
     keys_and_values,
@@ -13,6 +14,7 @@ from genselfdiff.kernels.linear_attention.triton_tiles import (
 )
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens", "run"])
 def queries_kernel(
     x,
@@ -64,6 +66,7 @@ def _queries(
     return q
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens", "run"])
 def output_sums_kernel(
     grad_y,
@@ -149,6 +152,7 @@ def output_sums_kernel(
         tl.store(q_sums + slot * hidden + feature, q_sum, mask=known)
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens", "run"])
 def query_gradient_kernel(
     grad_y,
@@ -220,6 +224,7 @@ def query_gradient_kernel(
         tl.store(grad_qkv + start + at, grad_q.to(kind), mask=inside)
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens", "run"])
 def key_value_gradient_kernel(
     x,
@@ -275,6 +280,7 @@ def key_value_gradient_kernel(
         tl.store(to + hidden, grad_v.to(kind), mask=inside)
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens", "run"])
 def weight_gradient_kernel(
     grad_qkv,  # (N, tokens, 3 * HEADS * D), in the dtype of x
@@ -351,6 +357,7 @@ def weight_gradient_kernel(
     tl.store(to + channels, total_by_normed, mask=c < channels)
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens"])
 def input_gradient_kernel(
     x,

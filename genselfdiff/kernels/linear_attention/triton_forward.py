@@ -6,6 +6,7 @@ The backward launches fold_kernel too.
 import triton
 import triton.language as tl
 
+from genselfdiff.kernels.launching import launched
 from genselfdiff.kernels.linear_attention.triton_tiles import (
     channel_values,
     keys_and_values,
@@ -15,6 +16,7 @@ from genselfdiff.kernels.linear_attention.triton_tiles import (
 )
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens", "run"])
 def image_moments_kernel(
     x,
@@ -46,6 +48,7 @@ def image_moments_kernel(
     tl.store(to + 1, about_mean / channels.to(tl.float32))
 
 
+@launched
 @triton.jit(do_not_specialize=["eps", "tokens", "runs", "run"])
 def merge_image_moments_kernel(
     parts,  # (N, runs, 2) float32
@@ -75,6 +78,7 @@ def merge_image_moments_kernel(
     tl.store(rstd + image, (1.0 / tl.sqrt(variance + eps)).to(tl.float32))
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens", "run"])
 def context_kernel(
     x,
@@ -134,6 +138,7 @@ def context_kernel(
     tl.store(to, part, mask=own & known[:, None])
 
 
+@launched
 @triton.jit(do_not_specialize=["runs"])
 def merge_context_kernel(
     peaks,  # (N, runs, heads * D) float32
@@ -174,6 +179,7 @@ def merge_context_kernel(
     tl.store(context + to[:, None] * D + tl.arange(0, D)[None, :], merged / total[:, None])
 
 
+@launched
 @triton.jit(do_not_specialize=["scale"])
 def fold_kernel(
     context,  # (N, HEADS, D, D) float32
@@ -197,6 +203,7 @@ def fold_kernel(
     tl.store(to, result.to(folded.dtype.element_ty), mask=(c < channels)[None, :])
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens", "run"])
 def output_moments_kernel(
     x,
@@ -262,6 +269,7 @@ def output_moments_kernel(
     tl.store(parts + to + 1, squares / channels)
 
 
+@launched
 @triton.jit(do_not_specialize=["tokens", "run"])
 def output_kernel(
     x,
