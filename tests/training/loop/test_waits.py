@@ -34,11 +34,13 @@ class Absent(TorchDispatchMode):
 
     Attributes:
         copied: what came from another device, and whether nothing waited for that.
+        cast: what was copied in another dtype.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.copied: list[tuple[torch.Tensor, bool]] = []
+        self.cast: list[torch.Tensor] = []
 
     @property
     def waits(self) -> list[str]:
@@ -59,8 +61,11 @@ class Absent(TorchDispatchMode):
             result = function.decompose(*args, **kwargs)
         if result is not NotImplemented:
             return result
-        if name == "_to_copy" and args[0].device != kwargs.get("device", args[0].device):
-            self.copied.append((args[0], kwargs.get("non_blocking", False)))
+        if name == "_to_copy":
+            if args[0].device != kwargs.get("device", args[0].device):
+                self.copied.append((args[0], kwargs.get("non_blocking", False)))
+            if args[0].dtype != kwargs.get("dtype", args[0].dtype):
+                self.cast.append(args[0])
         if name == "copy_" and args[0].device != args[1].device:
             self.copied.append((args[1], kwargs.get("non_blocking", args[2:] == (True,))))
         return function(*args, **kwargs)
@@ -110,6 +115,17 @@ def test_a_graph_of_the_network_needs_nothing_of_the_host(absent) -> None:
         gradients = torch.autograd.grad(y, tuple(network.parameters()), torch.ones_like(y))
     assert len(gradients) == len(list(network.parameters()))
     assert absent.copied == []
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_parameters_are_read_as_they_are(absent, precision) -> None:
+    network = create_model("tiny", width=8).to(META, precision, memory_format=torch.channels_last)
+    x = torch.zeros(1, 3, 32, 32, dtype=precision, device=META)
+    t = torch.zeros(1, dtype=torch.int64, device=META)
+    with torch.inference_mode(), absent:
+        network(x.contiguous(memory_format=torch.channels_last), t)
+    parameters = {id(parameter) for parameter in network.parameters()}
+    assert [tuple(x.shape) for x in absent.cast if id(x) in parameters] == []
 
 
 @pytest.mark.parametrize("side", [32, 21])
