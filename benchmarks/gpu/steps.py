@@ -24,12 +24,13 @@ def environment(day: Day, seconds: float) -> Iterator[Command]:
 
 def build(day: Day, seconds: float) -> Iterator[Command]:
     """The package for the torch that is there, in a folder of its own."""
-    install = ("-m", "pip", "install", "--no-index", "--no-deps", "--target")
+    install = ("-m", "pip", "install", "-v", "--no-index", "--no-deps", "--target")
+    alone = {"PYTHONPATH": ""}
     if day.wheels is not None:
-        yield python(*install, day.carried, *sorted(day.wheels.glob("*.whl")))
+        yield python(*install, day.carried, *sorted(day.wheels.glob("*.whl")), **alone)
     # A rehearsal leaves the compiler out, and uses what is installed already.
     how = ["--config-settings", "wheel.cmake=false"] if day.rehearsal else []
-    yield python(*install, day.package, "--no-build-isolation", *how, ROOT)
+    yield python(*install, day.package, "--no-build-isolation", *how, ROOT, **alone)
     check = script("gpu/installed.py", *(["--plain"] if day.rehearsal else []))
     yield Command(check.arguments, {"PYTHONPATH": f"{day.package}:{day.carried}"})
 
@@ -68,11 +69,9 @@ def _newest(pattern: str) -> str | None:
 
 def autotune(day: Day, seconds: float) -> Iterator[Command]:
     """Which sizes of blocks are fastest: a file to be looked at, which no later step uses."""
-    absent = "" if (ROOT / "benchmarks" / "autotune.py").exists() else "benchmarks/autotune.py"
     minutes = 0.01 if day.rehearsal else max(seconds - MARGIN, 1.0) / 60
     how = ("--rehearse",) if day.rehearsal else ()
-    command = script("autotune.py", "--minutes", minutes, "--out", day.out / "tiles.json", *how)
-    yield Command(command.arguments, absent=absent)
+    yield script("autotune.py", "--minutes", minutes, "--out", day.out / "tiles.json", *how)
 
 
 def operations(day: Day, seconds: float) -> Iterator[Command]:
