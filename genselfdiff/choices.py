@@ -35,8 +35,10 @@ DECAYS = ("cosine", "none")
 SCHEDULES = ("quadratic", "linear", "sigmoid", "cosine")
 """Of noise."""
 AUGMENTATIONS = ("none", "paper", "default", "strong")
+LOSSES = ("multi", "structural_similarity", "focal", "cross_entropy")
+"""Of stage 2: the multi-loss, either of its parts, and what most train with."""
 LOSS_FORMS = ("scalar", "pixel")
-"""Of the multi-loss."""
+"""Of the structural similarity loss."""
 
 _BACKGROUND_COLOR = (255, 255, 255)
 _CLASS_COLORS = (

@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from genselfdiff.choices import LOSS_FORMS
+from genselfdiff.choices import LOSS_FORMS, LOSSES
 from genselfdiff.diffusion.schedule import DeviceTable, NoiseSchedule
 from genselfdiff.errors import InputError
 from genselfdiff.kernels import (
@@ -91,3 +91,32 @@ class MultiLoss(nn.Module):
         return function(
             logits, labels, self.form, self.focal_gamma, self.class_weights, self.ignore_label
         )
+
+
+class SingleLoss(nn.Module):
+    """What the multi-loss is compared with: one of its parts alone, or cross entropy.
+
+    Args:
+        name: "structural_similarity", "focal" (its exponent is 2), or "cross_entropy".
+        form: of the structural similarity loss, as of `MultiLoss`.
+        ignore_label: pixels with this label do not count.
+
+    ``loss(logits, labels)`` takes what `MultiLoss` takes, in plain torch.
+
+    Raises:
+        InputError: no such loss, or form.
+    """
+
+    def __init__(self, name: str, form: str = "scalar", ignore_label: int | None = None) -> None:
+        super().__init__()
+        single = [loss for loss in LOSSES if loss != "multi"]
+        if name not in single:
+            raise InputError(f"no loss {name!r} of one part: choose one of {', '.join(single)}")
+        # Cross entropy is the focal loss of exponent 0.
+        gamma = 0.0 if name == "cross_entropy" else 2.0
+        self.part = "focal" if name == "cross_entropy" else name
+        self.parts = MultiLoss(form, gamma, ignore_label=ignore_label)
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The scalar loss."""
+        return self.parts.components(logits, labels)[self.part]

@@ -26,7 +26,7 @@ from genselfdiff.evaluation.scoring import Prediction, count_all
 from genselfdiff.files import atomic_file
 from genselfdiff.inference.image import predict_image
 from genselfdiff.inference.resample import is_core, labels_of
-from genselfdiff.losses import MultiLoss
+from genselfdiff.losses import MultiLoss, SingleLoss
 from genselfdiff.models.segmenter import Segmenter, size_multiple_of
 from genselfdiff.slides.resolution import MAX_ENLARGEMENT, SAME_SCALE, agree
 from genselfdiff.text import file_name
@@ -94,9 +94,7 @@ class FinetuneTask:
             length=config.steps * config.batch_size,
             augment=config.augmentation,
         )
-        self.multi_loss = MultiLoss(
-            config.loss_form, ignore_label=config.ignore_label, sync=config.sync_loss
-        )
+        self.objective = _objective(config)
         if config.train_images is not None:
             logger.info("these train: %s", ", ".join(self.training.stems))
         self._warn_of_missing_classes()
@@ -118,7 +116,7 @@ class FinetuneTask:
     def naive_loss(self) -> float:
         """That of calling all classes equally likely, where each fills its share of a tile."""
         counts = [len(self.config.classes), *([2] if self.config.instances else [])]
-        return sum(math.log(n) * (1 + (1 - 1 / n) ** 2) for n in counts)
+        return sum(_naive(self.config.loss, count) for count in counts)
 
     def create_network(self) -> nn.Module:
         """The network of the settings, with fresh weights."""
@@ -152,19 +150,19 @@ class FinetuneTask:
     def loss(
         self, network: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], first: int
     ) -> torch.Tensor:
-        """Multi-loss of uint8 tiles (N, 3, T, T) and labels (N, T, T)."""
+        """Loss of uint8 tiles (N, 3, T, T) and labels (N, T, T)."""
         tiles, labels = batch
         factor, shift = INPUT_SCALINGS[self.config.input_scaling]
         x = tiles.float() * factor + shift
         t = torch.zeros(len(tiles), dtype=torch.int64, device=tiles.device)
         logits = network(x.contiguous(memory_format=torch.channels_last), t)
         if not self.config.instances:
-            loss: torch.Tensor = self.multi_loss(logits, labels)
+            loss: torch.Tensor = self.objective(logits, labels)
             return loss
         in_core = labels == CORE_LABEL
         classes = torch.where(in_core, 1, labels)
         cores = torch.where(in_core, 1, torch.where(labels == 1, 0, labels))
-        loss = self.multi_loss(logits[:, :-2], classes) + self.multi_loss(logits[:, -2:], cores)
+        loss = self.objective(logits[:, :-2], classes) + self.objective(logits[:, -2:], cores)
         return loss
 
     def validate(self, network: nn.Module, rank: int, size: int) -> dict[int, FieldScore]:
@@ -270,6 +268,20 @@ class FinetuneTask:
             return field.objects.get("PQ")
         objects = [value for name, value in field.dice.items() if name != self.config.classes[0]]
         return fmean(objects) if objects else None
+
+
+def _objective(config: FinetuneConfig) -> nn.Module:
+    """What is minimised, of logits and labels."""
+    if config.loss == "multi":
+        return MultiLoss(config.loss_form, ignore_label=config.ignore_label, sync=config.sync_loss)
+    return SingleLoss(config.loss, config.loss_form, config.ignore_label)
+
+
+def _naive(loss: str, classes: int) -> float:
+    """What a loss is where all classes are called equally likely."""
+    cross_entropy = math.log(classes)
+    focal = cross_entropy * (1 - 1 / classes) ** 2
+    return {"multi": cross_entropy + focal, "focal": focal}.get(loss, cross_entropy)
 
 
 def _load(config: FinetuneConfig, pairs: Sequence[Pair]) -> LabelledImages:

@@ -9,7 +9,7 @@ from accuracy import assert_accurate
 from genselfdiff.errors import InputError
 from genselfdiff.kernels import multi_loss
 from genselfdiff.kernels.multi_loss import reference
-from genselfdiff.losses import MultiLoss
+from genselfdiff.losses import MultiLoss, SingleLoss
 
 from .conftest import on_cpu_alone
 
@@ -244,6 +244,19 @@ def test_what_is_no_number_makes_the_loss_nan(backend, value):
 def test_unknown_form_is_refused():
     with pytest.raises(InputError, match="scalar, pixel"):
         MultiLoss("image")
+
+
+@pytest.mark.parametrize("form", ["scalar", "pixel"])
+def test_the_parts_are_losses_of_their_own(case, form):
+    logits, labels = case
+    labels[:, :2] = 9
+    parts = MultiLoss(form, ignore_label=9).components(logits, labels)
+    for name, part in parts.items():
+        torch.testing.assert_close(SingleLoss(name, form, 9)(logits, labels), part)
+    expected = torch.nn.functional.cross_entropy(logits, labels, ignore_index=9)
+    torch.testing.assert_close(SingleLoss("cross_entropy", form, 9)(logits, labels), expected)
+    with pytest.raises(InputError, match="structural_similarity, focal, cross_entropy"):
+        SingleLoss("multi")
 
 
 SHAPES = [

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from genselfdiff.choices import LOSSES
 from genselfdiff.diffusion import NoiseSchedule
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.evaluation.scores import EvaluationReport
@@ -273,6 +274,19 @@ def test_ignored_pixels_neither_teach_nor_count(tmp_path, fields, finetune_confi
     assert FinetuneConfig.read(run.config).classes == ("background", "foreground")
     with pytest.raises(InputError, match="ignore_label 1 is class 'foreground'"):
         dataclasses.replace(finetune_config, ignore_label=1, classes=("background", "foreground"))
+
+
+def test_the_loss_that_is_asked_for_teaches(tmp_path, finetune_config):
+    lines = {}
+    for loss in LOSSES:
+        config = dataclasses.replace(finetune_config, loss=loss, steps=1, log_every=1)
+        run = finetune(config, tmp_path / loss, progress=False)
+        lines[loss] = next(r["loss"] for r in run.read_metrics() if "loss" in r)
+    parts = lines["structural_similarity"] + lines["focal"]
+    assert lines["multi"] == pytest.approx(parts, rel=1e-4)
+    assert lines["cross_entropy"] > lines["focal"] > 0
+    with pytest.raises(InputError, match="--loss focal"):
+        finetune(dataclasses.replace(config, loss="focal", sync_loss=True), tmp_path / "run")
 
 
 def test_an_absurd_enlargement_is_refused(tmp_path, finetune_config):

@@ -123,6 +123,7 @@ Examples:
 @setting_option(FinetuneConfig, "mpp")
 @setting_option(FinetuneConfig, "resample_to")
 @setting_option(FinetuneConfig, "augmentation")
+@setting_option(FinetuneConfig, "loss")
 @setting_option(FinetuneConfig, "loss_form")
 @setting_option(FinetuneConfig, "sync_loss")
 @setting_option(FinetuneConfig, "input_scaling")

@@ -58,6 +58,11 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
         InputError: images, masks or settings cannot be used.
         ModelError: ``config.init`` cannot be used.
     """
+    if config.sync_loss and config.loss != "multi":
+        raise InputError(
+            f"--sync-loss takes the sums of the multi-loss over all processes: leave it out with"
+            f" --loss {config.loss}"
+        )
     pairs = find_pairs(config.images, config.masks)
     summary = inspect_masks(
         pairs,

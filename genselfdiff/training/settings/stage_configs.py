@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genselfdiff.choices import AUGMENTATIONS, INPUT_SCALINGS, LOSS_FORMS, ON_ERROR, SCHEDULES
+from genselfdiff.choices import (
+    AUGMENTATIONS,
+    INPUT_SCALINGS,
+    LOSS_FORMS,
+    LOSSES,
+    ON_ERROR,
+    SCHEDULES,
+)
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.settings import About, check_mpp
 from genselfdiff.text import shown
@@ -209,10 +216,20 @@ class FinetuneConfig(RunConfig):
         ).metadata,
     )
     augmentation: str = field(default="default", metadata=About(choices=AUGMENTATIONS).metadata)
+    loss: str = field(
+        default="multi",
+        metadata=About(
+            "multi: structural similarity plus focal loss, as published; or either of them alone,"
+            " or cross entropy, to compare it with.",
+            choices=LOSSES,
+        ).metadata,
+    )
     loss_form: str = field(
         default="scalar",
         metadata=About(
-            "scalar: as in the authors' code; pixel: the published equation.", choices=LOSS_FORMS
+            "Of the structural similarity loss; scalar: as in the authors' code; pixel: the"
+            " published equation.",
+            choices=LOSS_FORMS,
         ).metadata,
     )
     sync_loss: bool = field(

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from genselfdiff.choices import LOSSES
 from genselfdiff.errors import TrainingError
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.loop.distributed import World
@@ -132,8 +133,9 @@ def test_what_a_network_that_knows_nothing_loses(pretrain_config, finetune_confi
         t = torch.arange(400) % len(weights)
         loss = task.objective.loss(zero, noise, t).item()
         assert task.naive_loss == pytest.approx(loss, rel=0.05)
-    with prepared(finetune_config) as (task, _):
-        labels = (torch.arange(4096) % 2).view(1, 64, 64)
-        logits = torch.randn(1, 2, 64, 64, generator=torch.Generator().manual_seed(0)) / 100
-        loss = task.multi_loss(logits, labels).item()
-        assert task.naive_loss == pytest.approx(loss, rel=0.25)
+    labels = (torch.arange(4096) % 2).view(1, 64, 64)
+    logits = torch.randn(1, 2, 64, 64, generator=torch.Generator().manual_seed(0)) / 100
+    for name in LOSSES:
+        with prepared(dataclasses.replace(finetune_config, loss=name)) as (task, _):
+            loss = task.objective(logits, labels).item()
+            assert task.naive_loss == pytest.approx(loss, rel=0.25), name
