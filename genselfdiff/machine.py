@@ -4,6 +4,7 @@ import ctypes
 import re
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -60,10 +61,17 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
+        has = cpu_capabilities()
         twice = has.get("avx512_bf16") and str(has.get("cpu_name", "")).startswith("AMD")
         return bool(has.get("amx_bf16") or twice)
     return False
+
+
+def cpu_capabilities() -> Mapping[str, object]:
+    """What torch tells of the CPU: instruction sets, its name. Of torch 2.10 that is AMX alone."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return torch.cpu.get_capabilities()
+    return {"amx_bf16": torch.cpu._is_amx_tile_supported()}
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

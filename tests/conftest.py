@@ -218,7 +218,9 @@ def precision(request: pytest.FixtureRequest) -> str:
     It looks at the processor for AMX, and then finds its own code for less, where
     ATEN_CPU_CAPABILITY asks for that.
     """
+    from genselfdiff.machine import cpu_capabilities
+
     lessened = "AVX512" not in torch.backends.cpu.get_cpu_capability()
-    if request.param == "bfloat16" and lessened and torch.cpu.get_capabilities().get("amx_bf16"):
+    if request.param == "bfloat16" and lessened and cpu_capabilities().get("amx_bf16"):
         pytest.skip("torch's attention fails in bfloat16 with this ATEN_CPU_CAPABILITY")
     return str(request.param)

@@ -10,7 +10,7 @@ from genselfdiff.choices import INPUT_SCALINGS, SIZE_MULTIPLE
 from genselfdiff.errors import ModelError, one_line
 from genselfdiff.models.export import for_export
 from genselfdiff.models.model_info import ModelInfo, check_input_scaling
-from genselfdiff.models.torchscript import script, steady_inference
+from genselfdiff.models.torchscript import script
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -114,7 +114,8 @@ def compiled_segmenter(
     segmenter = with_memory_format(segmenter, layout)
     try:
         compiled = script(segmenter)
-        with steady_inference():
+        # Not steady_inference: torch 2.10 could not list the operators of the module afterwards.
+        with torch.inference_mode():
             channels = compiled(torch.zeros(1, 3, 16, 16, dtype=torch.uint8)).shape[1]
     except (RuntimeError, torch.jit.Error, FrontendError) as error:
         raise ModelError(f"the network cannot be exported: {one_line(error)}") from error

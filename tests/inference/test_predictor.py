@@ -264,11 +264,17 @@ class TestReadAhead:
 def test_auto_takes_bfloat16_on_processors_that_multiply_more_of_it(
     darkness_model, monkeypatch, capabilities, expected
 ):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     monkeypatch.setattr(Predictor, "_agrees", lambda self, tiles: True)
     predictor = Predictor(load_model(darkness_model, "cpu"), "auto")
     predictor.choose_precision([])
     assert predictor.precision == expected
+
+
+def test_torch_2_10_tells_of_amx_alone(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert machine.has_fast_bfloat16(torch.device("cpu"))
 
 
 @pytest.fixture
