@@ -37,7 +37,7 @@ soak: setup  ## run the tests that take many minutes: slides and models damaged 
 
 bench: setup  ## time operations and network against plain torch; benchmarks/tables
 	mkdir -p .benchmarks
-	PYTHONPATH=tests/kernels $(BIN)/python benchmarks/time_operations.py > .benchmarks/operations.jsonl
+	$(BIN)/pytest -q -s benchmarks/test_operations.py --benchmark-quiet > .benchmarks/operations.jsonl
 	PYTHONPATH=tests/kernels $(BIN)/python benchmarks/network.py > .benchmarks/network.jsonl
 	$(BIN)/python benchmarks/table.py .benchmarks/operations.jsonl .benchmarks/network.jsonl
 

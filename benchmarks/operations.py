@@ -1,6 +1,6 @@
 """The registry: every operation at the sizes of the "paper" network, in every form.
 
-``cases`` is what ``time_operations.py`` times.
+``cases`` is what ``test_operations.py`` times.
 """
 
 import math

@@ -2,7 +2,7 @@
 
     python benchmarks/table.py OPERATIONS.jsonl NETWORK.jsonl
 
-The files are what ``time_operations.py`` and ``network.py`` print.
+The files are what ``test_operations.py`` and ``network.py`` print.
 "authors" and its peak memory are those of their fastest form. Times are those of the fastest round:
 plain torch on NCHW takes between once and twice and a half as long with the luck of its addresses.
 """

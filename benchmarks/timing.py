@@ -7,24 +7,43 @@ import gc
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
 Run = Callable[[], object]
 
-CACHE_BYTES = 1 << 28
-"""More than the last cache of any GPU holds: written before each run."""
+CACHE_BYTES = 1 << 30
+"""More than the last cache of any GPU holds: written before each run, which takes a GPU so long
+that it waits for nothing of the run that follows."""
 MOST_ROUNDS = 200
 
 
-class Timer:
-    """Times functions on one device.
+def clock(device: torch.device) -> Callable[[], Any]:
+    """What tells the time on a device: of two that it tells, the difference is seconds.
 
-    On a GPU by CUDA events around each run, whose inputs no cache holds: the median. On a CPU by
-    the process time of all threads: the fastest round.
+    On a CPU the process time of all threads. On a GPU CUDA events, without waiting.
+    """
+    return _Event if device.type == "cuda" else time.process_time
+
+
+class _Event:
+    def __init__(self) -> None:
+        self._event = torch.cuda.Event(enable_timing=True)
+        self._event.record()
+
+    def __sub__(self, begin: "_Event") -> float:
+        self._event.synchronize()
+        return begin._event.elapsed_time(self._event) / 1e3
+
+
+class Timer:
+    """Times functions on one device, by its `clock`.
+
+    On a GPU no cache holds the inputs: the median. On a CPU the fastest round.
 
     Args:
         device: where the functions compute.
@@ -36,34 +55,39 @@ class Timer:
         self.device = device
         self.seconds = seconds
         self.least = least
+        self._clock = clock(device)
         on_gpu = device.type == "cuda"
         self._cache = torch.empty(CACHE_BYTES, dtype=torch.uint8, device=device) if on_gpu else None
 
     def __call__(self, run: Run) -> float:
-        """Seconds of one run, after one that is not counted."""
+        """Seconds of one run, after some that are not counted."""
+        return self.of_rounds([self._round(run) for _ in range(self.rounds(run))])
+
+    def rounds(self, run: Run) -> int:
+        """How many there is time for, by the second run."""
         run()
         synchronise(self.device)
         begin = time.perf_counter()
         run()
         synchronise(self.device)
         rounds = int(self.seconds / (time.perf_counter() - begin))
-        rounds = max(self.least, min(rounds, MOST_ROUNDS))
-        if self._cache is None:
-            return min(_process_seconds(run) for _ in range(rounds))
-        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
-        for first, last in events:
+        return max(self.least, min(rounds, MOST_ROUNDS))
+
+    def prepare(self) -> None:
+        """To be called before each round."""
+        if self._cache is not None:
             self._cache.zero_()
-            first.record()
-            run()
-            last.record()
-        synchronise(self.device)
-        return statistics.median(first.elapsed_time(last) for first, last in events) / 1e3
 
+    def of_rounds(self, seconds: Sequence[float]) -> float:
+        """What counts of the seconds of all rounds."""
+        return min(seconds) if self._cache is None else statistics.median(seconds)
 
-def _process_seconds(run: Run) -> float:
-    begin = time.process_time()
-    run()
-    return time.process_time() - begin
+    def _round(self, run: Run) -> float:
+        self.prepare()
+        begin = self._clock()
+        run()
+        taken: float = self._clock() - begin
+        return taken
 
 
 def synchronise(device: torch.device) -> None:
@@ -108,5 +132,5 @@ def ceilings(timer: Timer, copied: int, side: int) -> Ceilings:
 
 
 def tell(**figures: object) -> None:
-    """Print a record."""
-    print(json.dumps(figures), flush=True)
+    """Print a record, on a line of its own whatever a test runner has begun one with."""
+    print("\n" + json.dumps(figures), flush=True)

@@ -13,6 +13,8 @@ from gpu.plan import Step
 
 MARGIN = 10.0
 """Seconds that a benchmark may go on after the time that it was told."""
+CONFIGURED = ("-c", ROOT / "pyproject.toml", "--rootdir", ROOT)
+"""For pytest."""
 TEST_PROCESSES = 10
 """They compile most of the time."""
 
@@ -44,9 +46,8 @@ def tests(day: Day, seconds: float) -> Iterator[Command]:
         if importlib.util.find_spec("pytest_timeout"):
             options += ["--timeout=60", "--timeout-method=thread"]
     tests = ROOT / "tests" / "gpu"
-    configured = ("-c", ROOT / "pyproject.toml", "--rootdir", ROOT)
     variables = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1"}
-    yield python("-m", "pytest", tests, *configured, *options, **variables)
+    yield python("-m", "pytest", tests, *CONFIGURED, *options, **variables)
 
 
 def sanitizer(day: Day, seconds: float) -> Iterator[Command]:
@@ -76,15 +77,17 @@ def autotune(day: Day, seconds: float) -> Iterator[Command]:
 
 def operations(day: Day, seconds: float) -> Iterator[Command]:
     """Every operation in every form; compiled ones as far as the time goes."""
-    told = ("time_operations.py", "--device", day.device)
+    benchmark = ROOT / "benchmarks" / "test_operations.py"
+    options = ("-p", "no:cacheprovider", "-q", "-s", "--tb=line", "--benchmark-quiet")
+    told = ("-m", "pytest", benchmark, *CONFIGURED, *options, "--device", day.device)
     if day.rehearsal:
         small = ("--batches", 1, "--tile", 16, "--round", 0.001)
-        yield script(*told, *small, "--forms", "ours")
+        yield python(*told, *small, "--forms", "ours")
         return
     forms = ("ours", "plain", "authors, channels_last")
     told = (*told, "--round", 0.05)
-    yield script(*told, "--batches", 8, 64, 1, "--forms", *forms, *_until(day, 0.7 * seconds))
-    rest = script(*told, "--batches", 8, "--forms", "compile")
+    yield python(*told, "--batches", 8, 64, 1, "--forms", *forms, *_until(day, 0.7 * seconds))
+    rest = python(*told, "--batches", 8, "--forms", "compile")
     yield Command(rest.arguments, may_be_cut=True)
 
 
