@@ -1,8 +1,8 @@
 """Every 3x3 convolution of a network, ours against torch's: forward and both gradients.
 
-    python benchmarks/convolutions.py NETWORK TILE BATCH [float32|bfloat16] [ROUNDS] [WHAT]
+    python benchmarks/convolutions/layers.py NETWORK TILE BATCH [float32|bfloat16] [ROUNDS] [WHAT]
 
-WHAT is some of "y dx dw pack"; whole networks: convolution_networks.py. NETWORK is a name of the
+WHAT is some of "y dx dw pack"; whole networks: networks.py. NETWORK is a name of the
 registry, or WIDTH,MULTIPLIER,...,STRIDE such as 32,1,2,4,6,2. One thread, process CPU time, the
 best of some rounds in which all forms take turns, with the memory allocator set as the engine sets
 it. The instruction set is that of GSD_CPU_ISA; torch's is set by ONEDNN_MAX_CPU_ISA and

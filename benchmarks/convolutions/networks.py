@@ -1,6 +1,6 @@
 """Whole networks with our convolutions against the same with torch's.
 
-    python benchmarks/convolution_networks.py WHAT NETWORK TILE BATCH [float32|bfloat16] [ROUNDS]
+    python benchmarks/convolutions/networks.py WHAT NETWORK TILE BATCH [float32|bfloat16] [ROUNDS]
 
 WHAT is one of
 
@@ -11,9 +11,9 @@ WHAT is one of
     error      of each 3x3 convolution of the shipped model NETWORK that ours is taken for, against
                float64, on what the network makes of tiles of tissue
 
-NETWORK as for convolutions.py. One thread, process CPU time. After a first round that is not
+NETWORK as for layers.py. One thread, process CPU time. After a first round that is not
 counted the forms take turns, and what is told is the best of each and the median of the ratios of a
-round. Instruction sets are chosen as for convolutions.py.
+round. Instruction sets are chosen as for layers.py.
 """
 
 import copy
@@ -27,7 +27,7 @@ from statistics import mean, median
 
 import torch
 import torch.nn.functional as F
-from convolutions import created
+from layers import created
 from torch import nn
 
 from genselfdiff.kernels import conv3x3, native
@@ -43,7 +43,7 @@ from genselfdiff.models.shipped.weights import read_weights
 from genselfdiff.models.torchscript import script
 from genselfdiff.slides import read_image
 
-TISSUE = Path(__file__).parents[1] / "tests" / "reference" / "nuclei_dermis.png"
+TISSUE = Path(__file__).parents[2] / "tests" / "reference" / "nuclei_dermis.png"
 Run = Callable[[], torch.Tensor]
 
 
