@@ -7,11 +7,16 @@ from images import lay
 from plan import Run, stage_1_steps
 from work import Workplace
 
-from genselfdiff.training.runs import estimate
+from genselfdiff.training.dry_run import RunEstimate, estimate_run
+from genselfdiff.training.runs import prepared
+from genselfdiff.training.settings.run_config import RunConfig
 
 
 class Costs(NamedTuple):
-    """Seconds of a data set: of a step of either stage, of a validation, of the test."""
+    """Seconds of a data set: of a step of either stage, of a validation, of the test.
+
+    Of the test these are its predictions; scoring them takes about as long again.
+    """
 
     pretrain: float
     finetune: float
@@ -53,8 +58,8 @@ def print_estimate(place: Workplace, runs: Sequence[Run]) -> None:
 
 def _measured(place: Workplace, run: Run) -> Costs:
     development, test = lay(run, place.data, place.work / "images")
-    first = estimate(place.stage_1(run, development), progress=False)
-    second = estimate(place.stage_2(run, development), progress=False)
+    first = _warm_estimate(place.stage_1(run, development))
+    second = _warm_estimate(place.stage_2(run, development))
     validating = second.config.val  # type: ignore[attr-defined]
     images = len(list(test.images.iterdir()))
     return Costs(
@@ -63,3 +68,10 @@ def _measured(place: Workplace, run: Run) -> Costs:
         second.validation_seconds,
         second.validation_seconds / len(validating) * images,
     )
+
+
+def _warm_estimate(config: RunConfig) -> RunEstimate:
+    """The second of two: the first image that a process predicts takes much longer."""
+    with prepared(config) as (task, step):
+        estimate_run(task, step, measured=1, progress=False)
+        return estimate_run(task, step, progress=False)
