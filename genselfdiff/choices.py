@@ -30,6 +30,8 @@ ARCHITECTURES = {
 }
 DEFAULT_ARCHITECTURE = "small"
 FRESH_WEIGHTS = ("torch", "normal")
+INIT_LAYERS = ("all", "encoder")
+"""What of a network that a run starts from is taken along; its output head as it fits."""
 DECAYS = ("cosine", "none")
 """What becomes of the learning rate."""
 SCHEDULES = ("quadratic", "linear", "sigmoid", "cosine")

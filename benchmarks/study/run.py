@@ -20,8 +20,8 @@ cores, two processes of one thread each (OMP_NUM_THREADS=1) do most. Machines th
 take a --share each, and their files are copied together. Checkpoints lie in --work.
 
 Left out, because gsd has no setting for it: the unused first skip, another time step than 0 in
-stage 2, features of several time steps, a choice of the layers that are kept, and learning rates by
-layer. Also left out: encoders trained on ImageNet or on pathology, whose weights are downloads.
+stage 2, features of several time steps, and learning rates by layer. Also left out: encoders of
+other people's (ImageNet, pathology), which gsd has no network to put into.
 """
 
 import argparse

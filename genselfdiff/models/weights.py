@@ -14,6 +14,7 @@ from genselfdiff.errors import ModelError
 from genselfdiff.models.unet import UNet
 
 HEAD_PREFIX = "net.final_conv."
+DECODER_PREFIXES = ("net.ups.", "net.detail.")
 _LAST = (f"{HEAD_PREFIX}1.weight", f"{HEAD_PREFIX}1.bias")
 _MOST_UNPACKED = 10
 """Times the bytes of a file: torch does not compress, and weights hardly can be."""
@@ -83,6 +84,14 @@ def with_last_layer_of(
             fresh[output * rows :][:rows] = stored[source * rows :][:rows]
         fitted[key] = fresh
     return fitted
+
+
+def with_decoder_of(
+    network: nn.Module, state: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """``state`` with the decoder of ``network``."""
+    own = network.state_dict()
+    return dict(state) | {key: own[key] for key in own if key.startswith(DECODER_PREFIXES)}
 
 
 def all_finite(tensor: torch.Tensor) -> bool:

@@ -17,6 +17,7 @@ from genselfdiff.models.unet import UNet
 from genselfdiff.models.weights import (
     load_initial_weights,
     read_authors_checkpoint,
+    with_decoder_of,
     with_last_layer_of,
 )
 from genselfdiff.slides.resolution import agree
@@ -98,7 +99,7 @@ def start_weights(network: UNet, config: RunConfig) -> None:
     """Give ``network`` fresh weights, and those that ``config.init`` has.
 
     The output head is taken along between runs of one stage, in stage 2 as far as it fits: the
-    classes if there are as many, and the cores if both learn them.
+    classes if there are as many, and the cores if both learn them. Without the decoder it is not.
 
     Raises:
         ModelError: not weights, or of another network.
@@ -110,7 +111,9 @@ def start_weights(network: UNet, config: RunConfig) -> None:
     state, head, output = _state_of(config.init), isinstance(config, PretrainConfig), ""
     if isinstance(config, FinetuneConfig):
         origin = origin_of(config)
-        if isinstance(origin, FinetuneConfig):
+        if config.init_layers == "encoder":
+            state, output = with_decoder_of(network, state), "; the decoder is fresh, too"
+        elif isinstance(origin, FinetuneConfig):
             state, output = _fitted(network, state, config, origin)
             head = True
     report = load_initial_weights(network, state, origin=config.init, head=head)

@@ -138,6 +138,24 @@ def test_weights_of_stage_1_start_stage_2(tmp_path, pretrain_config, finetune_co
             torch.testing.assert_close(after[key], value, rtol=1e-6, atol=1e-8)
 
 
+def test_the_encoder_alone_starts_stage_2(tmp_path, pretrain_config, finetune_config):
+    pretrain(pretrain_config, tmp_path / "run1", progress=False)
+    settings = dict(init=str(tmp_path / "run1"), init_layers="encoder")
+    config = dataclasses.replace(finetune_config, **settings)
+    with prepared(config) as (_, step):
+        taken = step.network.state_dict()
+    with prepared(dataclasses.replace(finetune_config, init="none")) as (_, step):
+        fresh = step.network.state_dict()
+    before = read_checkpoint(RunFolder(tmp_path / "run1").best).weights
+    for key, value in taken.items():
+        decoder = key.startswith(("net.ups.", "net.final_conv."))
+        assert torch.equal(value, (fresh if decoder else before)[key]), key
+    with pytest.raises(InputError, match="--init-layers encoder: needs an --init"):
+        finetune(dataclasses.replace(config, init="none"), tmp_path / "run2")
+    with pytest.raises(InputError, match="needs all layers"):
+        finetune(dataclasses.replace(config, start_share=0.5), tmp_path / "run2")
+
+
 def test_stage_1_starts_from_an_earlier_run_head_and_all(tmp_path, pretrain_config):
     pretrain(pretrain_config, tmp_path / "run1", progress=False)
     config = dataclasses.replace(

@@ -215,7 +215,7 @@ def test_a_share_of_what_finds_other_things_is_refused(config, ship):
         dataclasses.replace(config, init="none", architecture="paper", width=8, start_share=0.5),
     ):
         with (
-            pytest.raises(InputError, match=r"--start-share 0\.5: needs an --init"),
+            pytest.raises(InputError, match=r"--start-share 0\.5: needs all layers"),
             prepared(wrong),
         ):
             pass

@@ -112,6 +112,7 @@ Examples:
 @setting_option(FinetuneConfig, "masks", type=FILE, default=None)
 @setting_option(FinetuneConfig, "init", type=FILE_OR_SHIPPED, default=None)
 @setting_option(FinetuneConfig, "start_share")
+@setting_option(FinetuneConfig, "init_layers")
 @setting_option(FinetuneConfig, "classes", type=Names(), default=None)
 @setting_option(FinetuneConfig, "foreground")
 @setting_option(FinetuneConfig, "instances")

@@ -18,6 +18,7 @@ from genselfdiff.training.initial_weights import (
     require_resolution_of,
     with_architecture_of,
 )
+from genselfdiff.training.settings.run_config import NO_INIT
 from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 
 logger = logging.getLogger("genselfdiff")
@@ -63,6 +64,8 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
             f"--sync-loss takes the sums of the multi-loss over all processes: leave it out with"
             f" --loss {config.loss}"
         )
+    if config.init == NO_INIT and config.init_layers != "all":
+        raise InputError(f"--init-layers {config.init_layers}: needs an --init to take them of")
     pairs = find_pairs(config.images, config.masks)
     summary = inspect_masks(
         pairs,
@@ -158,11 +161,12 @@ def _start_share(config: FinetuneConfig, origin: PretrainConfig | FinetuneConfig
         isinstance(origin, FinetuneConfig)
         and len(origin.classes) == len(config.classes)
         and origin.instances == config.instances
+        and config.init_layers == "all"
     )
     if config.start_share and not alike:
         raise InputError(
-            f"--start-share {config.start_share:g}: needs an --init that was fine-tuned for as many"
-            " classes, with --instances as here: leave it out"
+            f"--start-share {config.start_share:g}: needs all layers of an --init that was"
+            " fine-tuned for as many classes, with --instances as here: leave it out"
         )
     if config.start_share is None and alike and catalogue.name_of(config.init) is not None:
         return START_SHARE

@@ -10,6 +10,7 @@ from typing import Any
 
 from genselfdiff.choices import (
     AUGMENTATIONS,
+    INIT_LAYERS,
     INPUT_SCALINGS,
     LOSS_FORMS,
     LOSSES,
@@ -135,6 +136,14 @@ class FinetuneConfig(RunConfig):
             least=0,
             below=1,
             refusal="{name} must be at least 0 and below 1",
+        ).metadata,
+    )
+    init_layers: str = field(
+        default="all",
+        metadata=About(
+            "What is taken of --init; encoder: all before the decoder, which starts afresh, as does"
+            " the output head.",
+            choices=INIT_LAYERS,
         ).metadata,
     )
     images: str = field(default="", metadata=About("Folder of labelled images.").metadata)

@@ -60,6 +60,7 @@ from genselfdiff.training.settings.stage_configs import FinetuneConfig, Pretrain
         (FinetuneConfig, "mpp", 1000),
         (FinetuneConfig, "resample_to", 0),
         (FinetuneConfig, "augmentation", "mixup"),
+        (FinetuneConfig, "init_layers", "first"),
         (FinetuneConfig, "loss", "dice"),
         (FinetuneConfig, "loss_form", "Pixel"),
         (FinetuneConfig, "input_scaling", "imagenet"),
@@ -132,6 +133,7 @@ FULL = (
     full(
         FinetuneConfig,
         start_share=0.25,
+        init_layers="encoder",
         images="i",
         masks="m",
         classes=("background", "Drüse, klein"),
