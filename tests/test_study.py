@@ -169,6 +169,8 @@ def test_runs_go_on_where_they_were_stopped(tmp_path, command):
         assert told["validation_dice"] == again["validation_dice"]
         assert len(told["scores"]) == 4
         assert told["training_images"] == 1
+        assert told["pretrain"]["steps"] == (1 if "pretrained-1-" in name else 2)
+        assert told["step_seconds"] > 0
 
     # What is done stays as it is, whatever else is missing.
     gone, kept = sorted(through)

@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TimeUp:
         print("the hours are over: the same command goes on", flush=True)
         return 0
+    except KeyboardInterrupt:
+        return 130
     except GsdError as error:
         sys.exit(f"run.py: {error}")
     return 1 if failed else 0

@@ -146,9 +146,8 @@ class Workplace:
         return fingerprint(self.data, run.dataset)
 
     def _told(self, run: Run, folder: RunFolder, report: EvaluationReport) -> dict[str, Any]:
-        config, records = FinetuneConfig.read(folder.config), folder.read_metrics()
-        counts = next(record["data"] for record in records if "data" in record)
-        speed = statistics.median(r["images_per_s"] for r in records if "images_per_s" in r)
+        config = FinetuneConfig.read(folder.config)
+        counts = next(record["data"] for record in folder.read_metrics() if "data" in record)
         return {
             "dataset": run.dataset.name,
             "budget": run.budget,
@@ -156,10 +155,10 @@ class Workplace:
             "seed": run.seed,
             "settings": digest(run.settings),
             "images": self._images(run),
-            "pretrain_steps": run.pretrain_steps,
+            "pretrain": self._told_of_stage_1(run),
             **{key.replace(" ", "_"): count for key, count in counts.items()},
             "validation_dice": read_checkpoint(folder.best).state.best,
-            "step_seconds": round(config.batch_size / speed, 4),
+            "step_seconds": _step_seconds(folder, config.batch_size),
             "machine": machine(),
             "finetune": config.shareable(),
             "scores": {
@@ -168,13 +167,30 @@ class Workplace:
             },
         }
 
+    def _told_of_stage_1(self, run: Run) -> dict[str, Any] | None:
+        if not run.pretrain_steps:
+            return None
+        folder = RunFolder(self.work / "runs" / run.stage_1(self._images(run)))
+        losses = {r["step"]: r["validation"] for r in folder.read_metrics() if "validation" in r}
+        return {
+            "steps": run.pretrain_steps,
+            "validation_loss": losses.get(run.pretrain_steps, {}).get("score"),
+            "step_seconds": _step_seconds(folder, run.arm.pretrain["batch_size"]),
+        }
+
 
 def machine() -> dict[str, str]:
     """What computes here, and its versions."""
     told = {"genselfdiff": __version__, "python": platform.python_version()}
-    wanted = ("torch", "processor", "gpu", "kernels use")
+    wanted = ("torch", "processor", "gpu", "cuda", "mps", "kernels use")
     found = {what: value for what, value in info.describe() if what in wanted}
     return told | found | {"threads": str(torch.get_num_threads())}
+
+
+def _step_seconds(folder: RunFolder, batch_size: int) -> float:
+    """Median of the lines of a run's metrics, validation left out."""
+    speeds = [r["images_per_s"] for r in folder.read_metrics() if "images_per_s" in r]
+    return round(batch_size / statistics.median(speeds), 4)
 
 
 def _number(value: float) -> float | None:
