@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import imagecodecs
-import numcodecs
 import numpy as np
 import tifffile
-import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -77,12 +75,18 @@ def write_corpus(folder: Path) -> None:
     Image.fromarray(np.dstack((pixels, pixels[..., 0]))).save(folder / "alpha.png")
     # Read through OpenSlide, which tells by the content what it is.
     tifffile.imwrite(folder / "openslide.svslide", pixels, **tiles, compression="jpeg")
+    _write_zarrs(folder, pixels)
+    _write_masks(folder, pixels)
+
+
+def _write_zarrs(folder: Path, pixels: Uint8) -> None:
+    import numcodecs  # the attacks on models need none of this
+
     for version in (2, 3):
         _write_zarr(folder / f"v{version}.zarr", pixels, version)
     zlib = {"compressors": numcodecs.Zlib()}
     _write_zarr(folder / "zlib.zarr", pixels, 2, **zlib)
     _write_zarr(folder / "shards.zarr", pixels, 3, shards=(3, 128, 128))
-    _write_masks(folder, pixels)
 
 
 def _described(text: bytes) -> dict[str, object]:
@@ -175,6 +179,8 @@ def _write_svs(path: Path, pixels: Uint8, compression: str | int) -> None:
 
 
 def _write_zarr(path: Path, pixels: Uint8, version: int, **options: Any) -> None:
+    import zarr
+
     group = zarr.open_group(path, mode="w", zarr_format=version)
     layout = {"shape": (3, 170, 230), "chunks": (3, 64, 64), "dtype": "u1"}
     array = group.create_array("0", **layout, **options)
