@@ -64,7 +64,8 @@ def test_two_processes_train_as_one(tmp_path, fields, stage, options):
         runs.append(run)
     one, two = runs
     assert len(losses(one)) == 50
-    assert losses(two) == pytest.approx(losses(one), abs=1e-3)
+    # Not synchronised, 0.05; sums in another order alone, 0.0025 on AMD's processors.
+    assert losses(two) == pytest.approx(losses(one), abs=5e-3)
     scores = [[r["validation"] for r in run.read_metrics() if "validation" in r] for run in runs]
     assert len(scores[0]) == 2
     for a, b in zip(*scores, strict=True):
