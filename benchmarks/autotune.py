@@ -40,7 +40,9 @@ from genselfdiff.kernels.multi_loss import reference as plain_loss
 from genselfdiff.kernels.multi_loss import triton as loss
 
 TABLE = Path(__file__).parents[1] / "genselfdiff" / "kernels" / "tiles.json"
-HEADS, HIDDEN, GROUPS, CLASSES = 4, 128, 8, 4
+HEADS, HIDDEN, GROUPS = 4, 128, 8
+CLASSES = {"narrow": 16, "wide": 4}
+"""Of the multi-loss, whose channels they are."""
 EPSILON = 1e-5
 SHAPES = ("bfloat16 narrow", "bfloat16 wide", "float32 narrow", "float32 wide")
 TIMED = {"narrow": (8, 64, 256, 256), "wide": (8, 128, 128, 128)}
@@ -110,7 +112,7 @@ def use(kernel: str, shape: str, tile: tiles.Tiles, capability: int) -> None:
         if name in ("block_t", "block_c") or value != getattr(tiles.Tiles(0, 0), name)
     }
     tiles.table()[str(capability)][kernel][shape] = written
-    tiles.entry.cache_clear()
+    tiles.looked_up.cache_clear()
 
 
 def entry(kernel: str, shape: str, capability: int) -> tiles.Tiles:
@@ -166,8 +168,9 @@ def calls(operation: str, shape: str, size: tuple[int, ...], device: str) -> tup
         )
 
     if operation == "multi_loss":
-        shaped = (size[0], CLASSES, *size[2:])
-        labels = torch.randint(CLASSES, (size[0], *size[2:]), generator=generator).to(device)
+        classes = CLASSES[shape.split()[1]]
+        shaped = (size[0], classes, *size[2:])
+        labels = torch.randint(classes, (size[0], *size[2:]), generator=generator).to(device)
         given: tuple[Any, ...] = (normal(*shaped), labels, None, False, 2.0, None)
         return (lambda: loss.multi_loss(*given)), lambda: plain_loss.multi_loss(*double(given))
     x, grad_y = normal(*size), normal(*size)

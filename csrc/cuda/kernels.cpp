@@ -63,6 +63,12 @@ const Image& image_of(const Gpu& gpu, Kernel kernel, int variant) {
                    gpu.target.load(std::memory_order_relaxed)];
 }
 
+// What the driver says of an image that it cannot use.
+bool refuses(Result result) {
+    constexpr Result kResults[] = {200, 209, 218, 221, 222, 223};
+    return std::find(std::begin(kResults), std::end(kResults), result) != std::end(kResults);
+}
+
 // The kernels cannot run on a GPU; the text is why.
 class Unserved : public std::runtime_error {
   public:
@@ -137,7 +143,8 @@ Function loaded(Gpu& gpu, int device, Kernel kernel, int variant) {
     GSD_CHECK(result != kCapturing && result != kCapturingToo,
               "genselfdiff: this driver loads no kernel while a CUDA graph is captured: "
               "call the operation once before");
-    if (result != 0) throw Unserved(refusal(result));
+    if (refuses(result)) throw Unserved(refusal(result));
+    check(result, "loading a kernel");
     check(driver().cuModuleGetFunction(&function, module, image.symbol),
           "finding a kernel in its module");
     if (image.shared > kSharedBytesByRight) {
@@ -148,6 +155,17 @@ Function loaded(Gpu& gpu, int device, Kernel kernel, int variant) {
     return function;
 }
 
+// What `ask` gives; where the kernels cannot run, an error that says what can.
+template <class Ask>
+auto served(const Ask& ask) {
+    try {
+        return ask();
+    } catch (const Unserved& error) {
+        gsd::fail("genselfdiff: the GPU kernels do not run here: ", error.what(),
+                  "; or export the portable model instead");
+    }
+}
+
 }  // namespace
 
 void launch(Kernel kernel, const Variant& variant, const Grid& grid,
@@ -156,14 +174,7 @@ void launch(Kernel kernel, const Variant& variant, const Grid& grid,
     Gpu& gpu = gpu_of(variant.device);
     Function function =
         gpu.functions[static_cast<int>(kernel)][kind].load(std::memory_order_acquire);
-    if (!function) {
-        try {
-            function = loaded(gpu, variant.device, kernel, kind);
-        } catch (const Unserved& error) {
-            gsd::fail("genselfdiff: the GPU kernels do not run here: ", error.what(),
-                      "; or export the portable model instead");
-        }
-    }
+    if (!function) function = served([&] { return loaded(gpu, variant.device, kernel, kind); });
     const Image& image = image_of(gpu, kernel, kind);
     GSD_CHECK(
         static_cast<int>(parameters.size()) == image.given && image.parameters <= kMostParameters,
@@ -188,15 +199,20 @@ void launch(Kernel kernel, const Variant& variant, const Grid& grid,
 
 std::string obstacle(int64_t device) {
     try {
-        loaded(gpu_of(static_cast<int>(device)), static_cast<int>(device), Kernel{}, 0);
+        driver();
     } catch (const std::exception& error) {
+        return error.what();
+    }
+    try {
+        loaded(gpu_of(static_cast<int>(device)), static_cast<int>(device), Kernel{}, 0);
+    } catch (const Unserved& error) {
         return error.what();
     }
     return "";
 }
 
 const Tiles& tiles_of(const Variant& variant) {
-    const int target = target_of(gpu_of(variant.device), variant.device);
+    const int target = served([&] { return target_of(gpu_of(variant.device), variant.device); });
     return kTiles[variant_of(variant) * kTargets + target];
 }
 

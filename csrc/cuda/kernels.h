@@ -58,7 +58,7 @@ using Grid = std::array<int64_t, 3>;
 // kernel was not compiled for such a GPU.
 //
 // The first launch on a GPU loads the kernel, which a driver from CUDA 12.3 on does while a graph
-// is captured, too. Every further one gives the driver its parameters and does nothing else.
+// is captured, too. Every further one asks torch for its stream and launches in the GPU's context.
 void launch(Kernel kernel, const Variant& variant, const Grid& grid,
             std::initializer_list<Parameter> parameters);
 

@@ -1,4 +1,4 @@
-// What the operations on the GPU share: shapes, arguments, and the statistics of groups.
+// What the operations on the GPU share: shapes, devices and parameters.
 
 #pragma once
 

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ with what makes others serve where these cannot: Triton in Python, or else plain
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 logger = logging.getLogger("genselfdiff")
+_taking_over_lock = threading.Lock()
 _library = torch.library.Library("gsd", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
@@ -180,8 +182,16 @@ def _taking_over(
     name = operation.name
     twin = _triton_twin(operation, plain)
 
-    @cache
+    taken = False
+
     def take_over() -> None:
+        nonlocal taken
+        with _taking_over_lock:
+            if not taken:
+                replace()
+            taken = True
+
+    def replace() -> None:
         compiled = torch.library.get_kernel(f"gsd::{name}", "CUDA")
         keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
 

@@ -63,19 +63,18 @@ def shape_class(channels: int) -> str:
 
 def tiles(kernel: str, x: torch.Tensor) -> Tiles:
     """The entry of a kernel for an x of that device, dtype and number of channels."""
-    return _looked_up(kernel, x.device, x.dtype, x.shape[1], assumed_capability)
+    return looked_up(kernel, x.device, x.dtype, x.shape[1], assumed_capability)
 
 
 @cache
-def _looked_up(
+def looked_up(
     kernel: str, device: torch.device, dtype: torch.dtype, channels: int, _: int
 ) -> Tiles:
-    """As `tiles`, which each launch asks."""
+    """As `tiles`, which each launch asks: who changes the table has to clear what is kept."""
     name = str(dtype).removeprefix("torch.")
     return entry(kernel, capability_of(device), name, shape_class(channels))
 
 
-@cache
 def entry(kernel: str, capability: int, dtype: str, shape: str) -> Tiles:
     """One line of the table."""
     return Tiles(**table()[str(capability)][kernel][f"{dtype} {shape}"])

@@ -71,7 +71,7 @@ def test_the_loss_is_that_of_the_classes_and_of_the_cores(tmp_path, config):
     loss = task.loss(lambda x, t: logits, (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), labels), 0)
     classes = torch.tensor([0, 1, 1, 255])[None, None].expand(1, 8, 4).repeat(1, 1, 2)
     cores = torch.tensor([0, 0, 1, 255])[None, None].expand(1, 8, 4).repeat(1, 1, 2)
-    expected = task.multi_loss(logits[:, :2], classes) + task.multi_loss(logits[:, 2:], cores)
+    expected = task.objective(logits[:, :2], classes) + task.objective(logits[:, 2:], cores)
     torch.testing.assert_close(loss, expected)
 
 

@@ -150,10 +150,12 @@ def backward(
     *norm, out_bias, out_gain = kernel_parameters("linear_attention", x.dtype, named)
     qkv = _matrix("qkv_weight", qkv_weight, 3 * hidden * channels, x)
     k_lse, context = k_lse.float().contiguous(), context.float().contiguous()
-    mean, rstd, out_mean, out_rstd = moments.float().t().contiguous()
 
     def floats(*shape: int) -> torch.Tensor:
         return x.new_empty(shape, dtype=torch.float32)
+
+    rows = floats(4, 4 * cdiv(n, 4))[:, :n]  # each at a multiple of 16 bytes
+    mean, rstd, out_mean, out_rstd = rows.copy_(moments.t())
 
     if x.numel() == 0:
         parameters = (*norm, qkv_weight, out_weight, out_bias, out_gain, out_norm_bias)

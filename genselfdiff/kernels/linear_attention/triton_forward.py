@@ -45,7 +45,7 @@ def image_moments_kernel(
     about_mean = tl.maximum(tl.sum(squares) - shift * shift / count.to(tl.float32), 0.0)
     to = parts + (image * tl.num_programs(0) + tl.program_id(0)) * 2
     tl.store(to, near + shift / count.to(tl.float32))
-    tl.store(to + 1, about_mean / channels.to(tl.float32))
+    tl.store(to + 1, about_mean / channels)
 
 
 @launched
