@@ -65,9 +65,9 @@ class Row:
 def rows(
     batches: Sequence[int] = (1, 4), forms: Sequence[str] = FORMS, device: str = "cpu"
 ) -> Iterator[list[Row]]:
-    """All of them, by task and batch; the first of each list is the truth for the others."""
-    for task in ("inference", "training step"):
-        for batch in batches:
+    """All of them, by batch and task; the first of each list is the truth for the others."""
+    for batch in batches:
+        for task in ("inference", "training step"):
             group = []
             for dtype in ("float32", "bfloat16"):
                 key = (task, batch, dtype)
@@ -167,12 +167,15 @@ def measure_here(
 ) -> Figures:
     """As on a GPU: in this process."""
     torch._dynamo.reset()
+    torch.backends.cudnn.allow_tf32 = False  # float32 beside float32
     with operations_of(row.form):
         run = prepare(row, architecture, side, device.type)
         found = in_one(run()).cpu().numpy()
         begin_peak(device)
+        run()
+        peak = peak_bytes(device)
         taken = Timer(device, seconds)(run)
-    return {"seconds": taken, "peak_bytes": peak_bytes(device)}, found
+    return {"seconds": taken, "peak_bytes": peak}, found
 
 
 def _resident(name: str) -> int:

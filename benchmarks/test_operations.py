@@ -60,6 +60,7 @@ def timer(pytestconfig: pytest.Config) -> Timer:
     """Measures as training computes, on one thread."""
     keep_freed_memory()
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # float32 beside float32
     device = torch.device(pytestconfig.getoption("device"))
     return Timer(device, pytestconfig.getoption("round"))
 

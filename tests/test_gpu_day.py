@@ -79,6 +79,15 @@ def test_what_was_found_before_the_time_was_over_counts(day: Day) -> None:
     assert "on its way" in (day.out / "log.txt").read_text()
 
 
+def test_nobody_waits_for_what_a_command_leaves_in_a_session_of_its_own(day: Day) -> None:
+    sleep = "import time; time.sleep(60)"
+    left = f"subprocess.Popen([sys.executable, '-c', {sleep!r}], start_new_session=True)"
+    begin = time.monotonic()
+    ending = run_command(python(f"import subprocess, sys; {left}; {sleep}"), day, 2.0, print)
+    assert ending.status is None
+    assert time.monotonic() - begin < 30
+
+
 def test_a_program_that_is_not_there_is_a_failure_like_others(day: Day) -> None:
     ending = run_command(Command(["/no/such/program"]), day, 5.0, print)
     assert ending.status == 127

@@ -61,6 +61,11 @@ class Day:
         """Where the wheels are installed."""
         return self.work / "carried"
 
+    @property
+    def triton_cache(self) -> Path:
+        """What Triton has compiled."""
+        return self.work / "triton"
+
     def environment(self) -> dict[str, str]:
         """Variables of the commands."""
         folders = [self.carried, ROOT / "benchmarks", ROOT / "tests" / "kernels"]
@@ -72,7 +77,7 @@ class Day:
             "PYTHONPATH": os.pathsep.join(map(str, folders)),
             "PYTHONUNBUFFERED": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "TRITON_CACHE_DIR": str(self.work / "triton"),
+            "TRITON_CACHE_DIR": str(self.triton_cache),
             "TORCHINDUCTOR_CACHE_DIR": str(self.work / "inductor"),
             "GSD_TEST_DEVICE": self.device,
         }
@@ -134,20 +139,19 @@ def run_command(command: Command, day: Day, limit: float, take: Callable[[Record
     tail: deque[str] = deque(maxlen=TAIL)
     if shutil.which(command.arguments[0]) is None:
         return Ending(127, 0.0, f"{command.arguments[0]} is not there, or no program")
-    with (
-        (day.out / "log.txt").open("a", encoding="utf-8") as log,
-        subprocess.Popen(
-            command.arguments,
-            cwd=day.work,
-            env=day.environment() | dict(command.variables),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="backslashreplace",
-            start_new_session=True,
-        ) as process,
-    ):
+    process = subprocess.Popen(
+        command.arguments,
+        cwd=day.work,
+        env=day.environment() | dict(command.variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="backslashreplace",
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    with (day.out / "log.txt").open("a", encoding="utf-8") as log:
         log.write(f"\n$ {' '.join(command.arguments)}\n")
         reader = threading.Thread(target=_read, args=(process.stdout, log, tail, take), daemon=True)
         reader.start()
@@ -160,9 +164,12 @@ def run_command(command: Command, day: Day, limit: float, take: Callable[[Record
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
         finally:
-            _signal(process, signal.SIGKILL)  # and whatever it has left behind
+            _signal(process, signal.SIGKILL)
+            _kill_what_is_left(day)
         process.wait()
         reader.join(GRACE)
+        if not reader.is_alive():  # closing would wait for whoever still has the other end
+            process.stdout.close()
     return Ending(
         None if over else process.returncode, time.monotonic() - begin, "".join(tail).rstrip()
     )
@@ -171,6 +178,15 @@ def run_command(command: Command, day: Day, limit: float, take: Callable[[Record
 def _signal(process: subprocess.Popen[str], number: int) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+
+
+def _kill_what_is_left(day: Day) -> None:
+    """Processes in sessions of their own, as torchrun's are: known by the day's environment."""
+    mark = f"TRITON_CACHE_DIR={day.triton_cache}".encode()
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mark in environ.read_bytes().split(b"\0"):
+                os.kill(int(environ.parent.name), signal.SIGKILL)
 
 
 def _read(output: TextIO, log: TextIO, tail: deque[str], take: Callable[[Record], None]) -> None:

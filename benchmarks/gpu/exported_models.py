@@ -26,6 +26,7 @@ from genselfdiff.models.model_file import load_model, save_model
 from genselfdiff.models.registry import create_model
 from genselfdiff.models.segmenter import with_memory_format
 from genselfdiff.models.shipped.weights import read_weights
+from genselfdiff.models.torchscript import steady_inference
 from genselfdiff.slides import read_image
 
 
@@ -65,9 +66,9 @@ def main() -> None:
     options = parser.parse_args()
     begin = time.monotonic()
     device = torch.device(options.device)
-    timer = Timer(device, 0.2 if device.type == "cuda" else 0.01)
+    for_each = 0.2 if device.type == "cuda" else 0.01
     checked = tiles(2, options.tile).contiguous(memory_format=torch.channels_last)
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+    with tempfile.TemporaryDirectory() as folder:
         found = list(files(Path(folder), options.architecture))
         wanted = {
             name: labels_of(load_model(path, "cpu").module, checked)
@@ -84,8 +85,11 @@ def main() -> None:
                         return
                     images = tiles(batch, options.tile).to(device)
                     images = images.contiguous(memory_format=torch.channels_last)
-                    begin_peak(device)
-                    seconds = timer(partial(module, images))
+                    with steady_inference():
+                        begin_peak(device)
+                        module(images)
+                        peak = peak_bytes(device)
+                        seconds = Timer(device, for_each)(partial(module, images))
                     tell(
                         model=name,
                         file=flavour,
@@ -93,7 +97,7 @@ def main() -> None:
                         batch=batch,
                         ms=1e3 * seconds,
                         mpx_per_s=images[:, 0].numel() / seconds / 1e6,
-                        peak_bytes=peak_bytes(device),
+                        peak_bytes=peak,
                         dice=agreement,
                         # Fresh weights tell nothing apart.
                         right=name != "nuclei" or agreement >= LEAST[precision],
@@ -102,7 +106,8 @@ def main() -> None:
 
 def labels_of(module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
     """The more probable of the two classes, on the CPU."""
-    probabilities = module(images)
+    with steady_inference():
+        probabilities = module(images)
     return (probabilities[:, 1] > probabilities[:, 0]).cpu()
 
 
