@@ -28,7 +28,8 @@ class Tiles:
         block_c: channels that it holds at once.
         run: tokens of a program, in all; a multiple of ``block_t``.
         group: heads of a program.
-        held: whether it keeps the matrices of all channels, and reads them once.
+        held: whether it keeps its matrices and reads them once. ``linear_attention.query_gradient``
+            goes by what ``output_sums`` has here, and then takes no ``block_c`` of its own.
         num_warps: a program's, of 32 threads.
         num_stages: how many tiles ahead memory is asked for.
     """

@@ -4,7 +4,7 @@ Forward: the first norm's statistics; keys and values, whose softmax over the to
 made for runs of tokens and merged; context, scale and output convolution folded into one matrix per
 image; the second norm's statistics; the result. q, k and v are made from x wherever they are
 needed: only statistics are kept. Backward: reference.backward, with sums over the tokens in place
-of its arrays. The gradient in q, k and v is stored, and for many channels q is.
+of its arrays. The gradient in q, k and v is stored, and q is where no program holds the matrices.
 
 Everything is split over runs of fixed length, one writer a slot, and merged in a fixed order.
 

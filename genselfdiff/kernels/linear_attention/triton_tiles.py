@@ -3,8 +3,9 @@
 In all kernels x and what is shaped like it is (N, tokens, C) in memory, float32 or bfloat16.
 Parameters are of that dtype or float32; the matrices, qkv_weight and folded, are of that of x.
 HEADS is padded to SLOTS, a power of two: features of the padding are masked wherever they are
-loaded, so that they add nothing. A program walks over its tokens in tiles. Where HELD, BLOCK_C is
-no smaller than the number of channels, and the matrices are loaded once, before the first tile.
+loaded, so that they add nothing. A program walks over its tokens in tiles. Where HELD, the matrices
+are loaded once, before the first tile: those of all channels, of which BLOCK_C (in
+output_sums_kernel BLOCK_Q) is no smaller then, or in weight_gradient_kernel those of its block.
 """
 
 import triton
