@@ -56,7 +56,7 @@ docs: setup  ## the documentation as a site, in site/; every warning is an error
 	$(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove .venv, caches and the demo's results
-	rm -rf $(VENV) build demo site .benchmarks .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build demo gpu-day site .benchmarks .mypy_cache .pytest_cache .ruff_cache
 	find csrc genselfdiff cli tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(TOOLS): Makefile
