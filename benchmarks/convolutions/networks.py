@@ -5,7 +5,7 @@
 WHAT is one of
 
     inference  the exported network, in both precisions unless one is named, with packed weights and
-               without
+               without, and in plain torch throughout
     training   the gradients of all weights, in float32 unless named, under autocast in bfloat16
     memory     the same, and the most memory that each form's process had
     error      of each 3x3 convolution of the shipped model NETWORK that ours is taken for, against
@@ -57,14 +57,15 @@ def exported(network: str, tile: int, batch: int, precisions: Sequence[str]) -> 
     """The network as the engine runs it, by precision and whose convolutions it has."""
     x, t = images(batch, tile)
     model = created(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    plain = script(for_export(model, portable=False))
+    fused, portable = (script(for_export(model, portable=choice)) for choice in (False, True))
     runs: dict[str, Run] = {}
     for precision in precisions:
         dtype = getattr(torch, precision)
-        module = copy.deepcopy(plain).to(dtype)
+        module = copy.deepcopy(fused).to(dtype)
         packed = copy.deepcopy(module)
         pack_weights(packed)
-        for whose, form in (("torch's", module), ("ours", packed)):
+        plain = copy.deepcopy(portable).to(dtype)
+        for whose, form in (("torch's", module), ("ours", packed), ("all torch's", plain)):
 
             def run(form: nn.Module = form, dtype: torch.dtype = dtype) -> torch.Tensor:
                 with torch.inference_mode():
