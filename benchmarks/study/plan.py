@@ -2,8 +2,8 @@
 
 Each run of ``plan.toml`` costs its steps of stage 2, and those of stage 1 are shared by all runs of
 a data set, seed and form of stage 1. The central comparison takes 3 data sets x 3 seeds x (1,200
-steps of stage 1 + 3 budgets x (800 + 800 + 2,000)) = 108,000 steps: 14.4 hours of processor time at
-0.48 s a step, which is what 20 steps of either stage took on one busy thread with AVX-512 (bf16).
+steps of stage 1 + 3 budgets x (600 + 600 + 1,800)) = 91,800 steps: 6 hours of processor time at
+0.24 s a step, which is what 20 steps of either stage took on one thread with AVX-512 (bf16).
 Validations and tests come to that, `run.py --dry-run` says how many hours.
 """
 
