@@ -5,7 +5,7 @@ Each gives its commands, large ones on a GPU and tiny ones in a rehearsal.
 
 import importlib.util
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gpu.commands import ROOT, Command, Day, python, script
@@ -50,18 +50,30 @@ def tests(day: Day, seconds: float) -> Iterator[Command]:
     yield python("-m", "pytest", tests, *CONFIGURED, *options, **variables)
 
 
-def sanitizer(day: Day, seconds: float) -> Iterator[Command]:
+def memcheck(day: Day, seconds: float) -> Iterator[Command]:
     """The smallest cases with every access to memory looked at."""
-    cases = script("gpu/smallest_cases.py", "--device", day.device)
     if day.rehearsal:
-        yield Command(cases.arguments, {"TRITON_INTERPRET": "1"})
+        yield Command(_smallest_cases(day), {"TRITON_INTERPRET": "1"})
+    yield _sanitized(day, "memcheck")
+
+
+def racecheck(day: Day, seconds: float) -> Iterator[Command]:
+    """The same cases, looked at for threads that do not wait for each other."""
+    yield _sanitized(day, "racecheck")
+
+
+def _sanitized(day: Day, check: str) -> Command:
     tool = shutil.which("compute-sanitizer") or _newest("/usr/local/cuda*/bin/compute-sanitizer")
-    for check in ("memcheck", "racecheck"):
-        options = ("--tool", check, "--error-exitcode", "86", "--print-limit", "20")
-        absent = "" if tool else "no compute-sanitizer"
-        # Each tensor in memory of its own, so that what lies beyond it is nobody's.
-        alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        yield Command((tool or "", *options, *cases.arguments), alone, absent, may_be_cut=True)
+    options = ("--tool", check, "--error-exitcode", "86", "--print-limit", "20")
+    absent = "it looks at GPUs" if day.rehearsal else "" if tool else "no compute-sanitizer"
+    # Each tensor in memory of its own, so that what lies beyond it is nobody's.
+    alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    arguments = (tool or "", *options, *_smallest_cases(day))
+    return Command(arguments, alone, absent, may_be_cut=True)
+
+
+def _smallest_cases(day: Day) -> Sequence[str]:
+    return script("gpu/smallest_cases.py", "--device", day.device).arguments
 
 
 def _newest(pattern: str) -> str | None:
@@ -167,16 +179,17 @@ def _until(day: Day, seconds: float) -> tuple[object, ...]:
 
 # What they want is what they may take: what one leaves is shared out again before the next.
 STEPS = (
-    Step("environment", "The machine", 60, 20, 11, environment),
-    Step("build", "Building", 150, 150, 12, build),
-    Step("tests", "Tests", 120, 70, 10, tests),
-    Step("sanitizer", "compute-sanitizer", 60, 30, 2, sanitizer),
-    Step("autotune", "Sizes of blocks", 90, 60, 4, autotune),
-    Step("operations", "Operations", 80, 40, 9, operations),
-    Step("network", "The network", 35, 20, 5, network),
-    Step("training", "Training steps", 110, 45, 8, training),
-    Step("processes", "torchrun", 30, 15, 3, processes),
-    Step("exported", "Exported models", 35, 15, 6, exported),
-    Step("masks", "Masks", 60, 30, 7, masks),
+    Step("environment", "The machine", 60, 20, 12, environment),
+    Step("build", "Building", 150, 150, 13, build),
+    Step("tests", "Tests", 120, 70, 11, tests),
+    Step("memcheck", "compute-sanitizer's memcheck", 40, 20, 3, memcheck),
+    Step("racecheck", "compute-sanitizer's racecheck", 40, 20, 2, racecheck),
+    Step("autotune", "Sizes of blocks", 90, 60, 5, autotune),
+    Step("operations", "Operations", 80, 40, 10, operations),
+    Step("network", "The network", 35, 20, 6, network),
+    Step("training", "Training steps", 110, 45, 9, training),
+    Step("processes", "torchrun", 30, 15, 4, processes),
+    Step("exported", "Exported models", 35, 15, 7, exported),
+    Step("masks", "Masks", 60, 30, 8, masks),
     Step("recipe", "The nuclei model's recipe", 180, 45, 1, recipe),
 )

@@ -162,7 +162,7 @@ auto served(const Ask& ask) {
         return ask();
     } catch (const Unserved& error) {
         gsd::fail("genselfdiff: the GPU kernels do not run here: ", error.what(),
-                  "; or export the portable model instead");
+                  "; a portable model file runs anyway");
     }
 }
 

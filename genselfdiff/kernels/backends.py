@@ -87,13 +87,14 @@ class Operation:
         isa = os.environ.get("GSD_CPU_ISA") if device.type == "cpu" else None
         return decided(choice, isa, self, device, dtype, obstacle, detour)
 
-    def check_scripted(self, device: torch.device) -> None:
-        """Raise where GSD_KERNELS asks for what a TorchScript call of the operation cannot do.
+    def prepare_scripted(self, device: torch.device) -> None:
+        """Make TorchScript calls of the operation run on ``device`` as those from Python do.
 
-        Torch gives such a call to the native kernel whenever that is loaded.
+        Torch gives such a call to the native kernel whenever that is loaded: where that cannot run,
+        another takes over.
 
         Raises:
-            InputError: as `backend`, or plain torch is asked for too late.
+            InputError: as `backend`, or GSD_KERNELS asks for plain torch too late.
         """
         self.backend(device, torch.float32)
         index = _gpu_index(device)
@@ -215,11 +216,8 @@ def _triton_installed() -> bool:
 
 
 @constant_when_compiled
-def triton_serves(name: str) -> bool:
-    """Whether Triton is there for what the native library's GPU kernels do not do.
-
-    If so, it does it from now on.
-    """
+def let_triton_serve(name: str) -> bool:
+    """Let Triton do what the native library's GPU kernels do not; False: there is no Triton."""
     installed = _triton_installed()
     if installed and name in launched_from_cpp:
         launched_from_cpp[name]()
@@ -289,7 +287,7 @@ def _triton_obstacle(name: str, device: torch.device) -> str:
         return _gpu_obstacle(index)
     if name in launched_from_cpp and (index is None or not compiled_obstacle(index)):
         return ""
-    return "" if triton_serves(name) else "triton is not installed (pip install torch triton)"
+    return "" if let_triton_serve(name) else "triton is not installed (pip install torch triton)"
 
 
 def _gpu_index(device: torch.device) -> int | None:

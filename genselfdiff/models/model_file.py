@@ -208,7 +208,7 @@ def load_model(model: str | Path, device: str | torch.device | None = None) -> L
         raise ModelError(str(error)) from error
     for operation in OPERATIONS:
         if f"gsd::{operation.name}" in needed:
-            operation.check_scripted(chosen)
+            operation.prepare_scripted(chosen)
     parts.module.eval()
     return LoadedModel(source, parts.info, chosen, parts.module, parts.digest, tuple(further))
 

@@ -154,6 +154,7 @@ CASES = [(F, F, 32), (F, F, 20), (F, F, 80), (B, F, 32), (B, B, 32), (B, B, 80)]
 first = next(cases(*CASES[0]))
 libcuda.set_generation(7)
 print(torch.ops.gsd.gpu_obstacle(0))
+print(failure(first))
 libcuda.set_generation(generation)
 libcuda.set_refusal(222)
 print(torch.ops.gsd.gpu_obstacle(0))

@@ -6,7 +6,7 @@ import torch
 
 from genselfdiff.kernels import native
 from genselfdiff.kernels.autograd import differentiable_once
-from genselfdiff.kernels.backends import Operation, constant_when_compiled, triton_serves
+from genselfdiff.kernels.backends import Operation, constant_when_compiled, let_triton_serve
 from genselfdiff.kernels.checks import check_normed
 from genselfdiff.kernels.linear_attention import reference
 
@@ -42,7 +42,7 @@ def _obstacle(device: str, heads: int, hidden: int) -> str:
         return "" if multiple else wanted
     if not gpu_takes(heads, hidden):
         return GPU_LIMIT
-    if _compiled(heads, hidden) or triton_serves("linear_attention"):
+    if _compiled(heads, hidden) or let_triton_serve("linear_attention"):
         return ""
     return "on a GPU, other than 4 heads of 32 features need triton (pip install torch triton)"
 

@@ -134,9 +134,9 @@ def test_what_a_driver_refuses_is_done_otherwise_and_said_once(
 def test_an_exported_model_runs_on_a_gpu_that_the_kernels_do_not_serve(
     gpus: dict[int, list[Any]],
 ) -> None:
-    operation_of("group_norm_silu").check_scripted(torch.device("cuda:1"))
+    operation_of("group_norm_silu").prepare_scripted(torch.device("cuda:1"))
     assert -1 not in gpus
-    operation_of("group_norm_silu").check_scripted(torch.device("cuda:0"))
+    operation_of("group_norm_silu").prepare_scripted(torch.device("cuda:0"))
     assert gpus[-1] == ["group_norm_silu"]
 
 
