@@ -117,8 +117,8 @@ def test_scripts_import_what_is_there(folder: str) -> None:
         assert is_there, f"{script} imports {name} of {module}"
 
 
-@pytest.mark.parametrize("room", ["slides", "masks", "objects"])
-def test_slides_masks_and_objects_know_no_torch(room: str) -> None:
+@pytest.mark.parametrize("room", ["slides", "masks", "objects", "viewer"])
+def test_these_rooms_know_no_torch(room: str) -> None:
     waiting = [module for module in modules() if f"{module}.".startswith(f"genselfdiff.{room}.")]
     seen: set[str] = set()
     while waiting:

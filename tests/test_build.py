@@ -66,6 +66,8 @@ def test_without_a_compiler_the_wheel_is_plain_and_its_name_says_so(plain_wheel:
     assert {"genselfdiff/kernels/__init__.py", "gsd/main.py"} <= set(names)
     models = {path.name for path in (ROOT / "genselfdiff" / "shipped").iterdir()}
     assert {f"genselfdiff/shipped/{name}" for name in models} <= set(names)
+    page = ("index.html", "main.js", "openseadragon.js", "openseadragon-LICENSE.txt")
+    assert {f"genselfdiff/viewer/static/{name}" for name in page} <= set(names)
     assert plain_wheel.stat().st_size < 20_000_000
     assert not [name for name in names if name.endswith((".so", ".dylib", ".pyd"))]
     (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]

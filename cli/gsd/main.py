@@ -29,6 +29,7 @@ COMMANDS = {
     "wrap": "Make a model file of a network of your own.",
     "segment": "Segment slides into masks of class indices.",
     "merge": "Make masks of the parts that several processes have left.",
+    "view": "Show slides and masks in the browser.",
     "objects": "Turn a mask into polygons for QuPath.",
     "evaluate": "Scores of a model on labelled images: Dice, HD95, AJI, PQ, ...",
     "compare": "Runs or evaluations side by side.",
@@ -100,7 +101,8 @@ class Gsd(click.Group):
 
 def _leave(status: int) -> NoReturn:
     """Exit; at once where threads still compute what nobody waits for."""
-    if any(thread.name.startswith("gsd-model") for thread in threading.enumerate()):
+    unawaited = ("gsd-model", "gsd-view")
+    if any(thread.name.startswith(unawaited) for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

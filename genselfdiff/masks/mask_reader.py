@@ -3,7 +3,9 @@
 import os
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 
 import numpy as np
@@ -23,6 +25,7 @@ from genselfdiff.slides.stored import (
     refuse_white_zero,
     require_upright,
 )
+from genselfdiff.slides.window import check_window
 from genselfdiff.text import shown
 
 Uint8 = NDArray[np.uint8]
@@ -32,12 +35,14 @@ Colour = tuple[int, int, int]
 class MaskReader:
     """An open mask: a TIFF of one 8-bit class index per pixel, as ``MaskWriter`` writes it.
 
-    Use as a context manager.
+    Use as a context manager. Threads may ``read`` from it at once.
 
     Args:
         path: the file.
         planes: how many bytes a pixel has, each in a plane of its own: 1, or as many as
             ``ProbabilityWriter`` has classes.
+        level: of the file's pyramid, 0 being the mask itself; a smaller one tells nothing of
+            classes.
 
     Attributes:
         width, height: of the mask in pixels.
@@ -46,14 +51,17 @@ class MaskReader:
         class_names, palette: name and (red, green, blue) of each class, as far as the file tells.
         has_cores: the mask tells where the cores of objects are, see ``MaskWriter``.
         tile_size: rows and columns of a tile or strip.
+        levels: how many levels the file's pyramid has, each half the size of the one before.
 
     Raises:
         InputError: the file is missing, damaged or no such TIFF.
     """
 
-    def __init__(self, path: str | Path, planes: int = 1) -> None:
+    def __init__(self, path: str | Path, planes: int = 1, level: int = 0) -> None:
         self.path = Path(path)
         self.planes = planes
+        self._reading = Lock()
+        self._uniform: dict[int, int] = {}
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file")
         try:
@@ -65,10 +73,9 @@ class MaskReader:
         except Exception as error:  # damaged tags fail in many ways inside tifffile
             raise self._unreadable(error) from error
         try:
-            page = self._tiff.pages[0]
-            if not isinstance(page, TiffPage):
-                raise ValueError("its first page is incomplete")
-            self._page = page
+            pages = _pyramid(self._tiff)
+            self.levels = len(pages)
+            self._page = page = pages[level]
             self.width, self.height = page.imagewidth, page.imagelength
             self._check(page)
             self._decode = piece_decoder(page)
@@ -126,15 +133,48 @@ class MaskReader:
             InputError: the stored pixels are damaged.
         """
         height, width = self.tile_size
-        uniform: dict[int, int] = {}
         for row in range(first // height, -(-last // height)):
             stack = np.zeros((self.planes + cores, height, self._across * width), np.uint8)
             for plane, pixels in enumerate(stack):
                 for column in range(self._across):
                     tile = pixels[:, column * width : (column + 1) * width]
-                    self._read_tile(plane, row, column, tile, uniform)
+                    self._read_tile(plane, row, column, tile)
             top = row * height
             yield stack[:, max(first - top, 0) : min(last, self.height) - top, : self.width]
+
+    def read(
+        self, x: int, y: int, width: int, height: int, *, step: int = 1, plane: int = 0
+    ) -> Uint8:
+        """(height, width) pixels of a plane, every ``step``-th of each row and column.
+
+        Memory follows what is returned: only the tiles under it are decoded, one at a time.
+
+        Args:
+            x, y: the first pixel, in pixels of the mask divided by ``step``.
+            width, height: how many, in the same.
+            step: distance of the pixels taken; each is the middle of the ``step`` x ``step`` that
+                it stands for, or the last in its row or column.
+            plane: which of the ``planes``.
+
+        Raises:
+            InputError: the stored pixels are damaged.
+            ValueError: the window is empty or leaves the mask.
+        """
+        check_window(x, y, width, height, -(-self.width // step), -(-self.height // step))
+        rows, columns = (
+            np.minimum(np.arange(first, first + count) * step + step // 2, limit - 1)
+            for first, count, limit in ((y, height, self.height), (x, width, self.width))
+        )
+        pixels = np.empty((height, width), np.uint8)
+        tile = np.empty(self.tile_size, np.uint8)
+        for row, top, bottom in _runs(rows // self.tile_size[0]):
+            for column, left, right in _runs(columns // self.tile_size[1]):
+                tile[:] = 0
+                self._read_tile(plane, row, column, tile)
+                inside = rows[top:bottom] - row * self.tile_size[0]
+                across = columns[left:right] - column * self.tile_size[1]
+                pixels[top:bottom, left:right] = tile[inside[:, None], across]
+        return pixels
 
     def core_tile(self, row: int, column: int) -> Uint8:
         """(rows, columns) of a tile, not 0 in the cores of objects; for masks that ``has_cores``.
@@ -143,16 +183,14 @@ class MaskReader:
             InputError: the stored pixels are damaged.
         """
         tile = np.zeros(self.tile_size, np.uint8)
-        self._read_tile(self.planes, row, column, tile, {})
+        self._read_tile(self.planes, row, column, tile)
         return tile
 
     def name_of(self, label: int) -> str:
         """The name of a class, made up where the mask does not tell."""
         return self.class_names[label] if label < len(self.class_names) else f"class {label}"
 
-    def _read_tile(
-        self, plane: int, row: int, column: int, tile: Uint8, uniform: dict[int, int]
-    ) -> None:
+    def _read_tile(self, plane: int, row: int, column: int, tile: Uint8) -> None:
         """Decode into ``tile``; that of cores follows the planes."""
         index = row * self._across + column
         is_core = plane == self.planes
@@ -162,7 +200,7 @@ class MaskReader:
             index += plane * self._down * self._across
             offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]
         try:
-            self._decode_tile(index, offset, count, tile, uniform)
+            self._decode_tile(index, offset, count, tile)
         except Exception as error:  # every codec has errors of its own
             which = f"tile {index} of its cores" if is_core else f"tile {index}"
             raise InputError(
@@ -196,24 +234,23 @@ class MaskReader:
             f" ({found}): make the mask again, or use --no-instances"
         )
 
-    def _decode_tile(
-        self, index: int, offset: int, count: int, tile: Uint8, uniform: dict[int, int]
-    ) -> None:
+    def _decode_tile(self, index: int, offset: int, count: int, tile: Uint8) -> None:
         """Decode into ``tile``; tiles of one class are stored once, and decoded once."""
-        if offset in uniform:
-            tile[:] = uniform[offset]
+        if offset in self._uniform:
+            tile[:] = self._uniform[offset]
         elif count and not offset:
             raise ValueError("nothing can be stored at byte 0")
         elif count:
             file = self._tiff.filehandle
-            file.seek(offset)
-            data = file.read(count)
+            with self._reading:
+                file.seek(offset)
+                data = file.read(count)
             if len(data) < count:
                 raise ValueError("the file ends before it")
             pixels = self._decode(data, index)[:, :, 0]
             tile[: len(pixels)] = pixels
             if count < _UNIFORM_BYTES and (pixels == pixels[0, 0]).all():
-                uniform[offset] = int(pixels[0, 0])
+                self._uniform[offset] = int(pixels[0, 0])
 
     def _check(self, page: TiffPage) -> None:
         whole_bytes = page.dtype == np.uint8 and page.bitspersample == 8
@@ -235,6 +272,27 @@ class MaskReader:
 
     def _unreadable(self, error: Exception) -> InputError:
         return InputError(f"{self.path}: is no readable mask ({one_line(error)})")
+
+
+def _pyramid(tiff: TiffFile) -> list[TiffPage]:
+    """The first page, and those that follow it or are its SubIFDs and halve it again and again."""
+    first = tiff.pages[0]
+    if not isinstance(first, TiffPage):
+        raise ValueError("its first page is incomplete")
+    pages = [first]
+    for page in chain(first.pages or (), islice(tiff.pages, 1, None)):
+        half = (-(-pages[-1].imagewidth // 2), -(-pages[-1].imagelength // 2))
+        if not isinstance(page, TiffPage) or (page.imagewidth, page.imagelength) != half:
+            break
+        pages.append(page)
+    return pages
+
+
+def _runs(numbers: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """Each number of an ascending row of them, with the places where it begins and ends."""
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    ends = np.append(starts[1:], len(numbers))
+    yield from zip(numbers[starts].tolist(), starts.tolist(), ends.tolist(), strict=True)
 
 
 _LONG8 = 16

@@ -25,6 +25,8 @@ MISTAKES = [
     ["data", "check"],
     ["data", "import", "qupath", "slides"],
     ["objects", "mask.tif"],
+    ["view"],
+    ["view", "a.svs", "--port", "70000"],
     ["evaluate", "nuclei"],
     ["sample", "run", "-o", "a.png", "--from", "a.svs", "--size", "64"],
     ["models", "show"],

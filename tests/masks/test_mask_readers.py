@@ -105,3 +105,25 @@ def test_descriptions_that_no_mask_of_ours_has(
     with MaskReader(path) as mask:
         assert mask.mpp == mpp
         np.testing.assert_array_equal(np.concatenate(list(mask.bands())), labels)
+
+
+@pytest.mark.parametrize("name", ["m.tif", "m.ome.tif"])
+def test_windows_of_every_level(write, labels, name):
+    path = write(name)
+    with MaskReader(path) as mask:
+        count = mask.levels
+    assert count == 4
+    for level in range(count):
+        with MaskReader(path, level=level) as mask:
+            np.testing.assert_array_equal(mask.read(0, 0, mask.width, mask.height), labels)
+            corner = mask.width - 50, mask.height - 40
+            np.testing.assert_array_equal(mask.read(*corner, 50, 40), labels[-40:, -50:])
+            with pytest.raises(ValueError, match="is not inside"):
+                mask.read(*corner, 51, 40)
+        labels = halve_labels(labels)
+
+
+def test_windows_of_every_nth_pixel(write, labels):
+    with MaskReader(write("m.tif")) as mask:
+        assert mask.read(0, 0, 129, 100, step=7).shape == (100, 129)
+        np.testing.assert_array_equal(mask.read(9, 5, 20, 30, step=7), labels[38:248:7, 66:206:7])

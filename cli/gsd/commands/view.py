@@ -1,0 +1,65 @@
+"""``gsd view``: slides and masks in the browser."""
+
+from pathlib import Path
+
+import click
+
+from genselfdiff.errors import InputError
+from gsd.options import FILE, verbosity
+from gsd.output import say
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  gsd view slide.svs mask.tif
+  gsd view slide.svs before.tif after.tif
+  gsd view slides/ masks/
+  gsd view masks/ --port 8000 --no-browser
+"""
+)
+@click.argument("files", nargs=-1, required=True, type=FILE, metavar="SLIDE [MASK]...")
+@click.option(
+    "--mpp",
+    type=click.FloatRange(0, min_open=True),
+    help="Resolution of the slides in um/pixel, where their files do not say or are wrong.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port that the page is served at; default: one that is free.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to serve it at. Any but this one lets others on the network see the slides who"
+    " know the page's address.",
+)
+@click.option("--browser/--no-browser", default=True, help="Open the page; default: yes.")
+@verbosity
+def view(files: tuple[Path, ...], mpp: float | None, port: int, host: str, browser: bool) -> None:
+    """Show slides in the browser, with their masks over them.
+
+    SLIDE and MASK are files, or folders of them. A mask of 'gsd segment' finds its slide among
+    those that are named, by the table in its folder, or beside it; a mask of another program
+    belongs to the slide before it. Files of probabilities are shown too. The page's address is
+    printed, and Ctrl-C ends the server.
+    """
+    try:
+        from genselfdiff.viewer.serving import serve
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("starlette", "uvicorn"):
+            raise
+        raise InputError(
+            f"the page needs the package {missing}: pip install 'genselfdiff[view]'"
+        ) from error
+    from genselfdiff.viewer.collection import collect
+    from genselfdiff.viewer.library import Library
+
+    library = Library(collect(files), mpp)
+    if len(library.entries) == 1:
+        library.open(0)  # what is wrong with it is told here
+    serve(library, host=host, port=port, browser=browser, announce=say)

@@ -1,0 +1,34 @@
+// Elements of the page, made without any HTML in text: names come from files of other people.
+
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+// An element with properties, or attributes where their name has a hyphen, and what is in it.
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.includes("-")) made.setAttribute(name, value);
+    else made[name] = value;
+  }
+  made.append(...children);
+  return made;
+}
+
+export function colourSquare([red, green, blue]) {
+  const square = element("span", { className: "square" });
+  square.style.backgroundColor = `rgb(${red}, ${green}, ${blue})`;
+  return square;
+}
+
+// A refusal of the server, or none at all, as an error for people.
+export async function ask(address) {
+  let answer;
+  try {
+    answer = await fetch(address);
+  } catch {
+    throw new Error("gsd view does not answer any more: start it again.");
+  }
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer;
+}

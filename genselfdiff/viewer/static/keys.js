@@ -1,0 +1,52 @@
+// Keys of the page, and the list of them.
+
+import { byId, element } from "./dom.js";
+
+const STEP = 120;
+
+const MOVES = {
+  ArrowLeft: [-STEP, 0],
+  ArrowRight: [STEP, 0],
+  ArrowUp: [0, -STEP],
+  ArrowDown: [0, STEP],
+};
+
+// A key, what it is for, and what it does.
+function actions(page) {
+  const press = (id) => () => byId(id).click();
+  return [
+    ["+", "zoom in", press("zoom-in")],
+    ["-", "zoom out", press("zoom-out")],
+    ["0", "show the whole slide", press("zoom-home")],
+    ["1", "one pixel of the slide on one of the screen", press("zoom-native")],
+    ["m", "hide the layers, show them again", () => page.toggleLayers()],
+    ["[", "layers fainter", () => page.fade(-0.1)],
+    ["]", "layers stronger", () => page.fade(0.1)],
+    ["n", "next slide", () => page.step(1)],
+    ["p", "previous slide", () => page.step(-1)],
+    ["l", "panel of layers", press("panel-button")],
+    ["s", "list of slides", press("list-button")],
+    ["?", "this list", press("help-button")],
+  ];
+}
+
+export function answerKeys(page) {
+  const list = actions(page);
+  const known = new Map(list.map(([key, , action]) => [key, action]));
+  known.set("=", known.get("+"));
+  byId("keys").replaceChildren(
+    element("dt", {}, "arrows"),
+    element("dd", {}, "move the slide"),
+    ...list.flatMap(([key, purpose]) => [element("dt", {}, key), element("dd", {}, purpose)]),
+  );
+  document.addEventListener("keydown", (event) => {
+    const { target, key } = event;
+    if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
+    // Sliders and lists have uses of their own for arrows.
+    const move = MOVES[key];
+    if (move && !target.closest("input, select, nav, [role=slider]")) page.stage.panBy(...move);
+    else if (known.has(key) && !target.closest("select")) known.get(key)();
+    else return;
+    event.preventDefault();
+  });
+}

@@ -1,0 +1,215 @@
+"""What the server answers, and to whom."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from genselfdiff.viewer import server
+from genselfdiff.viewer.collection import Entry, collect
+from genselfdiff.viewer.guard import Guard
+from genselfdiff.viewer.library import Library
+from genselfdiff.viewer.server import viewer_app
+
+Make = Callable[..., Path]
+
+TOKEN = "0123456789abcdef"
+
+
+class Client:
+    """Asks the server without a network."""
+
+    def __init__(self, library: Library) -> None:
+        self.app = Guard(viewer_app(library), TOKEN, ["slides.example.org"])
+
+    def get(self, address: str | httpx.URL, **more: Any) -> httpx.Response:
+        return self.request("GET", address, **more)
+
+    def request(self, method: str, address: str | httpx.URL, **more: Any) -> httpx.Response:
+        async def asked() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app)
+            base = f"http://127.0.0.1:8000/{TOKEN}/"
+            async with httpx.AsyncClient(transport=transport, base_url=base) as client:
+                return await client.request(method, address, **more)
+
+        return asyncio.run(asked())
+
+
+@pytest.fixture(scope="module")
+def ask(shown: list[Path]) -> Client:
+    return Client(Library(collect(shown)))
+
+
+def test_the_page_and_its_data(ask: Client) -> None:
+    page = ask.get("")
+    assert page.status_code == 200
+    assert "<title>gsd view</title>" in page.text
+    (told,) = ask.get("slides").json()
+    assert (told["name"], told["state"], told["masks"]) == ("s.tif", "segmented", 2)
+    details = ask.get("slides/0").json()
+    assert (details["width"], details["height"], details["mpp"]) == (1300, 900, 0.5)
+    assert [layer["kind"] for layer in details["layers"]] == ["mask", "probabilities"]
+    colours = [[c["colour"] for c in layer["classes"]] for layer in details["layers"]]
+    assert colours[0] == colours[1]
+    for address, kind in (
+        ("slides/0/thumbnail", "image/jpeg"),
+        ("slides/0/tiles/2/1/0", "image/jpeg"),
+        ("slides/0/layers/0/0/0/2/1", "image/png"),
+        ("slides/0/layers/1/2/0/2/1", "image/png"),
+    ):
+        answer = ask.get(address)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind), address
+
+
+def test_everything_that_the_page_names_is_there(ask: Client) -> None:
+    folder = Path(server.__file__).parent / "static"
+    names = [path.name for path in folder.iterdir()]
+    assert {"index.html", "openseadragon.js", "openseadragon-LICENSE.txt"} <= set(names)
+    for name in names:
+        answer = ask.get(f"static/{name}")
+        assert (answer.status_code, answer.content) == (200, (folder / name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("slides/1", "slides/-1", "slides/0x0", "slides/1e0", "slides/" + "9" * 5000),
+        *("slides/0/tiles/0/6/0", "slides/0/tiles/0/-1/0", "slides/0/tiles/99/0/0"),
+        *("slides/0/tiles/0/999999999/0", "slides/0/tiles/0/0/9999999999999999999999"),
+        *("slides/0/tiles/999999999/0/0", "slides/0/tiles/0/0", "slides/0/tiles/0/0/0/0"),
+        *("slides/0/layers/2/0/0/0/0", "slides/0/layers/0/1/0/0/0", "slides/0/tiles/%D9%A1/0/0"),
+        *("static/../server.py", "static/..%2fserver.py", "static/%2e%2e/server.py"),
+        *("static//etc/passwd", "static/%2fetc%2fpasswd", "static/index.html%00.js", "static/"),
+        *("..%2f..%2fetc/passwd", "slides/0/../../../etc/passwd", "slides/..%2f0", "nothing"),
+    ],
+)
+def test_what_is_not_there_is_not_found(ask: Client, address: str) -> None:
+    # Written out, or the client would tidy it up.
+    url = httpx.URL(f"http://127.0.0.1:8000/{TOKEN}/").copy_with(
+        raw_path=f"/{TOKEN}/{address}".encode()
+    )
+    assert ask.get(url).status_code in (404, 403)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_nothing_can_be_sent(ask: Client, method: str) -> None:
+    assert ask.request(method, "slides").status_code == 405
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "slides", "x/slides", f"{TOKEN[:-1]}/slides", f"{TOKEN}x/slides", "%00/", "\u00e9/"],
+)
+def test_nothing_is_told_without_the_token(ask: Client, path: str) -> None:
+    answer = ask.get(f"http://127.0.0.1:8000/{path}")
+    assert answer.status_code == 403
+    assert answer.text == "Open the address that gsd view has printed, with all that is in it."
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *((name, 200) for name in ("127.0.0.1", "127.0.0.1:9", "localhost:1", "[::1]:80")),
+        *((name, 200) for name in ("192.168.1.7:80", "slides.example.org", "LOCALHOST")),
+        *((name, 403) for name in ("evil.example.org", "127.0.0.1.evil.org", "localhost.evil.org")),
+        *((name, 403) for name in ("", "evil.org:80", "[evil]", "1.2.3.4.5")),
+    ],
+)
+def test_names_that_others_can_lead_here_are_refused(ask: Client, host: str, status: int) -> None:
+    assert ask.get("slides", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("site", "status"),
+    [("same-origin", 200), ("none", 200), ("cross-site", 403), ("same-site", 403)],
+)
+def test_pages_of_other_sites_are_refused(ask: Client, site: str, status: int) -> None:
+    headers = {"Sec-Fetch-Site": site, "Origin": "https://evil.example.org"}
+    answer = ask.get("slides", headers=headers)
+    assert answer.status_code == status
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_browsers_are_told_to_run_and_load_nothing_else(ask: Client) -> None:
+    for answer in (
+        ask.get(""),
+        ask.get("slides/0/tiles/0/0/0"),
+        ask.get("http://127.0.0.1/elsewhere"),
+    ):
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self';")
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_hostile_names_come_as_text(slide: Make, mask: Make) -> None:
+    name = "<img src=x onerror=alert(1)>\u202e.tif"
+    classes = ["<script>alert(1)</script>", "a\x1b[31m\u202eb", "c"]
+    asked = Client(Library(collect([slide(name), mask(of=name, names=classes)])))
+    overview, details = asked.get("slides"), asked.get("slides/0")
+    assert {a.headers["content-type"] for a in (overview, details)} == {"application/json"}
+    assert overview.json()[0]["name"] == "<img src=x onerror=alert(1)>\\u202e.tif"
+    shown = [c["name"] for c in details.json()["layers"][0]["classes"]]
+    assert shown == ["<script>alert(1)</script>", "a\\x1b[31m\\u202eb", "c"]
+
+
+def test_what_cannot_be_read_is_told(slide: Make, mask: Make, tmp_path: Path) -> None:
+    other = mask(labels=np.zeros((9, 9), np.uint8))
+    gone = Entry(tmp_path / "gone.svs")
+    asked = Client(Library([*collect([slide(), other]), gone]))
+    answer = asked.get("slides/0")
+    assert answer.status_code == 422
+    assert "is it the mask of another?" in answer.text
+    for address in ("slides/1", "slides/1/tiles/0/0/0", "slides/1/thumbnail"):
+        assert asked.get(address).text == f"{gone.slide}: no such file"
+
+
+def test_requests_that_the_browser_gave_up_are_dropped_unread(
+    shown: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, reading, go_on = Library(collect(shown)), [], threading.Event()
+
+    def slide_tile(number: int, place: object) -> bytes:
+        reading.append(place)
+        go_on.wait(30)
+        return b"tile"
+
+    monkeypatch.setattr(library, "slide_tile", slide_tile)
+    app = viewer_app(library)
+    workers = server.os.cpu_count() or 1
+
+    async def asked(x: int, gone: asyncio.Event) -> int:
+        status = []
+
+        async def receive() -> dict[str, object]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, object]) -> None:
+            status.append(message.get("status"))
+
+        path = f"/slides/0/tiles/0/{x}/0"
+        scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+        await app(scope, receive, send)
+        return status[0]
+
+    async def play() -> list[int]:
+        stays, gone = asyncio.Event(), asyncio.Event()
+        first = [asyncio.create_task(asked(x, stays)) for x in range(workers)]
+        later = [asyncio.create_task(asked(x, gone)) for x in range(100, 140)]
+        while len(reading) < workers:
+            await asyncio.sleep(0.01)
+        gone.set()
+        go_on.set()
+        return [await task for task in (*first, *later)]
+
+    assert asyncio.run(play()) == [200] * workers + [499] * 40
+    assert len(reading) == workers
