@@ -305,4 +305,4 @@ def test_the_committed_plan_can_be_run():
     assert len(central) == 81
     steps = sum(run.arm.finetune["steps"] for run in central)
     pretrained = {run.stage_1(""): run.pretrain_steps for run in central if run.pretrain_steps}
-    assert steps + sum(pretrained.values()) == 108_000
+    assert steps + sum(pretrained.values()) == 91_800

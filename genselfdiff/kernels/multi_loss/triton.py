@@ -188,7 +188,8 @@ def statistics_kernel(
         apart = tl.where(valid, apart - mean, 0.0)
         high = valid & (near_one != 0)
         order = x.to(tl.int32, bitcast=True)
-        order = tl.where(near_one != 0, ~order, order)
+        # Triton 3.6 makes 0 of -0, and of its bits a number that is none of this order.
+        order = tl.where(near_one != 0, ~order & _HIGHEST, order)
         to = spread + (image * _SPREAD * classes + c) * runs + run
         step = classes * runs
         tl.store(to, tl.sum(here.to(tl.float32)))

@@ -18,8 +18,8 @@ SHARED_OF_SYSTEM = 1024  # of a program
 REGISTERS = 64 * 1024
 FEWEST_WARPS = 8  # on a multiprocessor: two programs of four, or one that has registers for two
 OLDEST_DRIVER = ("8.0", 7)  # versions of PTX and of machine code: those of CUDA 12.0
-# Bytes a thread: what its registers do not hold.
-STACK_LIMIT = {"torch.float32": 512, "torch.bfloat16": 0}
+# Bytes a thread: what its registers do not hold. In bfloat16 Triton 3.9 needs none, 3.6 up to 56.
+STACK_LIMIT = {"torch.float32": 512, "torch.bfloat16": 64}
 
 
 def test_every_kernel_compiles_for_ampere_and_hopper() -> None:
