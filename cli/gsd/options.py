@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from genselfdiff.models.shipped import catalogue
 from genselfdiff.settings import About, about
+from genselfdiff.storage.places import Url, place_of
 from gsd.output import RANK
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -27,12 +28,28 @@ class _FilePath(click.Path):
         """Fail where it is empty, as a shell leaves a variable that is not set, or too long."""
         if not str(value):
             self.fail("is empty: name a file or folder", param, ctx)
+        if isinstance(place_of(str(value)), Url):
+            self.fail(
+                f"{place_of(str(value))}: is a URL, and this is read and written on this machine"
+                " only: copy the file",
+                param,
+                ctx,
+            )
         try:
             os.lstat(value)
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 self.fail(f"{value}: {error.strerror}", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class _PlacePath(_FilePath):
+    """The same, or a URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A URL is checked by whoever opens it."""
+        place = place_of(str(value))
+        return place if isinstance(place, Url) else super().convert(value, param, ctx)
 
 
 class _Shipped(click.ParamType):  # type: ignore[type-arg]
@@ -59,6 +76,8 @@ class _FileOrShipped(_FilePath):
 
 
 FILE = _FilePath(path_type=Path)
+PLACE = _PlacePath(path_type=Path)
+"""A file or folder, or the URL of one."""
 FILE_AS_TYPED = _FilePath()
 """As text: a slash at its end says that it is a folder."""
 SHIPPED = _Shipped()

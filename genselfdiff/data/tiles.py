@@ -81,7 +81,7 @@ def open_sources(
         InputError: a path is missing, holds no image, or an image cannot be read; or neither the
             file nor ``image_mpp`` tells the resolution.
     """
-    files = find_slides(paths, written)
+    files = find_slides(map(Path, paths), written)
     # Decoding releases the interpreter lock, so that threads shorten the look at every file.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         opened = list(pool.map(lambda path: _open_source(path, image_mpp, on_error), files))

@@ -89,12 +89,25 @@ class TileGrid:
         The tiles of a batch are of one row. Where that has no more, the last is repeated, for which
         way a network computes may depend on the shape of what it is given.
         """
+        view.expect(self._windows())
         for row, indices in zip(self.rows.needed, self.wanted, strict=True):
             # The row before may still be being read.
             view.forget_above(self.rows.starts[max(row - 1, 0)])
             for first in range(0, len(indices), batch_size):
                 columns = indices[first : first + batch_size]
                 yield partial(self._read_batch, view, row, columns, batch_size)
+
+    def _windows(self) -> Iterator[tuple[int, int, int, int]]:
+        """x, y, width and height in pixels of the view of each wanted tile, within the view."""
+        for row, indices in zip(self.rows.needed, self.wanted, strict=True):
+            for column in indices:
+                yield self._window_of(row, column)
+
+    def _window_of(self, row: int, column: int) -> tuple[int, int, int, int]:
+        y, x = self.rows.starts[row], self.columns.starts[column]
+        height = min(self.rows.tile, self.rows.length - y)
+        width = min(self.columns.tile, self.columns.length - x)
+        return x, y, width, height
 
     def sample(self, view: ScaledView, count: int) -> Iterator[torch.Tensor]:
         """Up to ``count`` of the wanted tiles, evenly spread: each uint8 (1, 3, tile, tile)."""
@@ -113,10 +126,8 @@ class TileGrid:
         return to_batch(tiles + tiles[-1:] * (batch_size - len(tiles)))
 
     def _read_tile(self, view: ScaledView, row: int, column: int) -> NDArray[np.uint8]:
-        y, x = self.rows.starts[row], self.columns.starts[column]
-        height = min(self.rows.tile, self.rows.length - y)
-        width = min(self.columns.tile, self.columns.length - x)
-        return mirror_to(view.read(x, y, width, height), self.rows.tile, self.columns.tile)
+        tile = view.read(*self._window_of(row, column))
+        return mirror_to(tile, self.rows.tile, self.columns.tile)
 
     def blend(
         self, predicted: Iterator[torch.Tensor], channels: int, bar: "tqdm[NoReturn]"

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from genselfdiff.errors import InputError, one_line
-from genselfdiff.input_files import open_input
 from genselfdiff.masks.ome_description import told_in
 from genselfdiff.masks.pyramid_pages import STORED_MPP
 from genselfdiff.masks.pyramid_writer import HIDDEN_OFFSETS, HIDDEN_SIZES
@@ -26,6 +25,7 @@ from genselfdiff.slides.stored import (
     require_upright,
 )
 from genselfdiff.slides.window import check_window
+from genselfdiff.storage.stored_file import LocalFile
 from genselfdiff.text import shown
 
 Uint8 = NDArray[np.uint8]
@@ -65,7 +65,7 @@ class MaskReader:
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file")
         try:
-            with open_input(self.path) as file:
+            with LocalFile(self.path) as file:
                 check_directories(file)
             self._tiff = TiffFile(self.path)
         except InputError:

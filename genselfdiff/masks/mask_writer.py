@@ -15,6 +15,8 @@ from genselfdiff.masks.pyramid_pages import PyramidShape
 from genselfdiff.masks.pyramid_writer import SOFTWARE, PyramidWriter
 from genselfdiff.resumable_file import ResumableFile
 from genselfdiff.slides.formats import is_tiff
+from genselfdiff.storage.opening import open_stored
+from genselfdiff.storage.places import Place
 
 Uint8 = NDArray[np.uint8]
 
@@ -114,14 +116,15 @@ class MaskWriter(PyramidWriter):
         return json.dumps(description, sort_keys=True)
 
 
-def is_own_mask(path: Path) -> bool:
+def is_own_mask(path: Place) -> bool:
     """Whether ``MaskWriter`` has written the file; False if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            if not is_tiff(file.read(16)):
+        with open_stored(path) as file:
+            directories = file.metadata()
+            if not is_tiff(directories.read_at(0, 16)):
                 return False
-        with TiffFile(path) as tiff:
-            return isinstance(tiff.pages[0], TiffPage) and tiff.pages[0].software == SOFTWARE
+            with TiffFile(directories.stream()) as tiff:
+                return isinstance(tiff.pages[0], TiffPage) and tiff.pages[0].software == SOFTWARE
     except Exception:  # damaged tags fail in many ways inside tifffile
         return False
 

@@ -19,6 +19,7 @@ from genselfdiff.segmenting.one_slide import choose, predictor_of
 from genselfdiff.segmenting.options import OptionArguments, Options
 from genselfdiff.segmenting.slide_task import SlideTask
 from genselfdiff.slides import ScaledView, open_slide
+from genselfdiff.storage.places import Place, place_of
 
 MEASURED_TILES = 16
 """Read and predicted to tell the time: two for each worker at most."""
@@ -33,7 +34,7 @@ class SlideEstimate:
     those without tissue, ``memory`` a bound in bytes, ``seconds`` the time from measured tiles.
     """
 
-    slide: Path
+    slide: Place
     width: int
     height: int
     mpp: float | None
@@ -60,7 +61,7 @@ class SlideEstimate:
 
 
 def estimate(
-    slide: str | Path,
+    slide: str | Place,
     model: Predictor | LoadedModel | str | Path | None = None,
     **options: Unpack[OptionArguments],
 ) -> SlideEstimate:
@@ -73,10 +74,10 @@ def estimate(
         InputError, ModelError: as ``segment``.
     """
     chosen = Options(**options)
-    return estimate_slide(Path(slide), predictor_of(model, chosen), chosen)
+    return estimate_slide(place_of(slide), predictor_of(model, chosen), chosen)
 
 
-def estimate_slide(path: Path, predictor: Predictor, options: Options) -> SlideEstimate:
+def estimate_slide(path: Place, predictor: Predictor, options: Options) -> SlideEstimate:
     """Do what ``estimate`` does."""
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         task = SlideTask.of(source, predictor, options)

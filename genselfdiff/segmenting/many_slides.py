@@ -24,13 +24,14 @@ from genselfdiff.segmenting.shards.part import (
     share_out,
 )
 from genselfdiff.slides import open_slide
+from genselfdiff.storage.places import Place, local_paths
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one slide: exactly one of ``result`` and ``error`` is set."""
 
-    slide: Path
+    slide: Place
     result: SegmentResult | PartResult | SlideEstimate | None = None
     error: GsdError | None = None
 
@@ -67,7 +68,8 @@ def segment_all(
     predictor = predictor_of(model, chosen)
     chosen = chosen.for_model(predictor.model.info)
     outputs = [file for _, mask in plan.pairs for file in OutputFiles.of(mask, chosen).all()]
-    refuse_inputs(outputs, [predictor.model.path, *(slide for slide, _ in plan.pairs)])
+    slides = (slide for slide, _ in plan.pairs)
+    refuse_inputs(outputs, local_paths([predictor.model.path, *slides]))
     if plan.folder is not None and not dry_run:
         try:
             plan.folder.mkdir(exist_ok=True)
@@ -104,7 +106,7 @@ def segment_all(
         yield outcome
 
 
-def _pixels(slide: Path) -> int:
+def _pixels(slide: Place) -> int:
     """How large a slide is; 0 if that cannot be read, which is told when it is its turn."""
     try:
         with open_slide(slide) as source:

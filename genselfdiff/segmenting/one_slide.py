@@ -35,6 +35,7 @@ from genselfdiff.segmenting.result import SegmentResult
 from genselfdiff.segmenting.sidecars import write_beside
 from genselfdiff.segmenting.slide_task import SlideTask
 from genselfdiff.slides import open_slide
+from genselfdiff.storage.places import Place, local_paths, place_of
 
 logger = logging.getLogger("genselfdiff")
 
@@ -45,7 +46,7 @@ BATCH_SIZES = {"cpu": 1, "cuda": 8, "mps": 4}
 
 
 def segment(
-    slide: str | Path,
+    slide: str | Place,
     output: str | Path,
     model: Predictor | LoadedModel | str | Path | None = None,
     *,
@@ -79,7 +80,7 @@ def segment(
     predictor = predictor_of(model, chosen)
     chosen = chosen.for_model(predictor.model.info)
     return segment_slide(
-        Path(slide), Path(output), predictor, chosen, overwrite=overwrite, progress=progress
+        place_of(slide), Path(output), predictor, chosen, overwrite=overwrite, progress=progress
     )
 
 
@@ -96,7 +97,7 @@ def predictor_of(model: Predictor | LoadedModel | str | Path | None, options: Op
 
 
 def segment_slide(
-    path: Path,
+    path: Place,
     output: Path,
     predictor: Predictor,
     options: Options,
@@ -107,8 +108,8 @@ def segment_slide(
     """Do what ``segment`` does."""
     begin = time.perf_counter()
     files = OutputFiles.of(output, options)
-    tissue = [] if isinstance(options.tissue, bool) else [Path(options.tissue)]
-    refuse_inputs(files.all(), [path, predictor.model.path, *tissue])
+    tissue = [] if isinstance(options.tissue, bool) else [place_of(options.tissue)]
+    refuse_inputs(files.all(), local_paths([path, predictor.model.path, *tissue]))
     files.check()
     request = requested(path, predictor, options)
     state = MaskState.of(files, len(predictor.model.info.classes), overwrite=overwrite)

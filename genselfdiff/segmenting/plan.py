@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from genselfdiff.errors import InputError, OutputError
 from genselfdiff.masks import OME_SUFFIXES, is_own_mask
 from genselfdiff.segmenting.output_files import MASK_SUFFIXES, every_file
 from genselfdiff.slides import find_slides, is_folder_of_slides
+from genselfdiff.storage.places import Place, Url, place_of
+from genselfdiff.storage.read_ahead import IN_FLIGHT
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,11 @@ class Plan:
         folder: where the masks go, to be made if need be; None: the one mask goes beside others.
     """
 
-    pairs: tuple[tuple[Path, Path], ...]
+    pairs: tuple[tuple[Place, Path], ...]
     folder: Path | None = None
 
 
-def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool = False) -> Plan:
+def plan_outputs(slides: Sequence[str | Place], output: str | Path, *, ome: bool = False) -> Plan:
     """Pair every slide with its mask.
 
     A single slide goes to the file ``output``, unless that is a folder or ends in a slash. Several
@@ -38,14 +41,13 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool 
         OutputError: ``output`` is a file where a folder is needed, or no name for a mask.
     """
     to_folder = str(output).endswith(("/", os.sep)) or Path(output).is_dir()
-    output, own = Path(output), _real(output)
-    paths: dict[Path, Path] = {}
-    for slide in map(Path, slides):
-        within = _real(slide) in own.parents
-        is_folder = is_folder_of_slides(slide)
-        for path in find_slides([slide]) if is_folder else [slide]:
-            left = is_folder and is_own_mask(path)
-            if not left and not (within and own in _real(path).parents):
+    output = Path(output)
+    paths: dict[Place, Place] = {}
+    places = [place_of(slide) for slide in slides]
+    for slide in places:
+        within = _lies_in(output, slide)
+        for path in _slides_in(slide) if is_folder_of_slides(slide) else [slide]:
+            if not (within and _lies_in(path, output)):
                 paths.setdefault(_real(path), path)
     if not paths:
         raise InputError(
@@ -53,16 +55,13 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool 
         )
 
     first = next(iter(paths.values()))
-    if len(paths) == 1 and not os.path.exists(first):  # of several, it stops no other
+    is_missing = isinstance(first, Path) and not os.path.exists(first)
+    if len(paths) == 1 and is_missing:  # of several, it stops no other
         raise InputError(f"{first}: no such file or folder")
 
     suffixes = OME_SUFFIXES if ome else MASK_SUFFIXES
     is_named_mask = output.suffix.lower() in MASK_SUFFIXES
-    if (
-        len(paths) == 1
-        and not to_folder
-        and not any(is_folder_of_slides(Path(slide)) for slide in slides)
-    ):
+    if len(paths) == 1 and not to_folder and not any(map(is_folder_of_slides, places)):
         if not output.name.lower().endswith(suffixes):
             raise OutputError(
                 f"{output}: must end in {' or '.join(suffixes)}, or in / to be a folder"
@@ -71,9 +70,9 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool 
     if not to_folder and (is_named_mask or output.exists()):
         raise OutputError(f"{output}: is the name of a file: for several slides name a folder")
     masks = {path: output / f"{path.stem}_mask{suffixes[0]}" for path in paths.values()}
-    written = {_real(file) for mask in masks.values() for file in every_file(mask)}
-    written -= {_real(slide) for slide in slides}
-    taken: dict[Path, Path] = {}
+    written: set[Place] = {_real(file) for mask in masks.values() for file in every_file(mask)}
+    written -= {_real(slide) for slide in places}
+    taken: dict[Path, Place] = {}
     for real, path in paths.items():
         if real in written:
             continue
@@ -87,5 +86,20 @@ def plan_outputs(slides: Sequence[str | Path], output: str | Path, *, ome: bool 
     return Plan(tuple((path, mask) for mask, path in taken.items()), output)
 
 
-def _real(path: str | Path) -> Path:
-    return Path(os.path.realpath(path))
+def _slides_in(folder: Place) -> list[Place]:
+    """The slides in a folder, without masks of ours; where it is elsewhere, many are looked at."""
+    found = find_slides([folder])
+    with ThreadPoolExecutor(IN_FLIGHT if isinstance(folder, Url) else 1, "gsd-plan") as pool:
+        masks = pool.map(is_own_mask, found)
+        return [path for path, is_own in zip(found, masks, strict=True) if not is_own]
+
+
+def _real(place: Place) -> Place:
+    """What tells whether two names are those of one file."""
+    return Path(os.path.realpath(place)) if isinstance(place, Path) else place
+
+
+def _lies_in(place: Place, folder: Place) -> bool:
+    if isinstance(place, Url) or isinstance(folder, Url):
+        return False
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(place)).parents

@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from genselfdiff.progress import duration
 from genselfdiff.segmenting.output_files import OutputFiles
+from genselfdiff.storage.places import Place
 from genselfdiff.text import shown
 
 
@@ -22,7 +22,7 @@ class SegmentResult:
     glass by this run.
     """
 
-    slide: Path
+    slide: Place
     files: OutputFiles
     width: int
     height: int

@@ -2,13 +2,16 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import overload
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import is_regular_file
 from genselfdiff.slides.formats.ome_zarr import ZARR_SUFFIX, is_zarr
 from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES
+from genselfdiff.storage.listing import is_folder, urls_below
+from genselfdiff.storage.places import Place, Url, place_of
 
 logger = logging.getLogger("genselfdiff")
 
@@ -16,27 +19,33 @@ IMAGE_SUFFIXES = OPENSLIDE_SUFFIXES | {".svs", ".tif", ".tiff", ".btf", ".png", 
 """Lower-case endings by which files in a folder are taken for slides or images."""
 
 
-def find_slides(paths: Iterable[str | Path], written: Path | None = None) -> list[Path]:
+@overload
+def find_slides(paths: Iterable[Path], written: Path | None = None) -> list[Path]: ...
+@overload
+def find_slides(paths: Iterable[str | Place], written: Place | None = None) -> list[Place]: ...
+def find_slides(
+    paths: Iterable[str | Path] | Iterable[str | Place], written: Place | None = None
+) -> list[Path] | list[Place]:
     """List the slides and images that ``paths`` name, each once, folders in sorted order.
 
     Args:
         paths: files, taken whatever they end in, and folders, searched recursively for
             ``IMAGE_SUFFIXES`` and folders in ``ZARR_SUFFIX``, each one slide; hidden files and
-            folders in them are left out.
+            folders in them are left out. A URL that ends in a slash is a folder, too.
         written: a folder that results go to; what lies in it, from a call before, is no slide.
 
     Raises:
         InputError: a path does not exist, a folder holds no image, or ``paths`` is empty.
     """
-    found: dict[Path, None] = {}
-    for path in map(Path, paths):
+    found: dict[Place, None] = {}
+    for path in map(place_of, paths):
         if is_folder_of_slides(path):
             images = [image for image in _images_below(path) if not _is_below(image, written)]
             if not images:
                 endings = " ".join(sorted({*IMAGE_SUFFIXES, ZARR_SUFFIX}))
                 raise InputError(f"{path}: no images in this folder; expected files in {endings}")
             found.update(dict.fromkeys(images))
-        elif os.path.exists(path):  # False for a name that is too long
+        elif isinstance(path, Url) or os.path.exists(path):  # False for a name that is too long
             found[path] = None
         else:
             raise InputError(f"{path}: no such file or folder")
@@ -45,12 +54,16 @@ def find_slides(paths: Iterable[str | Path], written: Path | None = None) -> lis
     return list(found)
 
 
-def is_folder_of_slides(path: Path) -> bool:
+def is_folder_of_slides(path: Place) -> bool:
     """Whether ``path`` is a folder to search, not one that is a slide itself."""
+    if isinstance(path, Url):
+        return is_folder(path) and path.suffix.lower() != ZARR_SUFFIX
     return os.path.isdir(path) and not is_zarr(path)
 
 
-def _is_below(path: Path, folder: Path | None) -> bool:
+def _is_below(path: Place, folder: Place | None) -> bool:
+    if isinstance(path, Url) or isinstance(folder, Url):
+        return isinstance(path, Url) and isinstance(folder, Url) and path.is_below(folder)
     return folder is not None and Path(os.path.realpath(path)).is_relative_to(
         os.path.realpath(folder)
     )
@@ -91,7 +104,9 @@ def _warn(error: OSError) -> None:
     logger.warning("%s: left out, it cannot be looked into: %s", error.filename, one_line(error))
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _images_below(folder: Place) -> Sequence[Place]:
+    if isinstance(folder, Url):
+        return urls_below(folder, IMAGE_SUFFIXES, {ZARR_SUFFIX})
     found = sorted(files_below(folder, {*IMAGE_SUFFIXES, ZARR_SUFFIX}))
     # A .vms slide is stored in JPEG files beside it whose names begin with its own.
     stems = tuple(str(path.with_suffix("")) for path in found if path.suffix.lower() == ".vms")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
+from genselfdiff.storage.places import Place, Url
+from genselfdiff.storage.remote_file import RemoteFile
 
 WHOLE = 2**26
 """Bytes of a slide that are read: all of it, or of a larger one as many in samples."""
@@ -15,25 +17,34 @@ WHOLE = 2**26
 _SAMPLE = 2**18
 """Bytes read in a piece: a seek costs as much as reading some more."""
 
+_SAMPLES = 16
+"""Read of a larger slide by URL: as many as are fetched at a time."""
+
 _SETTLED = 2 * 10**9
 """Nanoseconds: file systems tell the time of a change in steps, the coarsest in these."""
 
-_known: dict[Path, tuple[tuple[object, ...], str]] = {}
+_known: dict[Place, tuple[tuple[object, ...], str]] = {}
 """The slide that was looked at last: nothing of it is read again where nothing was written."""
 
 _HAMAMATSU = (".vms", ".vmu", ".jpg", ".opt", ".ngr")
 
 
-def fingerprint(slide: Path) -> str:
+def fingerprint(slide: Place) -> str:
     """16 hexadecimal digits of what a slide's files hold; of nothing, if it is not there.
 
     Up to `WHOLE` bytes are read whole, and where the files lie and when they were written has no
     part in it. Of a larger slide sizes, times of modification and samples spread over all of it
     decide, so that even terabytes take a fraction of a second.
 
+    A slide by URL that is read whole has the fingerprint of the same file on a disk. Of a larger
+    one size, ETag (or version, or where there is neither, the time of modification) and samples
+    decide: then a copy elsewhere, or one uploaded in other parts, counts as another slide.
+
     Raises:
         InputError: a file cannot be read.
     """
+    if isinstance(slide, Url):
+        return _of_url(slide)
     digest = hashlib.sha256()
     folder = slide if slide.is_dir() else slide.parent
     try:
@@ -68,6 +79,27 @@ def fingerprint(slide: Path) -> str:
     if all(began - status.st_ctime_ns > _SETTLED for _, status in files):
         _known.clear()
         _known[slide] = stamp, result
+    return result
+
+
+def _of_url(url: Url) -> str:
+    with RemoteFile(url) as file:
+        size, stamp = file.size, file.stamp
+        if (known := _known.get(url)) is not None and known[0] == (size, stamp):
+            return known[1]
+        digest = hashlib.sha256(f" {size}\n".encode())
+        if size <= WHOLE:
+            digest.update(file.hold_whole())
+        else:
+            digest.update(f"{stamp}\n".encode())
+            samples = [((size - _SAMPLE) * i // (_SAMPLES - 1), _SAMPLE) for i in range(_SAMPLES)]
+            file.want(samples)
+            for sample in samples:
+                digest.update(file.read_at(*sample))
+    result = digest.hexdigest()[:16]
+    if stamp:
+        _known.clear()
+        _known[url] = (size, stamp), result
     return result
 
 

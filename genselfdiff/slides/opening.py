@@ -1,13 +1,13 @@
 """Opening slides and images of any format."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, one_line
-from genselfdiff.input_files import open_input
 from genselfdiff.settings import check_mpp
 from genselfdiff.slides.formats.ome_zarr import is_zarr, open_zarr
 from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES, open_with_openslide
@@ -17,11 +17,14 @@ from genselfdiff.slides.formats.tiff_directories import is_tiff
 from genselfdiff.slides.slide import Slide
 from genselfdiff.slides.stored.damage import Damage
 from genselfdiff.slides.stored.stored_image import MAX_PIXELS_AT_ONCE, StoredImage
+from genselfdiff.storage.opening import open_stored
+from genselfdiff.storage.places import Place, place_of
+from genselfdiff.storage.stored_file import StoredFile
 
 Uint8 = NDArray[np.uint8]
 
 
-def open_slide(path: str | Path, *, mpp: float | None = None, on_error: str = "fail") -> Slide:
+def open_slide(path: str | Place, *, mpp: float | None = None, on_error: str = "fail") -> Slide:
     """Open a slide or image: SVS, OME-TIFF, pyramidal or plain TIFF, PNG, JPEG.
 
     Formats of ``OPENSLIDE_SUFFIXES`` are read through OpenSlide, and folders that are an OME-Zarr
@@ -31,7 +34,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None, on_error: str = "f
     share; PNG and JPEG are decoded as a whole.
 
     Args:
-        path: the file, or the folder of an OME-Zarr.
+        path: the file, or the folder of an OME-Zarr; or its URL, see docs/storage.md.
         mpp: micrometres per pixel of level 0, believed more than the file.
         on_error: "fail": a stored tile that is damaged is an error; "blank": it is glass, of which
             a warning is logged. A damaged PNG or JPEG is always an error.
@@ -40,7 +43,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None, on_error: str = "f
         InputError: the file is missing, empty, truncated, no image, not grey or RGB, or cannot be
             read in bounded memory, or OpenSlide is needed and missing; or ``mpp`` is out of range.
     """
-    return open_counting(Damage(Path(path), on_error), mpp=mpp)
+    return open_counting(Damage(place_of(path), on_error), mpp=mpp)
 
 
 def open_counting(damage: Damage, *, mpp: float | None = None) -> Slide:
@@ -50,7 +53,7 @@ def open_counting(damage: Damage, *, mpp: float | None = None) -> Slide:
     return Slide(damage, _open(damage), mpp)
 
 
-def open_mask(path: str | Path) -> Slide:
+def open_mask(path: str | Place) -> Slide:
     """Open an image as ``open_slide`` does, for its stored numbers: see ``mask_pixels``.
 
     Numbers of any type count as they are stored; where a palette gives 0 a colour, what it gives
@@ -59,39 +62,53 @@ def open_mask(path: str | Path) -> Slide:
     Raises:
         InputError: as ``open_slide``.
     """
-    damage = Damage(Path(path))
+    damage = Damage(place_of(path))
     return Slide(damage, _open(damage, as_mask=True), None)
 
 
 def _open(damage: Damage, *, as_mask: bool = False) -> StoredImage:
     path = damage.path
-    if os.path.isdir(path):  # False for a name that is too long, of which Path raises an error
-        if not is_zarr(path):
-            raise InputError(f"{path}: is a folder; name a slide or image in it")
-        if as_mask:
-            raise InputError(f"{path}: a mask cannot be an OME-Zarr; give it as a TIFF or PNG")
-        return open_zarr(path, damage)
-    if not os.path.exists(path):
-        raise InputError(f"{path}: no such file")
+    if isinstance(path, Path):
+        if os.path.isdir(path):  # False for a name that is too long, of which Path raises an error
+            return _open_folder(path, damage, as_mask=as_mask)
+        if not os.path.exists(path):
+            raise InputError(f"{path}: no such file")
     try:
-        with open_input(path) as file:
-            header = file.read(16)
-        if not header:
-            raise InputError(f"{path}: the file is empty; copy or download it again")
-        if path.suffix.lower() in OPENSLIDE_SUFFIXES:
-            return open_with_openslide(path, damage)
-        if is_tiff(header):
-            return open_tiff(path, damage, as_mask=as_mask)
-        if is_picture(header):
-            return open_picture(path, header, damage, as_mask=as_mask)
+        with ExitStack() as on_failure:
+            image = _open_file(on_failure.enter_context(open_stored(path)), damage, as_mask=as_mask)
+            on_failure.pop_all()
+            return image
     except OSError as error:
         raise InputError(f"{path}: cannot be opened: {one_line(error)}") from error
+
+
+def _open_folder(path: Path, damage: Damage, *, as_mask: bool) -> StoredImage:
+    if not is_zarr(path):
+        raise InputError(f"{path}: is a folder; name a slide or image in it")
+    if as_mask:
+        raise InputError(f"{path}: a mask cannot be an OME-Zarr; give it as a TIFF or PNG")
+    return open_zarr(path, damage)
+
+
+def _open_file(file: StoredFile, damage: Damage, *, as_mask: bool) -> StoredImage:
+    """Open a file, which is closed with the image."""
+    path = damage.path
+    header = file.metadata().read_at(0, 16)
+    if not header:
+        raise InputError(f"{path}: the file is empty; copy or download it again")
+    if path.suffix.lower() in OPENSLIDE_SUFFIXES:
+        file.close()
+        return open_with_openslide(path, damage)
+    if is_tiff(header):
+        return open_tiff(file, damage, as_mask=as_mask)
+    if is_picture(header):
+        return open_picture(file, header, damage, as_mask=as_mask)
     raise InputError(
         f"{path}: is no TIFF, SVS, PNG or JPEG, or damaged; convert images to a tiled TIFF"
     )
 
 
-def read_image(path: str | Path) -> Uint8:
+def read_image(path: str | Place) -> Uint8:
     """Read a whole image at level 0 as (h, w, 3) uint8 RGB.
 
     Raises:

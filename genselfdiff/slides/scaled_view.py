@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -147,6 +148,17 @@ class ScaledView:
         across, down = (math.ceil(side * self._step) + 2 for side in (width, height))
         self._slide.hold_rows(across, down, self.level)
 
+    def expect(self, windows: Iterable[tuple[int, int, int, int]]) -> None:
+        """Say which windows will be read next, in this order: x, y, width, height."""
+        stored = self._slide.levels[self.level]
+
+        def below(x: int, y: int, width: int, height: int) -> tuple[int, int, int, int]:
+            left, across = _span(x, width, self._step, stored.width)
+            top, down = _span(y, height, self._step, stored.height)
+            return left, top, across, down
+
+        self._slide.expect((below(*window) for window in windows), self.level)
+
     def forget_above(self, y: int) -> None:
         """Drop from memory what is only seen above row ``y``: that is not read again."""
         self._slide.forget_above(math.floor(y * self._step) - 1, self.level)
@@ -171,6 +183,17 @@ def _mean_of_squares(source: Uint8, step: int) -> Uint8:
     sums += odd + ((1 << (shift - 1)) - 1)
     sums >>= shift
     return sums.astype(np.uint8)
+
+
+def _span(start: int, count: int, step: float, limit: int) -> tuple[int, int]:
+    """The first of the stored pixels that `_Axis` reads, and how many they are."""
+    if step >= 1:
+        first, last = math.floor(start * step), math.ceil((start + count) * step) - 1
+    else:
+        first = math.floor((start + 0.5) * step - 0.5)
+        last = math.floor((start + count - 0.5) * step - 0.5) + 1
+    first, last = min(max(first, 0), limit - 1), min(max(last, 0), limit - 1)
+    return first, last - first + 1
 
 
 class _Axis:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -13,7 +14,7 @@ from genselfdiff.settings import check_mpp
 from genselfdiff.slides.resolution import MAX_ENLARGEMENT
 from genselfdiff.slides.scaled_view import ScaledView
 from genselfdiff.slides.stored.damage import Damage
-from genselfdiff.slides.stored.stored_image import StoredImage, StoredLevel
+from genselfdiff.slides.stored.stored_image import Box, StoredImage, StoredLevel
 from genselfdiff.slides.window import check_window
 
 Uint8 = NDArray[np.uint8]
@@ -161,6 +162,13 @@ class Slide:
             level: index into ``levels``.
         """
         self._stored.levels[level].hold_rows(width, height)
+
+    def expect(self, windows: Iterable[Box], level: int) -> None:
+        """Say which windows of ``level`` will be read next, in this order: x, y, width, height.
+
+        What is stored elsewhere is then fetched ahead.
+        """
+        self._stored.levels[level].expect_windows(windows)
 
     def forget_above(self, y: int, level: int) -> None:
         """Drop from memory what is stored above row ``y`` of ``level``: it is not read again."""

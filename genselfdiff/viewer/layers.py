@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from genselfdiff.errors import InputError
-from genselfdiff.input_files import open_input
 from genselfdiff.masks import MaskReader
 from genselfdiff.slides.formats import check_directories, is_tiff
+from genselfdiff.storage.stored_file import LocalFile
 
 Uint8 = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -93,17 +93,16 @@ def planes_of(path: Path) -> int | None:
     That is 1 for a mask, and the number of classes for probabilities.
     """
     try:
-        with open_input(path) as file:
-            if not is_tiff(file.read(16)):
+        with LocalFile(path) as file:
+            if not is_tiff(file.read_at(0, 16)):
                 return None
-            file.seek(0)
             check_directories(file)
-        with TiffFile(path) as tiff:
-            page = tiff.pages[0]
-            if not isinstance(page, TiffPage) or page.dtype != np.uint8:
-                return None
-            planes = page.samplesperpixel
-            return planes if planes == 1 or page.planarconfig == 2 else None
+            with TiffFile(file.stream()) as tiff:
+                page = tiff.pages[0]
+                if not isinstance(page, TiffPage) or page.dtype != np.uint8:
+                    return None
+                planes = page.samplesperpixel
+                return planes if planes == 1 or page.planarconfig == 2 else None
     except InputError:
         return None
     except Exception:  # damaged tags fail in many ways inside tifffile

@@ -10,11 +10,13 @@ import click
 
 from genselfdiff.models.shipped.catalogue import DEFAULT
 from genselfdiff.segmenting.options import OptionArguments, Options
+from genselfdiff.storage.places import Place
 from gsd.object_options import object_options
 from gsd.options import (
     FILE,
     FILE_AS_TYPED,
     FILE_OR_SHIPPED,
+    PLACE,
     overwriting,
     progress,
     setting_option,
@@ -73,10 +75,11 @@ Examples:
   gsd segment scan.tif -o mask.tif --mpp 0.25      (a file without resolution)
   gsd segment slide.svs -o part.tif --region 5000,4000,2048,1024
   gsd segment a.svs b.svs more/ -o masks/          (model from GSD_MODEL)
+  gsd segment s3://bucket/slides/ -o masks/        (where they lie, or by https:// and others)
   gsd segment slides/ -o masks/ --shard 2/8        (one of 8 processes; then gsd merge masks/)
 """
 )
-@click.argument("slides", nargs=-1, required=True, metavar="SLIDE...", type=FILE)
+@click.argument("slides", nargs=-1, required=True, metavar="SLIDE...", type=PLACE)
 @click.option(
     "-o",
     "--output",
@@ -140,7 +143,7 @@ Examples:
 @overwriting
 @verbosity
 def segment(
-    slides: tuple[Path, ...],
+    slides: tuple[Place, ...],
     output: str,
     model: str | None,
     overlay_to: Path | None,
@@ -155,9 +158,10 @@ def segment(
     """Segment slides into masks of class indices.
 
     SLIDE is an SVS, OME-TIFF, TIFF, PNG or JPEG file, the folder of an OME-Zarr, with OpenSlide
-    installed a MIRAX, NDPI, SCN or BIF, or a folder of them. A mask is a tiled, pyramidal TIFF
-    with the size and resolution of the slide and a colour for each class. What was
-    interrupted goes on when the same command is given again; finished masks are not made again.
+    installed a MIRAX, NDPI, SCN or BIF, or a folder of them; also by URL (s3://, https://). A mask
+    is a tiled, pyramidal TIFF with the size and resolution of the slide and a colour for each
+    class. What was interrupted goes on when the same command is given again; finished masks are
+    not made again.
     """
     if tissue_mask and no_tissue:
         raise click.UsageError("--tissue-mask and --no-tissue exclude each other")

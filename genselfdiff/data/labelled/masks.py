@@ -12,6 +12,7 @@ from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
 from genselfdiff.slides.formats import check_directories, require_one_mask
 from genselfdiff.slides.stored import is_absurd, page_orientation, palette_of, turned
+from genselfdiff.storage.stored_file import LocalFile
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 
@@ -138,7 +139,8 @@ def _read_picture(path: Path, stream: BinaryIO) -> _Stored:
 
 
 def _read_tiff(path: Path, stream: BinaryIO) -> _Stored:
-    check_directories(stream)
+    with LocalFile(path) as stored:
+        check_directories(stored)
     with tifffile.TiffFile(stream, name=path.name) as file:
         page = file.pages.first
         width, height, samples = page.imagewidth, page.imagelength, page.samplesperpixel

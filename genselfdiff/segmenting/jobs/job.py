@@ -11,6 +11,7 @@ from genselfdiff.json_records import named
 from genselfdiff.kernels import native
 from genselfdiff.segmenting.options import Options, Region
 from genselfdiff.slides.fingerprint import fingerprint
+from genselfdiff.storage.places import Place, place_of
 from genselfdiff.version import __version__
 
 CHOSEN = ("precision", "batch_size", "threads")
@@ -96,7 +97,7 @@ class Job(Request):
         return job == self
 
 
-def requested(slide: Path, predictor: Predictor, options: Options) -> Request:
+def requested(slide: Place, predictor: Predictor, options: Options) -> Request:
     """What a run asks for."""
     tile_size, overlap = options.tiling(predictor.model.info)
     tissue = options.tissue
@@ -107,7 +108,7 @@ def requested(slide: Path, predictor: Predictor, options: Options) -> Request:
         tile_size=tile_size,
         overlap=overlap,
         region=None if options.region is None else (*options.region,),
-        tissue=tissue if isinstance(tissue, bool) else content_of(Path(tissue)),
+        tissue=tissue if isinstance(tissue, bool) else content_of(place_of(tissue)),
         device=predictor.model.device.type,
         precision=None if predictor.wanted == "auto" else predictor.wanted,
         tta=predictor.tta,
@@ -119,7 +120,7 @@ def requested(slide: Path, predictor: Predictor, options: Options) -> Request:
     )
 
 
-def content_of(slide: Path) -> str:
+def content_of(slide: Place) -> str:
     """Name of a slide, or image of its tissue, and what tells it from others of that name."""
     return f"{slide.name} {fingerprint(slide)}"
 

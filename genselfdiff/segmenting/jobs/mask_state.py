@@ -12,6 +12,7 @@ from genselfdiff.segmenting.jobs.job import Job, Request
 from genselfdiff.segmenting.jobs.mask_description import FinishedMask, read_probabilities_job
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.segmenting.result import SegmentResult
+from genselfdiff.storage.places import Place
 
 
 class Stage(Enum):
@@ -106,7 +107,7 @@ class MaskState:
 
 
 def result_of(
-    slide: Path, files: OutputFiles, mask: FinishedMask, *, finished_before: bool
+    slide: Place, files: OutputFiles, mask: FinishedMask, *, finished_before: bool
 ) -> SegmentResult:
     """The result that a mask tells of itself, without time, objects and damaged tiles."""
     return SegmentResult(

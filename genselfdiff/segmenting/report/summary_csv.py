@@ -8,6 +8,7 @@ from genselfdiff.errors import InputError, one_line
 from genselfdiff.files import write_csv
 from genselfdiff.input_files import read_csv_rows
 from genselfdiff.segmenting.result import SegmentResult
+from genselfdiff.storage.places import Place
 from genselfdiff.text import spreadsheet_cell
 from genselfdiff.working_files import alone_at
 
@@ -37,7 +38,7 @@ class SummaryTable:
         self.path = folder / SUMMARY_NAME
         self._read()
 
-    def add(self, slide: Path, result: SegmentResult | None, error: Exception | None) -> None:
+    def add(self, slide: Place, result: SegmentResult | None, error: Exception | None) -> None:
         """Put in the row of a slide, in place of an earlier one of the same slide.
 
         Raises:
@@ -71,7 +72,7 @@ class SummaryTable:
         return {row["slide"]: row for row in rows}
 
 
-def _row(slide: Path, result: SegmentResult | None, error: Exception | None) -> dict[str, str]:
+def _row(slide: Place, result: SegmentResult | None, error: Exception | None) -> dict[str, str]:
     row = {"slide": str(slide), "error": "" if error is None else one_line(error)}
     if result is None:
         return row

@@ -32,6 +32,7 @@ from genselfdiff.segmenting.shards.folder import (
 )
 from genselfdiff.segmenting.sidecars import write_beside
 from genselfdiff.slides import is_folder_of_slides, open_slide
+from genselfdiff.storage.places import Place, local_paths, place_of
 
 logger = logging.getLogger("genselfdiff")
 
@@ -70,10 +71,10 @@ def merge_parts(mask: Path) -> OutputFiles:
         raise InputError(f"{mask}: no parts of it in {folder}: gsd segment --shard leaves them")
     require_own_folder(folder)
     shared = read_job(folder)
-    options, slide = shared.options_at(mask), Path(shared.slide)
+    options, slide = shared.options_at(mask), place_of(shared.slide)
     files = OutputFiles.of(mask, options)
     files.check()
-    refuse_inputs(files.all(), [slide, folder / JOB_NAME])
+    refuse_inputs(files.all(), local_paths([slide, folder / JOB_NAME]))
     summary = None if shared.listed is None else SummaryTable(mask.parent)
     begin = time.perf_counter()
     state = MaskState.of(files, shared.classes)
@@ -99,7 +100,7 @@ def merge_parts(mask: Path) -> OutputFiles:
         result = replace(result, objects=objects)
     if summary is not None and shared.listed is not None:
         result = replace(result, seconds=time.perf_counter() - begin)
-        summary.add(Path(shared.listed), result, None)
+        summary.add(place_of(shared.listed), result, None)
     _remove(folder)
     return files
 
@@ -108,11 +109,13 @@ def _mask_of(folder: Path) -> Path:
     return folder.with_name(folder.name.removesuffix(FOLDER_SUFFIX))
 
 
-def _is_there(slide: Path, job: Job) -> bool:
+def _is_there(slide: Place, job: Job) -> bool:
     """Whether ``slide``, which somebody else has named, is what the job tells of its content."""
     if slide.name != job.slide.rpartition(" ")[0] or is_folder_of_slides(slide):
         return False
-    return slide.exists() and content_of(slide) == job.slide
+    if isinstance(slide, Path) and not slide.exists():
+        return False
+    return content_of(slide) == job.slide
 
 
 def _remove(folder: Path) -> None:

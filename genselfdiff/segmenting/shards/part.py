@@ -38,6 +38,7 @@ from genselfdiff.segmenting.shards.folder import (
 from genselfdiff.segmenting.sidecars import made_otherwise
 from genselfdiff.segmenting.slide_task import SlideTask
 from genselfdiff.slides import open_slide
+from genselfdiff.storage.places import Place, Url
 
 logger = logging.getLogger("genselfdiff")
 
@@ -123,7 +124,7 @@ def share_out(sizes: Sequence[int], count: int) -> list[list[Piece]]:
 
 
 def segment_part(
-    path: Path,
+    path: Place,
     output: Path,
     predictor: Predictor,
     options: Options,
@@ -172,7 +173,7 @@ def segment_part(
         task = SlideTask.of(source, predictor, options, progress)
         if not (folder / JOB_NAME).exists():
             proposal = SharedJob(
-                slide=str(path.absolute()),
+                slide=path.address if isinstance(path, Url) else str(path.absolute()),
                 listed=str(path) if share.listed else None,
                 classes=classes,
                 shards=share.shard.count,

@@ -19,6 +19,8 @@ from genselfdiff.slides.stored.damage import Damage, Unreadable
 from genselfdiff.slides.stored.pixel_format import over_white
 from genselfdiff.slides.stored.stated_resolution import PixelSize, believed
 from genselfdiff.slides.stored.stored_image import StoredImage, StoredLevel
+from genselfdiff.storage.places import Place, Url
+from genselfdiff.storage.stored_file import LocalFile
 
 Uint8 = NDArray[np.uint8]
 
@@ -64,15 +66,20 @@ def _is_for_openslide(page: TiffPage) -> bool:
     )
 
 
-def open_with_openslide(path: Path, damage: Damage) -> StoredImage:
+def open_with_openslide(path: Place, damage: Damage) -> StoredImage:
     """Open a slide with OpenSlide.
 
     Of a scan that tells which part of the glass it covers, that part is taken for the slide, as
     QuPath does. Photographs of label and glass are no part of it.
 
     Raises:
-        InputError: OpenSlide is not installed, or cannot open the file.
+        InputError: OpenSlide is not installed, or cannot open the file, which must be local.
     """
+    if isinstance(path, Url):
+        raise InputError(
+            f"{path}: slides of this kind are read through OpenSlide, which reads no URLs: copy the"
+            " file, with those that belong to it, and name the copy"
+        )
     slide = _Handle(path)
     _check_tiff(path)
     _try_in_another_process(path)
@@ -182,8 +189,8 @@ def _check_tiff(path: Path) -> None:
 
     An .ndpi can be larger than its directories can say, in a way of its own.
     """
-    with path.open("rb", buffering=0) as file:
-        if path.suffix.lower() == ".ndpi" or not is_tiff(file.read(16)):
+    with LocalFile(path) as file:
+        if path.suffix.lower() == ".ndpi" or not is_tiff(file.read_at(0, 16)):
             return
         try:
             check_directories(file, pieces=True)

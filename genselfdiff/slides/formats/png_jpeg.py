@@ -1,6 +1,8 @@
 """PNG and JPEG files, which can only be decoded as a whole."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,9 @@ from genselfdiff.slides.stored.stored_image import (
     StoredLevel,
     is_absurd,
 )
+from genselfdiff.storage.opening import local_copy
+from genselfdiff.storage.places import Place
+from genselfdiff.storage.stored_file import StoredFile
 
 Uint8 = NDArray[np.uint8]
 
@@ -37,31 +42,46 @@ def is_picture(header: bytes) -> bool:
 
 
 def open_picture(
-    path: Path, header: bytes, damage: Damage, *, as_mask: bool = False
+    file: StoredFile, header: bytes, damage: Damage, *, as_mask: bool = False
 ) -> StoredImage:
     """Open a PNG or JPEG file; it is decoded when first read, and if damaged, never tolerated.
 
-    With ``as_mask`` its pixels become what ``mask_pixels`` makes of the stored numbers.
+    With ``as_mask`` its pixels become what ``mask_pixels`` makes of the stored numbers. One that
+    lies elsewhere is copied into a temporary file until the image is closed. ``file`` is closed.
 
     Raises:
         InputError: the file is damaged, or larger than ``MAX_PIXELS_AT_ONCE``.
     """
-    with _open(path, header) as image:
+    with ExitStack() as on_failure:
+        with file:
+            path = on_failure.enter_context(local_copy(file))
+        image = _open_picture(path, file.size, header, damage, as_mask)
+        release = on_failure.pop_all().close
+    return replace(image, close=release)
+
+
+def _open_picture(
+    path: Path, size: int, header: bytes, damage: Damage, as_mask: bool
+) -> StoredImage:
+    shown = damage.path
+    with _open(path, header, shown) as image:
         width, height = image.size
         orientation, is_deep = picture_orientation(image), _has_16_bits(image)
         per_byte = _pixels_per_byte(image)
         mpp, doubt = _mpp(image.info.get("dpi", (0.0, 0.0)))
         icc_bytes = len(image.info.get("icc_profile") or b"")
     if width < 1 or height < 1:
-        raise InputError(f"{path}: is {width} x {height} pixels: there is nothing to read")
-    if is_absurd(width, height, path.stat().st_size, per_byte):
-        raise InputError(f"{path}: claims {width} x {height} pixels, but is far too small for them")
+        raise InputError(f"{shown}: is {width} x {height} pixels: there is nothing to read")
+    if is_absurd(width, height, size, per_byte):
+        raise InputError(
+            f"{shown}: claims {width} x {height} pixels, but is far too small for them"
+        )
     if width * height > MAX_PIXELS_AT_ONCE:
         raise InputError(
-            f"{path}: {width} x {height} pixels are too many for a PNG or JPEG, which must be"
+            f"{shown}: {width} x {height} pixels are too many for a PNG or JPEG, which must be"
             " decoded as a whole; convert it to a tiled TIFF"
         )
-    picture = _Picture(damage, header, width, height, _mask if as_mask else _rgb)
+    picture = _Picture(path, damage, header, width, height, _mask if as_mask else _rgb)
     levels = upright([picture], orientation)
     if is_deep and not as_mask:
         tell_of_16_bits(levels[0], FULL_RANGE)
@@ -71,6 +91,7 @@ def open_picture(
 class _Picture(StoredLevel):
     def __init__(
         self,
+        path: Path,
         damage: Damage,
         header: bytes,
         width: int,
@@ -78,22 +99,24 @@ class _Picture(StoredLevel):
         convert: Callable[[Image.Image], Uint8],
     ) -> None:
         super().__init__(width, height, width, height, damage)
-        self._path = damage.path
+        self._path = path
         self._header = header
         self._convert = convert
 
     def decode(self, column: int, row: int) -> Uint8:
         try:
-            with _open(self._path, self._header) as image:
+            with _open(self._path, self._header, self.damage.path) as image:
                 if image.size != (self.width, self.height):
-                    raise InputError(f"{self._path}: has changed since it was opened; try again")
+                    raise InputError(
+                        f"{self.damage.path}: has changed since it was opened; try again"
+                    )
                 image.load()
                 return self._in_bands(image)
         except (OSError, ValueError, SyntaxError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f"{self._path}: cannot be decoded ({one_line(error)}); is it whole?"
+                f"{self.damage.path}: cannot be decoded ({one_line(error)}); is it whole?"
             ) from error
 
     def _in_bands(self, image: Image.Image) -> Uint8:
@@ -106,13 +129,13 @@ class _Picture(StoredLevel):
         return pixels
 
 
-def _open(path: Path, header: bytes) -> ImageFile:
+def _open(path: Path, header: bytes, shown: Place) -> ImageFile:
     kind = next(kind for magic, kind in _FORMATS.items() if header.startswith(magic))
     try:
         return kind(path)
     except (OSError, ValueError, SyntaxError, TypeError, IndexError) as error:
         raise InputError(
-            f"{path}: is no readable PNG or JPEG ({one_line(error)}); is it whole?"
+            f"{shown}: is no readable PNG or JPEG ({one_line(error)}); is it whole?"
         ) from error
 
 

@@ -1,7 +1,6 @@
 """Opening TIFF files: their levels, and what they say about their pixels."""
 
 from contextlib import ExitStack
-from pathlib import Path
 
 from tifffile import TiffFile, TiffPage
 
@@ -17,12 +16,13 @@ from genselfdiff.slides.stored.notes import tell_of_16_bits
 from genselfdiff.slides.stored.orientation import page_orientation, upright
 from genselfdiff.slides.stored.pixel_format import UnreadKind, mask_format, rgb_format, told_white
 from genselfdiff.slides.stored.stored_image import StoredImage
+from genselfdiff.storage.stored_file import StoredFile
 
 _ICC = 34675
 
 
-def open_tiff(path: Path, damage: Damage, *, as_mask: bool = False) -> StoredImage:
-    """Open a TIFF, OME-TIFF or SVS file.
+def open_tiff(file: StoredFile, damage: Damage, *, as_mask: bool = False) -> StoredImage:
+    """Open a TIFF, OME-TIFF or SVS file, which is closed with the image, or where this fails.
 
     With ``as_mask`` its pixels become what ``mask_pixels`` makes of the stored numbers.
 
@@ -30,11 +30,13 @@ def open_tiff(path: Path, damage: Damage, *, as_mask: bool = False) -> StoredIma
         InputError: the file is damaged or truncated, or not a grey, colour or palette image, or
             stored in pieces too large to decode at once.
     """
+    path = damage.path
     with ExitStack() as on_failure:
-        file = on_failure.enter_context(path.open("rb", buffering=0))
+        on_failure.enter_context(file)
+        directories = file.metadata()
         try:
-            check_directories(file)
-            with TiffFile(path) as tiff:
+            check_directories(directories)
+            with TiffFile(directories.stream()) as tiff:
                 if is_for_openslide(tiff):
                     return open_with_openslide(path, damage)
                 pages, xml = slide_pages(tiff, path)
@@ -60,7 +62,7 @@ def open_tiff(path: Path, damage: Damage, *, as_mask: bool = False) -> StoredIma
                 f"{path}: is no readable TIFF ({one_line(error)}); is it whole?"
             ) from error
         on_failure.pop_all()
-    return StoredImage(levels, mpp, doubt, icc_bytes, file.close)
+    return StoredImage(levels, mpp, doubt, icc_bytes, file.close, file.ahead_bytes)
 
 
 def _significant_bits(page: TiffPage, xml: str) -> int | None:

@@ -5,11 +5,12 @@ it busy for minutes, and memory for as many values as an entry claims is asked f
 """
 
 import logging
-import os
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from genselfdiff.storage.stored_file import StoredFile
 
 logger = logging.getLogger("genselfdiff")
 
@@ -37,7 +38,7 @@ def is_tiff(header: bytes) -> bool:
     return header[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def check_directories(file: BinaryIO, pieces: bool = False) -> None:
+def check_directories(file: StoredFile, pieces: bool = False) -> None:
     """Check that all directories of a TIFF, and what they point to, lie in the file, each once.
 
     Links that lead beyond its end are warned of: some writers leave one after the last directory.
@@ -54,12 +55,12 @@ def check_directories(file: BinaryIO, pieces: bool = False) -> None:
 
 
 class _Walk:
-    def __init__(self, file: BinaryIO, pieces: bool) -> None:
+    def __init__(self, file: StoredFile, pieces: bool) -> None:
         self._pieces = pieces
-        self._name = file.name
-        self._file = file.fileno()
-        self._size = os.fstat(self._file).st_size
-        header = os.pread(self._file, 16, 0)
+        self._name = file.place
+        self._file = file
+        self._size = file.size
+        header = file.read_at(0, 16)
         order: Literal["<", ">"] = "<" if header[:2] == b"II" else ">"
         self._order: Literal["<", ">"] = order
         self._is_big = 43 in (header[2], header[3])
@@ -153,4 +154,4 @@ class _Walk:
     def _bytes(self, at: int, count: int) -> bytes:
         if at + count > self._size:
             raise ValueError("a directory lies beyond its end")
-        return os.pread(self._file, count, at)
+        return self._file.read_at(at, count)

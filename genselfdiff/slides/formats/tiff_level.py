@@ -1,7 +1,7 @@
 """Decoding the tiles and strips of one page of a TIFF file."""
 
-import os
-from io import FileIO
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,13 @@ from genselfdiff.slides.formats.tiff_codecs import piece_decoder, piece_size
 from genselfdiff.slides.formats.tiff_pages import LevelPage
 from genselfdiff.slides.stored.damage import Damage, Unreadable
 from genselfdiff.slides.stored.pixel_format import PixelFormat, convert_planes
-from genselfdiff.slides.stored.stored_image import MAX_PIXELS_AT_ONCE, StoredLevel, is_absurd
+from genselfdiff.slides.stored.stored_image import (
+    MAX_PIXELS_AT_ONCE,
+    Piece,
+    StoredLevel,
+    is_absurd,
+)
+from genselfdiff.storage.stored_file import Range, StoredFile
 
 Uint8 = NDArray[np.uint8]
 
@@ -25,7 +31,7 @@ _BAND_BYTES = 2**20
 def tiff_level(
     level: LevelPage,
     index: int,
-    file: FileIO,
+    file: StoredFile,
     damage: Damage,
     pixels: PixelFormat,
     finer: "TiffLevel | None",
@@ -77,7 +83,7 @@ class TiffLevel(StoredLevel):
         self,
         level: LevelPage,
         index: int,
-        file: FileIO,
+        file: StoredFile,
         damage: Damage,
         pixels: PixelFormat,
         piece: tuple[int, int],
@@ -88,7 +94,7 @@ class TiffLevel(StoredLevel):
         self._index = index
         self._is_tiled = page.is_tiled
         self._file = file
-        self._file_size = os.fstat(file.fileno()).st_size
+        self._file_size = file.size
         self._pixels = pixels
         self._offsets = np.asarray(page.dataoffsets, np.int64)
         self._counts = np.asarray(page.databytecounts, np.int64)
@@ -107,8 +113,20 @@ class TiffLevel(StoredLevel):
                 " blank"
             )
 
+    def expect(self, pieces: Iterable[Piece]) -> None:
+        """Have the file fetch them ahead."""
+        self._file.expect(part for piece in pieces for part in self._ranges(*piece))
+
+    def want(self, pieces: Iterable[Piece]) -> None:
+        """Have the file fetch them, neighbours together."""
+        self._file.want(part for piece in pieces for part in self._ranges(*piece))
+
+    @abstractmethod
+    def _ranges(self, column: int, row: int) -> Iterator[Range]:
+        """Which bytes of the file decoding a piece reads."""
+
     def _read_at(self, offset: int, count: int) -> bytes:
-        data = os.pread(self._file.fileno(), count, offset)
+        data = self._file.read_at(offset, count)
         if len(data) != count:
             raise ValueError("the file ends early")
         return data
@@ -127,7 +145,7 @@ class _Segments(TiffLevel):
         self,
         level: LevelPage,
         index: int,
-        file: FileIO,
+        file: StoredFile,
         damage: Damage,
         pixels: PixelFormat,
         finer: TiffLevel | None,
@@ -193,10 +211,16 @@ class _Segments(TiffLevel):
                 planes.append(self._decode_segment(index))
                 self._check_covers(column, row, planes[-1])
             return convert_planes(self._pixels.convert, planes)
-        except MemoryError:
+        except (MemoryError, InputError):  # of the whole file, not of this piece
             raise
         except Exception as error:  # every codec has errors of its own
             raise self._unreadable(column, row, int(self._offsets[index]), error) from error
+
+    def _ranges(self, column: int, row: int) -> Iterator[Range]:
+        if self._stored[row, column] and not self.tiles.is_rebuilt(column, row):
+            first = row * self._across + column
+            for index in range(first, len(self._counts), self._per_plane):
+                yield int(self._offsets[index]), int(self._counts[index])
 
     def _decode_segment(self, index: int) -> NDArray[Any]:
         offset, count = int(self._offsets[index]), int(self._counts[index])
@@ -223,7 +247,7 @@ class _RawStrips(TiffLevel):
         self,
         level: LevelPage,
         index: int,
-        file: FileIO,
+        file: StoredFile,
         damage: Damage,
         pixels: PixelFormat,
     ) -> None:
@@ -245,12 +269,9 @@ class _RawStrips(TiffLevel):
         self.tiles = TileMap(self, np.ones((-(-self.height // rows), 1), np.bool_))
 
     def decode(self, column: int, row: int) -> Uint8:
-        first = row * self.piece_height
-        last = min(first + self.piece_height, self.height)
-        parts = [
-            self._read_rows(strip, first, last)
-            for strip in range(first // self._strip_rows, (last - 1) // self._strip_rows + 1)
-        ]
+        first, last = self._rows_of(row)
+        strips = enumerate(self._ranges(column, row), first // self._strip_rows)
+        parts = [self._read_part(strip, part) for strip, part in strips]
         stored = np.frombuffer(b"".join(parts), self._dtype)
         try:
             return convert_planes(
@@ -260,13 +281,24 @@ class _RawStrips(TiffLevel):
             strip = first // self._strip_rows
             raise self._unreadable(0, strip, int(self._offsets[strip]), error) from error
 
-    def _read_rows(self, strip: int, first: int, last: int) -> bytes:
-        """Read those of the rows ``first`` to ``last`` that lie in ``strip``."""
-        top = strip * self._strip_rows
-        start = max(first, top)
-        rows = min(last, top + self._strip_rows) - start
-        offset = int(self._offsets[strip]) + (start - top) * self._row_bytes
+    def _rows_of(self, row: int) -> tuple[int, int]:
+        """The first row of a piece, and the one behind its last."""
+        first = row * self.piece_height
+        return first, min(first + self.piece_height, self.height)
+
+    def _ranges(self, column: int, row: int) -> Iterator[Range]:
+        first, last = self._rows_of(row)
+        for strip in range(first // self._strip_rows, (last - 1) // self._strip_rows + 1):
+            top = strip * self._strip_rows
+            start = max(first, top)
+            rows = min(last, top + self._strip_rows) - start
+            offset = int(self._offsets[strip]) + (start - top) * self._row_bytes
+            yield offset, rows * self._row_bytes
+
+    def _read_part(self, strip: int, part: Range) -> bytes:
         try:
-            return self._read_at(offset, rows * self._row_bytes)
+            return self._read_at(*part)
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
-            raise self._unreadable(0, strip, offset, error) from error
+            raise self._unreadable(0, strip, part[0], error) from error

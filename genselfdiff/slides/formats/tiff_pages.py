@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from tifffile import TiffFile, TiffPage
 
@@ -15,6 +14,7 @@ from genselfdiff.slides.stored.notes import tell_once
 from genselfdiff.slides.stored.orientation import page_orientation
 from genselfdiff.slides.stored.pixel_format import UnreadKind
 from genselfdiff.slides.stored.stored_image import is_reduction
+from genselfdiff.storage.places import Place
 
 _DESCRIPTION = 270
 _REDUCED, _TRANSPARENCY_MASK = 1, 4  # bits of NewSubfileType
@@ -44,7 +44,7 @@ def description_of(page: TiffPage) -> str:
         return told.decode("latin-1")
 
 
-def slide_pages(tiff: TiffFile, path: Path) -> tuple[list[LevelPage], str]:
+def slide_pages(tiff: TiffFile, path: Place) -> tuple[list[LevelPage], str]:
     """Return the pages of the pyramid, largest first, and the description of the file.
 
     Other images that are left out, but those of label and glass, are told with the ``path``.
@@ -84,7 +84,7 @@ def slide_pages(tiff: TiffFile, path: Path) -> tuple[list[LevelPage], str]:
     return [LevelPage(page, *_size(page)) for page in levels], xml
 
 
-def require_one_mask(tiff: TiffFile, path: Path) -> None:
+def require_one_mask(tiff: TiffFile, path: Place) -> None:
     """Raise InputError where a file holds a second image of the size of the first."""
     first = tiff.pages.first
     try:
@@ -124,7 +124,7 @@ def _told_planes(main: TiffPage) -> int:
     return 1
 
 
-def _check_planes(main: TiffPage, planes: int, own: list[tiff_xml.Element], path: Path) -> None:
+def _check_planes(main: TiffPage, planes: int, own: list[tiff_xml.Element], path: Place) -> None:
     """Tell of a stack; refuse grey images that may be the channels of one.
 
     ``own``: what OME-XML says of images of the size of ``main``.
@@ -149,7 +149,7 @@ def _check_planes(main: TiffPage, planes: int, own: list[tiff_xml.Element], path
     )
 
 
-def _tell_left_out(sizes: set[tuple[int, int]], main: TiffPage, path: Path) -> None:
+def _tell_left_out(sizes: set[tuple[int, int]], main: TiffPage, path: Place) -> None:
     if sizes:
         listed = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3])
         more = ", ..." if len(sizes) > 3 else ""

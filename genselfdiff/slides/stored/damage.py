@@ -2,13 +2,13 @@
 
 import logging
 import threading
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.choices import ON_ERROR
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.storage.places import Place
 
 Uint8 = NDArray[np.uint8]
 
@@ -36,14 +36,14 @@ class Damage:
     """Decides about the damaged pieces of one slide, and counts those that became glass.
 
     Args:
-        path: the slide, for messages.
+        path: where the slide is, for messages.
         on_error: one of ``ON_ERROR``.
 
     Raises:
         InputError: no such ``on_error``.
     """
 
-    def __init__(self, path: Path, on_error: str = "fail") -> None:
+    def __init__(self, path: Place, on_error: str = "fail") -> None:
         if on_error not in ON_ERROR:
             raise InputError(f"on_error {on_error!r} must be one of {', '.join(ON_ERROR)}")
         self.path = path

@@ -64,6 +64,11 @@ class PieceCache:
                     self._settle(key, slot)
             return slot.pixels
 
+    def holds(self, key: Hashable) -> bool:
+        """Whether the piece ``key`` is held, or being decoded."""
+        with self._lock:
+            return key in self._slots
+
     def drop(self, owned: Callable[[Hashable], bool]) -> None:
         """Forget every piece whose key is ``owned``."""
         with self._lock:

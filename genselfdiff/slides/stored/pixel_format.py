@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from tifffile import TiffPage
 
 from genselfdiff.slides.stored.notes import tell_once
+from genselfdiff.storage.places import Place
 
 Uint8 = NDArray[np.uint8]
 
@@ -75,7 +75,7 @@ def convert_planes(convert: Converter, planes: Sequence[NDArray[Any]]) -> Uint8:
     return pixels
 
 
-def rgb_format(page: TiffPage, path: Path, white: int = FULL_RANGE) -> PixelFormat:
+def rgb_format(page: TiffPage, path: Place, white: int = FULL_RANGE) -> PixelFormat:
     """Choose how what is decoded from ``page`` becomes RGB.
 
     Grey is repeated, palettes are looked up, alpha is laid over white, 16 bits are scaled to 8.

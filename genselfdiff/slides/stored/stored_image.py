@@ -3,7 +3,7 @@
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,12 @@ from genselfdiff.slides.stored.damage import Damage, Unreadable
 from genselfdiff.slides.stored.piece_cache import PieceCache
 
 Uint8 = NDArray[np.uint8]
+
+Piece = tuple[int, int]
+"""Column and row of a piece of a level."""
+
+Box = tuple[int, int, int, int]
+"""x, y, width and height of a window in pixels of a level, in which it lies."""
 
 MAX_PIXELS_AT_ONCE = 2**28
 """Pixels that are decoded in one go at most: 805 MB as RGB."""
@@ -94,8 +100,27 @@ class StoredLevel(ABC):
         """
         return column, row
 
+    def expect(self, pieces: Iterable[Piece]) -> None:  # noqa: B027  # a disk needs no word of it
+        """Say which pieces will be decoded next, in this order."""
+
+    def want(self, pieces: Iterable[Piece]) -> None:  # noqa: B027
+        """Say which pieces will be decoded now."""
+
+    def expect_windows(self, windows: Iterable[Box]) -> None:
+        """Say which windows will be read next, in this order."""
+        self.expect(piece for window in windows for piece in self._missing(*window))
+
+    def _missing(self, x: int, y: int, width: int, height: int) -> Iterator[Piece]:
+        """The pieces that reading a window has to decode."""
+        for row in range(y // self.piece_height, -(-(y + height) // self.piece_height)):
+            for column in range(x // self.piece_width, -(-(x + width) // self.piece_width)):
+                place = self.shared_with(column, row)
+                if not _CACHE.holds((self, *place)):
+                    yield place
+
     def read(self, x: int, y: int, width: int, height: int) -> Uint8:
         """Return a window, which must lie inside the level, as (height, width, 3) RGB."""
+        self.want(self._missing(x, y, width, height))
         window = np.empty((height, width, 3), np.uint8)
         for row in range(y // self.piece_height, -(-(y + height) // self.piece_height)):
             top = row * self.piece_height
@@ -160,6 +185,7 @@ class StoredImage:
         doubt: where ``mpp`` is None, what the file tells that cannot be believed; else "".
         icc_bytes: size of its ICC profile, 0 without.
         close: releases the file.
+        ahead_bytes: of the file as it is stored, that are held in memory at most.
     """
 
     levels: tuple[StoredLevel, ...]
@@ -167,11 +193,12 @@ class StoredImage:
     doubt: str
     icc_bytes: int
     close: Callable[[], None]
+    ahead_bytes: int = 0
 
     def memory_bound(self) -> int:
-        """Bytes of pixels that reading holds at most, 16 bits and alpha of a piece included."""
+        """Bytes that reading holds at most, 16 bits and alpha of a piece included."""
         largest = max(level.piece_width * level.piece_height for level in self.levels)
-        return _CACHE.capacity + (3 + 2 * 4) * largest
+        return _CACHE.capacity + (3 + 2 * 4) * largest + self.ahead_bytes
 
     def forget_pieces(self) -> None:
         """Drop the decoded pieces of this image from memory."""

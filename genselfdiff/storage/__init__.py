@@ -1,0 +1,1 @@
+"""Files by URL: reading parts of objects that lie in a bucket or on a server."""

@@ -1,0 +1,54 @@
+"""A bucket of S3: its protocol, spoken by moto's server on this machine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from genselfdiff import open_slide
+from genselfdiff.errors import InputError
+from genselfdiff.slides import find_slides, read_image
+from genselfdiff.storage import object_ranges
+
+s3fs = pytest.importorskip("s3fs")
+moto = pytest.importorskip("moto.server")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The file system of fsspec with a bucket "slides"."""
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    filesystem = s3fs.S3FileSystem()
+    filesystem.makedirs("slides", exist_ok=True)  # it outlives the server
+    yield filesystem
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def test_a_slide_in_a_bucket_is_read(slide: Path, bucket: Any) -> None:
+    bucket.put(str(slide), "slides/deep/a.tif")
+    assert np.array_equal(read_image("s3://slides/deep/a.tif"), read_image(slide))
+    assert [str(found) for found in find_slides(["s3://slides/"])] == ["s3://slides/deep/a.tif"]
+    with pytest.raises(InputError, match="no such file"):
+        open_slide("s3://slides/none.tif")
+
+
+def test_an_object_that_changes_is_told(
+    slide: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_ranges, "_LOOK_AGAIN", 3600)  # S3 itself refuses
+    bucket.put(str(slide), "slides/a.tif")
+    with open_slide("s3://slides/a.tif", on_error="blank") as remote:
+        remote.read_level(0, 0, 100, 100)
+        bucket.pipe("slides/a.tif", slide.read_bytes()[::-1])
+        with pytest.raises(InputError, match="was changed while it was read"):
+            remote.read_level(0, 0, 1500, 1300)
