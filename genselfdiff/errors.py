@@ -38,6 +38,10 @@ class OutputError(GsdError, OSError):
     """A result cannot be written: the target exists, the disk is full, permission is missing."""
 
 
+class InUseError(OutputError):
+    """Another process is writing it just now."""
+
+
 class TrainingError(GsdError):
     """Training cannot go on: the loss is no longer a number."""
 

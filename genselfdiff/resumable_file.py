@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from genselfdiff.errors import OutputError
+from genselfdiff.errors import InUseError, OutputError
 from genselfdiff.working_files import failing_as, is_at, lock, open_own
 
 
@@ -115,7 +115,7 @@ class ResumableFile:
             self.stream = open_own(self.partial, create=True)
             # Where there are no locks, on some network file systems, the user has to take care.
             if lock(self.stream.fileno()) is False:
-                raise OutputError(
+                raise InUseError(
                     f"{self.target}: another run is writing it: wait for that, or name another file"
                 )
             if is_at(self.stream.fileno(), self.partial):
@@ -162,6 +162,13 @@ def unfinished(target: str | Path) -> dict[str, Any] | None:
     with suppress(OSError):
         return _read_journal(journal)[0] if partial.lstat().st_size else None
     return None
+
+
+def recorded_bytes(target: str | Path) -> int:
+    """How long the journal of a ``ResumableFile`` is: it grows with what is finished of it."""
+    with suppress(OSError):
+        return _working_files(Path(target))[1].stat().st_size
+    return 0
 
 
 def differences(purpose: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -1,16 +1,16 @@
 """Several slides in one run, of which a bad one does not stop the others."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
-from genselfdiff.errors import GsdError, OutputError, one_line, outside_cause
+from genselfdiff.errors import GsdError, InputError, OutputError, one_line
 from genselfdiff.files import refuse_inputs
-from genselfdiff.models.model_file import LoadedModel
+from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.segmenting.estimate import SlideEstimate, estimate_slide
 from genselfdiff.segmenting.one_slide import predictor_of, segment_slide
 from genselfdiff.segmenting.options import OptionArguments, Options
+from genselfdiff.segmenting.outcome import Outcome, failure_of
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.segmenting.plan import Plan
 from genselfdiff.segmenting.report.summary_csv import SummaryTable
@@ -26,14 +26,8 @@ from genselfdiff.segmenting.shards.part import (
 from genselfdiff.slides import open_slide
 from genselfdiff.storage.places import Place, local_paths
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one slide: exactly one of ``result`` and ``error`` is set."""
-
-    slide: Place
-    result: SegmentResult | PartResult | SlideEstimate | None = None
-    error: GsdError | None = None
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 def segment_all(
@@ -44,6 +38,7 @@ def segment_all(
     progress: bool | None = None,
     dry_run: bool = False,
     shard: Shard | None = None,
+    client: "Client | None" = None,
     **options: Unpack[OptionArguments],
 ) -> Iterator[Outcome]:
     """Segment each slide of ``plan`` into its mask; a slide that fails is told and passed over.
@@ -57,25 +52,40 @@ def segment_all(
         progress: as for ``segment``.
         dry_run: ``estimate`` each slide instead; nothing is written.
         shard: do this share of the work only, see ``shards``.
+        client: of a Dask cluster, whose workers do it: slides come as they are done, and parts of
+            large ones are shared out. Without ``overwrite``, ``dry_run`` and ``shard``.
         **options: as for ``segment``.
 
     Raises:
-        InputError: an option is out of range.
+        InputError: an option is out of range, or excluded by ``client``.
+        GsdError: the cluster has no worker that fits, or its scheduler is gone; the same call goes
+            on.
         ModelError: there is no model, or it is not one of ours.
         OutputError: the folder cannot be made, or an output is an input.
     """
     chosen = Options(**options)
-    predictor = predictor_of(model, chosen)
-    chosen = chosen.for_model(predictor.model.info)
+    if client is None:
+        predictor = predictor_of(model, chosen)
+        model = predictor.model
+    else:
+        if overwrite or dry_run or shard is not None:
+            raise InputError("with a client, neither overwrite, dry_run nor shard can be given")
+        model = find_model(model, "cpu")
+    chosen = chosen.for_model(model.info)
     outputs = [file for _, mask in plan.pairs for file in OutputFiles.of(mask, chosen).all()]
     slides = (slide for slide, _ in plan.pairs)
-    refuse_inputs(outputs, local_paths([predictor.model.path, *slides]))
+    refuse_inputs(outputs, local_paths([model.path, *slides]))
     if plan.folder is not None and not dry_run:
         try:
             plan.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(f"{plan.folder}: cannot be made: {one_line(error)}") from error
     summary = SummaryTable(plan.folder) if plan.folder is not None and not dry_run else None
+    if client is not None:
+        from genselfdiff.fleet.segmenting import segment_on
+
+        yield from segment_on(client, plan, model, chosen, summary, progress)
+        return
     shares: list[list[Piece]] = [[Piece(1, 0.0, 1.0)] for _ in plan.pairs]
     if shard is not None:
         shares = share_out([_pixels(slide) for slide, _ in plan.pairs], shard.count)
@@ -87,20 +97,15 @@ def segment_all(
             if dry_run:
                 result = estimate_slide(slide, predictor, chosen)
             elif shard is not None and len(pieces) > 1:
-                share = Share(shard, pieces, listed=plan.folder is not None)
+                share = Share(shard, pieces, str(slide) if plan.folder is not None else None)
                 result = segment_part(slide, mask, predictor, chosen, share, progress)
             else:
                 result = segment_slide(
                     slide, mask, predictor, chosen, overwrite=overwrite, progress=progress
                 )
             outcome = Outcome(slide, result=result)
-        except GsdError as error:
-            outcome = Outcome(slide, error=error)
-        except Exception as error:  # whatever it is, the other slides can do without this one
-            cause = outside_cause(error) or f"{type(error).__name__}: {one_line(error)}"
-            failure = GsdError(f"{slide}: failed unexpectedly: {cause}; -v says where")
-            failure.__cause__ = error
-            outcome = Outcome(slide, error=failure)
+        except Exception as error:
+            outcome = Outcome(slide, error=failure_of(slide, error))
         if summary is not None and not isinstance(outcome.result, PartResult | SlideEstimate):
             summary.add(slide, outcome.result, outcome.error)
         yield outcome

@@ -31,7 +31,7 @@ def merge(masks: tuple[Path, ...]) -> None:
     failed: list[Path] = []
     for mask in shared:
         try:
-            for path in merge_parts(mask).all():
+            for path in merge_parts(mask).files.all():
                 say(str(path))
         except GsdError as error:
             if len(shared) == 1:

@@ -2,12 +2,14 @@
 
 import re
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Unpack
 
 import click
 
+from genselfdiff.errors import InputError
 from genselfdiff.models.shipped.catalogue import DEFAULT
 from genselfdiff.segmenting.options import OptionArguments, Options
 from genselfdiff.storage.places import Place
@@ -62,6 +64,17 @@ def _shard(
     return index, count
 
 
+def _dask(ctx: click.Context, parameter: click.Parameter, place: str | None) -> str | None:
+    from genselfdiff.fleet.clusters import check_place
+
+    if place is not None:
+        try:
+            check_place(place)
+        except InputError as error:
+            raise click.BadParameter(str(error)) from error
+    return place
+
+
 setting = partial(setting_option, Options, ranges=True)
 flag = partial(setting, is_flag=True, default=False)
 
@@ -77,6 +90,7 @@ Examples:
   gsd segment a.svs b.svs more/ -o masks/          (model from GSD_MODEL)
   gsd segment s3://bucket/slides/ -o masks/        (where they lie, or by https:// and others)
   gsd segment slides/ -o masks/ --shard 2/8        (one of 8 processes; then gsd merge masks/)
+  gsd segment slides/ -o masks/ --dask tcp://host:8786
 """
 )
 @click.argument("slides", nargs=-1, required=True, metavar="SLIDE...", type=PLACE)
@@ -140,6 +154,13 @@ Examples:
     metavar="I/N",
     help="Do the I-th of N parts of the work; other processes, on other machines, do the others.",
 )
+@click.option(
+    "--dask",
+    callback=_dask,
+    metavar="CLUSTER",
+    help="Share the work out to the workers of Dask: local, local:N with N workers, the address of"
+    " a scheduler, or a .toml that describes a cluster.",
+)
 @overwriting
 @verbosity
 def segment(
@@ -152,6 +173,7 @@ def segment(
     tissue_mask: Path | None,
     dry_run: bool,
     shard: tuple[int, int] | None,
+    dask: str | None,
     overwrite: bool,
     **options: Unpack[OptionArguments],
 ) -> None:
@@ -167,6 +189,9 @@ def segment(
         raise click.UsageError("--tissue-mask and --no-tissue exclude each other")
     if shard and overwrite:
         raise click.UsageError("--shard does not replace files that other shards may be making")
+    if dask and (shard or overwrite or dry_run):
+        other = "--shard" if shard else "--overwrite" if overwrite else "--dry-run"
+        raise click.UsageError(f"--dask and {other} exclude each other")
     from genselfdiff.segmenting.plan import plan_outputs
 
     plan = plan_outputs(slides, output, ome=ome)
@@ -175,7 +200,8 @@ def segment(
     if tissue_mask and len(plan.pairs) > 1:
         raise click.UsageError("--tissue-mask is of one slide: segment the others by themselves")
     from genselfdiff.machine import keep_freed_memory
-    from genselfdiff.segmenting.many_slides import Outcome, segment_all
+    from genselfdiff.segmenting.many_slides import segment_all
+    from genselfdiff.segmenting.outcome import Outcome
     from genselfdiff.segmenting.shards.part import Shard
 
     if options["max_memory"] is None:  # what is kept is in pieces that may not fit the next tile
@@ -184,22 +210,26 @@ def segment(
     if overlay_to or options["overlay_width"] is not None or options["outline"]:
         options["overlay"] = overlay_to or True
     options["tissue"] = tissue_mask or not no_tissue
-    for outcome in segment_all(
-        plan,
-        model,
-        overwrite=overwrite,
-        progress=progress(),
-        dry_run=dry_run,
-        shard=shard and Shard(*shard),
-        **options,
-    ):
-        if outcome.result is not None:
-            say(outcome.result.summary())
-        elif len(plan.pairs) == 1 and outcome.error is not None:
-            raise outcome.error
-        elif outcome.error is not None:
-            failed.append(outcome)
-            report(outcome.error)
+    if dask:
+        from genselfdiff.fleet.clusters import connect
+    with connect(dask) if dask else nullcontext() as client:
+        for outcome in segment_all(
+            plan,
+            model,
+            overwrite=overwrite,
+            progress=progress(),
+            dry_run=dry_run,
+            shard=shard and Shard(*shard),
+            client=client,
+            **options,
+        ):
+            if outcome.result is not None:
+                say(outcome.result.summary())
+            elif len(plan.pairs) == 1 and outcome.error is not None:
+                raise outcome.error
+            elif outcome.error is not None:
+                failed.append(outcome)
+                report(outcome.error)
     if failed:
         names = ", ".join(str(outcome.slide) for outcome in failed)
         complain(f"{len(failed)} of {len(plan.pairs)} slides failed: {names}")

@@ -116,7 +116,7 @@ def requested(slide: Place, predictor: Predictor, options: Options) -> Request:
         threads=None,
         genselfdiff=__version__,
         torch=str(torch.__version__),
-        kernels=_kernels(),
+        kernels=kernels_here(),
     )
 
 
@@ -125,7 +125,8 @@ def content_of(slide: Place) -> str:
     return f"{slide.name} {fingerprint(slide)}"
 
 
-def _kernels() -> str:
+def kernels_here() -> str:
+    """The instruction set of the native kernels, as `Request` has it."""
     if not native.available():
         return "torch"
     try:

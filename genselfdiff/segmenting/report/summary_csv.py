@@ -1,7 +1,7 @@
 """``summary.csv``: one row for each slide that went into a folder of masks, over all runs."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from genselfdiff.errors import InputError, one_line
@@ -39,18 +39,25 @@ class SummaryTable:
         self._read()
 
     def add(self, slide: Place, result: SegmentResult | None, error: Exception | None) -> None:
-        """Put in the row of a slide, in place of an earlier one of the same slide.
+        """Put in the row of a slide, as `add_all` does."""
+        self.add_all([(slide, result, error)])
+
+    def add_all(
+        self, slides: Iterable[tuple[Place, SegmentResult | None, Exception | None]]
+    ) -> None:
+        """Put in the rows of slides, in place of earlier ones of the same slides.
 
         Raises:
             InputError: somebody else has put another file there.
             OutputError: the table cannot be written.
         """
-        cells = _row(slide, result, error)
-        # As they will be read again: the column of slides tells which rows are of the same one.
-        row = {spreadsheet_cell(name): spreadsheet_cell(value) for name, value in cells.items()}
         with alone_at(self.path.parent):
             rows = self._read()
-            rows[row["slide"]] = row
+            for slide in slides:
+                cells = _row(*slide)
+                # As they will be read again: the column of slides tells which are of the same one.
+                row = {spreadsheet_cell(key): spreadsheet_cell(text) for key, text in cells.items()}
+                rows[row["slide"]] = row
             columns = _columns(rows)
             write_csv(
                 self.path,

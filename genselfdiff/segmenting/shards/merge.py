@@ -19,6 +19,7 @@ from genselfdiff.segmenting.jobs.mask_state import MaskState, Stage, result_of
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.segmenting.report.summary_csv import SummaryTable
+from genselfdiff.segmenting.result import SegmentResult
 from genselfdiff.segmenting.shards.folder import (
     FOLDER_SUFFIX,
     JOB_NAME,
@@ -57,7 +58,7 @@ def find_shared(paths: Sequence[Path]) -> list[Path]:
     return masks
 
 
-def merge_parts(mask: Path) -> OutputFiles:
+def merge_parts(mask: Path) -> SegmentResult:
     """Make a mask, and what is wanted beside it, of the parts that shards have left.
 
     Shards that worked into a folder of masks get the slide its row in the folder's summary.
@@ -102,7 +103,7 @@ def merge_parts(mask: Path) -> OutputFiles:
         result = replace(result, seconds=time.perf_counter() - begin)
         summary.add(place_of(shared.listed), result, None)
     _remove(folder)
-    return files
+    return result
 
 
 def _mask_of(folder: Path) -> Path:

@@ -1,8 +1,9 @@
 """One slide, or a list of them, shared by several processes through a common folder only.
 
 All slides of a command lie end to end, and the line is cut into equal parts, one a shard: most
-slides are one shard's alone. Of a slide that is cut each leaves its part, see ``shard_folder``;
-``merging`` makes the mask of them, with the bytes one process would write.
+slides are one shard's alone. Of a slide that is cut each leaves its part, see ``folder``; ``merge``
+makes the mask of them, with the bytes one process would write. The workers of a fleet cut and join
+by the same functions, and are given parts one by one.
 """
 
 import json
@@ -70,12 +71,12 @@ class Share:
     Attributes:
         shard: which process it is.
         pieces: which shards have which parts of the slide.
-        listed: the slide gets a row in the summary of the folder when its mask is merged.
+        listed: the slide's name in the summary of its folder; None: it gets no row there.
     """
 
     shard: Shard
     pieces: Sequence[Piece]
-    listed: bool
+    listed: str | None
 
 
 @dataclass(frozen=True)
@@ -141,62 +142,107 @@ def segment_part(
         InputError, ModelError: as ``segment``.
         OutputError: as ``segment``, or another shard has begun with another command.
     """
+    index, request = share.shard.index, requested(path, predictor, options)
+    if is_finished(output, request, predictor, options):
+        return PartResult(output, output, 0)
+    with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
+        task = SlideTask.of(source, predictor, options, progress)
+        shared = agree(task, output, request, share.pieces, share.listed, share.shard.count)
+        if index in shared.parts:
+            predict_part(task, output, shared, index)
+    folder = folder_of(output)
+    part = part_files(folder, index, options)
+    return PartResult(output, part.mask, len(missing_parts(folder, shared, options)))
+
+
+def is_finished(output: Path, request: Request, predictor: Predictor, options: Options) -> bool:
+    """Whether a mask is there as ``request`` has it, so that no part of it is to be predicted.
+
+    Raises:
+        OutputError: what is there is in the way, or lacks what shall lie beside it.
+        InputError: a file that shall lie beside the mask would lie in another folder.
+    """
     files = OutputFiles.of(output, options)
     files.check()
-    beside = beside_options(options, output)
-    request = requested(path, predictor, options)
-    classes = len(predictor.model.info.classes)
-    state = MaskState.of(files, classes)
-    folder = folder_of(output)
+    beside_options(options, output)
+    state = MaskState.of(files, len(predictor.model.info.classes))
     stage = state.stage(request, accept_damaged=options.on_error != "fail")
     if stage is Stage.FINISHED and state.mask is not None:
         # While the folder is there, a merge has not yet written what goes beside the mask.
-        others = [] if folder.exists() else made_otherwise(files, options, state.mask.job)
+        is_merging = folder_of(output).exists()
+        others = [] if is_merging else made_otherwise(files, options, state.mask.job)
         if others:
             raise OutputError(
                 f"{others[0]}: is not there or was made with other settings, but {output} is"
                 " finished: repeat the command without --shard to have it made"
             )
-        return PartResult(output, output, 0)
+        return True
     files.refuse_existing(but_probabilities=state.has_probabilities(request))
     if state.journal is not None:
         raise OutputError(
             f"{output}: a run without --shard has begun it: repeat that command, or delete"
             f" {ResumableFile(output).partial} to share it out"
         )
+    return False
+
+
+def agree(
+    task: SlideTask,
+    output: Path,
+    request: Request,
+    pieces: Sequence[Piece],
+    listed: str | None,
+    shards: int | None = None,
+) -> SharedJob:
+    """Settle how a slide is cut and predicted, as the first process to come has it, and obey.
+
+    Args:
+        task: the slide, and what predicts it.
+        output: the mask.
+        request: what is asked for.
+        pieces: how the slide is cut, if this is the first.
+        listed: see `Share`.
+        shards: how many processes there are; None: as many as the first has found.
+
+    Raises:
+        InputError: what the first has left is none of this slide, or cannot be read.
+        OutputError: it had another command; or the folder of parts cannot be made.
+    """
+    folder, beside = folder_of(output), beside_options(task.options, output)
     require_own_folder(folder)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
-    with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
-        task = SlideTask.of(source, predictor, options, progress)
-        if not (folder / JOB_NAME).exists():
-            proposal = SharedJob(
-                slide=path.address if isinstance(path, Url) else str(path.absolute()),
-                listed=str(path) if share.listed else None,
-                classes=classes,
-                shards=share.shard.count,
-                parts=_parts(task.layout, share.pieces),
-                options=beside,
-                description=task.describe(choose(task, request)),
-            )
-            if not write_once(folder / JOB_NAME, json.dumps(proposal.as_json(), indent=1)):
-                logger.debug("%s: another shard was first", folder)
-        shared = read_job(folder)
-        _check_same(folder, shared, request, beside, share.shard)
-        if max(end for _, end in shared.parts.values()) != task.layout.window[3]:
-            raise InputError(f"{folder / JOB_NAME}: is of another slide: delete {folder}")
-        obey(task, shared.job)
-        part = part_files(folder, share.shard.index, options)
-        if share.shard.index in shared.parts:
-            _predict_part(task, part, shared, share.shard.index)
-    return PartResult(output, part.mask, len(missing_parts(folder, shared, options)))
+    if not (folder / JOB_NAME).exists():
+        path = task.source.path
+        proposal = SharedJob(
+            slide=path.address if isinstance(path, Url) else str(path.absolute()),
+            listed=listed,
+            classes=len(task.predictor.model.info.classes),
+            shards=max(piece.shard for piece in pieces) if shards is None else shards,
+            parts=_parts(task.layout, pieces),
+            options=beside,
+            description=task.describe(choose(task, request)),
+        )
+        if not write_once(folder / JOB_NAME, json.dumps(proposal.as_json(), indent=1)):
+            logger.debug("%s: another shard was first", folder)
+    shared = read_job(folder)
+    _check_same(folder, shared, request, beside, shards)
+    if max(end for _, end in shared.parts.values()) != task.layout.window[3]:
+        raise InputError(f"{folder / JOB_NAME}: is of another slide: delete {folder}")
+    obey(task, shared.job)
+    return shared
 
 
-def _predict_part(task: SlideTask, files: OutputFiles, shared: SharedJob, index: int) -> None:
-    """Predict a part, or what is left to do of it."""
-    job, state = shared.part_job(index), MaskState.of(files, shared.classes)
+def predict_part(task: SlideTask, output: Path, shared: SharedJob, index: int) -> None:
+    """Predict a part, or what is left to do of it.
+
+    Raises:
+        InputError, ModelError, OutputError: as ``segment``.
+    """
+    files, job = part_files(folder_of(output), index, task.options), shared.part_job(index)
+    state = MaskState.of(files, shared.classes)
     if state.stage(job) is not Stage.FINISHED:
         rows = task.rows(*shared.parts[index])
         predict(rows, state.still_wanted(files, job), rows.describe(job), restart=False)
@@ -220,7 +266,7 @@ def _parts(layout: Layout, pieces: Sequence[Piece]) -> dict[int, tuple[int, int]
 
 
 def _check_same(
-    folder: Path, shared: SharedJob, request: Request, beside: Options, shard: Shard
+    folder: Path, shared: SharedJob, request: Request, beside: Options, shards: int | None
 ) -> None:
     """Raise OutputError where this shard has another command than the one that began."""
     job = shared.job
@@ -235,7 +281,7 @@ def _check_same(
                 of_the_first,
             )
     asked = job.on_this_machine(request.chosen_as(job))
-    command = as_json(asked) | {"shards": shard.count} | beside_json(beside)
+    command = as_json(asked) | {"shards": shards or shared.shards} | beside_json(beside)
     first = as_json(job) | {"shards": shared.shards} | beside_json(shared.options)
     if command != first:
         raise OutputError(
