@@ -1,15 +1,30 @@
 """The cluster that a command names: on this machine, at an address, or described in a file."""
 
+import importlib
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from genselfdiff.errors import GsdError, InputError, one_line
+from genselfdiff.input_files import read_toml
+from genselfdiff.json_records import values_of
 
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster
+
+_KINDS = {
+    "slurm": ("dask_jobqueue", "SLURMCluster"),
+    "pbs": ("dask_jobqueue", "PBSCluster"),
+    "lsf": ("dask_jobqueue", "LSFCluster"),
+    "sge": ("dask_jobqueue", "SGECluster"),
+    "kubernetes": ("dask_kubernetes.operator", "KubeCluster"),
+}
+"""Where the classes of clusters are that a file can describe."""
+
+_CLUSTER: dict[str, Any] = {"kind": str, "workers": int, "options": dict}
+"""What such a file tells."""
 
 _LOCAL = re.compile(r"local(?::([1-9]\d{0,3}))?")
 _ADDRESS = re.compile(r"[a-z]+://\S+")
@@ -41,8 +56,10 @@ def connect(place: str) -> Iterator["Client"]:
     except ImportError as error:
         raise InputError("Dask is not installed: pip install 'genselfdiff[dask]'") from error
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters we say ourselves
-    if local := _LOCAL.fullmatch(place):
-        with _local(int(local[1]) if local[1] else None) as cluster, Client(cluster) as client:
+    local = _LOCAL.fullmatch(place)
+    if local or place.endswith(".toml"):
+        started = _local(int(local[1] or 0)) if local else _described(place)
+        with started as cluster, Client(cluster) as client:
             yield client
         return
     try:
@@ -56,8 +73,35 @@ def connect(place: str) -> Iterator["Client"]:
         yield client
 
 
-def _local(count: int | None) -> "SpecCluster":
-    """Workers on this machine, which share its processors; one for each GPU."""
+def _described(path: str) -> AbstractContextManager[Any]:
+    """Start the cluster that a file describes, with its workers on their way."""
+    content = read_toml(path)
+    try:
+        told = values_of(content, _CLUSTER)
+    except ValueError as error:
+        raise InputError(f"{path}: is no description of a cluster: {one_line(error)}") from error
+    kind, workers = told["kind"], told["workers"]
+    if kind not in _KINDS or workers < 1:
+        raise InputError(
+            f"{path}: kind {kind!r:.40} with {workers} workers: name one of {', '.join(_KINDS)}"
+            " and one worker or more"
+        )
+    module, name = _KINDS[kind]
+    try:
+        make = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        package = module.partition(".")[0].replace("_", "-")
+        raise InputError(f"{path}: {package} is not installed: pip install {package}") from error
+    try:
+        cluster = make(**told["options"])
+        cluster.scale(workers)
+    except Exception as error:  # of batch systems, of Kubernetes, or of a keyword that there is not
+        raise GsdError(f"{path}: {name} cannot be started: {one_line(error)}") from error
+    return cluster
+
+
+def _local(count: int) -> "SpecCluster":
+    """Workers on this machine, which share its processors; 0: one for each GPU, or one."""
     import torch
     from distributed import Nanny, Scheduler, SpecCluster
 

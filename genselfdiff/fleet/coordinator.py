@@ -72,6 +72,7 @@ class Coordinator:
         self._futures: dict[str, Future] = {}
         self._tasks: dict[str, _Given] = {}
         self._next_look = 0.0
+        self._is_waiting = False
         self._latest_begin = time.monotonic() + GREETING_SECONDS
 
     @property
@@ -110,6 +111,9 @@ class Coordinator:
         for worker in sorted(present - self._present):
             self._submit(worker, greet, self._order)
         self._present = present
+        if not present and not self._is_waiting:
+            logger.info("waiting for workers")
+        self._is_waiting = not present
         self._next_look = time.monotonic() + LOOK_SECONDS
 
     def _gone(self) -> GsdError:

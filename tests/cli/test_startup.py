@@ -15,6 +15,7 @@ MISTAKES = [
     ["segment", "a.svs"],
     ["segment", "a.svs", "-o", "m.tif", "--tta", "3"],
     ["segment", "a.svs", "-o", "m.tif", "--shard", "3/2"],
+    ["segment", "a.svs", "-o", "m.tif", "--dask", "here"],
     ["segment", "a.svs", "-o", "m.tif", "--tissue-mask", "t.png", "--no-tissue"],
     ["segment", "a.svs", "b.svs", "-o", "out/", "--overlay-to", "o.png"],
     ["train", "pretrian"],

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
+from typing import ClassVar
 
+import dask
 import pytest
 from click.testing import CliRunner
-from distributed import Client
+from distributed import Client, LocalCluster
 
-from genselfdiff.errors import InputError
-from genselfdiff.fleet.clusters import check_place
+from genselfdiff.errors import GsdError, InputError
+from genselfdiff.fleet.clusters import check_place, connect
 from genselfdiff.segmenting.many_slides import segment_all
 from genselfdiff.segmenting.plan import plan_outputs
 from gsd.main import main
@@ -49,10 +52,11 @@ def python(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(folder)},
+        env=os.environ | _ENVIRONMENT | {"PYTHONPATH": str(folder)},
     )
 
 
+_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s"}
 _DASK = "import sys; from dask.__main__ import main; sys.argv[0] = 'dask'; main()"
 _GSD = "from gsd.main import main; main()"
 
@@ -84,6 +88,10 @@ class Site:
     def start_worker(self) -> None:
         options = ["--no-nanny", "--nthreads", "1", "--memory-limit", "0", "--death-timeout", "20"]
         self.workers.append(python(self.folder, _DASK, "worker", self.address, *options))
+
+    def wait_for_workers(self) -> None:
+        with Client(self.address) as client:
+            client.wait_for_workers(len(self.workers), timeout=120)
 
     def command(self, out: str) -> subprocess.Popen[str]:
         options = ["-o", out, "--model", "model.ts", "--geojson", "--device", "cpu"]
@@ -141,6 +149,7 @@ def test_a_killed_worker_s_part_is_taken_up_by_another(tmp_path, site, model, wr
     work.start_scheduler()
     for _ in range(2):
         work.start_worker()
+    work.wait_for_workers()
     command = work.command("together")
     while not list((tmp_path).glob("together/*.shards/.part-*.journal")):
         time.sleep(0.01)
@@ -252,7 +261,8 @@ def test_what_cannot_be_meant(options, told):
 def test_nobody_at_an_address(tmp_path, write_slide, picture, model):
     slide = write_slide(picture(120, 160))
     options = ["-o", str(tmp_path / "m.tif"), "--model", str(model), "--dask", "tcp://127.0.0.1:9"]
-    ended = CliRunner().invoke(main, ["segment", str(slide), *options])
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        ended = CliRunner().invoke(main, ["segment", str(slide), *options])
     assert ended.exit_code == 1
     assert "tcp://127.0.0.1:9: no scheduler of Dask answers" in ended.stderr
 
@@ -263,3 +273,86 @@ def test_places():
     for place in ("", "local:", "local:x", "host:8786", "cluster.json"):
         with pytest.raises(InputError, match="is no cluster"):
             check_place(place)
+
+
+class Described:
+    """Stands in for the class of a cluster of another package."""
+
+    started: ClassVar[list[object]] = []
+
+    def __init__(self, *, cores: int) -> None:
+        self.cores = cores
+        self.local = LocalCluster(n_workers=0, processes=False, dashboard_address=":0")
+
+    def scale(self, workers: int) -> None:
+        self.started.append((self.cores, workers))
+        self.local.scale(workers)
+
+    def __enter__(self) -> LocalCluster:
+        return self.local
+
+    def __exit__(self, *error: object) -> None:
+        self.local.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "name"),
+    [
+        ("slurm", "dask_jobqueue", "SLURMCluster"),
+        ("pbs", "dask_jobqueue", "PBSCluster"),
+        ("kubernetes", "dask_kubernetes.operator", "KubeCluster"),
+    ],
+)
+def test_a_cluster_that_a_file_describes(tmp_path, monkeypatch, kind, module, name):
+    for place in (module, module.partition(".")[0]):
+        monkeypatch.setitem(sys.modules, place, types.SimpleNamespace(**{name: Described}))
+    file = tmp_path / "site.toml"
+    file.write_text(f'kind = "{kind}"\nworkers = 1\n[options]\ncores = 8\n')
+    monkeypatch.setattr(Described, "started", [])
+    with connect(str(file)) as client:
+        assert Described.started == [(8, 1)]
+        client.wait_for_workers(1, timeout=10)
+    file.write_text(f'kind = "{kind}"\nworkers = 1\n[options]\ncolour = "red"\n')
+    with (
+        pytest.raises(GsdError, match=rf"site\.toml: {name} cannot be started: .*colour"),
+        connect(str(file)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("kind = ", "site.toml"),
+        (
+            'kind = "slurm"',
+            "is no description of a cluster: it does not tell kind, workers, options",
+        ),
+        ('kind = "slurm"\nworkers = "2"\n[options]', "workers cannot be '2'"),
+        (
+            'kind = "abacus"\nworkers = 2\n[options]',
+            "kind 'abacus' with 2 workers: name one of slurm",
+        ),
+        ('kind = "slurm"\nworkers = 0\n[options]', "one worker or more"),
+        ('kind = "slurm"\nworkers = 2\n[options]', "dask-jobqueue is not installed: pip install"),
+        ('kind = "kubernetes"\nworkers = 2\n[options]', "dask-kubernetes is not installed: pip"),
+    ],
+)
+def test_files_that_describe_no_cluster(tmp_path, monkeypatch, content, told):
+    for module in ("dask_jobqueue", "dask_kubernetes", "dask_kubernetes.operator"):
+        monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "site.toml").write_text(content)
+    with pytest.raises(InputError) as raised, connect(str(tmp_path / "site.toml")):
+        pass
+    assert told in str(raised.value)
+
+
+def test_without_dask_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with (
+        pytest.raises(
+            InputError, match=r"Dask is not installed: pip install 'genselfdiff\[dask\]'"
+        ),
+        connect("local"),
+    ):
+        pass
