@@ -55,7 +55,8 @@ def connect(place: str) -> Iterator["Client"]:
         from distributed import Client
     except ImportError as error:
         raise InputError("Dask is not installed: pip install 'genselfdiff[dask]'") from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters we say ourselves
+    for name in ("distributed", "asyncio", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters we say ourselves
     local = _LOCAL.fullmatch(place)
     if local or place.endswith(".toml"):
         started = _local(int(local[1] or 0)) if local else _described(place)
