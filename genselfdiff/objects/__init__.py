@@ -7,12 +7,13 @@ from genselfdiff.objects.instances import (
     seed_distance_in_pixels,
 )
 from genselfdiff.objects.label_array import NumberedObjects, number_objects, windows_of
-from genselfdiff.objects.mask_objects import check_min_area, write_objects
+from genselfdiff.objects.mask_objects import MaskObjects, check_min_area, write_objects
 from genselfdiff.objects.table import TABLE_SUFFIXES, check_table
 
 __all__ = [
     "SEED_DISTANCE",
     "TABLE_SUFFIXES",
+    "MaskObjects",
     "NumberedObjects",
     "check_min_area",
     "check_table",

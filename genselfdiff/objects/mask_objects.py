@@ -59,6 +59,65 @@ class ObjectCounts:
         return {name: sizes.total() for name, sizes in self.sizes.items()}
 
 
+class MaskObjects:
+    """The objects of an open mask, as all that is made of them has and numbers them.
+
+    Args:
+        reader: the mask.
+        instances, seed_distance, min_area, mpp: see ``write_objects``.
+
+    Attributes:
+        mpp: micrometres per pixel; None: unknown.
+        splitter: takes objects apart; None: they stay as they are.
+    """
+
+    def __init__(
+        self,
+        reader: MaskReader,
+        instances: bool | None = None,
+        seed_distance: float | None = None,
+        min_area: float | None = None,
+        mpp: float | None = None,
+    ) -> None:
+        self._reader = reader
+        self.mpp = mpp = reader.mpp if mpp is None else mpp
+        cores = MaskCores(reader) if reader.has_cores else None
+        self.splitter: Splitter | None = choose_splitter(
+            instances, seed_distance, mpp, min_area, cores
+        )
+        least = least_area(min_area, mpp, apart=self.splitter is not None)
+        self._least_pixels = least / (mpp or 1) ** 2
+
+    def batches(self) -> Iterator[tuple[range, Sequence[Outline]]]:
+        """Give some objects at a time, with their numbers, while the mask is read.
+
+        Raises:
+            InputError: the mask is damaged.
+        """
+        known, waiting = 1, list[Outline]()
+        for outline in self._all():
+            waiting.append(outline)
+            if len(waiting) == _WRITTEN_AT_ONCE:
+                yield range(known, known + len(waiting)), waiting
+                known += len(waiting)
+                waiting = []
+        if waiting:
+            yield range(known, known + len(waiting)), waiting
+
+    def _all(self) -> Iterator[Outline]:
+        tracer, splitter = OutlineTracer(self._reader.width, self._least_pixels), self.splitter
+        rows_at_once = max(_LEAST_ROWS, _PIXELS_TRACED // self._reader.width)
+        for rows in _regrouped(self._reader.bands(), rows_at_once):
+            ended = tracer.push(rows)
+            yield from ended if splitter is None else splitter.push(ended)
+        ended = tracer.finish()
+        if splitter is None:
+            yield from ended
+        else:
+            yield from splitter.push(ended)
+            yield from splitter.finish()
+
+
 def write_objects(
     mask: str | Path,
     *,
@@ -113,10 +172,8 @@ def write_objects(
     labels = None if labels is None else Path(labels)
     _check_targets(Path(mask), geojson, table, labels, overwrite)
     with MaskReader(mask) as reader, ExitStack() as stack:
-        mpp = reader.mpp if mpp is None else mpp
-        cores = MaskCores(reader) if reader.has_cores else None
-        splitter = choose_splitter(instances, seed_distance, mpp, min_area, cores)
-        pixels = least_area(min_area, mpp, apart=splitter is not None) / (mpp or 1) ** 2
+        found = MaskObjects(reader, instances, seed_distance, min_area, mpp)
+        mpp, splitter = found.mpp, found.splitter
         features = rows = image = None
         if geojson is not None:
             path = stack.enter_context(atomic_file(geojson))
@@ -127,10 +184,7 @@ def write_objects(
         if labels is not None:
             image = stack.enter_context(LabelImage(labels, reader.width, reader.height, mpp))
         sizes = {name: Counter[int]() for name in reader.class_names[1:]}
-        known = 0
-        for objects in _batches(_objects(reader, pixels, splitter)):
-            ids = range(known + 1, known + 1 + len(objects))
-            known += len(objects)
+        for ids, objects in found.batches():
             measures = measure(objects)
             names = [reader.name_of(outline.label) for outline in objects]
             for name, outline in zip(names, objects, strict=True):
@@ -165,30 +219,6 @@ def _check_targets(
     refuse_inputs(targets, [mask])
     for target in targets:
         refuse_existing(target, overwrite)
-
-
-def _objects(reader: MaskReader, min_area: float, splitter: Splitter | None) -> Iterator[Outline]:
-    tracer = OutlineTracer(reader.width, min_area)
-    for rows in _regrouped(reader.bands(), max(_LEAST_ROWS, _PIXELS_TRACED // reader.width)):
-        ended = tracer.push(rows)
-        yield from ended if splitter is None else splitter.push(ended)
-    ended = tracer.finish()
-    if splitter is None:
-        yield from ended
-    else:
-        yield from splitter.push(ended)
-        yield from splitter.finish()
-
-
-def _batches(objects: Iterator[Outline]) -> Iterator[Sequence[Outline]]:
-    waiting: list[Outline] = []
-    for outline in objects:
-        waiting.append(outline)
-        if len(waiting) == _WRITTEN_AT_ONCE:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
 
 
 def _regrouped(bands: Iterator[Uint8], rows: int) -> Iterator[Uint8]:

@@ -10,6 +10,7 @@ from genselfdiff.errors import InputError
 from genselfdiff.text import shown
 from genselfdiff.viewer.collection import Entry
 from genselfdiff.viewer.layers import Layer
+from genselfdiff.viewer.objects import ENLARGED, OUTLINE_TILE, LayerObjects
 from genselfdiff.viewer.tile_cache import TileCache
 from genselfdiff.viewer.tiles import LAYER_TILE, Place, SlideTiles, jpeg, layer_tile
 
@@ -31,7 +32,8 @@ class OpenEntry:
     def __init__(self, entry: Entry, mpp: float | None) -> None:
         self.tiles = SlideTiles(entry.slide, mpp)
         slide = self.tiles.slide
-        self.layers = [Layer(path) for path in entry.layers]
+        layers = [Layer(path) for path in entry.layers]
+        self.layers = sorted(layers, key=lambda layer: layer.kind)  # masks first
         for layer in self.layers:
             if (layer.width, layer.height) != (slide.width, slide.height):
                 raise InputError(
@@ -39,8 +41,23 @@ class OpenEntry:
                     f" {entry.slide} {slide.width} x {slide.height}: is it the mask of another?"
                 )
         _share_colours(self.layers)
+        self._objects: dict[int, LayerObjects] = {}
+        self._finding = Lock()
         first = next((layer for layer in self.layers if layer.mpp is not None), None)
         self.mpp = slide.mpp if slide.mpp is not None or first is None else first.mpp
+
+    def objects(self, layer: int) -> LayerObjects:
+        """Find the objects of a mask, or give them if they are found or looked for.
+
+        Raises:
+            LookupError: there is no such layer, or it is no mask.
+        """
+        if self.layers[layer].kind != "mask":
+            raise LookupError("probabilities have no objects")
+        with self._finding:
+            if layer not in self._objects:
+                self._objects[layer] = LayerObjects(self.layers[layer])
+            return self._objects[layer]
 
 
 class Library:
@@ -103,6 +120,8 @@ class Library:
             "mpp": opened.mpp,
             "tile": opened.tiles.side,
             "layer_tile": LAYER_TILE,
+            "outline_tile": OUTLINE_TILE,
+            "enlarged": 1 << ENLARGED,
             "layers": [
                 {
                     "name": name,
@@ -134,6 +153,15 @@ class Library:
         opened = self.open(number).layers[layer]
         key = number, layer, plane, place
         return self._cache.get(key, lambda: layer_tile(opened, place, plane))
+
+    def outline_tile(self, number: int, layer: int, place: Place) -> bytes:
+        """Give the outlines of objects in a tile, see ``LayerObjects.tile``.
+
+        Raises:
+            NoTile: there is none, or the objects are not found yet.
+        """
+        objects = self.open(number).objects(layer)
+        return self._cache.get((number, layer, "outlines", place), lambda: objects.tile(place))
 
     def thumbnail(self, number: int) -> bytes:
         """Give the whole slide as a small JPEG.

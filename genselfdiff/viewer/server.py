@@ -16,12 +16,10 @@ from starlette.routing import Route
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.viewer.library import Library
+from genselfdiff.viewer.objects import THREADS
 from genselfdiff.viewer.tiles import NoTile, Place
 
 Made = TypeVar("Made")
-
-THREADS = "gsd-view"
-"""How the names of threads begin whose work nobody waits for once the server ends."""
 
 _KINDS = {
     "css": "text/css; charset=utf-8",
@@ -50,6 +48,9 @@ def viewer_app(library: Library) -> Starlette:
     ``/slides/N/thumbnail``                  JPEG
     ``/slides/N/tiles/LEVEL/X/Y``            JPEG; see ``tiles``
     ``/slides/N/layers/M/PLANE/LEVEL/X/Y``   PNG
+    ``/slides/N/objects/M``                  how far the objects of a mask are found
+    ``/slides/N/objects/M/at/X/Y``           the object at a pixel of the mask, or null
+    ``/slides/N/objects/M/LEVEL/X/Y``        outlines; see ``objects``
     ======================================== ===================================================
 
     Args:
@@ -69,6 +70,7 @@ class _Server:
 
     def app(self) -> Starlette:
         slide, place = "/slides/{slide}", "{level}/{x}/{y}"
+        objects = f"{slide}/objects/{{layer}}"
         return Starlette(
             routes=[
                 Route("/", self._page),
@@ -78,6 +80,9 @@ class _Server:
                 Route(f"{slide}/thumbnail", self._thumbnail),
                 Route(f"{slide}/tiles/{place}", self._slide_tile),
                 Route(f"{slide}/layers/{{layer}}/{{plane}}/{place}", self._layer_tile),
+                Route(objects, self._objects),
+                Route(f"{objects}/at/{{x}}/{{y}}", self._object),
+                Route(f"{objects}/{place}", self._outline_tile),
             ],
             exception_handlers={
                 InputError: _unreadable,
@@ -123,6 +128,23 @@ class _Server:
         return await self._picture(
             request, "png", lambda: self._library.layer_tile(slide, layer, plane, Place(*place))
         )
+
+    async def _objects(self, request: Request) -> Response:
+        slide, layer = _numbers(request, "slide", "layer")
+        state = await self._made(request, lambda: self._library.open(slide).objects(layer).state())
+        return JSONResponse(state, headers=_ASKED_AGAIN)
+
+    async def _object(self, request: Request) -> Response:
+        slide, layer, x, y = _numbers(request, "slide", "layer", "x", "y")
+        found = await self._made(request, lambda: self._library.open(slide).objects(layer).at(x, y))
+        return JSONResponse(found, headers=_ASKED_AGAIN)
+
+    async def _outline_tile(self, request: Request) -> Response:
+        slide, layer, *place = _numbers(request, "slide", "layer", "level", "x", "y")
+        lines = await self._made(
+            request, lambda: self._library.outline_tile(slide, layer, Place(*place))
+        )
+        return Response(lines, media_type="application/octet-stream", headers=_KEPT)
 
     async def _picture(self, request: Request, kind: str, make: Callable[[], bytes]) -> Response:
         picture = await self._made(request, make)

@@ -14,7 +14,8 @@ import uvicorn
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.viewer.guard import Guard
 from genselfdiff.viewer.library import Library
-from genselfdiff.viewer.server import THREADS, viewer_app
+from genselfdiff.viewer.objects import THREADS
+from genselfdiff.viewer.server import viewer_app
 
 _WAITING = 128
 """Connections that wait to be accepted."""

@@ -54,6 +54,7 @@ def test_the_page_and_its_data(ask: Client) -> None:
     details = ask.get("slides/0").json()
     assert (details["width"], details["height"], details["mpp"]) == (1300, 900, 0.5)
     assert [layer["kind"] for layer in details["layers"]] == ["mask", "probabilities"]
+    assert ask.get("slides/0/objects/0").json()["error"] == ""
     colours = [[c["colour"] for c in layer["classes"]] for layer in details["layers"]]
     assert colours[0] == colours[1]
     for address, kind in (
@@ -82,6 +83,8 @@ def test_everything_that_the_page_names_is_there(ask: Client) -> None:
         *("slides/0/tiles/0/6/0", "slides/0/tiles/0/-1/0", "slides/0/tiles/99/0/0"),
         *("slides/0/tiles/0/999999999/0", "slides/0/tiles/0/0/9999999999999999999999"),
         *("slides/0/tiles/999999999/0/0", "slides/0/tiles/0/0", "slides/0/tiles/0/0/0/0"),
+        *("slides/0/objects/1", "slides/0/objects/2", "slides/0/objects/0/at/-1/0"),
+        *("slides/0/objects/0/99/0/0", "slides/0/objects/0/0/99999/0"),
         *("slides/0/layers/2/0/0/0/0", "slides/0/layers/0/1/0/0/0", "slides/0/tiles/%D9%A1/0/0"),
         *("static/../server.py", "static/..%2fserver.py", "static/%2e%2e/server.py"),
         *("static//etc/passwd", "static/%2fetc%2fpasswd", "static/index.html%00.js", "static/"),

@@ -22,6 +22,9 @@ function actions(page) {
     ["m", "hide the layers, show them again", () => page.toggleLayers()],
     ["[", "layers fainter", () => page.fade(-0.1)],
     ["]", "layers stronger", () => page.fade(0.1)],
+    ["o", "outlines of objects on or off", () => page.toggleOutlines()],
+    ["c", "compare: laid over, divided, side by side", () => page.compare.next()],
+    ["Escape", "forget the object that was clicked", () => page.choose(null)],
     ["n", "next slide", () => page.step(1)],
     ["p", "previous slide", () => page.step(-1)],
     ["l", "panel of layers", press("panel-button")],
@@ -44,7 +47,7 @@ export function answerKeys(page) {
     if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
     // Sliders and lists have uses of their own for arrows.
     const move = MOVES[key];
-    if (move && !target.closest("input, select, nav, [role=slider]")) page.stage.panBy(...move);
+    if (move && !target.closest("input, select, nav, [role=slider]")) page.led.panBy(...move);
     else if (known.has(key) && !target.closest("select")) known.get(key)();
     else return;
     event.preventDefault();

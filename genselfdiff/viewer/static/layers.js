@@ -33,6 +33,11 @@ export class Layer {
     }
   }
 
+  lineColour(label) {
+    const [red, green, blue] = this.info.classes[label]?.colour ?? [0, 0, 0];
+    return `rgb(${red}, ${green}, ${blue})`;
+  }
+
   // As a word of the page's address, and back: shown, percent of opacity, hidden classes or plane.
   get word() {
     const chosen = this.isMask ? [...this.hidden].sort((a, b) => a - b).join(".") : this.plane;

@@ -1,12 +1,15 @@
 // The page: which slide is shown, with which layers, and what its controls do.
 
 import { readAddress, writeAddress } from "./address.js";
+import { Compare } from "./compare.js";
 import { ask, byId, element } from "./dom.js";
 import { answerKeys } from "./keys.js";
 import { Layer, layerSection } from "./layers.js";
+import { describe, Objects } from "./objects.js";
 import { number, showScale } from "./scale.js";
 import { fillList, markCurrent } from "./slide_list.js";
 import { Stage } from "./stage.js";
+import { ByteSource, OutlineSource } from "./tile_sources.js";
 
 const ADDRESS_MS = 200;
 
@@ -16,15 +19,47 @@ class Page {
   constructor(slides) {
     this.slides = slides;
     this.layers = [];
-    const told = { moved: () => this.moved(), failed: (message) => this.tell(message) };
-    this.stage = new Stage(byId("stage"), told);
-    byId("stages").addEventListener("pointermove", (event) => this.point(event));
+    this.outlines = true;
+    this.compare = new Compare({
+      changed: () => {
+        this.fillPanel();
+        this.changed("layers");
+      },
+      moved: () => this.moved(this.stage),
+    });
+    this.objects = new Objects((all) => {
+      this.fillPanel();
+      if (all) this.showLayers();
+    });
+    this.stage = this.newStage("stage");
+    this.leader = this.stage;
+  }
+
+  newStage(id) {
+    const stage = new Stage(byId(id), {
+      moved: (stage) => this.moved(stage),
+      clicked: (stage, place) => this.click(stage, place),
+      failed: (message) => this.tell(message),
+    });
+    // Of two stages the one under the pointer moves the other.
+    byId(id).addEventListener("pointerenter", () => (this.leader = stage));
+    byId(id).addEventListener("pointermove", (event) => this.point(stage, event));
+    return stage;
+  }
+
+  // The stage that keys and buttons move.
+  get led() {
+    this.leader = this.stage;
+    return this.stage;
   }
 
   // Show a slide, at a view and with layers as an address tells them, or as a whole.
-  async open(slide, { view = null, layers = [] } = {}) {
+  async open(slide, { view = null, layers = [], outlines = true, compare = "" } = {}) {
     this.slide = slide;
     this.info = null;
+    this.objects.open(slide);
+    this.outlines = outlines;
+    this.choose(null);
     byId("name").textContent = this.slides[slide].name;
     document.title = `${this.slides[slide].name} \u2013 gsd view`;
     markCurrent(slide);
@@ -33,7 +68,7 @@ class Page {
       info = await (await ask(`slides/${slide}`)).json();
     } catch (error) {
       if (this.slide === slide) {
-        this.stage.viewer.close();
+        for (const stage of this.stages()) stage.close();
         this.layers = [];
         this.fillPanel();
         this.tell(error.message, Infinity);
@@ -44,12 +79,18 @@ class Page {
     this.quiet();
     this.layers = info.layers.map((layer, index) => new Layer(index, layer));
     layers.forEach((word, index) => this.layers[index] && (this.layers[index].word = word));
+    this.compare.read(compare, this.layers.length);
     this.fillPanel();
     await this.stage.open(slide, info);
+    if (this.slide !== slide) return;
     this.info = info;
-    if (view) this.stage.view = view;
+    if (view) this.stage.goTo(view);
     await this.showLayers();
-    this.moved();
+    this.moved(this.stage);
+  }
+
+  stages() {
+    return this.other && this.compare.mode === "side" ? [this.stage, this.other] : [this.stage];
   }
 
   step(by) {
@@ -57,20 +98,77 @@ class Page {
     if (slide >= 0 && slide < this.slides.length) this.open(slide);
   }
 
+  // Layers with the side that they are shown on, of a stage.
+  shownOn(stage) {
+    const { mode, left, right } = this.compare;
+    const of = (index, side = "") => ({ layer: this.layers[index], side });
+    if (mode === "swipe") return [of(left, "left"), of(right, "right")];
+    if (mode === "side") return [of(stage === this.stage ? left : right)];
+    return this.layers.filter((layer) => layer.visible).map((layer) => of(layer.index));
+  }
+
   async showLayers() {
-    await this.stage.show(this.layers.filter((layer) => layer.visible));
+    if (!this.info) return;
+    const { slide } = this;
+    const two = this.compare.mode === "side";
+    byId("other").hidden = !two;
+    this.compare.place();
+    if (two) {
+      this.other ??= this.newStage("other");
+      if (this.other.info !== this.info) await this.other.open(slide, this.info);
+      if (this.slide !== slide) return;
+    }
+    for (const stage of this.stages()) {
+      stage.border = this.compare.border;
+      const shown = this.shownOn(stage);
+      const rasters = shown.map(({ layer, side }) => ({
+        key: `${layer.index}/${layer.plane}/${side}`,
+        opacity: layer.opacity,
+        side,
+        source: (number, info) => new ByteSource(number, info, layer),
+      }));
+      const masks = this.outlines ? shown.filter(({ layer }) => layer.isMask) : [];
+      const outlines = masks.filter(({ layer }) => this.objects.ready(layer)).map(
+        ({ layer, side }) => ({
+          key: `outlines/${layer.index}/${side}`,
+          opacity: 1,
+          side,
+          source: (number, info) => new OutlineSource(number, info, layer),
+        }),
+      );
+      await stage.show([...rasters, ...outlines]);
+    }
+    if (two) this.moved(this.stage);
   }
 
   fillPanel() {
     const sections = this.layers.map((layer) => layerSection(layer, (what) => this.changed(what)));
+    if (this.layers.some((layer) => layer.isMask)) sections.unshift(this.outlinesSection());
+    if (this.layers.length > 1) sections.unshift(this.compare.section(this.layers));
     const none = element("p", {}, "This slide has no mask.");
     byId("panel").replaceChildren(...(sections.length ? sections : [none]));
   }
 
+  outlinesSection() {
+    const input = element("input", { type: "checkbox", checked: this.outlines, id: "outlines" });
+    input.onchange = () => this.toggleOutlines();
+    const lines = this.layers
+      .map((layer) => [layer.info.name, this.objects.told(layer)])
+      .filter(([, told]) => told)
+      .map(([name, told]) => element("small", {}, `${name}: ${told}`));
+    return element("fieldset", {}, element("label", {}, input, "Outlines of objects"), ...lines);
+  }
+
+  toggleOutlines() {
+    this.outlines = !this.outlines;
+    this.fillPanel();
+    this.changed("layers");
+  }
+
   changed(what) {
-    if (what === "colours") this.stage.recolour();
+    if (what === "colours") for (const stage of this.stages()) stage.redraw();
     else this.showLayers();
-    this.moved();
+    this.moved(this.stage);
   }
 
   // Hide all layers, or show again those that were seen.
@@ -92,25 +190,57 @@ class Page {
     this.changed("layers");
   }
 
-  moved() {
+  moved(stage) {
     if (!this.info) return;
+    this.stage.border = this.compare.border;
+    if (this.compare.mode === "swipe") this.stage.clip();
+    if (stage === this.leader) {
+      for (const other of this.stages()) {
+        if (other !== stage && other.info === this.info) other.goTo(stage.view(true));
+      }
+    }
     showScale(this.stage.zoom(), this.info.mpp);
     clearTimeout(this.writing);
     this.writing = setTimeout(() => writeAddress({
       slide: this.slide,
-      view: this.stage.view,
+      view: this.stage.view(),
       layers: this.layers,
+      outlines: this.outlines,
+      compare: this.compare.word,
     }), ADDRESS_MS);
   }
 
   // Tell what is under the pointer.
-  point(event) {
-    if (!this.info) return;
-    const { x, y } = this.stage.pixelAt(event);
+  point(stage, event) {
+    if (!this.info || stage.info !== this.info) return;
+    const { x, y } = stage.pixelAt(event);
     const inside = x >= 0 && y >= 0 && x < this.info.width && y < this.info.height;
     const { mpp } = this.info;
     const place = mpp === null ? "" : ` (${number((x * mpp) / 1000)}, ${number((y * mpp) / 1000)} mm)`;
     byId("place").textContent = inside ? `${x}, ${y} px${place}` : "";
+  }
+
+  // Tell of the object at a place of the slide, of the topmost mask that has one.
+  async click(stage, place) {
+    const { slide } = this;
+    const isRight = place.x > stage.pixelAtShare(this.compare.border);
+    const masks = this.shownOn(stage)
+      .filter(({ layer, side }) => layer.isMask && (!side || (side === "right") === isRight))
+      .map(({ layer }) => layer)
+      .reverse();
+    let found = null;
+    try {
+      for (const layer of masks) found ??= await this.objects.at(layer, place);
+    } catch (error) {
+      this.tell(error.message);
+    }
+    if (this.slide === slide) this.choose(found, stage);
+  }
+
+  choose(found, on) {
+    for (const stage of this.stages()) stage.mark(found && stage === on ? found.rings : null);
+    byId("object").hidden = found === null;
+    byId("object").replaceChildren(...(found ? [describe(found)] : []));
   }
 
   tell(message, milliseconds = MESSAGE_MS) {
@@ -132,10 +262,10 @@ function toggle(button, what, shown = what.hidden) {
 
 const slides = await (await ask("slides")).json();
 const page = new Page(slides);
-byId("zoom-in").onclick = () => page.stage.zoomBy(1.5);
-byId("zoom-out").onclick = () => page.stage.zoomBy(1 / 1.5);
-byId("zoom-home").onclick = () => page.stage.home();
-byId("zoom-native").onclick = () => page.stage.native();
+byId("zoom-in").onclick = () => page.led.zoomBy(1.5);
+byId("zoom-out").onclick = () => page.led.zoomBy(1 / 1.5);
+byId("zoom-home").onclick = () => page.led.home();
+byId("zoom-native").onclick = () => page.led.native();
 byId("panel-button").onclick = () => toggle(byId("panel-button"), byId("panel"));
 byId("list-button").onclick = () => toggle(byId("list-button"), byId("list"));
 byId("help-button").onclick = () => byId("help").showModal();

@@ -2,12 +2,14 @@
 
 /* global OpenSeadragon */
 
-import { ByteSource, SlideSource } from "./tile_sources.js";
+import { element } from "./dom.js";
+import { SlideSource } from "./tile_sources.js";
 
 // Tiles that were given up are no failures to tell of.
 const told = OpenSeadragon.console.error.bind(OpenSeadragon.console);
 OpenSeadragon.console = Object.assign({}, OpenSeadragon.console, {
   error: (text, ...rest) => String(rest.at(-1)).includes("given up") || told(text, ...rest),
+  warn: () => {},
 });
 
 // Screen pixels that a pixel of the slide may be blown up to.
@@ -16,8 +18,9 @@ const LARGEST = 16;
 const PRUNE_MS = 100;
 
 export class Stage {
-  // `moved` is called whenever another part of the slide is seen, `failed` with what went wrong.
-  constructor(place, { moved, failed }) {
+  // `moved` is called whenever another part of the slide is seen, `clicked` with a place of the
+  // slide, `failed` with what went wrong.
+  constructor(place, { moved, clicked, failed }) {
     this.viewer = new OpenSeadragon.Viewer({
       element: place,
       drawer: "canvas",
@@ -38,15 +41,27 @@ export class Stage {
     this.viewer.innerTracker.keyDownHandler = null;
     this.viewer.canvas.setAttribute("aria-label", "Slide; arrow keys move it, plus and minus zoom");
     this.images = new Map();
-    this.byMove = true;
+    this.border = 0.5;
+    this.marked = null;
+    const marks = element("canvas", { className: "marks" });
+    this.viewer.canvas.append(marks);
+    this.marks = marks.getContext("2d");
     let last = 0;
     this.viewer.addHandler("update-viewport", () => {
+      if (this.marked) this.drawMark();
       if (performance.now() - last < PRUNE_MS) return;
       last = performance.now();
       for (const { source } of this.all()) source.giveUpUnseen(this.viewer.viewport);
     });
-    this.viewer.addHandler("viewport-change", () => moved(this));
-    this.viewer.addHandler("resize", () => moved(this));
+    for (const event of ["viewport-change", "resize"]) {
+      this.viewer.addHandler(event, () => {
+        this.clip();
+        moved(this);
+      });
+    }
+    this.viewer.addHandler("canvas-click", ({ quick, originalEvent }) => {
+      if (quick && this.info) clicked(this, this.pixelAt(originalEvent));
+    });
     this.viewer.addHandler("tile-load-failed", ({ message }) => {
       if (message !== "given up") failed(message);
     });
@@ -55,10 +70,17 @@ export class Stage {
   // Show another slide; resolves once its place is known.
   async open(number, info) {
     this.number = number;
-    this.info = info;
     this.images.clear();
-    this.viewer.close();
+    this.close();
+    this.info = info;
     await this.add({ tileSource: new SlideSource(number, info) });
+  }
+
+  close() {
+    this.info = null;
+    for (const { source } of this.all()) source.giveUpAll();
+    this.mark(null);
+    this.viewer.close();
   }
 
   all() {
@@ -79,65 +101,90 @@ export class Stage {
     });
   }
 
-  // Show these layers and no others, the last on top; each has index, plane, opacity, colours.
+  // Show these layers and no others, the last on top; each has key, opacity, side and a source.
   async show(layers) {
-    const { number } = this;
-    const wanted = new Set(layers.map(keyOf));
+    const { number, info } = this;
+    const { world } = this.viewer;
+    const wanted = new Set(layers.map(({ key }) => key));
     for (const [key, image] of this.images) {
-      if (!wanted.has(key)) {
-        this.images.delete(key);
-        this.viewer.world.removeItem(await image);
-      }
+      if (wanted.has(key)) continue;
+      this.images.delete(key);
+      const item = await image;
+      item.source.giveUpAll();
+      world.removeItem(item);
     }
-    for (const layer of layers) {
-      const key = keyOf(layer);
+    let place = 0;
+    for (const { key, opacity, side, source } of layers) {
       if (!this.images.has(key)) {
-        const source = layer.source?.(number, this.info) ??
-          new ByteSource(number, this.info, layer.index, layer.plane, layer.colours);
-        this.images.set(key, this.add({ tileSource: source, opacity: layer.opacity }));
+        const tileSource = Object.assign(source(number, info), { side });
+        this.images.set(key, this.add({ tileSource, opacity }));
       }
       const image = await this.images.get(key);
-      if (this.number !== number) return;
-      image.setOpacity(layer.opacity);
+      if (this.number !== number || !this.images.has(key)) return;
+      image.setOpacity(opacity);
+      world.setItemIndex(image, Math.min(++place, world.getItemCount() - 1));
     }
-    this.clip(this.border);
+    this.clip();
   }
 
-  // Colour the layers' tiles anew.
-  recolour() {
-    for (const { source } of this.all()) source.recolour?.();
+  // Draw the layers' tiles anew.
+  redraw() {
+    for (const { source } of this.all()) source.redraw?.();
     this.viewer.forceRedraw();
   }
 
-  // Let the first of two layers end, and the second begin, at a part of the stage's width.
-  clip(border) {
-    this.border = border;
-    const images = this.all().slice(1);
-    if (border === undefined || images.length === 0) {
-      for (const image of images) if (image.getClip()) image.setClip(null);
-      return;
-    }
+  // Let what is for the left end, and what is for the right begin, at `border` of the width.
+  clip() {
+    if (!this.info) return;
     const { width, height } = this.info;
-    const { x, width: across } = this.viewer.viewport.getBounds(true);
-    const at = Math.min(Math.max((x + across * border) * width, 0), width);
-    for (const image of images) {
-      const isLeft = image.source.side !== "right";
-      const rectangle = isLeft
-        ? new OpenSeadragon.Rect(0, 0, at, height)
-        : new OpenSeadragon.Rect(at, 0, width - at, height);
-      image.setClip(rectangle);
+    const at = Math.min(Math.max(this.pixelAtShare(this.border), 0), width);
+    for (const image of this.all()) {
+      const { side } = image.source;
+      if (!side) continue;
+      const scale = image.source.width / width;
+      const [from, to] = side === "left" ? [0, at] : [at, width];
+      image.setClip(new OpenSeadragon.Rect(from * scale, 0, (to - from) * scale, height * scale));
     }
   }
 
-  // The middle of what is seen in pixels of the slide, and how large one of them is on the screen.
-  get view() {
-    const { viewport } = this.viewer;
-    const { x, y } = viewport.getCenter();
-    const { width } = this.info;
-    return { x: x * width, y: y * width, zoom: this.zoom(viewport.getZoom()) };
+  // Mark an object by its rings, in pixels of the slide; null: none.
+  mark(rings) {
+    this.marked = rings;
+    this.drawMark();
   }
 
-  set view({ x, y, zoom }) {
+  drawMark() {
+    const { canvas } = this.marks;
+    const size = this.viewer.viewport.getContainerSize();
+    canvas.width = size.x;
+    canvas.height = size.y;
+    if (!this.marked) return;
+    const { viewport } = this.viewer;
+    const from = viewport.pixelFromPoint(new OpenSeadragon.Point(0, 0), true);
+    const scale = this.zoom();
+    this.marks.beginPath();
+    for (const ring of this.marked) {
+      ring.forEach(([x, y], i) => {
+        this.marks[i ? "lineTo" : "moveTo"](from.x + x * scale, from.y + y * scale);
+      });
+    }
+    for (const [colour, width] of [["#000", 5], ["#ffe34d", 3]]) {
+      this.marks.strokeStyle = colour;
+      this.marks.lineWidth = width;
+      this.marks.stroke();
+    }
+  }
+
+  // The middle of what is seen in pixels of the slide, and how large one of them is on the screen;
+  // where it comes to rest, or where it is now.
+  view(now = false) {
+    const { viewport } = this.viewer;
+    const { x, y } = viewport.getCenter(now);
+    const { width } = this.info;
+    return { x: x * width, y: y * width, zoom: this.zoom(viewport.getZoom(now)) };
+  }
+
+  goTo({ x, y, zoom }) {
     const { width } = this.info;
     const { viewport } = this.viewer;
     viewport.panTo(new OpenSeadragon.Point(x / width, y / width), true);
@@ -169,6 +216,12 @@ export class Stage {
     viewport.zoomTo(this.info.width / viewport.getContainerSize().x);
   }
 
+  // The column of the slide at a share of the stage's width.
+  pixelAtShare(share) {
+    const { x, width } = this.viewer.viewport.getBounds(true);
+    return (x + share * width) * this.info.width;
+  }
+
   // The pixel of the slide at a place of the page.
   pixelAt(event) {
     const box = this.viewer.element.getBoundingClientRect();
@@ -176,8 +229,4 @@ export class Stage {
     const { x, y } = this.viewer.viewport.pointFromPixel(at, true);
     return { x: Math.floor(x * this.info.width), y: Math.floor(y * this.info.width) };
   }
-}
-
-function keyOf({ index, plane, side = "" }) {
-  return `${index}/${plane}/${side}`;
 }

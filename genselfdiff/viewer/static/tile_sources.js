@@ -39,6 +39,10 @@ class Source extends OpenSeadragon.TileSource {
     return createImageBitmap(await answer.blob());
   }
 
+  giveUpAll() {
+    for (const stop of this.awaited.values()) stop.abort();
+  }
+
   // Give up tiles that nobody would see any more.
   giveUpUnseen(viewport) {
     const seen = viewport.getBounds();
@@ -72,12 +76,40 @@ export class SlideSource extends Source {
   }
 }
 
-// One byte a pixel, coloured here: `colours` has what each byte is shown as, as 32 bits of RGBA.
-export class ByteSource extends Source {
-  constructor(number, info, layer, plane, colours) {
-    super(info.width, info.height, info.layer_tile, `slides/${number}/layers/${layer}/${plane}`);
-    this.colours = colours;
+// Tiles that are drawn here, and drawn anew in place when the layer's classes or colours change.
+class DrawnSource extends Source {
+  constructor(width, height, tileSize, address, layer) {
+    super(width, height, tileSize, address);
+    this.layer = layer;
     this.tiles = new Set();
+  }
+
+  add(width, height, drawing) {
+    const canvas = Object.assign(document.createElement("canvas"), { width, height });
+    const tile = { context: canvas.getContext("2d"), ...drawing };
+    this.draw(tile);
+    this.tiles.add(tile);
+    return [tile.context, "context2d"];
+  }
+
+  hasTransparency() {
+    return true;
+  }
+
+  redraw() {
+    for (const tile of this.tiles) {
+      // OpenSeadragon shrinks what it has dropped to nothing.
+      if (tile.context.canvas.width) this.draw(tile);
+      else this.tiles.delete(tile);
+    }
+  }
+}
+
+// One byte a pixel: a class, or a probability.
+export class ByteSource extends DrawnSource {
+  constructor(number, info, layer) {
+    const address = `slides/${number}/layers/${layer.index}/${layer.plane}`;
+    super(info.width, info.height, info.layer_tile, address, layer);
   }
 
   async download(context, signal) {
@@ -88,32 +120,56 @@ export class ByteSource extends Source {
     const grey = canvas.getImageData(0, 0, width, height).data;
     const bytes = new Uint8Array(width * height);
     for (let i = 0; i < bytes.length; i++) bytes[i] = grey[4 * i];
-    const shown = document.createElement("canvas");
-    shown.width = width;
-    shown.height = height;
-    const tile = { canvas: shown.getContext("2d"), bytes, width, height };
-    this.colour(tile);
-    this.tiles.add(tile);
-    return [tile.canvas, "context2d"];
+    return this.add(width, height, { bytes });
   }
 
-  hasTransparency() {
-    return true;
-  }
-
-  // Colour the tiles that are there anew, in place.
-  recolour() {
-    for (const tile of this.tiles) {
-      // OpenSeadragon shrinks what it has dropped to nothing.
-      if (tile.canvas.canvas.width) this.colour(tile);
-      else this.tiles.delete(tile);
-    }
-  }
-
-  colour({ canvas, bytes, width, height }) {
+  draw({ context, bytes }) {
+    const { width, height } = context.canvas;
     const pixels = new ImageData(width, height);
     const words = new Uint32Array(pixels.data.buffer);
-    for (let i = 0; i < words.length; i++) words[i] = this.colours[bytes[i]];
-    canvas.putImageData(pixels, 0, 0);
+    for (let i = 0; i < words.length; i++) words[i] = this.layer.colours[bytes[i]];
+    context.putImageData(pixels, 0, 0);
+  }
+}
+
+const LINE = 2;
+
+// Outlines of objects: lines as the server packs them, see object_index.py.
+export class OutlineSource extends DrawnSource {
+  constructor(number, info, layer) {
+    const address = `slides/${number}/objects/${layer.index}`;
+    super(info.width * info.enlarged, info.height * info.enlarged, info.outline_tile, address, layer);
+  }
+
+  async download(context, signal) {
+    const answer = await fetch(context.src, { signal });
+    if (!answer.ok) throw new Error(await answer.text());
+    const data = await answer.arrayBuffer();
+    const [lines, corners] = new Uint32Array(data, 0, 2);
+    const { width, height } = context.tile.sourceBounds;
+    return this.add(width, height, {
+      corners: new Float32Array(data, 8, 2 * corners),
+      starts: new Uint32Array(data, 8 + 8 * corners, lines),
+      labels: new Uint8Array(data, 8 + 8 * corners + 4 * lines, lines),
+    });
+  }
+
+  draw({ context, corners, starts, labels }) {
+    context.clearRect(0, 0, context.canvas.width, context.canvas.height);
+    context.lineWidth = LINE;
+    context.lineJoin = "round";
+    // Where two classes meet, both edges are one line: the higher class is seen.
+    for (const label of [...new Set(labels)].sort((a, b) => a - b)) {
+      if (this.layer.hidden.has(label)) continue;
+      context.beginPath();
+      for (let line = 0; line < starts.length; line++) {
+        if (labels[line] !== label) continue;
+        const end = line + 1 < starts.length ? starts[line + 1] : corners.length / 2;
+        context.moveTo(corners[2 * starts[line]], corners[2 * starts[line] + 1]);
+        for (let i = starts[line] + 1; i < end; i++) context.lineTo(corners[2 * i], corners[2 * i + 1]);
+      }
+      context.strokeStyle = this.layer.lineColour(label);
+      context.stroke();
+    }
   }
 }
