@@ -78,8 +78,8 @@ class _FileOrShipped(_FilePath):
 FILE = _FilePath(path_type=Path)
 PLACE = _PlacePath(path_type=Path)
 """A file or folder, or the URL of one."""
-FILE_AS_TYPED = _FilePath()
-"""As text: a slash at its end says that it is a folder."""
+PLACE_AS_TYPED = _PlacePath()
+"""A path as text: a slash at its end says that it is a folder; or a URL."""
 SHIPPED = _Shipped()
 FILE_OR_SHIPPED = _FileOrShipped()
 """As text: ``nuclei`` is the name of a model, ``./nuclei`` that of a file."""

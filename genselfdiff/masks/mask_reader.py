@@ -25,7 +25,8 @@ from genselfdiff.slides.stored import (
     require_upright,
 )
 from genselfdiff.slides.window import check_window
-from genselfdiff.storage.stored_file import LocalFile
+from genselfdiff.storage.opening import open_stored
+from genselfdiff.storage.places import Place, place_of
 from genselfdiff.text import shown
 
 Uint8 = NDArray[np.uint8]
@@ -38,7 +39,7 @@ class MaskReader:
     Use as a context manager. Threads may ``read`` from it at once.
 
     Args:
-        path: the file.
+        path: the file, or its URL.
         planes: how many bytes a pixel has, each in a plane of its own: 1, or as many as
             ``ProbabilityWriter`` has classes.
         level: of the file's pyramid, 0 being the mask itself; a smaller one tells nothing of
@@ -57,22 +58,18 @@ class MaskReader:
         InputError: the file is missing, damaged or no such TIFF.
     """
 
-    def __init__(self, path: str | Path, planes: int = 1, level: int = 0) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Place, planes: int = 1, level: int = 0) -> None:
+        self.path = place_of(path)
         self.planes = planes
         self._reading = Lock()
         self._uniform: dict[int, int] = {}
-        if not os.path.exists(path):
+        if isinstance(self.path, Path) and not os.path.exists(self.path):
             raise InputError(f"{path}: no such file")
+        self._file = open_stored(self.path)
         try:
-            with LocalFile(self.path) as file:
-                check_directories(file)
-            self._tiff = TiffFile(self.path)
-        except InputError:
-            raise
-        except Exception as error:  # damaged tags fail in many ways inside tifffile
-            raise self._unreadable(error) from error
-        try:
+            directories = self._file.metadata()
+            check_directories(directories)
+            self._tiff = TiffFile(directories.stream())
             pages = _pyramid(self._tiff)
             self.levels = len(pages)
             self._page = page = pages[level]
@@ -95,7 +92,7 @@ class MaskReader:
         except InputError:
             self.close()
             raise
-        except Exception as error:
+        except Exception as error:  # damaged tags fail in many ways inside tifffile
             self.close()
             raise self._unreadable(error) from error
 
@@ -112,7 +109,7 @@ class MaskReader:
 
     def close(self) -> None:
         """Release the file; closing twice is harmless."""
-        self._tiff.close()
+        self._file.close()
 
     def bands(self) -> Iterator[Uint8]:
         """The class indices from the top, (rows, width) of one row of tiles or strips at a time.
@@ -263,7 +260,7 @@ class MaskReader:
         require_upright(self.path, page)
         require_one_mask(self._tiff, self.path)
         rows, columns = page.chunks[:2]
-        stored = self.path.stat().st_size
+        stored = self._file.size
         if rows * columns > MAX_PIXELS_AT_ONCE or is_absurd(columns, rows, stored):
             raise InputError(f"{self.path}: is stored in too large pieces; convert it to tiles")
         pieces = -(-self.height // rows) * -(-self.width // columns) * self.planes

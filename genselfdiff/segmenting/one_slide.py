@@ -5,6 +5,7 @@ model -> blended blocks -> the slide's own resolution -> class of each pixel -> 
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from genselfdiff.errors import InputError
+from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import refuse_inputs
 from genselfdiff.inference.predictor import COMPARED_TILES, Predictor, read_ahead
 from genselfdiff.inference.resample import is_core, labels_of
@@ -35,7 +36,8 @@ from genselfdiff.segmenting.result import SegmentResult
 from genselfdiff.segmenting.sidecars import write_beside
 from genselfdiff.segmenting.slide_task import SlideTask
 from genselfdiff.slides import open_slide
-from genselfdiff.storage.places import Place, local_paths, place_of
+from genselfdiff.storage.places import Place, Url, local_paths, place_of
+from genselfdiff.storage.uploading import scratch_of, worked_on_here
 
 logger = logging.getLogger("genselfdiff")
 
@@ -47,11 +49,12 @@ BATCH_SIZES = {"cpu": 1, "cuda": 8, "mps": 4}
 
 def segment(
     slide: str | Place,
-    output: str | Path,
+    output: str | Place,
     model: Predictor | LoadedModel | str | Path | None = None,
     *,
     overwrite: bool = False,
     progress: bool | None = None,
+    scratch: str | Path | None = None,
     **options: Unpack[OptionArguments],
 ) -> SegmentResult:
     """Segment ``slide`` into the mask ``output``, a tiled pyramidal TIFF of class indices.
@@ -62,11 +65,13 @@ def segment(
 
     Args:
         slide: see ``open_slide``.
-        output: where the mask goes, a .tif or .tiff; appears whole or not at all.
+        output: where the mask goes, a .tif or .tiff, or the URL of one; appears whole or not at
+            all.
         model: a model, the file of one, or the name of a shipped one; None: the one that GSD_MODEL
             names, else the shipped one. A ``Predictor`` brings its precision and ``tta`` along.
         overwrite: replace files that exist, and what a killed run with other arguments has left.
         progress: show a progress bar on stderr; None: only on a terminal.
+        scratch: where a mask by URL grows, see `scratch_of`.
         **options: the fields of ``Options``.
 
     Raises:
@@ -79,8 +84,11 @@ def segment(
     chosen = Options(**options)
     predictor = predictor_of(model, chosen)
     chosen = chosen.for_model(predictor.model.info)
-    return segment_slide(
-        place_of(slide), Path(output), predictor, chosen, overwrite=overwrite, progress=progress
+    target = place_of(output)
+    elsewhere = target.parent if isinstance(target, Url) else None
+    here = scratch_of(target, scratch) if isinstance(target, Url) else target
+    return segment_to(
+        elsewhere, place_of(slide), here, predictor, chosen, overwrite=overwrite, progress=progress
     )
 
 
@@ -94,6 +102,56 @@ def predictor_of(model: Predictor | LoadedModel | str | Path | None, options: Op
     if isinstance(model, Predictor):
         return model
     return Predictor(find_model(model, options.device), options.precision, options.tta)
+
+
+def segment_to(
+    elsewhere: Url | None,
+    path: Place,
+    output: Path,
+    predictor: Predictor,
+    options: Options,
+    *,
+    overwrite: bool,
+    progress: bool | None,
+) -> SegmentResult:
+    """Do what ``segment_slide`` does, for a mask that is sent to the folder ``elsewhere``."""
+
+    def segmented() -> SegmentResult:
+        return segment_slide(
+            path, output, predictor, options, overwrite=overwrite, progress=progress
+        )
+
+    if elsewhere is None:
+        return segmented()
+    files = OutputFiles.of(output, options)
+    beside = [file for file in files.all()[1:] if file.parent == output.parent]
+    if path in [elsewhere / file.name for file in files.all()]:
+        raise OutputError(f"{path}: is an input of this run: name another file for the mask")
+    result = None
+    if not (overwrite or beside or os.path.lexists(output)):
+        result = _finished_at(elsewhere / output.name, path, files, predictor, options)
+    if result is None:
+        # The mask is sent last: where it is, the others are.
+        with worked_on_here(elsewhere, [*beside, output], fetch=not overwrite):
+            try:
+                result = segmented()
+            except OutputError as error:
+                raise OutputError(f"{elsewhere / output.name}: {error}") from error
+    return replace(result, elsewhere=elsewhere)
+
+
+def _finished_at(
+    mask: Url, path: Place, files: OutputFiles, predictor: Predictor, options: Options
+) -> SegmentResult | None:
+    """What is told by a mask that is there already, and is what this run would make."""
+    state = MaskState(FinishedMask.read(mask))
+    if state.mask is None:
+        return None
+    request = requested(path, predictor, options)
+    stage = state.stage(request, accept_damaged=options.on_error != "fail")
+    if stage is not Stage.FINISHED:
+        return None
+    return result_of(path, files, state.mask, finished_before=True)
 
 
 def segment_slide(

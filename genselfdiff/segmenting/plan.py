@@ -10,8 +10,10 @@ from genselfdiff.errors import InputError, OutputError
 from genselfdiff.masks import OME_SUFFIXES, is_own_mask
 from genselfdiff.segmenting.output_files import MASK_SUFFIXES, every_file
 from genselfdiff.slides import find_slides, is_folder_of_slides
+from genselfdiff.storage.listing import is_folder
 from genselfdiff.storage.places import Place, Url, place_of
 from genselfdiff.storage.read_ahead import IN_FLIGHT
+from genselfdiff.storage.uploading import scratch_of
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,23 @@ class Plan:
     """Which slide becomes which mask.
 
     Attributes:
-        pairs: (slide, mask).
+        pairs: (slide, mask); the mask is a file on this machine.
         folder: where the masks go, to be made if need be; None: the one mask goes beside others.
+        elsewhere: the folder that they are sent to from there; None: they stay.
     """
 
     pairs: tuple[tuple[Place, Path], ...]
     folder: Path | None = None
+    elsewhere: Url | None = None
 
 
-def plan_outputs(slides: Sequence[str | Place], output: str | Path, *, ome: bool = False) -> Plan:
+def plan_outputs(
+    slides: Sequence[str | Place],
+    output: str | Place,
+    *,
+    ome: bool = False,
+    scratch: str | Path | None = None,
+) -> Plan:
     """Pair every slide with its mask.
 
     A single slide goes to the file ``output``, unless that is a folder or ends in a slash. Several
@@ -36,22 +46,29 @@ def plan_outputs(slides: Sequence[str | Place], output: str | Path, *, ome: bool
     slide: of a folder, the files in an ``output`` within it, masks of ours and those that this run
     writes are left out.
 
+    Masks of an ``output`` by URL are paired with files below ``scratch``, see `scratch_of`.
+
     Raises:
         InputError: a folder holds no slide, the only slide is missing, or two have the same name.
         OutputError: ``output`` is a file where a folder is needed, or no name for a mask.
     """
-    to_folder = str(output).endswith(("/", os.sep)) or Path(output).is_dir()
-    output = Path(output)
+    place = place_of(output)
+    here = scratch_of(place, scratch) if isinstance(place, Url) else place
+    if isinstance(place, Url):
+        to_folder, is_file = is_folder(place), False
+    else:
+        to_folder = str(output).endswith(("/", os.sep)) or place.is_dir()
+        is_file = place.exists() and not to_folder
     paths: dict[Place, Place] = {}
     places = [place_of(slide) for slide in slides]
     for slide in places:
-        within = _lies_in(output, slide)
+        within = _lies_in(place, slide)
         for path in _slides_in(slide) if is_folder_of_slides(slide) else [slide]:
-            if not (within and _lies_in(path, output)):
+            if not (within and _lies_in(path, place)):
                 paths.setdefault(_real(path), path)
     if not paths:
         raise InputError(
-            f"{slides[0]}: no slides but masks of gsd and what is in {output}: name other slides"
+            f"{slides[0]}: no slides but masks of gsd and what is in {place}: name other slides"
         )
 
     first = next(iter(paths.values()))
@@ -60,17 +77,17 @@ def plan_outputs(slides: Sequence[str | Place], output: str | Path, *, ome: bool
         raise InputError(f"{first}: no such file or folder")
 
     suffixes = OME_SUFFIXES if ome else MASK_SUFFIXES
-    is_named_mask = output.suffix.lower() in MASK_SUFFIXES
+    is_named_mask = place.suffix.lower() in MASK_SUFFIXES
     if len(paths) == 1 and not to_folder and not any(map(is_folder_of_slides, places)):
-        if not output.name.lower().endswith(suffixes):
+        if not place.name.lower().endswith(suffixes):
             raise OutputError(
-                f"{output}: must end in {' or '.join(suffixes)}, or in / to be a folder"
+                f"{place}: must end in {' or '.join(suffixes)}, or in / to be a folder"
             )
-        return Plan(((first, output),))
-    if not to_folder and (is_named_mask or output.exists()):
-        raise OutputError(f"{output}: is the name of a file: for several slides name a folder")
-    masks = {path: output / f"{path.stem}_mask{suffixes[0]}" for path in paths.values()}
-    written: set[Place] = {_real(file) for mask in masks.values() for file in every_file(mask)}
+        return Plan(((first, here),), None, place.parent if isinstance(place, Url) else None)
+    if not to_folder and (is_named_mask or is_file):
+        raise OutputError(f"{place}: is the name of a file: for several slides name a folder")
+    masks = {path: here / f"{path.stem}_mask{suffixes[0]}" for path in paths.values()}
+    written = {_real(place / file.name) for mask in masks.values() for file in every_file(mask)}
     written -= {_real(slide) for slide in places}
     taken: dict[Path, Place] = {}
     for real, path in paths.items():
@@ -83,7 +100,8 @@ def plan_outputs(slides: Sequence[str | Place], output: str | Path, *, ome: bool
                 " into different folders"
             )
         taken[mask] = path
-    return Plan(tuple((path, mask) for mask, path in taken.items()), output)
+    pairs = tuple((path, mask) for mask, path in taken.items())
+    return Plan(pairs, here, place if isinstance(place, Url) else None)
 
 
 def _slides_in(folder: Place) -> list[Place]:
@@ -101,5 +119,5 @@ def _real(place: Place) -> Place:
 
 def _lies_in(place: Place, folder: Place) -> bool:
     if isinstance(place, Url) or isinstance(folder, Url):
-        return False
+        return isinstance(place, Url) and isinstance(folder, Url) and place.is_below(folder)
     return Path(os.path.realpath(folder)) in Path(os.path.realpath(place)).parents

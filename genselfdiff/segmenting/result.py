@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from genselfdiff.progress import duration
 from genselfdiff.segmenting.output_files import OutputFiles
-from genselfdiff.storage.places import Place
+from genselfdiff.storage.places import Place, Url
 from genselfdiff.text import shown
 
 
@@ -19,7 +20,7 @@ class SegmentResult:
     which only a region was predicted those in the region; ``objects`` the number of objects of
     each class, if they were looked for now. ``finished_before`` says that an earlier run has
     made the mask; ``blank_tiles`` are the slide's stored tiles that were damaged and taken for
-    glass by this run.
+    glass by this run; ``elsewhere`` is the folder that the files were sent to, if they were.
     """
 
     slide: Place
@@ -37,6 +38,7 @@ class SegmentResult:
     objects: dict[str, int] | None
     finished_before: bool
     blank_tiles: int
+    elsewhere: Url | None = None
 
     @property
     def areas(self) -> dict[str, float] | None:
@@ -47,7 +49,8 @@ class SegmentResult:
 
     def to_json(self) -> str:
         """All of it as JSON: fields by their names, ``files`` by what they are, areas in mm2."""
-        written = {name: path for name, path in self.files._asdict().items() if path is not None}
+        named = self.files._asdict().items()
+        written = {name: self._place(path) for name, path in named if path is not None}
         content = vars(self) | {"files": written, "areas_mm2": self.areas}
         return json.dumps(content, indent=2, default=str)
 
@@ -60,9 +63,9 @@ class SegmentResult:
             else f"in {duration(self.seconds)}, {total / 1e6 / self.seconds:.2f} Mpx/s"
         )
         lines = [
-            f"{self.files.mask}: {self.width} x {self.height} pixels, {self.tiles} tiles"
-            f" predicted, {self.skipped} without tissue skipped, {work} on {self.device}"
-            f" in {self.precision}"
+            f"{self._place(self.files.mask)}: {self.width} x {self.height} pixels,"
+            f" {self.tiles} tiles predicted, {self.skipped} without tissue skipped, {work}"
+            f" on {self.device} in {self.precision}"
         ]
         for name, count in self.pixels.items():
             area = "" if self.areas is None else f", {_area(self.areas[name])}"
@@ -70,17 +73,23 @@ class SegmentResult:
         if self.blank_tiles:
             lines.append(f"{self.slide}: damaged tiles taken for glass: {self.blank_tiles}")
         if self.files.overlay is not None:
-            lines.append(f"{self.files.overlay}: overlay")
+            lines.append(f"{self._place(self.files.overlay)}: overlay")
         if self.files.probabilities is not None:
-            lines.append(f"{self.files.probabilities}: probabilities")
+            lines.append(f"{self._place(self.files.probabilities)}: probabilities")
         if self.objects is not None:
             counts = ", ".join(f"{count} {name}" for name, count in self.objects.items())
             beside = (self.files.geojson, self.files.table, self.files.labels)
-            written = ", ".join(str(path) for path in beside if path is not None) or self.files.mask
+            places = [self._place(path) for path in beside if path is not None]
+            written = ", ".join(map(str, places or [self._place(self.files.mask)]))
             lines.append(f"{written}: objects: {counts}")
         if self.files.report is not None:
-            lines.append(f"{self.files.report}: report")
+            lines.append(f"{self._place(self.files.report)}: report")
         return "\n".join(map(shown, lines))
+
+    def _place(self, path: Path) -> Place:
+        """Where a file of the result is now."""
+        is_sent = self.elsewhere is not None and path.parent == self.files.mask.parent
+        return self.elsewhere / path.name if is_sent and self.elsewhere is not None else path
 
 
 def _area(square_millimetres: float) -> str:

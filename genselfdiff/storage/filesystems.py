@@ -32,6 +32,13 @@ class Transient(Exception):
         self.wait = wait
 
 
+class NotThere(InputError):
+    """There is nothing at a URL."""
+
+    def __init__(self, url: Url) -> None:
+        super().__init__(f"{url}: no such file or folder")
+
+
 class Changed(InputError):
     """An object is another one than when it was opened."""
 
@@ -71,7 +78,7 @@ def filesystem_of(url: Url) -> tuple[Any, str]:
     return filesystem, path
 
 
-def patiently(url: Url, request: Callable[[], Value]) -> Value:
+def patiently(url: Url, request: Callable[[], Value], doing: str = "read") -> Value:
     """Do ``request``, several times where what fails may be over soon.
 
     Raises:
@@ -86,27 +93,27 @@ def patiently(url: Url, request: Callable[[], Value]) -> Value:
             raise
         except Exception as error:
             if attempt == TRIES or not _is_transient(error):
-                raise failure(url, error) from None
+                raise failure(url, error, doing) from None
             told = error.wait if isinstance(error, Transient) else None
         wait = FIRST_WAIT * 2 ** (attempt - 1) * random.uniform(0.5, 1.0) if told is None else told
         time.sleep(min(wait, LONGEST_WAIT))
         attempt += 1
 
 
-def failure(url: Url, error: Exception) -> InputError:
-    """The error that tells why ``url`` cannot be read, without secrets."""
+def failure(url: Url, error: Exception, doing: str = "read") -> InputError:
+    """The error that tells why ``url`` cannot be read (or "written"), without secrets."""
     if isinstance(error, FileNotFoundError):
-        return InputError(f"{url}: no such file or folder")
+        return NotThere(url)
     if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
         return InputError(
-            f"{url}: may not be read: give the credentials as the library of {url.scheme}:// wants"
-            " them (environment variables, or its own files)"
+            f"{url}: may not be {doing}: give the credentials as the library of {url.scheme}://"
+            " wants them (environment variables, or its own files)"
         )
     told = without_secrets(one_line(error).replace(url.address, str(url)))
     kind = "" if isinstance(error, Transient | OSError) else f"{type(error).__name__}: "
     told = "it takes too long" if isinstance(error, TimeoutError) and not str(error) else told
     tries = f", after {TRIES} tries" if _is_transient(error) else ""
-    return InputError(f"{url}: cannot be read: {kind}{told}{tries}")
+    return InputError(f"{url}: cannot be {doing}: {kind}{told}{tries}")
 
 
 def _is_transient(error: Exception) -> bool:

@@ -82,12 +82,11 @@ class LocalFile(StoredFile):
     def __init__(self, path: Path) -> None:
         self.place = path
         self._file = open_input(path)
-        self._descriptor = self._file.fileno()
-        self.size = os.fstat(self._descriptor).st_size
+        self.size = os.fstat(self._file.fileno()).st_size
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Read without moving a position."""
-        return os.pread(self._descriptor, count, offset)
+        return os.pread(self._file.fileno(), count, offset)
 
     def close(self) -> None:
         """Close the file."""

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genselfdiff import open_slide
-from genselfdiff.errors import InputError
+from genselfdiff import open_slide, segment
+from genselfdiff.errors import InputError, OutputError
 from genselfdiff.slides import find_slides, read_image
 from genselfdiff.storage import object_ranges
+from genselfdiff.storage.places import Url
+from genselfdiff.storage.uploading import send
 
 s3fs = pytest.importorskip("s3fs")
 moto = pytest.importorskip("moto.server")
@@ -52,3 +54,35 @@ def test_an_object_that_changes_is_told(
         bucket.pipe("slides/a.tif", slide.read_bytes()[::-1])
         with pytest.raises(InputError, match="was changed while it was read"):
             remote.read_level(0, 0, 1500, 1300)
+
+
+def test_masks_go_to_a_bucket_and_are_found_there(
+    slide: Path, bucket: Any, darkness_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    segment(slide, tmp_path / "m.tif", darkness_model, geojson=True)
+    for _ in range(2):
+        result = segment(slide, "s3://slides/masks/m.tif", darkness_model, geojson=True)
+        for name in ("m.tif", "m.geojson"):
+            assert bucket.cat_file(f"slides/masks/{name}") == (tmp_path / name).read_bytes()
+    assert result.finished_before
+    with pytest.raises(OutputError, match=r"s3://no-bucket/m\.tif"):
+        segment(slide, "s3://no-bucket/m.tif", darkness_model)
+
+
+def test_a_large_file_is_sent_in_parts(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = []
+    upload = s3fs.S3FileSystem._call_s3
+
+    async def count(self: Any, method: str, *args: Any, **more: Any) -> Any:
+        parts.append(method)
+        return await upload(self, method, *args, **more)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", count)
+    path = tmp_path / "large.tif"
+    path.write_bytes(bytes(110 * 2**20))
+    send(path, Url("s3://slides/large.tif"))
+    assert parts.count("upload_part") == 3
+    assert parts[-2:] == ["complete_multipart_upload", "head_object"]

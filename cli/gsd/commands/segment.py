@@ -12,13 +12,13 @@ import click
 from genselfdiff.errors import InputError
 from genselfdiff.models.shipped.catalogue import DEFAULT
 from genselfdiff.segmenting.options import OptionArguments, Options
-from genselfdiff.storage.places import Place
+from genselfdiff.storage.places import Place, Url
 from gsd.object_options import object_options
 from gsd.options import (
     FILE,
-    FILE_AS_TYPED,
     FILE_OR_SHIPPED,
     PLACE,
+    PLACE_AS_TYPED,
     overwriting,
     progress,
     setting_option,
@@ -89,6 +89,7 @@ Examples:
   gsd segment slide.svs -o part.tif --region 5000,4000,2048,1024
   gsd segment a.svs b.svs more/ -o masks/          (model from GSD_MODEL)
   gsd segment s3://bucket/slides/ -o masks/        (where they lie, or by https:// and others)
+  gsd segment slides/ -o s3://bucket/masks/        (sent there when they are finished)
   gsd segment slides/ -o masks/ --shard 2/8        (one of 8 processes; then gsd merge masks/)
   gsd segment slides/ -o masks/ --dask tcp://host:8786
 """
@@ -98,8 +99,9 @@ Examples:
     "-o",
     "--output",
     required=True,
-    type=FILE_AS_TYPED,
-    help="Mask to write, a .tif; for several slides, or with a slash at its end, a folder.",
+    type=PLACE_AS_TYPED,
+    help="Mask to write, a .tif; for several slides, or with a slash at its end, a folder; or a"
+    " URL.",
 )
 @click.option(
     "--model",
@@ -161,11 +163,17 @@ Examples:
     help="Share the work out to the workers of Dask: local, local:N with N workers, the address of"
     " a scheduler, or a .toml that describes a cluster.",
 )
+@click.option(
+    "--scratch",
+    type=FILE,
+    metavar="FOLDER",
+    help="Where masks grow that go to a URL; default: gsd/scratch in the user's folder for caches.",
+)
 @overwriting
 @verbosity
 def segment(
     slides: tuple[Place, ...],
-    output: str,
+    output: str | Url,
     model: str | None,
     overlay_to: Path | None,
     ome: bool,
@@ -174,6 +182,7 @@ def segment(
     dry_run: bool,
     shard: tuple[int, int] | None,
     dask: str | None,
+    scratch: Path | None,
     overwrite: bool,
     **options: Unpack[OptionArguments],
 ) -> None:
@@ -192,9 +201,12 @@ def segment(
     if dask and (shard or overwrite or dry_run):
         other = "--shard" if shard else "--overwrite" if overwrite else "--dry-run"
         raise click.UsageError(f"--dask and {other} exclude each other")
+    if (shard or dask) and isinstance(output, Url):
+        shared = "--shard" if shard else "--dask"
+        raise click.UsageError(f"{shared} needs a folder that all processes see, not a URL")
     from genselfdiff.segmenting.plan import plan_outputs
 
-    plan = plan_outputs(slides, output, ome=ome)
+    plan = plan_outputs(slides, output, ome=ome, scratch=scratch)
     if overlay_to and len(plan.pairs) > 1:
         raise click.UsageError("--overlay-to names one file: with several slides use --overlay")
     if tissue_mask and len(plan.pairs) > 1:

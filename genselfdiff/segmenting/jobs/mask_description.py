@@ -8,6 +8,7 @@ from typing import Any
 from genselfdiff.json_records import from_json, values_of
 from genselfdiff.masks import MaskReader
 from genselfdiff.segmenting.jobs.job import Job
+from genselfdiff.storage.places import Place
 
 _MOST = 2**53
 """No number that a mask tells is larger."""
@@ -74,7 +75,7 @@ class FinishedMask:
         return self.description.job
 
     @classmethod
-    def read(cls, path: Path) -> "FinishedMask | None":
+    def read(cls, path: Place) -> "FinishedMask | None":
         """The mask at ``path``; None: it is not there, or tells nothing; it can be any file."""
         try:
             with MaskReader(path) as reader:

@@ -7,7 +7,6 @@ import logging
 import os
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from tifffile import TiffPage
 from genselfdiff.errors import InputError
 from genselfdiff.slides.stored.notes import tell_once
 from genselfdiff.slides.stored.stored_image import StoredLevel
+from genselfdiff.storage.places import Place
 
 Uint8 = NDArray[np.uint8]
 
@@ -39,7 +39,7 @@ def page_orientation(page: TiffPage) -> int:
     return _known(tag.value if tag is not None else UPRIGHT)
 
 
-def require_upright(path: Path, page: TiffPage) -> None:
+def require_upright(path: Place, page: TiffPage) -> None:
     """Raise InputError, naming the file, where a mask that is read in bands is not upright."""
     if page_orientation(page) != UPRIGHT:
         raise InputError(f"{path}: is stored turned or mirrored; save it upright")
