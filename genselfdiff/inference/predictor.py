@@ -65,7 +65,8 @@ class Predictor:
         max_workers: how many predict at once, at most.
 
     Raises:
-        InputError: no such precision, or ``tta`` is none of ``VIEWS``.
+        InputError: no such precision, or the model has none but float32; or ``tta`` is none of
+            ``VIEWS``.
         ModelError: the model has several devices, and its file cannot be read again.
     """
 
@@ -88,7 +89,8 @@ class Predictor:
         self._modules = {"float32": modules}
         self._turns = _TURNS[:tta]
         self._worker = threading.local()
-        self._chooses = precision == "auto" and all(map(has_fast_bfloat16, self._devices))
+        may_choose = precision == "auto" and not model.float32_only
+        self._chooses = may_choose and all(map(has_fast_bfloat16, self._devices))
         if self._chooses or precision == "bfloat16":
             self._prepare("bfloat16")
         if precision == "bfloat16":
@@ -267,6 +269,11 @@ class Predictor:
 
     def _prepare(self, precision: str) -> None:
         if precision not in self._modules:
+            if self.model.float32_only:
+                raise InputError(
+                    f"{self.model.source}: computes in float32 alone: use --precision auto, or"
+                    " export it as model.ts"
+                )
             modules = self._modules["float32"]
             copies = [copy.deepcopy(m).to(torch.bfloat16) for m in modules]
             self._pack(copies)

@@ -1,4 +1,4 @@
-"""The form of a network that TorchScript compiles: for one time step, fused or in plain torch."""
+"""The form of a network that is exported: for one time step, fused or in plain torch."""
 
 import copy
 
@@ -6,7 +6,11 @@ import torch
 from torch import nn
 
 from genselfdiff.kernels import convolution_rules, fused
-from genselfdiff.models.convolutions import Conv3x3
+from genselfdiff.kernels.conv3x3 import reference as plain_conv3x3
+from genselfdiff.kernels.conv4x4 import reference as plain_conv4x4
+from genselfdiff.kernels.group_norm_silu import reference as plain_group_norm_silu
+from genselfdiff.kernels.linear_attention import reference as plain_linear_attention
+from genselfdiff.models.convolutions import Conv3x3, Enlarge, Halve
 from genselfdiff.models.unet import (
     ConvNormSilu,
     LinearAttentionBlock,
@@ -64,15 +68,29 @@ def for_export(network: nn.Module, *, portable: bool) -> nn.Module:
     for module in network.modules():
         if isinstance(module, Net):
             _fold_time_zero(module)
-    if not portable:
-        for module in network.modules():
-            if isinstance(module, ConvNormSilu):
-                module.group_norm_silu = fused.group_norm_silu
-                if isinstance(module.proj, Conv3x3):
-                    module.proj = PackedConv3x3(module.proj)
-            elif isinstance(module, LinearAttentionBlock):
-                module.linear_attention = fused.linear_attention
+    for module in network.modules():
+        if portable:
+            _use_plain_torch(module)
+        elif isinstance(module, ConvNormSilu):
+            module.group_norm_silu = fused.group_norm_silu
+            if isinstance(module.proj, Conv3x3):
+                module.proj = PackedConv3x3(module.proj)
+        elif isinstance(module, LinearAttentionBlock):
+            module.linear_attention = fused.linear_attention
     return network
+
+
+def _use_plain_torch(module: nn.Module) -> None:
+    """Whoever looks on while the network runs, as ``torch.export`` does, then sees nothing else."""
+    match module:
+        case ConvNormSilu():
+            module.group_norm_silu = plain_group_norm_silu.group_norm_silu
+        case LinearAttentionBlock():
+            module.linear_attention = plain_linear_attention.linear_attention
+        case Conv3x3():
+            module.conv3x3 = plain_conv3x3.conv3x3
+        case Halve() | Enlarge():
+            module.conv4x4 = plain_conv4x4.conv4x4
 
 
 def _fold_time_zero(net: Net) -> None:

@@ -1,18 +1,17 @@
-"""The exported model, one TorchScript file that knows what it needs to be used; and loading models.
+"""The exported model, one file that knows what it needs to be used; and loading models.
 
-A portable file loads in a process that has only torch (``torch.jit.load``), a fused one where this
-package or its native library is loaded too; the ``gsd.json`` extra file of either is the metadata
-of ``ModelInfo``.
+``formats/`` has what it is written as. A portable TorchScript file loads in a process that has only
+torch (``torch.jit.load``), a fused one where this package or its native library is loaded too; an
+ONNX file loads where onnxruntime is. The ``gsd.json`` in each is the metadata of ``ModelInfo``.
 """
 
-import io
 import logging
 import os
 import shutil
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -23,16 +22,16 @@ from torch import nn
 from genselfdiff.errors import InputError, ModelError, one_line
 from genselfdiff.files import atomic_file
 from genselfdiff.input_files import open_input
-from genselfdiff.kernels import OPERATIONS
 from genselfdiff.machine import choose_devices
-from genselfdiff.models.archive.code import check_compiled
-from genselfdiff.models.archive.reading import ModelArchive, read_archive
-from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
+from genselfdiff.models.formats.choosing import format_of
+from genselfdiff.models.formats.format import ModelParts
+from genselfdiff.models.formats.torchscript_file import check_loaded
+from genselfdiff.models.model_info import ModelInfo
 from genselfdiff.models.pixels import Picture, rgb_pixels
 from genselfdiff.models.segmenter import compiled_segmenter
 from genselfdiff.models.shipped import catalogue
 from genselfdiff.models.shipped.weights import read_weights
-from genselfdiff.models.torchscript import steady_inference, without_deprecations
+from genselfdiff.models.torchscript import steady_inference
 
 logger = logging.getLogger("genselfdiff")
 
@@ -61,15 +60,17 @@ class LoadedModel:
 
     ``source`` is what loads it again: its file, or the name of a shipped model. ``module`` is on
     ``device``; ``further`` are GPUs that a ``Predictor`` uses beside it; ``digest`` tells the
-    file from others, as it was when it was read.
+    file from others, as it was when it was read. ``float32_only`` is whether the module computes
+    in no other precision.
     """
 
     source: Path | str
     info: ModelInfo
     device: torch.device
-    module: torch.jit.ScriptModule
+    module: nn.Module
     digest: str
     further: tuple[torch.device, ...] = ()
+    float32_only: bool = False
 
     @property
     def path(self) -> Path:
@@ -134,50 +135,39 @@ class LoadedModel:
 
 
 def save_model(
-    network: nn.Module, info: ModelInfo, path: str | Path, *, portable: bool = False
+    network: nn.Module,
+    info: ModelInfo,
+    path: str | Path,
+    *,
+    portable: bool = False,
+    format: str | None = None,
 ) -> None:
-    """Export ``network`` as TorchScript, see ``compiled_segmenter``.
+    """Export ``network`` with everything around it, see ``Segmenter``.
 
     Args:
         network: see ``Segmenter``; left as it is.
         info: its description.
         path: the file to write.
         portable: whether the file must do with plain torch. Otherwise the blocks of the U-Net are
-            ``gsd`` operations, which the native library computes in float32 and bfloat16.
+            ``gsd`` operations, which the native library computes in float32 and bfloat16. ONNX
+            is always so.
+        format: "torchscript" or "onnx" (``pip install 'genselfdiff[onnx]'``); None: by the
+            suffix, ".onnx", TorchScript otherwise.
 
     Raises:
         ModelError: the network does not compile or run, its output does not have one channel per
             class, or it needs operators beyond those.
+        InputError: no such format, or what it needs is not installed.
         OutputError: the file cannot be written.
     """
     path = Path(path)
     try:
-        content = archive_of(network, info, portable=portable).content
+        content = format_of(path, format).contents(network, info, portable)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     # From memory: torch ends the process where a disk is full.
     with content, atomic_file(path) as temporary, temporary.open("wb") as file:
         shutil.copyfileobj(content, file, 2**20)
-
-
-def archive_of(network: nn.Module, info: ModelInfo, *, portable: bool = False) -> ModelArchive:
-    """What ``save_model`` writes.
-
-    Raises:
-        ModelError: as by ``save_model``.
-    """
-    compiled = compiled_segmenter(network, info, portable=portable)
-    needed: list[str] = torch.jit.export_opnames(compiled)  # type: ignore[no-untyped-call]
-    native = [name for name in needed if name.startswith("gsd::")]
-    if portable and native:
-        raise ModelError(f"the exported network would need {native[0]} beside plain torch")
-    saved = io.BytesIO()
-    with without_deprecations():
-        torch.jit.save(compiled, saved, _extra_files={EXTRA_FILE: info.to_json()})
-    try:
-        return read_archive(saved)
-    except ModelError as error:
-        raise ModelError(f"the network cannot be exported: it {error}") from error
 
 
 def load_model(model: str | Path, device: str | torch.device | None = None) -> LoadedModel:
@@ -192,25 +182,27 @@ def load_model(model: str | Path, device: str | torch.device | None = None) -> L
         ModelError: missing, damaged, not one of ours, or of a newer format.
         InputError: the device is not there, or GSD_KERNELS asks for what the model cannot do on it.
     """
-    chosen, *further = choose_devices(device)
     name = catalogue.name_of(model)
     source = Path(model) if name is None else name
+    if name is None and device is None and format_of(source).on_cpu_only:
+        device = "cpu"
+    chosen, *further = choose_devices(device)
     try:
         parts = _from_file(Path(model), chosen) if name is None else _shipped(name, chosen)
-        needed = check_compiled(parts.module)
-        if not hasattr(parts.module, "forward"):
-            raise ModelError("has no forward method that takes images")
     except ModelError as error:
         raise ModelError(f"{source}: {error}") from error
     except RuntimeError as error:
         raise ModelError(f"{source}: damaged model file: {one_line(error)}") from error
-    except InputError as error:  # of a file that cannot be read, which it names
-        raise ModelError(str(error)) from error
-    for operation in OPERATIONS:
-        if f"gsd::{operation.name}" in needed:
-            operation.prepare_scripted(chosen)
     parts.module.eval()
-    return LoadedModel(source, parts.info, chosen, parts.module, parts.digest, tuple(further))
+    return LoadedModel(
+        source,
+        parts.info,
+        chosen,
+        parts.module,
+        parts.digest,
+        tuple(further),
+        parts.float32_only,
+    )
 
 
 def model_path(model: str | Path) -> Path:
@@ -242,53 +234,24 @@ def find_model(
     return load_model(catalogue.DEFAULT, device)
 
 
-class ModelParts(NamedTuple):
-    """What a model is made of; ``digest`` is of the file's content."""
-
-    info: ModelInfo
-    module: torch.jit.ScriptModule
-    digest: str
-
-
 def _shipped(name: str, device: torch.device) -> ModelParts:
     catalogue.warn_of_namesake(name)
     weights = read_weights(name)
     module = compiled_segmenter(weights.network(), weights.info, portable=False)
+    check_loaded(module, device)
     return ModelParts(weights.info, module.to(device), weights.digest)
 
 
 def _from_file(path: Path, device: torch.device) -> ModelParts:
-    return load_archived(_read(path), device)
-
-
-def load_archived(archive: ModelArchive, device: torch.device) -> ModelParts:
-    """The model in an archive, which is closed.
-
-    Raises:
-        ModelError: its description is none.
-    """
-    with archive.content as content:
-        info = ModelInfo.from_json(archive.metadata)
-        return ModelParts(info, load_module(content, device), archive.digest)
-
-
-def _read(path: Path) -> ModelArchive:
     if path.is_dir():
         raise ModelError(f"a folder: 'gsd export {path} -o model.ts' makes a model file of a run")
     if not path.exists():
         near = get_close_matches(str(path), catalogue.names(), 1)
         also = f"; {near[0]!r} is a model that comes with gsd" if near else ""
         raise ModelError(f"there is no such model file{also}")
-    with open_input(path) as file:
-        return read_archive(file)
-
-
-def load_module(content: BinaryIO, device: torch.device) -> torch.jit.ScriptModule:
-    """Load what ``read_archive`` has looked at."""
-    path = Path(f"/dev/fd/{content.fileno()}")  # torch copies what it reads from Python's files
-    source = str(path) if path.exists() else content
-    with without_deprecations():
-        module: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
-            source, map_location=device
-        )
-    return module
+    try:
+        file = open_input(path)
+    except InputError as error:  # which names it
+        raise ModelError(str(error).removeprefix(f"{path}: ")) from error
+    with file:
+        return format_of(path).read(file, device)

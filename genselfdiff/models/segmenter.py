@@ -20,7 +20,8 @@ def mirrored_indices(length: int, padded: int, device: torch.device) -> torch.Te
 
     Like reflection padding at the end, but for any ``padded``, even from a single element.
     """
-    period = max(2 * (length - 1), 1)
+    # A tensor: what torch.export knows of ``length`` is no number, and ONNX divides by none.
+    period = torch.full((1,), max(2 * (length - 1), 1), dtype=torch.int64, device=device)
     phase = torch.arange(padded, device=device) % period
     return torch.minimum(phase, period - phase)
 
@@ -74,9 +75,11 @@ class Segmenter(nn.Module):
         multiple = self.size_multiple
         padded_height = (height + multiple - 1) // multiple * multiple
         padded_width = (width + multiple - 1) // multiple * multiple
-        if padded_height != height:
+        # A graph of torch.export has no branches: it pads whatever the size.
+        any_size = not torch.jit.is_scripting()  # type: ignore[attr-defined]
+        if any_size or padded_height != height:
             x = x.index_select(2, mirrored_indices(height, padded_height, x.device))
-        if padded_width != width:
+        if any_size or padded_width != width:
             x = x.index_select(3, mirrored_indices(width, padded_width, x.device))
         x = (x.to(torch.float32) * self.factor + self.shift).to(self.like.dtype)
         t = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
@@ -88,10 +91,8 @@ class Segmenter(nn.Module):
         return torch.cat((classes, core), 1)
 
 
-def compiled_segmenter(
-    network: nn.Module, info: ModelInfo, *, portable: bool
-) -> torch.jit.ScriptModule:
-    """``network`` (left as it is) as a ``Segmenter``, not frozen, so that its dtype can change.
+def prepared_segmenter(network: nn.Module, info: ModelInfo, *, portable: bool) -> Segmenter:
+    """``network`` (left as it is) as a ``Segmenter``, ready to be exported.
 
     Args:
         network: see ``Segmenter``.
@@ -99,7 +100,7 @@ def compiled_segmenter(
         portable: see ``for_export``.
 
     Raises:
-        ModelError: the network does not compile or run, or is not what ``info`` says.
+        ModelError: the network is not what ``info`` says.
     """
     segmenter = Segmenter(
         for_export(network, portable=portable), info.input_scaling, info.instances
@@ -111,7 +112,18 @@ def compiled_segmenter(
         )
     # The gsd operations work on channels_last memory, and convolutions follow their weights.
     layout = torch.contiguous_format if portable else torch.channels_last
-    segmenter = with_memory_format(segmenter, layout)
+    return with_memory_format(segmenter, layout).eval()
+
+
+def compiled_segmenter(
+    network: nn.Module, info: ModelInfo, *, portable: bool
+) -> torch.jit.ScriptModule:
+    """``prepared_segmenter`` in TorchScript, not frozen, so that its dtype can change.
+
+    Raises:
+        ModelError: the network does not compile or run, or is not what ``info`` says.
+    """
+    segmenter = prepared_segmenter(network, info, portable=portable)
     try:
         compiled = script(segmenter)
         # Not steady_inference: torch 2.10 could not list the operators of the module afterwards.
@@ -119,13 +131,18 @@ def compiled_segmenter(
             channels = compiled(torch.zeros(1, 3, 16, 16, dtype=torch.uint8)).shape[1]
     except (RuntimeError, torch.jit.Error, FrontendError) as error:
         raise ModelError(f"the network cannot be exported: {one_line(error)}") from error
+    check_channels(channels, info)
+    return compiled
+
+
+def check_channels(channels: int, info: ModelInfo) -> None:
+    """Raise ModelError unless a network that gives so many is one of these classes."""
     if channels != info.channels:
         raise ModelError(
             f"the network gives {channels} channels, but {len(info.classes)} classes are"
             f" named{' beside cores' if info.instances else ''}: name as many as the network was"
             " trained with"
         )
-    return compiled
 
 
 def with_memory_format(module: Module, memory_format: torch.memory_format) -> Module:

@@ -14,15 +14,8 @@ from genselfdiff.input_files import open_input
 from genselfdiff.machine import choose_device
 from genselfdiff.models.archive.code import check_compiled
 from genselfdiff.models.archive.reading import read_archive
-from genselfdiff.models.model_file import (
-    LoadedModel,
-    archive_of,
-    check_probabilities,
-    load_archived,
-    load_model,
-    load_module,
-    save_model,
-)
+from genselfdiff.models.formats.torchscript_file import archive_of, load_archived, load_module
+from genselfdiff.models.model_file import LoadedModel, check_probabilities, load_model, save_model
 from genselfdiff.models.model_info import OVERLAP, ModelInfo
 
 _SIZE_MULTIPLE = 32

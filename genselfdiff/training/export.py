@@ -5,12 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from genselfdiff.choices import class_color
 from genselfdiff.errors import ModelError
 from genselfdiff.files import refuse_existing, refuse_inputs
-from genselfdiff.models.model_file import save_model
+from genselfdiff.input_files import is_regular_file
+from genselfdiff.models.model_file import load_model, model_path, save_model
 from genselfdiff.models.model_info import ModelInfo
+from genselfdiff.models.restoring import restored_network
 from genselfdiff.models.segmenter import size_multiple_of
 from genselfdiff.models.shipped import catalogue
 from genselfdiff.models.shipped.weights import read_weights, write_weights
@@ -29,39 +32,46 @@ def export(
     step: int | None = None,
     licence: str = "",
     portable: bool = False,
+    format: str | None = None,
     overwrite: bool = False,
 ) -> ModelInfo:
-    """Write the best checkpoint of a stage-2 run as TorchScript with its metadata.
+    """Write the best checkpoint of a stage-2 run as one file with its metadata.
 
     Args:
-        run: the run folder, or the name of a shipped model.
+        run: the run folder, the name of a shipped model, or a model file.
         output: the file to write.
         step: that of a checkpoint that stays, instead of the best.
         licence: terms of use of the weights.
         portable: plain torch only; see `save_model`.
+        format: see `save_model`.
         overwrite: replace ``output`` if it exists.
 
     Raises:
-        ModelError: not a stage-2 run, or one without a checkpoint; or ``step`` or ``licence`` of
-            a shipped model, which has its own.
+        ModelError: not a stage-2 run, or one without a checkpoint; ``step`` or ``licence`` of
+            a finished model, which has its own; or a model file that cannot be converted.
+        InputError: no such format, or what it needs is not installed.
         OutputError: ``output`` exists and not ``overwrite``, is a file of the run, or cannot be
             written.
     """
     output = Path(output)
     refuse_existing(output, overwrite)
     name = catalogue.name_of(run)
-    if name is None:
-        refuse_inputs([output], RunFolder(run).files())
-        network, info = _best_of(RunFolder(run), step)
-        info = replace(info, licence=licence)
-    else:
+    is_finished = name is not None or is_regular_file(run)
+    refuse_inputs([output], [model_path(run)] if is_finished else RunFolder(run).files())
+    if is_finished and (licence or step is not None):
+        raise ModelError(f"{run}: has its own licence and one checkpoint: leave out both")
+    network: nn.Module
+    if name is not None:
         catalogue.warn_of_namesake(name)
-        refuse_inputs([output], [catalogue.weights_file(name)])
-        if licence or step is not None:
-            raise ModelError(f"{name}: has its own licence and one checkpoint: leave out both")
         weights = read_weights(name)
         network, info = weights.network(), weights.info
-    save_model(network, info, output, portable=portable)
+    elif is_finished:
+        model = load_model(Path(run), "cpu")
+        network, info = restored_network(model), model.info
+    else:
+        network, info = _best_of(RunFolder(run), step)
+        info = replace(info, licence=licence)
+    save_model(network, info, output, portable=portable, format=format)
     return info
 
 

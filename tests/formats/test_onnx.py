@@ -1,0 +1,340 @@
+"""Model files in ONNX: what is written, what of it is believed, and slides segmented with it."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from click.testing import CliRunner
+from elsewhere import SIZES, images, run_elsewhere
+from torch import nn
+
+import genselfdiff
+from genselfdiff.choices import ARCHITECTURES
+from genselfdiff.errors import InputError, ModelError
+from genselfdiff.inference.predictor import Predictor
+from genselfdiff.models.formats.onnx_checks import checked_model
+from genselfdiff.models.formats.onnx_file import ONNX, OPSET
+from genselfdiff.models.model_file import load_model, save_model
+from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
+from genselfdiff.models.registry import create_model
+from gsd.main import main
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def exported(
+    tmp_path_factory: pytest.TempPathFactory, small_unet: tuple[nn.Module, ModelInfo]
+) -> Path:
+    """``model.onnx``, and ``model.ts`` of the same network beside it."""
+    folder = tmp_path_factory.mktemp("exported")
+    for name in ("model.ts", "model.onnx"):
+        save_model(*small_unet, folder / name)
+    return folder / "model.onnx"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_from_a_file_in_torchscript(
+    tmp_path: Path, info: Callable[..., ModelInfo], architecture: str
+) -> None:
+    described = info(3, architecture={"name": architecture, "width": 24}, size_multiple=32)
+    network = create_model(architecture, out_channels=3, width=24)
+    described = replace(described, size_multiple=network.size_multiple)
+    save_model(network, described, tmp_path / "model.ts")
+    paths = [str(tmp_path / name) for name in ("model.ts", "model.onnx")]
+    result = CliRunner().invoke(main, ["export", paths[0], "-o", paths[1]])
+    assert result.exit_code == 0, result.output
+    model, plain = (load_model(Path(path), "cpu") for path in paths)
+    for size in SIZES:
+        torch.testing.assert_close(model(images(size)), plain(images(size)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_unet_gives_what_it_gives_in_torchscript(
+    exported: Path, size: tuple[int, int, int]
+) -> None:
+    model, plain = load_model(exported), load_model(exported.with_suffix(".ts"), "cpu")
+    assert model.info == plain.info
+    found = model(images(size))
+    torch.testing.assert_close(found, plain(images(size)), rtol=0, atol=1e-4)
+    assert found.shape[1] == 3
+    assert found[:, 0].max() - found[:, 0].min() > 0.2 or size == (1, 1, 1), "nothing to tell apart"
+
+
+def test_what_is_written_is_what_the_standard_wants(exported: Path) -> None:
+    model = onnx.load(exported)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", OPSET)]
+    assert [each.key for each in model.metadata_props] == [EXTRA_FILE]
+    taken, given = model.graph.input[0], model.graph.output[0]
+    assert (taken.name, given.name) == ("images", "probabilities")
+    for value in (taken, given):
+        axes = value.type.tensor_type.shape.dim
+        assert [axis.dim_param for axis in axes] == ["N", "", "H", "W"]
+
+
+def test_a_file_tells_nothing_of_where_it_was_made(exported: Path) -> None:
+    content = exported.read_bytes()
+    for folder in (Path(torch.__file__).parents[1], Path.cwd(), exported.parent):
+        assert str(folder).encode() not in content
+
+
+def test_onnxruntime_alone_is_enough(exported: Path) -> None:
+    size = SIZES[2]
+    np.save(exported.parent / "x.npy", images(size).float().numpy())
+    code = f"""import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession({exported.name!r})
+assert "gsd.json" in session.get_modelmeta().custom_metadata_map
+np.save("y.npy", session.run(None, {{"images": np.load("x.npy")}})[0])
+"""
+    run_elsewhere(exported.parent, code, ("torch", "genselfdiff", "onnx"))
+    found = torch.from_numpy(np.load(exported.parent / "y.npy"))
+    expected = load_model(exported.with_suffix(".ts"), "cpu")(images(size))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+class Darkness(nn.Module):
+    """Class 1 where the green channel is dark."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor([0.0]))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        green = 50 * (x[:, 1:2] - self.threshold)
+        return torch.cat((green, -green), dim=1)
+
+
+@pytest.fixture(scope="module")
+def darkness(tmp_path_factory: pytest.TempPathFactory, info: Callable[..., ModelInfo]) -> Path:
+    path = tmp_path_factory.mktemp("darkness") / "model.onnx"
+    save_model(Darkness(), info(), path)
+    return path
+
+
+@pytest.mark.parametrize("tta", [1, 8])
+def test_a_slide_gets_the_mask_that_torchscript_gives_it(
+    darkness_model: Path,
+    darkness: Path,
+    picture: Callable[..., np.ndarray],
+    write_slide: Callable[..., Path],
+    tmp_path: Path,
+    tta: int,
+) -> None:
+    slide = write_slide(picture(200, 300))
+    masks = []
+    for model in (darkness_model, darkness):
+        output = tmp_path / f"{model.suffix[1:]}.ome.tif"
+        genselfdiff.segment(slide, output, model, device="cpu", precision="float32", tta=tta)
+        masks.append(tifffile.imread(output, level=0))
+    assert 0.1 < (masks[0] == 1).mean() < 0.9
+    np.testing.assert_array_equal(*masks)
+
+
+def test_it_computes_in_float32_on_the_cpu(darkness: Path) -> None:
+    model = load_model(darkness)
+    assert model.device.type == "cpu"
+    assert Predictor(model, "auto").precision == "float32"
+    with pytest.raises(InputError, match="in float32 alone"):
+        Predictor(model, "bfloat16")
+    with darkness.open("rb") as file, pytest.raises(InputError, match="run on the CPU here"):
+        ONNX.read(file, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_told_of(
+    darkness: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"need {package}: pip install 'genselfdiff\[onnx\]'"):
+        load_model(darkness)
+
+
+class DoublesLarge(nn.Module):
+    """Another network for large images than for small ones."""
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        y = torch.cat((x[:, :1], -x[:, :1]), dim=1)
+        return 2 * y if x.shape[2] > 16 else y
+
+
+def test_a_network_that_looks_at_sizes_is_no_graph(
+    tmp_path: Path, info: Callable[..., ModelInfo]
+) -> None:
+    with pytest.raises(ModelError, match="graph fails for 1 images of 1 x 1"):
+        save_model(DoublesLarge(), info(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_channels_are_those_of_the_classes(
+    tmp_path: Path, info: Callable[..., ModelInfo], conv_net: Callable[..., nn.Module]
+) -> None:
+    with pytest.raises(ModelError, match=r"model.onnx: the network gives 4 channels, but 2 class"):
+        save_model(conv_net(classes=4), info(2), tmp_path / "model.onnx")
+
+
+def outside(model: "onnx.ModelProto") -> None:
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    tensor.ClearField("raw_data")
+
+
+def quietly_outside(model: "onnx.ModelProto") -> None:
+    model.graph.initializer[0].external_data.add(key="location", value="weights")
+
+
+def constant_outside(model: "onnx.ModelProto") -> None:
+    node = model.graph.node.add(op_type="Constant", output=["c"])
+    node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+    node.attribute[0].t.CopyFrom(onnx.numpy_helper.from_array(np.zeros(1, np.float32), "c"))
+    node.attribute[0].t.external_data.add(key="location", value="weights")
+
+
+def foreign_operator(model: "onnx.ModelProto") -> None:
+    model.graph.node[0].domain = "com.microsoft"
+
+
+def foreign_opset(model: "onnx.ModelProto") -> None:
+    model.opset_import.add(domain="ai.onnx.ml", version=1)
+
+
+def inner_graph(model: "onnx.ModelProto") -> None:
+    node = model.graph.node.add(op_type="If")
+    node.attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH).g.name = "inner"
+
+
+def function(model: "onnx.ModelProto") -> None:
+    model.functions.add(name="Relu", domain="")
+
+
+def huge(model: "onnx.ModelProto") -> None:
+    model.graph.initializer[0].dims[:] = [2**40, 2**20]
+
+
+def ragged(model: "onnx.ModelProto") -> None:
+    model.graph.initializer[0].raw_data += b"\0"
+
+
+def negative(model: "onnx.ModelProto") -> None:
+    model.graph.initializer[0].dims[:] = [-1]
+
+
+def text(model: "onnx.ModelProto") -> None:
+    model.graph.initializer[0].data_type = onnx.TensorProto.STRING
+
+
+def sparse(model: "onnx.ModelProto") -> None:
+    model.graph.sparse_initializer.add()
+
+
+def later(model: "onnx.ModelProto") -> None:
+    model.opset_import[0].version = 999
+
+
+def earlier(model: "onnx.ModelProto") -> None:
+    model.opset_import[0].version = 6
+
+
+def two_opsets(model: "onnx.ModelProto") -> None:
+    model.opset_import.add(domain="ai.onnx", version=18)
+
+
+def undescribed(model: "onnx.ModelProto") -> None:
+    del model.metadata_props[:]
+
+
+def described_twice(model: "onnx.ModelProto") -> None:
+    model.metadata_props.add(key=EXTRA_FILE, value="{}")
+
+
+def ill_described(model: "onnx.ModelProto") -> None:
+    model.metadata_props[0].value = "[]"
+
+
+def two_inputs(model: "onnx.ModelProto") -> None:
+    model.graph.input.add(name="more").CopyFrom(model.graph.input[0])
+    model.graph.input[1].name = "more"
+
+
+def unknown_operator(model: "onnx.ModelProto") -> None:
+    model.graph.node[0].op_type = "Exec"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (outside, "in another file, which is not read"),
+        (quietly_outside, "in another file"),
+        (constant_outside, "keeps 'c' in another file"),
+        (foreign_operator, "'com.microsoft', operators that are not of the ONNX standard"),
+        (foreign_opset, "'ai.onnx.ml', operators that are not"),
+        (inner_graph, "has a graph inside of 'If'"),
+        (function, "functions of its own"),
+        (huge, "is not as large as it says"),
+        (ragged, "is not as large as it says"),
+        (negative, "negative size"),
+        (text, "in a type that no model of ours has"),
+        (sparse, "sparse tensors"),
+        (later, "opset 999, but 7 to"),
+        (earlier, "opset 6, but 7 to"),
+        (two_opsets, "does not tell one version"),
+        (undescribed, "an ONNX model without gsd.json"),
+        (described_twice, "with more than one gsd.json"),
+        (ill_described, "does not describe a genselfdiff-model"),
+        (two_inputs, "takes 2 tensors and gives 1"),
+        (unknown_operator, "damaged model file: onnxruntime: .*Exec"),
+    ],
+)
+def test_what_is_no_plain_model_is_refused(
+    darkness: Path, tmp_path: Path, change: Callable[["onnx.ModelProto"], None], told: str
+) -> None:
+    model = onnx.load(darkness)
+    change(model)
+    path = tmp_path / "changed.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=rf"changed\.onnx: .*{told}") as raised:
+        load_model(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", b"\x80\x04}q\x00.", b"\xff" * 99], ids=["", "zip", "pkl", "ff"]
+)
+def test_what_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.onnx: (not an ONNX model|does not tell one ver)"):
+        load_model(path)
+
+
+def test_a_damaged_file_is_refused_or_works(darkness: Path, tmp_path: Path) -> None:
+    content = darkness.read_bytes()
+    path = tmp_path / "damaged.onnx"
+    random = np.random.default_rng(0)
+    refused = 0
+    for place in random.integers(0, len(content), 150):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << random.integers(8)
+        path.write_bytes(damaged if random.integers(4) else damaged[:place])
+        try:
+            load_model(path)(images((1, 8, 8)))
+        except (ModelError, RuntimeError):
+            refused += 1
+    assert refused > 50
+
+
+def test_settings_for_onnxruntime_do_not_reach_it(darkness: Path) -> None:
+    model = onnx.load(darkness)
+    model.metadata_props.add(key="ort_config", value='{"session_options": {}}')
+    checked, metadata = checked_model(model.SerializeToString())
+    assert not onnx.ModelProto.FromString(checked).metadata_props
+    assert ModelInfo.from_json(metadata).classes == ("background", "nucleus")
