@@ -1,7 +1,7 @@
 """What the page shows: slides, and the masks that belong to each."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def collect(paths: Sequence[str | Path]) -> list[Entry]:
     Raises:
         InputError: a path is not there, holds nothing to show, or is a mask without its slide.
     """
-    entries: dict[Path, Entry] = {}
+    entries = _Entries()
     masks: list[tuple[Path, Path | None]] = []
     begun: list[str] = []
     last = None
@@ -69,14 +69,27 @@ def collect(paths: Sequence[str | Path]) -> list[Entry]:
             if is_own_mask(file) or (last is not None and not in_folder and planes_of(file) == 1):
                 masks.append((file, None if in_folder else last))
             else:
-                entries.setdefault(file, Entry(file))
+                entries.of(file)
                 last = None if in_folder else file
     for mask, before in masks:
         _lay_over(mask, before, entries)
-    for entry in entries.values():
+    for entry in entries:
         if entry.state == "no mask" and entry.slide.name in begun:
             entry.state = "unfinished"
-    return list(entries.values())
+    return list(entries)
+
+
+class _Entries:
+    """Entries by their slides, each once, whatever path leads there."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def of(self, slide: Path) -> Entry:
+        return self._entries.setdefault(os.path.realpath(slide), Entry(slide))
 
 
 def _target(journal: Path) -> Path:
@@ -89,7 +102,7 @@ def _is_overlay(path: Path) -> bool:
     return bool(found) and path.with_name(f"{stem}.tif").exists()
 
 
-def _add_summaries(folder: Path, entries: dict[Path, Entry]) -> None:
+def _add_summaries(folder: Path, entries: _Entries) -> None:
     """Add slides that ``gsd segment`` has tried, with what became of them."""
     for summary in files_below(folder, {".csv"}):
         if summary.name != _SUMMARY_NAME:
@@ -100,18 +113,18 @@ def _add_summaries(folder: Path, entries: dict[Path, Entry]) -> None:
         for row in rows:
             slide = Path(row["slide"])  # as named where the run was started
             if row["slide"] and os.path.exists(slide):
-                entry = entries.setdefault(slide, Entry(slide))
+                entry = entries.of(slide)
                 if row["error"]:
                     entry.state, entry.error = "failed", row["error"]
 
 
-def _lay_over(mask: Path, before: Path | None, entries: dict[Path, Entry]) -> None:
+def _lay_over(mask: Path, before: Path | None, entries: _Entries) -> None:
     """Give a mask to its slide, with what it tells of its classes' areas."""
     planes = planes_of(mask) or 1
     with MaskReader(mask, planes) as reader:
         name = _slide_told_by(reader.description.get("job"))
         slide = _slide_of(mask, name, before, entries)
-        entry = entries.setdefault(slide, Entry(slide))
+        entry = entries.of(slide)
         entry.layers.append(mask)
         if planes > 1 or entry.state == "segmented":
             return
@@ -124,7 +137,7 @@ def _lay_over(mask: Path, before: Path | None, entries: dict[Path, Entry]) -> No
             entry.areas = {name: count * one for name, count in list(named)[1:]}
 
 
-def _slide_of(mask: Path, name: str, before: Path | None, entries: dict[Path, Entry]) -> Path:
+def _slide_of(mask: Path, name: str, before: Path | None, entries: _Entries) -> Path:
     """The slide that a mask was made of.
 
     Args:
@@ -135,7 +148,7 @@ def _slide_of(mask: Path, name: str, before: Path | None, entries: dict[Path, En
     """
     if before is not None and (not name or before.name == name):
         return before
-    known = [slide for slide in entries if slide.name == name]
+    known = [entry.slide for entry in entries if entry.slide.name == name]
     if len(known) > 1:
         raise InputError(
             f"{mask}: its slide is one of {len(known)} that are called {name}: name one of them"

@@ -24,7 +24,7 @@ _HEADERS = {
 }
 
 _OWN_SITE = ("same-origin", "none")
-"""What browsers say of requests of the page itself, and of an address that somebody opens."""
+"""What browsers say of requests of the page itself, and of an address that somebody types."""
 
 
 class Guard:
@@ -32,7 +32,8 @@ class Guard:
 
     Others cannot guess it, and neither can a page of another site: it would have to be sent by the
     browser under a name that leads to this machine (DNS rebinding), so that names but those of
-    this machine are refused, and so are requests that another site has the browser make.
+    this machine are refused. So are requests that another site has the browser make, but for a
+    link to the page that somebody follows: the terminal may be a page, too.
 
     Args:
         app: what answers; it sees the path without the token.
@@ -55,7 +56,7 @@ class Guard:
         token, _, path = scope["path"].removeprefix("/").partition("/")
         if not self._is_own(headers.get("host", "")):
             refusal = "gsd view answers under the name of its own machine only."
-        elif headers.get("sec-fetch-site", "none") not in _OWN_SITE:
+        elif headers.get("sec-fetch-site", "none") not in _OWN_SITE and not _is_link(headers):
             refusal = "gsd view answers its own page only."
         elif not secrets.compare_digest(token.encode(errors="replace"), self._token):
             refusal = "Open the address that gsd view has printed, with all that is in it."
@@ -73,6 +74,12 @@ class Guard:
         except ValueError:
             return name.lower() in self._hosts
         return True
+
+
+def _is_link(headers: Headers) -> bool:
+    """Whether the browser leaves another page for what it asks for."""
+    asked = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
+    return asked == ("navigate", "document")
 
 
 def _adding_headers(send: Send) -> Send:

@@ -18,7 +18,7 @@ ENLARGED = 2
 
 OUTLINE_TILE = 512
 
-_LEAST_SEEN = 5.0
+_LEAST_SEEN = 12.0
 """Pixels of a tile; smaller objects are specks, which the mask shows as well."""
 
 _MOST_CORNERS = 20_000

@@ -86,6 +86,7 @@ class _Server:
             ],
             exception_handlers={
                 InputError: _unreadable,
+                OSError: _unreadable,
                 NoTile: _missing,
                 LookupError: _missing,
             },

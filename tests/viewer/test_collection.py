@@ -63,6 +63,8 @@ def test_a_folder_of_gsd_segment(slide: Make, mask: Make, tmp_path: Path) -> Non
         file.stream.write(b"rows")
         file.record({})
         raise KeyboardInterrupt
+    (tmp_path / "link").symlink_to(done.parent)
+    assert len(collect([out, tmp_path / "link"])) == 3
     entries = collect([out])
     assert shown(entries) == {"done.tif": ["done_mask.tif"], "bad.tif": [], "begun.tif": []}
     assert [entry.state for entry in entries] == ["segmented", "failed", "unfinished"]

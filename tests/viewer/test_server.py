@@ -128,12 +128,22 @@ def test_names_that_others_can_lead_here_are_refused(ask: Client, host: str, sta
 
 
 @pytest.mark.parametrize(
-    ("site", "status"),
-    [("same-origin", 200), ("none", 200), ("cross-site", 403), ("same-site", 403)],
+    ("site", "mode", "kind", "status"),
+    [
+        ("same-origin", "cors", "empty", 200),
+        ("none", "navigate", "document", 200),
+        ("cross-site", "navigate", "document", 200),  # a link that somebody follows
+        ("cross-site", "navigate", "iframe", 403),
+        ("cross-site", "cors", "empty", 403),
+        ("cross-site", "no-cors", "script", 403),
+        ("same-site", "no-cors", "image", 403),
+    ],
 )
-def test_pages_of_other_sites_are_refused(ask: Client, site: str, status: int) -> None:
-    headers = {"Sec-Fetch-Site": site, "Origin": "https://evil.example.org"}
-    answer = ask.get("slides", headers=headers)
+def test_pages_of_other_sites_are_refused(
+    ask: Client, site: str, mode: str, kind: str, status: int
+) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": kind}
+    answer = ask.get("slides", headers=headers | {"Origin": "https://evil.example.org"})
     assert answer.status_code == status
     assert "access-control-allow-origin" not in answer.headers
 
@@ -173,6 +183,19 @@ def test_what_cannot_be_read_is_told(slide: Make, mask: Make, tmp_path: Path) ->
     assert "is it the mask of another?" in answer.text
     for address in ("slides/1", "slides/1/tiles/0/0/0", "slides/1/thumbnail"):
         assert asked.get(address).text == f"{gone.slide}: no such file"
+
+
+def test_a_file_that_is_gone_meanwhile_is_told(
+    slide: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Library(collect([slide()]))
+
+    def gone(number: int, place: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(library, "slide_tile", gone)
+    answer = Client(library).get("slides/0/tiles/0/0/0")
+    assert (answer.status_code, answer.text) == (422, "Input/output error")
 
 
 def test_requests_that_the_browser_gave_up_are_dropped_unread(

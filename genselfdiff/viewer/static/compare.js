@@ -77,7 +77,7 @@ export class Compare {
       return element("label", {}, label, select);
     };
     const names = layers.map((layer) => [layer.index, layer.info.name]);
-    const modes = [["", "laid over"], ["swipe", "divided"], ["side", "side by side"]];
+    const modes = [["", "overlaid"], ["swipe", "divided"], ["side", "side by side"]];
     return element(
       "fieldset",
       {},

@@ -21,12 +21,13 @@ export function colourSquare([red, green, blue]) {
   return square;
 }
 
-// A refusal of the server, or none at all, as an error for people.
-export async function ask(address) {
+// What the server answers; a refusal of it, or no answer at all, is an error for people.
+export async function ask(address, signal) {
   let answer;
   try {
-    answer = await fetch(address);
-  } catch {
+    answer = await fetch(address, { signal });
+  } catch (error) {
+    if (signal?.aborted) throw error;
     throw new Error("gsd view does not answer any more: start it again.");
   }
   if (!answer.ok) throw new Error(await answer.text());

@@ -23,7 +23,7 @@ function actions(page) {
     ["[", "layers fainter", () => page.fade(-0.1)],
     ["]", "layers stronger", () => page.fade(0.1)],
     ["o", "outlines of objects on or off", () => page.toggleOutlines()],
-    ["c", "compare: laid over, divided, side by side", () => page.compare.next()],
+    ["c", "compare: overlaid, divided, side by side", () => page.compare.next()],
     ["Escape", "forget the object that was clicked", () => page.choose(null)],
     ["n", "next slide", () => page.step(1)],
     ["p", "previous slide", () => page.step(-1)],

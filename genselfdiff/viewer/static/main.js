@@ -255,9 +255,13 @@ class Page {
   }
 }
 
-function toggle(button, what, shown = what.hidden) {
-  what.hidden = !shown;
-  button.setAttribute("aria-expanded", String(shown));
+// Where the screen is narrow, the list and the panel lie over the slide: one at a time.
+const isNarrow = matchMedia("(max-width: 900px)");
+
+function toggle(name, shown = byId(name).hidden) {
+  byId(name).hidden = !shown;
+  byId(`${name}-button`).setAttribute("aria-expanded", String(shown));
+  if (shown && isNarrow.matches) toggle(name === "list" ? "panel" : "list", false);
 }
 
 const slides = await (await ask("slides")).json();
@@ -266,13 +270,13 @@ byId("zoom-in").onclick = () => page.led.zoomBy(1.5);
 byId("zoom-out").onclick = () => page.led.zoomBy(1 / 1.5);
 byId("zoom-home").onclick = () => page.led.home();
 byId("zoom-native").onclick = () => page.led.native();
-byId("panel-button").onclick = () => toggle(byId("panel-button"), byId("panel"));
-byId("list-button").onclick = () => toggle(byId("list-button"), byId("list"));
+byId("panel-button").onclick = () => toggle("panel");
+byId("list-button").onclick = () => toggle("list");
 byId("help-button").onclick = () => byId("help").showModal();
 fillList(slides, (slide) => page.open(slide));
 if (slides.length > 1) {
   byId("list-button").hidden = false;
-  toggle(byId("list-button"), byId("list"), true);
+  toggle("list", true);
 }
 answerKeys(page);
 const reopen = () => {

@@ -73,7 +73,8 @@ export class Stage {
     this.images.clear();
     this.close();
     this.info = info;
-    await this.add({ tileSource: new SlideSource(number, info) });
+    const item = await this.add({ tileSource: new SlideSource(number, info) });
+    if (this.number !== number) this.viewer.world.removeItem(item);
   }
 
   close() {

@@ -3,6 +3,8 @@
 
 /* global OpenSeadragon */
 
+import { ask } from "./dom.js";
+
 // Beside the view, in its widths: tiles that far away are still waited for.
 const MARGIN = 0.25;
 
@@ -25,7 +27,7 @@ class Source extends OpenSeadragon.TileSource {
     this.awaited.set(context, stop);
     this.download(context, stop.signal)
       .then(([data, type]) => context.finish(data, null, type))
-      .catch((error) => context.fail(error.name === "AbortError" ? "given up" : String(error), null))
+      .catch((error) => context.fail(stop.signal.aborted ? "given up" : error.message, null))
       .finally(() => this.awaited.delete(context));
   }
 
@@ -34,9 +36,7 @@ class Source extends OpenSeadragon.TileSource {
   }
 
   async picture(context, signal) {
-    const answer = await fetch(context.src, { signal });
-    if (!answer.ok) throw new Error(await answer.text());
-    return createImageBitmap(await answer.blob());
+    return createImageBitmap(await (await ask(context.src, signal)).blob());
   }
 
   giveUpAll() {
@@ -142,9 +142,7 @@ export class OutlineSource extends DrawnSource {
   }
 
   async download(context, signal) {
-    const answer = await fetch(context.src, { signal });
-    if (!answer.ok) throw new Error(await answer.text());
-    const data = await answer.arrayBuffer();
+    const data = await (await ask(context.src, signal)).arrayBuffer();
     const [lines, corners] = new Uint32Array(data, 0, 2);
     const { width, height } = context.tile.sourceBounds;
     return this.add(width, height, {
