@@ -47,7 +47,7 @@ def sums(
     """
     check(logits, labels, focal_gamma, class_weights, ignore_label)
     pixels = _prepared(logits, labels, class_weights, ignore_label)
-    log_p_true, q_true = pixels.of_true(pixels.log_p), -pixels.of_true(pixels.apart)
+    log_p_true, q_true = pixels.of_true(pixels.log_p), -pixels.of_true(pixels.apart())
     cross_entropy = -log_p_true * pixels.weight
     focal = q_true**focal_gamma * cross_entropy
 
@@ -91,7 +91,7 @@ def multi_loss(
     )
     pixels = _prepared(wide, labels, class_weights, ignore_label)
     p, target, inside, weight = pixels.p, pixels.target, pixels.inside, pixels.weight
-    log_p_true, q = pixels.of_true(pixels.log_p), -pixels.of_true(pixels.apart)
+    log_p_true, q = pixels.of_true(pixels.log_p), -pixels.of_true(pixels.apart())
     plane_weights = pixels.weights[:, None]
     valid = inside.sum().clamp(min=1.0)
 
@@ -126,7 +126,7 @@ def multi_loss(
     if focal_gamma:
         by_focal = by_focal - focal_gamma * q ** (focal_gamma - 1.0) * (1.0 - q) * log_p_true
     by_log = by_log + weight / valid * by_focal
-    grad = p * (by_p - (p * by_p).sum(dim=1, keepdim=True)) + by_log * pixels.apart * inside
+    grad = p * (by_p - (p * by_p).sum(dim=1, keepdim=True)) + by_log * pixels.apart() * inside
     return similarity + focal, grad.reshape(logits.shape).to(logits.dtype).contiguous()
 
 
@@ -188,9 +188,8 @@ class _Pixels(NamedTuple):
     weights: torch.Tensor
     weight: torch.Tensor
 
-    @property
     def apart(self) -> torch.Tensor:
-        """``p - target``."""
+        """``p - target``; no property, since torch 2.10 compiles none of a tuple."""
         return self.beyond + (self.base - self.target)
 
     def of_true(self, planes: torch.Tensor) -> torch.Tensor:
