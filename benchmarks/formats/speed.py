@@ -35,6 +35,7 @@ PLACES = ((300, 300), (1100, 900), (1500, 1700))
 FILES = {
     "TorchScript, our kernels": ("fused.ts", False),
     "TorchScript, portable": ("portable.ts", True),
+    "torch.export": ("model.pt2", True),
     "ONNX, onnxruntime": ("model.onnx", True),
 }
 

@@ -1,8 +1,9 @@
 """The exported model, one file that knows what it needs to be used; and loading models.
 
 ``formats/`` has what it is written as. A portable TorchScript file loads in a process that has only
-torch (``torch.jit.load``), a fused one where this package or its native library is loaded too; an
-ONNX file loads where onnxruntime is. The ``gsd.json`` in each is the metadata of ``ModelInfo``.
+torch (``torch.jit.load``), a fused one where this package or its native library is loaded too; a
+file of ``torch.export`` where torch is, an ONNX file where onnxruntime is. The ``gsd.json`` in each
+is the metadata of ``ModelInfo``.
 """
 
 import logging
@@ -149,10 +150,10 @@ def save_model(
         info: its description.
         path: the file to write.
         portable: whether the file must do with plain torch. Otherwise the blocks of the U-Net are
-            ``gsd`` operations, which the native library computes in float32 and bfloat16. ONNX
-            is always so.
-        format: "torchscript" or "onnx" (``pip install 'genselfdiff[onnx]'``); None: by the
-            suffix, ".onnx", TorchScript otherwise.
+            ``gsd`` operations, which the native library computes in float32 and bfloat16. Other
+            formats are always so.
+        format: "torchscript", "pt2" or "onnx" (``pip install 'genselfdiff[onnx]'``); None: by the
+            suffix, ".pt2" or ".onnx", TorchScript otherwise.
 
     Raises:
         ModelError: the network does not compile or run, its output does not have one channel per
@@ -184,9 +185,12 @@ def load_model(model: str | Path, device: str | torch.device | None = None) -> L
     """
     name = catalogue.name_of(model)
     source = Path(model) if name is None else name
-    if name is None and device is None and format_of(source).on_cpu_only:
-        device = "cpu"
-    chosen, *further = choose_devices(device)
+    on_cpu_only = name is None and format_of(source).on_cpu_only
+    chosen, *further = choose_devices("cpu" if on_cpu_only and device is None else device)
+    if on_cpu_only and chosen.type != "cpu":
+        raise InputError(
+            f"{source}: runs on the CPU, not on {chosen}: use --device cpu, or export a model.ts"
+        )
     try:
         parts = _from_file(Path(model), chosen) if name is None else _shipped(name, chosen)
     except ModelError as error:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 
 SIZES = [(1, 1, 1), (1, 17, 33), (3, 64, 96)]
 """(N, H, W)."""
@@ -28,3 +29,15 @@ def run_elsewhere(folder: Path, code: str, without: tuple[str, ...]) -> None:
         env=environment,
         check=True,
     )
+
+
+class Darkness(nn.Module):
+    """Class 1 where the green channel is dark."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor([0.0]))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        green = 50 * (x[:, 1:2] - self.threshold)
+        return torch.cat((green, -green), dim=1)

@@ -92,7 +92,7 @@ def test_a_file_is_not_written_over_itself(unet: tuple[Path, ModelInfo]) -> None
 def test_an_unknown_format_is_refused(
     conv_net: Callable[..., nn.Module], info: Callable[..., ModelInfo], tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="'keras' must be one of torchscript, onnx"):
+    with pytest.raises(InputError, match="'keras' must be one of torchscript, onnx, pt2"):
         save_model(conv_net(), info(3), tmp_path / "model.ts", format="keras")
 
 

@@ -10,15 +10,16 @@ import pytest
 import tifffile
 import torch
 from click.testing import CliRunner
-from elsewhere import SIZES, images, run_elsewhere
+from elsewhere import SIZES, Darkness, images, run_elsewhere
 from torch import nn
 
 import genselfdiff
 from genselfdiff.choices import ARCHITECTURES
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.inference.predictor import Predictor
+from genselfdiff.models import model_file
 from genselfdiff.models.formats.onnx_checks import checked_model
-from genselfdiff.models.formats.onnx_file import ONNX, OPSET
+from genselfdiff.models.formats.onnx_file import OPSET
 from genselfdiff.models.model_file import load_model, save_model
 from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
 from genselfdiff.models.registry import create_model
@@ -49,12 +50,14 @@ def test_every_architecture_from_a_file_in_torchscript(
     network = create_model(architecture, out_channels=3, width=24)
     described = replace(described, size_multiple=network.size_multiple)
     save_model(network, described, tmp_path / "model.ts")
-    paths = [str(tmp_path / name) for name in ("model.ts", "model.onnx")]
-    result = CliRunner().invoke(main, ["export", paths[0], "-o", paths[1]])
-    assert result.exit_code == 0, result.output
-    model, plain = (load_model(Path(path), "cpu") for path in paths)
-    for size in SIZES:
-        torch.testing.assert_close(model(images(size)), plain(images(size)), rtol=0, atol=1e-4)
+    plain = load_model(tmp_path / "model.ts", "cpu")
+    for name in ("model.onnx", "model.pt2"):
+        path = tmp_path / name
+        result = CliRunner().invoke(main, ["export", str(plain.path), "-o", str(path)])
+        assert result.exit_code == 0, result.output
+        model = load_model(path)
+        for size in SIZES:
+            torch.testing.assert_close(model(images(size)), plain(images(size)), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -101,18 +104,6 @@ np.save("y.npy", session.run(None, {{"images": np.load("x.npy")}})[0])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-class Darkness(nn.Module):
-    """Class 1 where the green channel is dark."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.threshold = nn.Parameter(torch.tensor([0.0]))
-
-    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        green = 50 * (x[:, 1:2] - self.threshold)
-        return torch.cat((green, -green), dim=1)
-
-
 @pytest.fixture(scope="module")
 def darkness(tmp_path_factory: pytest.TempPathFactory, info: Callable[..., ModelInfo]) -> Path:
     path = tmp_path_factory.mktemp("darkness") / "model.onnx"
@@ -139,14 +130,15 @@ def test_a_slide_gets_the_mask_that_torchscript_gives_it(
     np.testing.assert_array_equal(*masks)
 
 
-def test_it_computes_in_float32_on_the_cpu(darkness: Path) -> None:
+def test_it_computes_in_float32_on_the_cpu(darkness: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(darkness)
     assert model.device.type == "cpu"
     assert Predictor(model, "auto").precision == "float32"
     with pytest.raises(InputError, match="in float32 alone"):
         Predictor(model, "bfloat16")
-    with darkness.open("rb") as file, pytest.raises(InputError, match="run on the CPU here"):
-        ONNX.read(file, torch.device("cuda"))
+    monkeypatch.setattr(model_file, "choose_devices", lambda _: (torch.device("cuda"),))
+    with pytest.raises(InputError, match="runs on the CPU, not on cuda"):
+        load_model(darkness, "cuda")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])

@@ -32,7 +32,7 @@ Example:
 @click.option(
     "--format",
     type=click.Choice(MODEL_FORMATS),
-    help="Of the model file; default: onnx for a name that ends in .onnx, else torchscript.",
+    help="Of the model file; default: by the name, .onnx or .pt2, else torchscript.",
 )
 @overwriting
 @verbosity
@@ -49,7 +49,8 @@ def export(
 
     TorchScript calls gsd's own kernels, so it needs gsd to be installed where it is used, on
     whatever device; with --portable it needs nothing but torch. ONNX (pip install
-    'genselfdiff[onnx]') needs nothing but onnxruntime, and takes float32 images.
+    'genselfdiff[onnx]') needs nothing but onnxruntime, pt2 (torch.export) nothing but torch; both
+    take float32 images.
 
     The file takes images of any size as uint8 or floating point in 0..255 and gives class
     probabilities; classes, colours, resolution and provenance are in it as gsd.json.

@@ -20,6 +20,8 @@ import struct
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple, cast
 
 from genselfdiff.errors import ModelError, one_line
@@ -32,7 +34,8 @@ LARGEST_TEXT = 2 * 2**20
 """Bytes of all that is no tensor: code, values, metadata. The published network has 0.1 MiB, larger
 ones from elsewhere 0.3; the syntax tree of code takes 300 times its size."""
 
-_METADATA = f"extra/{EXTRA_FILE}"
+METADATA = f"extra/{EXTRA_FILE}"
+"""Where torch puts the description, in both of its archives."""
 _PICKLES = ("data", "constants")
 """``NAME.pkl`` holds values, ``NAME/0`` and so on what their tensors have in them."""
 _TENSOR = re.compile(r"(data|constants)/[0-9]+")
@@ -68,13 +71,24 @@ def read_archive(file: BinaryIO, *, described: bool = True) -> ModelArchive:
     Raises:
         ModelError: it is damaged, no model file of ours, or does more than compute.
     """
+    with opened_archive(file) as archive:
+        members = _members(archive, described)
+        texts = {n: read_member(archive, i) for n, i in members.items() if not _TENSOR.fullmatch(n)}
+        stored = {n: i.file_size for n, i in members.items() if _TENSOR.fullmatch(n)}
+        _check(texts, stored)
+        return packed(archive, members, texts)
+
+
+@contextmanager
+def opened_archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """A ZIP file to look at.
+
+    Raises:
+        ModelError: it is none, damaged, or cannot be read; of what the block reads, too.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
-            members = _members(archive, described)
-            texts = {n: _read(archive, i) for n, i in members.items() if not _TENSOR.fullmatch(n)}
-            stored = {n: i.file_size for n, i in members.items() if _TENSOR.fullmatch(n)}
-            _check(texts, stored)
-            return _packed(archive, members, texts)
+            yield archive
     except ModelError:
         raise
     except zipfile.BadZipFile as error:
@@ -87,32 +101,55 @@ def read_archive(file: BinaryIO, *, described: bool = True) -> ModelArchive:
 
 def _members(archive: zipfile.ZipFile, described: bool) -> dict[str, zipfile.ZipInfo]:
     """The members that are read, by their names in the folder that all lie in."""
+    names = {info.filename.partition("/")[2] for info in archive.infolist()}
+    if described and METADATA not in names:
+        kind = "an archive"
+        if any(map(_CODE.fullmatch, names)):
+            kind = "a TorchScript file"
+        elif "data.pkl" in names:
+            kind = "a checkpoint"
+        raise ModelError(f"{kind} without {EXTRA_FILE}: gsd export writes model files")
+    return admitted_members(archive, _READ, _UNREAD, _TENSOR)
+
+
+def admitted_members(
+    archive: zipfile.ZipFile,
+    read: re.Pattern[str],
+    unread: re.Pattern[str],
+    tensors: re.Pattern[str],
+) -> dict[str, zipfile.ZipInfo]:
+    """The members whose names ``read`` matches, without the folder that all lie in.
+
+    Args:
+        archive: of torch's.
+        read: names of what is read.
+        unread: of what may be there too, and is left out.
+        tensors: of what of ``read`` is not text.
+
+    Raises:
+        ModelError: there are others, too many, one twice, or their sizes cannot be.
+    """
     infos = archive.infolist()
     if len(infos) > MOST_MEMBERS:
         raise ModelError(f"an archive of {len(infos):,} files: no model has so many")
     named = [(info.filename.partition("/")[2], info) for info in infos]
-    members = {name: info for name, info in named if _READ.fullmatch(name)}
-    if described and _METADATA not in members:
-        kind = "an archive"
-        if any(map(_CODE.fullmatch, members)):
-            kind = "a TorchScript file"
-        elif "data.pkl" in members:
-            kind = "a checkpoint"
-        raise ModelError(f"{kind} without {EXTRA_FILE}: gsd export writes model files")
+    members = {name: info for name, info in named if read.fullmatch(name)}
     for name, info in named:
         if members.get(name, info) is not info:
             raise ModelError(f"holds {name} twice")
-        if not _READ.fullmatch(name) and not _UNREAD.fullmatch(name):
+        if not read.fullmatch(name) and not unread.fullmatch(name):
             raise ModelError(f"holds {name}, which no model of ours has")
-    _check_sizes(members, archive.start_dir)
+    _check_sizes(members, archive.start_dir, tensors)
     return members
 
 
-def _check_sizes(members: dict[str, zipfile.ZipInfo], available: int) -> None:
+def _check_sizes(
+    members: dict[str, zipfile.ZipInfo], available: int, tensor: re.Pattern[str]
+) -> None:
     """Raise if more would be unpacked than ``available`` bytes of tensors and some text."""
     text = tensors = 0
     for name, info in members.items():
-        if _TENSOR.fullmatch(name):
+        if tensor.fullmatch(name):
             tensors += info.file_size
             is_plain = info.compress_type == zipfile.ZIP_STORED
         else:
@@ -126,7 +163,8 @@ def _check_sizes(members: dict[str, zipfile.ZipInfo], available: int) -> None:
         raise ModelError("damaged model file: its tensors are larger than the file")
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """What is in a member, as much as it says; raises ModelError where it is less."""
     with archive.open(info) as member:
         data = member.read(info.file_size)  # without a number, as much as is packed there
     if len(data) != info.file_size:
@@ -148,14 +186,14 @@ def _check(texts: dict[str, bytes], stored: dict[str, int]) -> None:
         check_values(texts[f"{folder}.pkl"], classes, sizes)
 
 
-def _packed(
+def packed(
     archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], texts: dict[str, bytes]
 ) -> ModelArchive:
     """The members in an archive of their own, as torch writes one."""
     content, digest = _nameless_file(), hashlib.sha256()
     with zipfile.ZipFile(content, "w") as packed:
         for name, info in sorted(members.items()):
-            data = texts[name] if name in texts else _read(archive, info)
+            data = texts[name] if name in texts else read_member(archive, info)
             digest.update(f"{name} {len(data)}\n".encode())
             digest.update(data)
             target = zipfile.ZipInfo(f"model/{name}")
@@ -164,7 +202,7 @@ def _packed(
             target.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding
             packed.writestr(target, data)
     content.seek(0)
-    return ModelArchive(texts.get(_METADATA, b""), content, digest.hexdigest()[:16])
+    return ModelArchive(texts.get(METADATA, b""), content, digest.hexdigest()[:16])
 
 
 def _nameless_file() -> BinaryIO:

@@ -5,9 +5,10 @@ from pathlib import Path
 from genselfdiff.errors import InputError
 from genselfdiff.models.formats.format import Format
 from genselfdiff.models.formats.onnx_file import ONNX
+from genselfdiff.models.formats.pt2_file import PT2
 from genselfdiff.models.formats.torchscript_file import TORCHSCRIPT
 
-_FORMATS = {each.name: each for each in (TORCHSCRIPT, ONNX)}
+_FORMATS = {each.name: each for each in (TORCHSCRIPT, ONNX, PT2)}
 
 
 def format_of(path: str | Path, name: str | None = None) -> Format:

@@ -1,7 +1,5 @@
 """A network with everything around it as a graph of ``torch.export``, for images of any size."""
 
-import warnings
-
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
@@ -9,6 +7,7 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from genselfdiff.errors import ModelError, one_line
+from genselfdiff.models.formats.format import quiet
 from genselfdiff.models.model_info import ModelInfo
 from genselfdiff.models.segmenter import check_channels, prepared_segmenter
 
@@ -36,8 +35,7 @@ def exported_program(network: nn.Module, info: ModelInfo) -> ExportedProgram:
     images = torch.zeros(2, 3, side + 1, side + segmenter.size_multiple + 1)
     sizes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of torch's parts for each other
+        with torch.no_grad(), quiet("torch.export"):
             check_channels(segmenter(images).shape[1], info)
             program = torch.export.export(segmenter, (images,), dynamic_shapes=sizes, strict=False)
     except ModelError:
@@ -48,7 +46,10 @@ def exported_program(network: nn.Module, info: ModelInfo) -> ExportedProgram:
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
+                if node.target is torch.ops.aten._assert_tensor_metadata.default:
+                    module.graph.erase_node(node)  # what it says of dtypes is true of all sizes
                 node.meta = {name: node.meta[name] for name in _KEPT if name in node.meta}
+            module.recompile()
     _check(program, segmenter)
     return program
 

@@ -1,6 +1,9 @@
 """What every format of model files has."""
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
@@ -44,3 +47,17 @@ class Format:
     contents: Callable[[nn.Module, ModelInfo, bool], BinaryIO]
     read: Callable[[BinaryIO, torch.device], ModelParts]
     on_cpu_only: bool = False
+
+
+@contextmanager
+def quiet(part: str) -> Iterator[None]:
+    """Without what a part of torch warns of and logs, such as "torch.export"; its errors remain."""
+    logger = logging.getLogger(part)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

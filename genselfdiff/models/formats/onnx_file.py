@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -20,7 +18,7 @@ from genselfdiff.models.formats.exported_program import (
     example_images,
     exported_program,
 )
-from genselfdiff.models.formats.format import Format, ModelParts
+from genselfdiff.models.formats.format import Format, ModelParts, quiet
 from genselfdiff.models.formats.onnx_checks import checked_model
 from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
 from genselfdiff.version import __version__
@@ -84,7 +82,7 @@ def _contents(network: nn.Module, info: ModelInfo, portable: bool) -> BinaryIO:
     _import("onnxscript")
     _import("onnxruntime")
     program = exported_program(network, info)
-    with _quiet():
+    with quiet("torch.onnx"):
         try:
             exported = torch.onnx.export(
                 program,
@@ -133,10 +131,6 @@ def _describe(model: "ModelProto", info: ModelInfo) -> None:
 
 
 def _read(file: BinaryIO, device: torch.device) -> ModelParts:
-    if device.type != "cpu":
-        raise InputError(
-            f"ONNX files run on the CPU here, not on {device}: use --device cpu or a model.ts"
-        )
     _import("onnx")
     try:
         content = file.read(LARGEST + 1)
@@ -164,20 +158,6 @@ def _failing() -> Iterator[None]:
         raise
     except Exception as error:
         raise RuntimeError(f"onnxruntime: {one_line(error)}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch's exporter says of packages that no network of ours needs."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
 
 
 ONNX = Format("onnx", ".onnx", _contents, _read, on_cpu_only=True)
