@@ -192,7 +192,7 @@ def write_objects(
             if features is not None:
                 features.write(ids, objects, measures)
             if rows is not None:
-                rows.write(ids, names, measures)
+                rows.write(ids, names, objects, measures)
             if image is not None:
                 image.write(ids, objects)
     whole = 0 if splitter is None else splitter.whole

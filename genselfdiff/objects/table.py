@@ -1,6 +1,8 @@
-"""The objects of a mask as a table, one row each: CSV, or Parquet where pyarrow is installed."""
+"""The objects of a mask as a table, one row each: CSV, or GeoParquet where pyarrow is installed."""
 
 import csv
+import json
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,9 +13,26 @@ from numpy.typing import NDArray
 
 from genselfdiff.errors import OutputError
 from genselfdiff.objects.measures import ObjectMeasures
+from genselfdiff.objects.outlines import Outline
 from genselfdiff.text import spreadsheet_cell
 
 TABLE_SUFFIXES = (".csv", ".parquet")
+
+_GEOMETRY = "geometry"
+_POLYGON = 3
+"""Its number in well-known binary."""
+_GEO_PARQUET = {
+    "version": "1.1.0",
+    "primary_column": _GEOMETRY,
+    "columns": {
+        _GEOMETRY: {
+            "encoding": "WKB",
+            "geometry_types": ["Polygon"],
+            "crs": None,  # no place on earth
+            "edges": "planar",
+        }
+    },
+}
 
 _DIGITS = 4
 """After the point: a tenth of a nanometre, and a ten-thousandth of a pixel."""
@@ -24,7 +43,8 @@ class ObjectTable:
 
     Columns: id, class, then in pixels (``_px``) and micrometres (``_um``) centroid, area,
     perimeter and equivalent diameter, in pixels the bounding box, and the eccentricity. See
-    ``ObjectMeasures``. Without mpp, what would be in micrometres is empty.
+    ``ObjectMeasures``. Without mpp, what would be in micrometres is empty. Parquet has the polygons
+    as well, in a last column ``geometry``, as GeoParquet 1.1 has them: WKB in pixels of the mask.
 
     Args:
         path: the file to write; how it ends tells the format.
@@ -50,9 +70,15 @@ class ObjectTable:
     ) -> None:
         self._file.close()
 
-    def write(self, ids: Sequence[int], names: Sequence[str], measures: ObjectMeasures) -> None:
+    def write(
+        self,
+        ids: Sequence[int],
+        names: Sequence[str],
+        outlines: Sequence[Outline],
+        measures: ObjectMeasures,
+    ) -> None:
         """Add a row for each object: its number, the name of its class, its measures."""
-        self._file.write(_columns(measures, ids, names, self._mpp))
+        self._file.write(_columns(measures, ids, names, self._mpp), outlines)
 
 
 def check_table(path: Path) -> None:
@@ -103,7 +129,7 @@ class _CsvFile:
         self._rows = csv.writer(self._text, lineterminator="\n")
         self._rows.writerow(columns)
 
-    def write(self, columns: dict[str, Any]) -> None:
+    def write(self, columns: dict[str, Any], outlines: Sequence[Outline]) -> None:
         lists = [_plain(column) for column in columns.values()]
         self._rows.writerows(zip(*lists, strict=True))
 
@@ -124,21 +150,34 @@ class _ParquetFile:
         pyarrow, parquet = _pyarrow(path)
         kinds: dict[str, Callable[[], Any]] = {"id": pyarrow.int64, "class": pyarrow.string}
         self._pyarrow = pyarrow
-        self._schema = pyarrow.schema(
+        fields = [
             (name, kinds.get(name, pyarrow.int64 if _is_whole(name) else pyarrow.float64)())
             for name in columns
+        ]
+        self._schema = pyarrow.schema(
+            [*fields, (_GEOMETRY, pyarrow.binary())], {"geo": json.dumps(_GEO_PARQUET)}
         )
         self._file = parquet.ParquetWriter(path, self._schema)
 
-    def write(self, columns: dict[str, Any]) -> None:
+    def write(self, columns: dict[str, Any], outlines: Sequence[Outline]) -> None:
+        parts = (*columns.values(), [well_known_binary(outline) for outline in outlines])
         arrays = [
             self._pyarrow.array(column, field.type, from_pandas=True)  # what is no number is null
-            for column, field in zip(columns.values(), self._schema, strict=True)
+            for column, field in zip(parts, self._schema, strict=True)
         ]
         self._file.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
 
     def close(self) -> None:
         self._file.close()
+
+
+def well_known_binary(outline: Outline) -> bytes:
+    """An outline as a polygon of OGC Simple Features, little-endian, its coordinates float64."""
+    head = struct.pack("<BII", 1, _POLYGON, len(outline.rings))
+    rings = (
+        struct.pack("<I", len(ring)) + np.asarray(ring, "<f8").tobytes() for ring in outline.rings
+    )
+    return head + b"".join(rings)
 
 
 def _is_whole(name: str) -> bool:

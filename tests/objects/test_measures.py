@@ -96,7 +96,7 @@ def test_parquet_is_the_same_table(tmp_path: Path) -> None:
         assert str(table.schema.field("area_um2").type) == "double"
         told = [
             {name: "" if value is None else str(value) for name, value in row.items()}
-            for row in table.to_pylist()
+            for row in table.drop_columns("geometry").to_pylist()
         ]
         assert told == rows_of(tmp_path / "m.csv")
 
