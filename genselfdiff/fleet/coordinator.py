@@ -187,8 +187,6 @@ class Coordinator:
             answer = future.result(timeout=FETCH_SECONDS)
         except Exception as error:
             answer = error
-        except CancelledError as error:
-            answer = error
         self._events.put(partial(self._take_in, worker, future, answer))
 
     def _take_in(self, worker: str, future: "Future", answer: object) -> Iterator[Done]:

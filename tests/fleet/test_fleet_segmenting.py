@@ -4,10 +4,12 @@ import csv
 import errno
 import os
 import random
+import time
 
+import numpy as np
 import pytest
 
-from genselfdiff.errors import GsdError, InputError, OutputError
+from genselfdiff.errors import GsdError, InputError, InUseError, OutputError
 from genselfdiff.fleet import coordinator, machines, worker
 from genselfdiff.segmenting.many_slides import segment_all
 from genselfdiff.segmenting.plan import plan_outputs
@@ -153,6 +155,35 @@ def test_a_part_that_always_fails_ends_its_slide_with_the_cause(
     assert "RuntimeError: the tube is broken" in str(failed.error)
     assert len(tried) == len(set(tried)) == 3
     assert len(outcomes) == len(slides)
+
+
+def test_what_another_process_writes_is_waited_for(
+    tmp_path, slides, model, alone, cluster, monkeypatch
+):
+    """As where a worker that was thought to be gone has not ended yet."""
+    right, refused = worker.predict_part, []
+
+    def predict_part(task, output, shared, index):
+        if len(refused) < 2:
+            refused.append(time.monotonic())
+            raise InUseError(f"{output}: another run is writing it")
+        return right(task, output, shared, index)
+
+    monkeypatch.setattr(worker, "predict_part", predict_part)
+    monkeypatch.setattr(coordinator, "IN_USE_SECONDS", 0.5)
+    plan = plan_outputs(slides[2:3], tmp_path / "m.tif")
+    begin = time.monotonic()
+    (outcome,) = outcomes_of(plan, model, client=cluster(2))
+    assert outcome.error is None
+    assert len(refused) == 2
+    assert time.monotonic() - begin > 0.5
+
+
+def test_what_workers_log_is_told(tmp_path, picture, write_slide, model, cluster, caplog):
+    slide = write_slide(np.full((200, 160, 3), 245, np.uint8))
+    outcomes_of(plan_outputs([slide], tmp_path / "m.tif"), model, client=cluster(1))
+    told = [record for record in caplog.records if "no tissue found" in record.getMessage()]
+    assert "coordinator" in {record.module for record in told}
 
 
 def test_what_is_left_of_another_run_is_taken_up(
