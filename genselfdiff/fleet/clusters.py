@@ -26,6 +26,13 @@ _KINDS = {
 _CLUSTER: dict[str, Any] = {"kind": str, "workers": int, "options": dict}
 """What such a file tells."""
 
+_QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick": {"interval": "1s", "limit": "1h", "cycle": "10s"},
+    "distributed.admin.system-monitor.interval": "5s",
+}
+"""Dask looks at itself a hundred times a second, which costs a light model several percent."""
+
 _LOCAL = re.compile(r"local(?::([1-9]\d{0,3}))?")
 _ADDRESS = re.compile(r"[a-z]+://\S+")
 
@@ -103,6 +110,7 @@ def _described(path: str) -> AbstractContextManager[Any]:
 
 def _local(count: int) -> "SpecCluster":
     """Workers on this machine, which share its processors; 0: one for each GPU, or one."""
+    import dask
     import torch
     from distributed import Nanny, Scheduler, SpecCluster
 
@@ -119,6 +127,7 @@ def _local(count: int) -> "SpecCluster":
         return {"cls": Nanny, "options": options}
 
     options = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    dask.config.set(_QUIET)
     return SpecCluster(
         workers={number: worker(number) for number in range(count)},
         scheduler={"cls": Scheduler, "options": options},
