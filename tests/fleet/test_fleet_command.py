@@ -204,25 +204,25 @@ def test_killed_twenty_times(tmp_path, site, model, write_slide, picture):
         work.start_worker()
     command = work.command("together")
     for kill in range(20):
-        target = work.predicted() + max(tiles // 25, 1)
-        while work.predicted() < target and command.poll() is None:
+        target = work.predicted() + tiles // 25
+        while work.predicted() < target:
             time.sleep(0.05)
-        if command.poll() is None:
-            if kill % 5 == 4:
-                assert work.scheduler is not None
-                work.kill(work.scheduler)
-                command.communicate()
-                for worker in work.workers:  # they end by themselves, when they have done a part
-                    worker.communicate()
-                work.workers.clear()
-                work.start_scheduler()
-                for _ in range(3):
-                    work.start_worker()
-            else:
-                work.kill(work.workers.pop(rng.randrange(len(work.workers))))
-                work.start_worker()
-        if command.poll() is not None:
-            command = work.command("together")
+            assert command.poll() is None, command.communicate()[0]
+        if kill % 5 < 4:
+            work.kill(work.workers.pop(rng.randrange(len(work.workers))))
+            work.start_worker()
+            continue
+        assert work.scheduler is not None
+        work.kill(work.scheduler)
+        command.communicate()
+        assert command.returncode == 1
+        for worker in work.workers:  # they end by themselves, when they have done a part
+            worker.communicate()
+        work.workers.clear()
+        work.start_scheduler()
+        for _ in range(3):
+            work.start_worker()
+        command = work.command("together")
     told = command.communicate()[0]
     assert command.returncode == 0, told
     assert_same_files(tmp_path)
