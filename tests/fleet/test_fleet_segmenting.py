@@ -11,7 +11,11 @@ import pytest
 
 from genselfdiff.errors import GsdError, InputError, InUseError, OutputError
 from genselfdiff.fleet import coordinator, machines, worker
+from genselfdiff.fleet.part_queue import FAILURES, PartQueue, Size
+from genselfdiff.fleet.worker import Order
+from genselfdiff.resumable_file import ResumableFile
 from genselfdiff.segmenting.many_slides import segment_all
+from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.plan import plan_outputs
 from genselfdiff.segmenting.shards.folder import read_job
 
@@ -92,6 +96,21 @@ def test_it_is_what_one_process_makes(tmp_path, slides, model, alone, cluster, m
     assert_same(alone, tmp_path / "together")
     most = max((parts for _, parts in cuts), default=1)
     assert (most > count) == (count > 1)
+
+
+def test_a_worker_of_a_gpu_is_taken_whole(tmp_path, slides, model, alone, cluster, monkeypatch):
+    """Its tasks take Dask's resource, so that nothing else that asks for it runs beside them."""
+    client = cluster(2, resources={"GPU": 1})
+    right, available = worker.predict_part, []
+
+    def predict_part(*arguments):
+        available.append(worker.get_worker().state.available_resources["GPU"])
+        return right(*arguments)
+
+    monkeypatch.setattr(worker, "predict_part", predict_part)
+    outcomes_of(plan_outputs(slides, tmp_path / "together"), model, client=client, **BESIDE)
+    assert_same(alone, tmp_path / "together")
+    assert set(available) == {0}
 
 
 def test_done_before_it_is_not_done_again(tmp_path, slides, model, alone, cluster, monkeypatch):
@@ -280,10 +299,60 @@ def test_a_model_of_a_name_and_files_named_from_here(
 ):
     """Workers may work in other folders: they are told where things are."""
     ship()
-    slide = write_slide(picture(200, 160))
+    write_slide(picture(200, 160))
     monkeypatch.chdir(tmp_path)
     plan = plan_outputs(["slide.tif"], "m.tif")
+    right, given = worker.perform, []
+
+    def perform(order, task, slide, mask, listed):
+        given.extend((order.folder, order.options.overlay, slide, mask))
+        return right(order, task, slide, mask, listed)
+
+    monkeypatch.setattr(coordinator, "perform", perform)
     (outcome,) = outcomes_of(plan, "nuclei", client=cluster(1), overlay="drawn.png")
     assert str(outcome.result.files.mask) == "m.tif"
+    assert str(outcome.result.files.overlay) == "drawn.png"
     assert (tmp_path / "drawn.png").exists()
-    assert slide.exists()
+    assert all(path.is_absolute() for path in given)
+
+
+def test_a_worker_keeps_model_and_slide(tmp_path, slides, model, cluster, monkeypatch):
+    def counted(name):
+        right, calls = getattr(worker, name), []
+
+        def call(*arguments, **details):
+            calls.append(worker.get_worker().address)
+            return right(*arguments, **details)
+
+        monkeypatch.setattr(worker, name, call)
+        return calls
+
+    opened, loaded, done = map(counted, ("open_slide", "find_model", "predict_part"))
+    client = cluster(2)
+    outcomes_of(plan_outputs(slides[2:3], tmp_path / "m.tif"), model, client=client)
+    assert len(done) > 4
+    assert len(opened) == len(set(opened)) <= 2
+    assert sorted(loaded) == sorted(client.nthreads())
+
+
+def test_a_death_counts_only_where_the_journal_has_not_grown(tmp_path):
+    queue, mask = PartQueue([Size(100, 1)]), tmp_path / "m.tif"
+    order = Order("nuclei", "0123", Options(), tmp_path)
+    fleet = coordinator.Coordinator(None, order, queue, [(tmp_path / "s.tif", mask, None)])
+
+    def die(row: int | None) -> list[object]:
+        queue.add_worker("w")
+        task = queue.take("w")
+        fleet._machines["w"] = object()
+        fleet._tasks["w"] = coordinator._Given(task, fleet._recorded(task))
+        if row is not None:
+            with ResumableFile(mask, {"rows": 9}) as file:
+                file.stream.write(b"row")
+                file.record({"row": row})
+        return list(fleet._lose("w"))
+
+    assert not any(die(row) for row in range(5))
+    assert not any(die(None) for _ in range(FAILURES - 1))
+    ((_, report, ended),) = die(None)
+    assert ended
+    assert "its workers have died, perhaps for want of memory" in str(report.error)
