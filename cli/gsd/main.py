@@ -101,7 +101,7 @@ class Gsd(click.Group):
 
 def _leave(status: int) -> NoReturn:
     """Exit; at once where threads still compute what nobody waits for."""
-    unawaited = ("gsd-model", "gsd-view")
+    unawaited = ("gsd-fetch", "gsd-model", "gsd-view")
     if any(thread.name.startswith(unawaited) for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -75,6 +75,10 @@ class _FileOrShipped(_FilePath):
         return names + super().shell_complete(ctx, param, incomplete)
 
 
+class _PlaceOrShipped(_FileOrShipped, _PlacePath):
+    """The same, or a URL."""
+
+
 FILE = _FilePath(path_type=Path)
 PLACE = _PlacePath(path_type=Path)
 """A file or folder, or the URL of one."""
@@ -83,6 +87,7 @@ PLACE_AS_TYPED = _PlacePath()
 SHIPPED = _Shipped()
 FILE_OR_SHIPPED = _FileOrShipped()
 """As text: ``nuclei`` is the name of a model, ``./nuclei`` that of a file."""
+PLACE_OR_SHIPPED = _PlaceOrShipped()
 
 
 def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:

@@ -10,6 +10,7 @@ from contextlib import suppress
 import click
 
 from genselfdiff.errors import GsdError, OutputError, one_line
+from genselfdiff.storage.places import without_secrets
 from genselfdiff.text import shown
 
 _told = os.environ.get("RANK", "")
@@ -49,7 +50,7 @@ def log_to_stderr() -> None:
 
 class _Shown(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return shown(super().format(record), keep="\n")
+        return shown(without_secrets(super().format(record)), keep="\n")
 
 
 def say(text: str) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import nn
 
-from genselfdiff.errors import InputError, ModelError, one_line
+from genselfdiff.errors import GsdError, InputError, ModelError, one_line
 from genselfdiff.files import atomic_file
 from genselfdiff.input_files import open_input
 from genselfdiff.machine import choose_devices
@@ -33,6 +33,8 @@ from genselfdiff.models.segmenter import compiled_segmenter
 from genselfdiff.models.shipped import catalogue
 from genselfdiff.models.shipped.weights import read_weights
 from genselfdiff.models.torchscript import steady_inference
+from genselfdiff.storage.opening import cached_copy
+from genselfdiff.storage.places import Place, Url, place_of
 
 logger = logging.getLogger("genselfdiff")
 
@@ -171,11 +173,12 @@ def save_model(
         shutil.copyfileobj(content, file, 2**20)
 
 
-def load_model(model: str | Path, device: str | torch.device | None = None) -> LoadedModel:
+def load_model(model: str | Place, device: str | torch.device | None = None) -> LoadedModel:
     """Read a model file, or a model that comes with gsd.
 
     Args:
-        model: the name of a shipped model, or else a file of ``save_model``; a ``Path`` is a file.
+        model: the name of a shipped model, or else a file of ``save_model``, or the URL of one,
+            which is copied to the user's folder for caches; a ``Path`` is a file.
         device: "cpu", "cuda", "cuda:1", "mps", or several GPUs, "cuda:0,cuda:1"; None: the best
             there is.
 
@@ -183,16 +186,15 @@ def load_model(model: str | Path, device: str | torch.device | None = None) -> L
         ModelError: missing, damaged, not one of ours, or of a newer format.
         InputError: the device is not there, or GSD_KERNELS asks for what the model cannot do on it.
     """
-    name = catalogue.name_of(model)
-    source = Path(model) if name is None else name
-    on_cpu_only = name is None and format_of(source).on_cpu_only
+    source = _source_of(model)
+    on_cpu_only = isinstance(source, Path) and format_of(source).on_cpu_only
     chosen, *further = choose_devices("cpu" if on_cpu_only and device is None else device)
     if on_cpu_only and chosen.type != "cpu":
         raise InputError(
             f"{source}: runs on the CPU, not on {chosen}: use --device cpu, or export a model.ts"
         )
     try:
-        parts = _from_file(Path(model), chosen) if name is None else _shipped(name, chosen)
+        parts = _shipped(source, chosen) if isinstance(source, str) else _from_file(source, chosen)
     except ModelError as error:
         raise ModelError(f"{source}: {error}") from error
     except RuntimeError as error:
@@ -209,6 +211,19 @@ def load_model(model: str | Path, device: str | torch.device | None = None) -> L
     )
 
 
+def _source_of(model: str | Place) -> Path | str:
+    """The name of a shipped model, or the file that is read, for a URL a copy of it."""
+    if not isinstance(model, Url) and catalogue.name_of(model) is not None:
+        return str(model)
+    place = place_of(model)
+    if isinstance(place, Path):
+        return place
+    try:
+        return cached_copy(place)
+    except GsdError as error:
+        raise ModelError(str(error)) from None
+
+
 def model_path(model: str | Path) -> Path:
     """The file that ``load_model`` reads for ``model``."""
     name = catalogue.name_of(model)
@@ -216,7 +231,7 @@ def model_path(model: str | Path) -> Path:
 
 
 def find_model(
-    model: LoadedModel | str | Path | None = None, device: str | None = None
+    model: LoadedModel | str | Place | None = None, device: str | None = None
 ) -> LoadedModel:
     """``model`` itself, or loaded; None: the one that GSD_MODEL names, else the shipped one.
 

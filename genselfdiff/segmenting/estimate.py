@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Unpack
 
 import numpy as np
@@ -62,7 +61,7 @@ class SlideEstimate:
 
 def estimate(
     slide: str | Place,
-    model: Predictor | LoadedModel | str | Path | None = None,
+    model: Predictor | LoadedModel | str | Place | None = None,
     **options: Unpack[OptionArguments],
 ) -> SlideEstimate:
     """Tell what ``segment`` would do with the same arguments, and what it would take.

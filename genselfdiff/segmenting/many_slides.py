@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from genselfdiff.errors import GsdError, InputError, OutputError, one_line
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 def segment_all(
     plan: Plan,
-    model: LoadedModel | str | Path | None = None,
+    model: LoadedModel | str | Place | None = None,
     *,
     overwrite: bool = False,
     progress: bool | None = None,

@@ -50,7 +50,7 @@ BATCH_SIZES = {"cpu": 1, "cuda": 8, "mps": 4}
 def segment(
     slide: str | Place,
     output: str | Place,
-    model: Predictor | LoadedModel | str | Path | None = None,
+    model: Predictor | LoadedModel | str | Place | None = None,
     *,
     overwrite: bool = False,
     progress: bool | None = None,
@@ -92,7 +92,9 @@ def segment(
     )
 
 
-def predictor_of(model: Predictor | LoadedModel | str | Path | None, options: Options) -> Predictor:
+def predictor_of(
+    model: Predictor | LoadedModel | str | Place | None, options: Options
+) -> Predictor:
     """The predictor of a model on the device and in the precision of ``options``.
 
     Raises:

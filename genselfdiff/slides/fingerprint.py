@@ -8,6 +8,7 @@ from pathlib import Path
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
+from genselfdiff.storage.listing import contents_of
 from genselfdiff.storage.places import Place, Url
 from genselfdiff.storage.remote_file import RemoteFile
 
@@ -38,13 +39,14 @@ def fingerprint(slide: Place) -> str:
 
     A slide by URL that is read whole has the fingerprint of the same file on a disk. Of a larger
     one size, ETag (or version, or where there is neither, the time of modification) and samples
-    decide: then a copy elsewhere, or one uploaded in other parts, counts as another slide.
+    decide: then a copy elsewhere, or one uploaded in other parts, counts as another slide. Of an
+    OME-Zarr by URL names, sizes and ETags of all its objects do.
 
     Raises:
         InputError: a file cannot be read.
     """
     if isinstance(slide, Url):
-        return _of_url(slide)
+        return _of_zarr(slide) if slide.suffix.lower() == ".zarr" else _of_url(slide)
     digest = hashlib.sha256()
     folder = slide if slide.is_dir() else slide.parent
     try:
@@ -101,6 +103,13 @@ def _of_url(url: Url) -> str:
         _known.clear()
         _known[url] = (size, stamp), result
     return result
+
+
+def _of_zarr(url: Url) -> str:
+    digest = hashlib.sha256()
+    for name, size, stamp in contents_of(url):
+        digest.update(f"{os.fsencode(name).hex()} {size} {stamp}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def files_of(slide: Path) -> list[Path]:

@@ -73,6 +73,8 @@ def _open(damage: Damage, *, as_mask: bool = False) -> StoredImage:
             return _open_folder(path, damage, as_mask=as_mask)
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file")
+    elif is_zarr(path):
+        return _open_folder(path, damage, as_mask=as_mask)
     try:
         with ExitStack() as on_failure:
             image = _open_file(on_failure.enter_context(open_stored(path)), damage, as_mask=as_mask)
@@ -82,7 +84,7 @@ def _open(damage: Damage, *, as_mask: bool = False) -> StoredImage:
         raise InputError(f"{path}: cannot be opened: {one_line(error)}") from error
 
 
-def _open_folder(path: Path, damage: Damage, *, as_mask: bool) -> StoredImage:
+def _open_folder(path: Place, damage: Damage, *, as_mask: bool) -> StoredImage:
     if not is_zarr(path):
         raise InputError(f"{path}: is a folder; name a slide or image in it")
     if as_mask:

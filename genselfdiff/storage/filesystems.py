@@ -89,15 +89,25 @@ def patiently(url: Url, request: Callable[[], Value], doing: str = "read") -> Va
     while True:
         try:
             return request()
-        except InputError:
-            raise
         except Exception as error:
-            if attempt == TRIES or not _is_transient(error):
-                raise failure(url, error, doing) from None
-            told = error.wait if isinstance(error, Transient) else None
-        wait = FIRST_WAIT * 2 ** (attempt - 1) * random.uniform(0.5, 1.0) if told is None else told
-        time.sleep(min(wait, LONGEST_WAIT))
+            wait = wait_after(url, error, attempt, doing)
+        time.sleep(wait)
         attempt += 1
+
+
+def wait_after(url: Url, error: Exception, attempt: int, doing: str = "read") -> float:
+    """Seconds until the next try, where an attempt, counted from 1, has failed.
+
+    Raises:
+        InputError: there is no next one.
+    """
+    if isinstance(error, InputError):
+        raise error
+    if attempt == TRIES or not _is_transient(error):
+        raise failure(url, error, doing) from None
+    told = error.wait if isinstance(error, Transient) else None
+    wait = FIRST_WAIT * 2 ** (attempt - 1) * random.uniform(0.5, 1.0) if told is None else told
+    return min(wait, LONGEST_WAIT)
 
 
 def failure(url: Url, error: Exception, doing: str = "read") -> InputError:

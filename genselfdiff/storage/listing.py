@@ -5,7 +5,9 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from genselfdiff.errors import InputError
 from genselfdiff.storage.filesystems import filesystem_of, patiently
+from genselfdiff.storage.object_ranges import stamp_of
 from genselfdiff.storage.places import Url
 
 _MOST_FOLDERS = 100_000
@@ -56,3 +58,24 @@ def _list(filesystem: Any, path: str) -> list[tuple[str, bool]]:
     filesystem.invalidate_cache()
     entries = filesystem.ls(path, detail=True)
     return [(entry["name"], entry["type"] == "directory") for entry in entries]
+
+
+def contents_of(folder: Url) -> list[tuple[str, int, str]]:
+    """List all that lies below ``folder``, sorted: name within it, bytes, and `stamp_of` it.
+
+    Raises:
+        InputError: it cannot be listed, as on web servers.
+    """
+    if folder.scheme in ("http", "https"):
+        raise InputError(f"{folder}: web servers do not tell what a folder holds: copy it")
+    filesystem, path = filesystem_of(folder)
+
+    def find() -> dict[str, Any]:
+        filesystem.invalidate_cache()
+        return dict(filesystem.find(path, detail=True))
+
+    root = path.rstrip("/") + "/"
+    return sorted(
+        (name.removeprefix(root), int(info.get("size") or 0), stamp_of(info))
+        for name, info in patiently(folder, find).items()
+    )

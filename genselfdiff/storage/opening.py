@@ -1,11 +1,14 @@
 """Opening a file wherever it is."""
 
+import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from genselfdiff.errors import InputError
+from genselfdiff.files import atomic_file, writing
 from genselfdiff.storage.places import Place, Url
 from genselfdiff.storage.read_ahead import cut
 from genselfdiff.storage.remote_file import RemoteFile
@@ -48,3 +51,36 @@ def local_copy(file: StoredFile) -> Iterator[Path]:
             copy.write(file.read_at(*part))
         copy.flush()
         yield Path(copy.name)
+
+
+def cached_copy(url: Url) -> Path:
+    """Copy a file to the user's folder for caches, unless the same content is there already.
+
+    Raises:
+        InputError: it cannot be read.
+        OutputError: there is no room for it.
+    """
+    if url.name in ("", ".", ".."):
+        raise InputError(f"{url}: names no file")
+    with RemoteFile(url) as file:
+        key = hashlib.sha256(f"{url.address} {file.stamp} {file.size}".encode()).hexdigest()[:16]
+        path = caches() / "files" / key / url.name
+        if not (file.stamp and path.exists() and path.stat().st_size == file.size):
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            download(file, path)
+    return path
+
+
+def download(file: StoredFile, path: Path) -> None:
+    """Copy a file to ``path``, which appears whole or not at all."""
+    with atomic_file(path) as temporary, temporary.open("wb") as stream:
+        parts = cut(0, file.size)
+        file.expect(parts)
+        for part in parts:
+            stream.write(file.read_at(*part))
+
+
+def caches() -> Path:
+    """The folder of this user's where gsd keeps what could be fetched or made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gsd")

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from genselfdiff.errors import InputError, OutputError, one_line
-from genselfdiff.files import atomic_file
 from genselfdiff.storage.filesystems import NotThere, Transient, filesystem_of, patiently
+from genselfdiff.storage.opening import caches, download
 from genselfdiff.storage.places import Url
-from genselfdiff.storage.read_ahead import cut
 from genselfdiff.storage.remote_file import RemoteFile
 
 _WHOLE_AT_ONCE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
@@ -32,9 +31,7 @@ def scratch_of(url: Url, scratch: str | Path | None = None) -> Path:
         raise OutputError(f"{url}: results are not written there: name a bucket, or a folder here")
     if url.name in ("", ".", "..") or "\0" in url.name:
         raise OutputError(f"{url}: names no file or folder to write")
-    if scratch is None:
-        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        scratch = Path(caches, "gsd", "scratch")
+    scratch = caches() / "scratch" if scratch is None else scratch
     return Path(scratch, hashlib.sha256(str(url.parent).encode()).hexdigest()[:16], url.name)
 
 
@@ -109,11 +106,8 @@ def _fetch(url: Url, path: Path) -> bool:
         file = RemoteFile(url)
     except NotThere:
         return False
-    with file, atomic_file(path) as temporary, temporary.open("wb") as stream:
-        parts = cut(0, file.size)
-        file.expect(parts)
-        for part in parts:
-            stream.write(file.read_at(*part))
+    with file:
+        download(file, path)
     return True
 
 

@@ -16,9 +16,9 @@ from genselfdiff.storage.places import Place, Url
 from gsd.object_options import object_options
 from gsd.options import (
     FILE,
-    FILE_OR_SHIPPED,
     PLACE,
     PLACE_AS_TYPED,
+    PLACE_OR_SHIPPED,
     overwriting,
     progress,
     setting_option,
@@ -105,10 +105,10 @@ Examples:
 )
 @click.option(
     "--model",
-    type=FILE_OR_SHIPPED,
+    type=PLACE_OR_SHIPPED,
     metavar="MODEL",
-    help="Model file of 'gsd export', or a name of 'gsd models'; default: what GSD_MODEL names,"
-    f" else {DEFAULT}.",
+    help="Model file of 'gsd export', its URL, or a name of 'gsd models'; default: what GSD_MODEL"
+    f" names, else {DEFAULT}.",
 )
 @setting("mpp")
 @flag("overlay")
@@ -174,7 +174,7 @@ Examples:
 def segment(
     slides: tuple[Place, ...],
     output: str | Url,
-    model: str | None,
+    model: str | Url | None,
     overlay_to: Path | None,
     ome: bool,
     no_tissue: bool,

@@ -21,6 +21,8 @@ from genselfdiff.slides.stored.stored_image import (
     is_absurd,
     is_reduction,
 )
+from genselfdiff.storage.listing import contents_of
+from genselfdiff.storage.places import Place, Url
 
 Uint8 = NDArray[np.uint8]
 
@@ -34,14 +36,16 @@ _AT_LEAST = 256
 _MOST_LEVELS = 64
 
 
-def is_zarr(path: Path) -> bool:
-    """Tell whether a folder is a Zarr, by its name or what lies in it."""
+def is_zarr(path: Place) -> bool:
+    """Tell whether a folder is a Zarr, by its name or, on this machine, what lies in it."""
+    if isinstance(path, Url):
+        return path.suffix.lower() == ZARR_SUFFIX
     return os.path.isdir(path) and (
         path.suffix.lower() == ZARR_SUFFIX or any((path / mark).is_file() for mark in _MARKS)
     )
 
 
-def open_zarr(path: Path, damage: Damage) -> StoredImage:
+def open_zarr(path: Place, damage: Damage) -> StoredImage:
     """Open the first multiscale image of an OME-Zarr, of 3 channels of 8 bits.
 
     Raises:
@@ -49,7 +53,7 @@ def open_zarr(path: Path, damage: Damage) -> StoredImage:
     """
     library = _library(path)
     try:
-        image, arrays = _first_image(library.open_group(path))
+        image, arrays = _first_image(library.open_group(_store(path)))
         names = [_axis_name(axis) for axis in image["axes"]]
         levels = [
             _ZarrLevel(array, names, index, damage, library.bounded)
@@ -121,7 +125,7 @@ class _ZarrLevel(StoredLevel):
         }
         try:
             stored = np.asarray(self._array[tuple(wanted.get(name, 0) for name in self._names)])
-        except MemoryError:
+        except (MemoryError, InputError):  # of the whole image, not of this tile
             raise
         except Exception as error:  # every codec has errors of its own
             where = f"tile (column {column}, row {row}) of level {self._index}"
@@ -130,8 +134,20 @@ class _ZarrLevel(StoredLevel):
         return np.ascontiguousarray(stored.transpose([left.index(name) for name in "yxc"]))
 
 
-def _stored_bytes(folder: Path, pixels: int) -> int:
+def _store(path: Place) -> Any:
+    if isinstance(path, Url):
+        from genselfdiff.slides.formats.zarr_by_url import store_of
+
+        return store_of(path)
+    from genselfdiff.slides.formats.zarr_bounds import FolderStore
+
+    return FolderStore(path)
+
+
+def _stored_bytes(folder: Place, pixels: int) -> int:
     """Sum up the files in a folder, until they can hold that many pixels."""
+    if isinstance(folder, Url):
+        return sum(size for _, size, _ in contents_of(folder))
     stored = 0
     for place, _, files in os.walk(folder):
         for name in files:
@@ -141,7 +157,7 @@ def _stored_bytes(folder: Path, pixels: int) -> int:
     return stored
 
 
-def _library(path: Path) -> ModuleType:
+def _library(path: Place) -> ModuleType:
     try:
         import zarr  # noqa: F401
 

@@ -30,7 +30,7 @@ from zarr.codecs import (
 )
 from zarr.storage import LocalStore
 
-_MOST_METADATA = 2**24
+MOST_METADATA = 2**24
 _BLOSC_HEADER = 16
 
 
@@ -43,7 +43,7 @@ class FolderStore(LocalStore):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root, read_only=True)
-        self.at_most = _MOST_METADATA
+        self.at_most = MOST_METADATA
         self._inside = os.path.join(os.path.realpath(root), "")
 
     async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
@@ -84,9 +84,9 @@ class FolderStore(LocalStore):
             raise ValueError(f"{key} has {wanted:,} bytes, more than can be of use")
 
 
-def open_group(path: Path) -> Any:
-    """Open the group in a folder, to read it within bounds."""
-    return zarr.open_group(FolderStore(path), mode="r", use_consolidated=False)
+def open_group(store: Any) -> Any:
+    """Open the group in a store that is bounded, such as a `FolderStore`."""
+    return zarr.open_group(store, mode="r", use_consolidated=False)
 
 
 def bounded(array: Any, at_once: int) -> Any:
