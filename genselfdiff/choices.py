@@ -5,7 +5,7 @@ imports nothing.
 """
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-MODEL_FORMATS = ("torchscript", "onnx", "pt2")
+MODEL_FORMATS = ("torchscript", "onnx", "pt2", "bioimageio")
 """What a model file is written as."""
 VIEWS = (1, 2, 4, 8)
 """How many ways of looking at a tile can be averaged."""

@@ -154,8 +154,9 @@ def save_model(
         portable: whether the file must do with plain torch. Otherwise the blocks of the U-Net are
             ``gsd`` operations, which the native library computes in float32 and bfloat16. Other
             formats are always so.
-        format: "torchscript", "pt2" or "onnx" (``pip install 'genselfdiff[onnx]'``); None: by the
-            suffix, ".pt2" or ".onnx", TorchScript otherwise.
+        format: one of ``choices.MODEL_FORMATS``, "onnx" and "bioimageio" with ``pip install
+            'genselfdiff[onnx]'``; None: by the suffix, ".pt2", ".onnx" or ".zip" (bioimageio),
+            TorchScript otherwise.
 
     Raises:
         ModelError: the network does not compile or run, its output does not have one channel per

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from elsewhere import Darkness
 from torch import nn
 
 from genselfdiff.models.model_file import save_model
@@ -39,3 +40,19 @@ def small_unet(info: Callable[..., ModelInfo]) -> tuple[nn.Module, ModelInfo]:
     described = info(2, instances=True)
     torch.manual_seed(0)
     return sure(UNet(24, (1, 2), described.logits, stride=4)), described
+
+
+@pytest.fixture(scope="session")
+def darkness(
+    tmp_path_factory: pytest.TempPathFactory, info: Callable[..., ModelInfo]
+) -> Callable[[str], Path]:
+    """The file of ``Darkness`` with a suffix, written once."""
+    folder = tmp_path_factory.mktemp("darkness")
+
+    def written(suffix: str) -> Path:
+        path = folder / f"model.{suffix}"
+        if not path.exists():
+            save_model(Darkness(), info(attributions=("Some Set, CC BY 4.0",)), path)
+        return path
+
+    return written

@@ -7,17 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from click.testing import CliRunner
-from elsewhere import SIZES, Darkness, images, run_elsewhere
+from elsewhere import SIZES, images, run_elsewhere
 from torch import nn
 
-import genselfdiff
 from genselfdiff.choices import ARCHITECTURES
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.inference.predictor import Predictor
-from genselfdiff.models import model_file
 from genselfdiff.models.formats.onnx_checks import checked_model
 from genselfdiff.models.formats.onnx_file import OPSET
 from genselfdiff.models.model_file import load_model, save_model
@@ -28,6 +24,8 @@ from gsd.main import main
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+
+Written = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
@@ -104,50 +102,13 @@ np.save("y.npy", session.run(None, {{"images": np.load("x.npy")}})[0])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def darkness(tmp_path_factory: pytest.TempPathFactory, info: Callable[..., ModelInfo]) -> Path:
-    path = tmp_path_factory.mktemp("darkness") / "model.onnx"
-    save_model(Darkness(), info(), path)
-    return path
-
-
-@pytest.mark.parametrize("tta", [1, 8])
-def test_a_slide_gets_the_mask_that_torchscript_gives_it(
-    darkness_model: Path,
-    darkness: Path,
-    picture: Callable[..., np.ndarray],
-    write_slide: Callable[..., Path],
-    tmp_path: Path,
-    tta: int,
-) -> None:
-    slide = write_slide(picture(200, 300))
-    masks = []
-    for model in (darkness_model, darkness):
-        output = tmp_path / f"{model.suffix[1:]}.ome.tif"
-        genselfdiff.segment(slide, output, model, device="cpu", precision="float32", tta=tta)
-        masks.append(tifffile.imread(output, level=0))
-    assert 0.1 < (masks[0] == 1).mean() < 0.9
-    np.testing.assert_array_equal(*masks)
-
-
-def test_it_computes_in_float32_on_the_cpu(darkness: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_model(darkness)
-    assert model.device.type == "cpu"
-    assert Predictor(model, "auto").precision == "float32"
-    with pytest.raises(InputError, match="in float32 alone"):
-        Predictor(model, "bfloat16")
-    monkeypatch.setattr(model_file, "choose_devices", lambda _: (torch.device("cuda"),))
-    with pytest.raises(InputError, match="runs on the CPU, not on cuda"):
-        load_model(darkness, "cuda")
-
-
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_a_missing_package_is_told_of(
-    darkness: Path, monkeypatch: pytest.MonkeyPatch, package: str
+    darkness: Written, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=rf"need {package}: pip install 'genselfdiff\[onnx\]'"):
-        load_model(darkness)
+        load_model(darkness("onnx"))
 
 
 class DoublesLarge(nn.Module):
@@ -287,9 +248,12 @@ def unknown_operator(model: "onnx.ModelProto") -> None:
     ],
 )
 def test_what_is_no_plain_model_is_refused(
-    darkness: Path, tmp_path: Path, change: Callable[["onnx.ModelProto"], None], told: str
+    darkness: Written,
+    tmp_path: Path,
+    change: Callable[["onnx.ModelProto"], None],
+    told: str,
 ) -> None:
-    model = onnx.load(darkness)
+    model = onnx.load(darkness("onnx"))
     change(model)
     path = tmp_path / "changed.onnx"
     path.write_bytes(model.SerializeToString())
@@ -308,8 +272,8 @@ def test_what_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
         load_model(path)
 
 
-def test_a_damaged_file_is_refused_or_works(darkness: Path, tmp_path: Path) -> None:
-    content = darkness.read_bytes()
+def test_a_damaged_file_is_refused_or_works(darkness: Written, tmp_path: Path) -> None:
+    content = darkness("onnx").read_bytes()
     path = tmp_path / "damaged.onnx"
     random = np.random.default_rng(0)
     refused = 0
@@ -324,8 +288,8 @@ def test_a_damaged_file_is_refused_or_works(darkness: Path, tmp_path: Path) -> N
     assert refused > 50
 
 
-def test_settings_for_onnxruntime_do_not_reach_it(darkness: Path) -> None:
-    model = onnx.load(darkness)
+def test_settings_for_onnxruntime_do_not_reach_it(darkness: Written) -> None:
+    model = onnx.load(darkness("onnx"))
     model.metadata_props.add(key="ort_config", value='{"session_options": {}}')
     checked, metadata = checked_model(model.SerializeToString())
     assert not onnx.ModelProto.FromString(checked).metadata_props

@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 import torch
-from elsewhere import SIZES, Darkness, images, run_elsewhere
+from elsewhere import SIZES, images, run_elsewhere
 from torch import nn
 
-import genselfdiff
-from genselfdiff.errors import InputError, ModelError
-from genselfdiff.inference.predictor import Predictor
-from genselfdiff.models import model_file
+from genselfdiff.errors import ModelError
 from genselfdiff.models.formats.pt2_checks import read_program
 from genselfdiff.models.model_file import load_model, save_model
 from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
+
+Written = Callable[[str], Path]
 
 GRAPH = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"
@@ -67,41 +65,6 @@ def test_nothing_is_pickled_and_nothing_tells_where_it_was_made(exported: Path) 
     assert b'"use_pickle": true' not in content[f"model/{WEIGHTS}"]
     for folder in (Path(torch.__file__).parents[1], Path.cwd(), exported.parent):
         assert not any(str(folder).encode() in data for data in content.values())
-
-
-@pytest.fixture(scope="module")
-def darkness(tmp_path_factory: pytest.TempPathFactory, info: Callable[..., ModelInfo]) -> Path:
-    path = tmp_path_factory.mktemp("darkness") / "model.pt2"
-    save_model(Darkness(), info(), path)
-    return path
-
-
-def test_a_slide_gets_the_mask_that_torchscript_gives_it(
-    darkness_model: Path,
-    darkness: Path,
-    picture: Callable[..., np.ndarray],
-    write_slide: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
-    slide = write_slide(picture(200, 300))
-    masks = []
-    for model in (darkness_model, darkness):
-        output = tmp_path / f"{model.suffix[1:]}.ome.tif"
-        genselfdiff.segment(slide, output, model, device="cpu", precision="float32", tta=8)
-        masks.append(tifffile.imread(output, level=0))
-    assert 0.1 < (masks[0] == 1).mean() < 0.9
-    np.testing.assert_array_equal(*masks)
-
-
-def test_it_computes_in_float32_on_the_cpu(darkness: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_model(darkness)
-    assert model.device.type == "cpu"
-    assert Predictor(model, "auto").precision == "float32"
-    with pytest.raises(InputError, match="in float32 alone"):
-        Predictor(model, "bfloat16")
-    monkeypatch.setattr(model_file, "choose_devices", lambda _: (torch.device("cuda"),))
-    with pytest.raises(InputError, match="runs on the CPU, not on cuda"):
-        load_model(darkness, "cuda")
 
 
 def rewritten(
@@ -228,7 +191,7 @@ def argument(**value: object) -> Callable[[Any], object]:
     ],
 )
 def test_what_is_more_than_a_graph_is_refused(
-    darkness: Path,
+    darkness: Written,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -236,7 +199,7 @@ def test_what_is_more_than_a_graph_is_refused(
     told: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = rewritten(darkness, tmp_path / "changed.pt2", name, change)
+    path = rewritten(darkness("pt2"), tmp_path / "changed.pt2", name, change)
     with pytest.raises(ModelError, match=rf"changed\.pt2: .*{told}") as raised:
         load_model(path)
     assert "\n" not in str(raised.value)
@@ -251,17 +214,17 @@ def test_other_archives_are_told_apart(darkness_model: Path, tmp_path: Path) -> 
             load_model(path)
 
 
-def test_where_it_was_made_does_not_reach_torch(darkness: Path, tmp_path: Path) -> None:
+def test_where_it_was_made_does_not_reach_torch(darkness: Written, tmp_path: Path) -> None:
     def tell(told: dict[str, Any]) -> None:
         nodes(told)[0]["metadata"] = {"stack_trace": "/home/me", "nn_module_stack": "a,b,c"}
 
-    path = rewritten(darkness, tmp_path / "telling.pt2", GRAPH, tell)
+    path = rewritten(darkness("pt2"), tmp_path / "telling.pt2", GRAPH, tell)
     with path.open("rb") as file, read_program(file).content as content:
         assert b"/home/me" not in content.read()
 
 
-def test_a_damaged_file_is_refused_or_works(darkness: Path, tmp_path: Path) -> None:
-    content = darkness.read_bytes()
+def test_a_damaged_file_is_refused_or_works(darkness: Written, tmp_path: Path) -> None:
+    content = darkness("pt2").read_bytes()
     path = tmp_path / "damaged.pt2"
     random = np.random.default_rng(0)
     refused = 0

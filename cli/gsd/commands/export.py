@@ -32,7 +32,8 @@ Example:
 @click.option(
     "--format",
     type=click.Choice(MODEL_FORMATS),
-    help="Of the model file; default: by the name, .onnx or .pt2, else torchscript.",
+    help="Of the model file; default: by the name, .onnx, .pt2 or .zip (bioimageio), else"
+    " torchscript.",
 )
 @overwriting
 @verbosity
@@ -50,7 +51,7 @@ def export(
     TorchScript calls gsd's own kernels, so it needs gsd to be installed where it is used, on
     whatever device; with --portable it needs nothing but torch. ONNX (pip install
     'genselfdiff[onnx]') needs nothing but onnxruntime, pt2 (torch.export) nothing but torch; both
-    take float32 images.
+    take float32 images. bioimageio is a package of BioImage.IO, for other programs alone.
 
     The file takes images of any size as uint8 or floating point in 0..255 and gives class
     probabilities; classes, colours, resolution and provenance are in it as gsd.json.

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from genselfdiff.errors import InputError
+from genselfdiff.models.formats.bioimageio_file import BIOIMAGEIO
 from genselfdiff.models.formats.format import Format
 from genselfdiff.models.formats.onnx_file import ONNX
 from genselfdiff.models.formats.pt2_file import PT2
 from genselfdiff.models.formats.torchscript_file import TORCHSCRIPT
 
-_FORMATS = {each.name: each for each in (TORCHSCRIPT, ONNX, PT2)}
+_FORMATS = {each.name: each for each in (TORCHSCRIPT, ONNX, PT2, BIOIMAGEIO)}
 
 
 def format_of(path: str | Path, name: str | None = None) -> Format:
