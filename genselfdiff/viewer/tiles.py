@@ -4,6 +4,7 @@ Level 0 is the picture itself, every further one half as large, rounded up, down
 tile is as large as asked for, but at the right and bottom edges.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from genselfdiff.slides import ScaledView, Slide, open_slide
 from genselfdiff.viewer.layers import Layer
+from genselfdiff.viewer.tile_cache import TileCache
 
 Uint8 = NDArray[np.uint8]
 
@@ -22,6 +24,12 @@ LAYER_TILE = 512
 _SLIDE_TILE = 256
 _ALIGNED = range(192, 513)
 """Sides of stored tiles that are shown as they are cut: each is decoded for one tile alone."""
+
+_MOST_REDUCED = 8
+"""Stored pixels along a pixel of a tile that are read at once; beyond, tiles are made of tiles, and
+a slide without a pyramid is read once for all of them."""
+
+_REDUCED_BYTES = 64 * 2**20
 
 _QUALITY = 88
 _COMPRESSION = 1
@@ -57,6 +65,7 @@ class SlideTiles:
     def __init__(self, path: Path, mpp: float | None = None) -> None:
         self.slide: Slide = open_slide(path, mpp=mpp, on_error="blank")
         rows, pixels = self.slide.piece_rows(0), self.slide.piece_pixels(0)
+        self._reduced = TileCache(_REDUCED_BYTES)
         self.side = rows if rows in _ALIGNED and pixels == rows * rows else _SLIDE_TILE
 
     def tile(self, place: Place) -> bytes:
@@ -66,14 +75,38 @@ class SlideTiles:
             InputError: the slide cannot be read.
             NoTile: there is none.
         """
+        return jpeg(self._pixels(place))
+
+    def _pixels(self, place: Place) -> Uint8:
+        """(height, width, 3) RGB of a tile."""
         x, y, width, height = window(place, self.slide.width, self.slide.height, self.side)
         view = ScaledView(self.slide, float(1 << place.level))
+        if view.scale > _MOST_REDUCED * self.slide.levels[view.level].downsample:
+            data = self._reduced.get(place, lambda: self._of_four(place).tobytes())
+            return np.frombuffer(data, np.uint8).reshape(height, width, 3)
         # Sizes are rounded up here, and to the nearest in a view: a last column may be missing.
         right, bottom = min(x + width, view.width), min(y + height, view.height)
         x, y = min(x, right - 1), min(y, bottom - 1)
         pixels = view.read(x, y, right - x, bottom - y)
         missing = (0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0)
-        return jpeg(np.pad(pixels, missing, mode="edge") if np.any(missing) else pixels)
+        return np.pad(pixels, missing, mode="edge") if np.any(missing) else pixels
+
+    def _of_four(self, place: Place) -> Uint8:
+        """A tile as the means of the pixels of the four tiles that show the same larger."""
+        level, column, row = place.level - 1, 2 * place.column, 2 * place.row
+        rows = []
+        for y in (row, row + 1):
+            parts = []
+            for x in (column, column + 1):
+                with suppress(NoTile):  # at an edge
+                    parts.append(self._pixels(Place(level, x, y)))
+            if parts:
+                rows.append(np.concatenate(parts, axis=1))
+        pixels = np.concatenate(rows)
+        odd = (0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)
+        pixels = np.pad(pixels, odd, mode="edge")
+        sums = pixels[::2].astype(np.uint16) + pixels[1::2]
+        return ((sums[:, ::2] + sums[:, 1::2] + 2) // 4).astype(np.uint8)
 
 
 def layer_tile(layer: Layer, place: Place, plane: int) -> bytes:

@@ -52,6 +52,35 @@ def test_slide(slide: Make, level: int) -> None:
     assert np.abs(shown[:height, :width].astype(int) - expected).mean() < 6  # it is JPEG
 
 
+def test_a_slide_without_a_pyramid_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "flat.tif"
+    y, x = np.mgrid[:3100, :4700]
+    pixels = np.stack((np.sin(x / 300), np.sin(y / 200), np.sin((x + y) / 500)), axis=2)
+    pixels = (128 + 99 * pixels).astype(np.uint8)
+    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb")
+    tiles = SlideTiles(path)
+    read = tiles.slide.read_level
+    areas: list[int] = []
+
+    def counted(x: int, y: int, width: int, height: int, level: int = 0) -> np.ndarray:
+        areas.append(width * height)
+        return read(x, y, width, height, level)
+
+    monkeypatch.setattr(tiles.slide, "read_level", counted)
+    shown = whole(tiles.tile, 5, 256)
+    for level in (6, 7, 12):
+        whole(tiles.tile, level, 256)
+    assert sum(areas) == 4700 * 3100
+    assert max(areas) <= 2**20
+    with open_slide(path) as opened:
+        view = ScaledView(opened, 32.0)
+        expected = view.read(0, 0, view.width, view.height)
+    assert shown.shape == (97, 147, 3)
+    assert np.abs(shown[:96, :146].astype(int) - expected[:96, :146]).mean() < 2
+
+
 def test_a_level_of_one_pixel_is_the_last(slide: Make) -> None:
     tiles = SlideTiles(slide())
     assert levels(1300, 900) == 12

@@ -28,7 +28,7 @@ export class Stage {
       animationTime: 0.4,
       blendTime: 0,
       immediateRender: true,
-      maxImageCacheCount: 400,
+      maxImageCacheCount: 250,
       visibilityRatio: 0.3,
       minZoomImageRatio: 0.6,
       maxZoomPixelRatio: LARGEST,
