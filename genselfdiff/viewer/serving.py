@@ -43,7 +43,13 @@ def serve(
     address = f"http://{name}:{listening.getsockname()[1]}/{token}/"
     app = Guard(viewer_app(library), token, {host, socket.gethostname()})
     config = uvicorn.Config(
-        app, log_level="error", access_log=False, lifespan="off", ws="none", server_header=False
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        server_header=False,
     )
     with listening:
         announce(address)
@@ -55,9 +61,15 @@ def serve(
 
 class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End without waiting for what browsers still ask for."""
+        """End without waiting for tiles that are being read."""
         self.force_exit = True
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End without waiting for clients that do not read what they asked for."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -41,6 +41,10 @@ def test_it_prints_one_address_and_ctrl_c_ends_it_whatever_clients_do(shown: lis
         for i, connection in enumerate(slow):
             part = f"GET /{found[2]}/slides/0/tiles/0/0/0 HTTP/1.1\r\nHost: localhost\r\nX: "
             connection.sendall(part.encode()[: 3 * i])
+        # One asks for more than fits on the way, and reads nothing.
+        full = f"GET /{found[2]}/static/openseadragon.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        slow.append(socket.create_connection(("127.0.0.1", int(found[1]))))
+        slow[-1].sendall(full.encode() * 60)
         with httpx.Client(base_url=address) as client:
             assert client.get("slides/0/tiles/0/0/0").content[:2] == b"\xff\xd8"
             assert client.get("slides/0").json()["layers"][0]["name"] == "m.tif"
