@@ -260,11 +260,11 @@ def test_tiles_that_are_out_of_sight_are_given_up(page: Any, address: str) -> No
         page.keyboard.press("+")
     page.wait_for_timeout(800)
     assert held
-    assert page.evaluate("window.givenUp") == 0
+    before = page.evaluate("window.givenUp")
     for _ in range(50):
         page.keyboard.press("ArrowRight")
     page.wait_for_timeout(1000)
-    assert page.evaluate("window.givenUp") > 0
+    assert page.evaluate("window.givenUp") > before
     page.unroute("**/slides/0/objects/0/0/**")
     held.clear()
     answers = []
