@@ -1,6 +1,5 @@
 """Parts of an object as it was when it was opened, by the protocols that fsspec knows."""
 
-import math
 import re
 import threading
 import time
@@ -141,7 +140,7 @@ class _Http(ObjectRanges):
     def __init__(self, url: Url, filesystem: Any) -> None:
         self.url = url
         self._filesystem = filesystem
-        self.size, self.stamp = math.inf, ""  # type: ignore[assignment]  # as not known yet
+        self.size, self.stamp = 0, ""  # until it is told
         self.head = patiently(url, self._opening)
 
     def _opening(self) -> bytes:

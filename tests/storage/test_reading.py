@@ -104,6 +104,18 @@ def test_tiles_are_fetched_once_and_neighbours_together(
     assert 1 < server.most_at_once <= 16
 
 
+def test_the_tiles_of_a_window_are_fetched_together(slide: Path, server: RangeServer) -> None:
+    server.latency = 0.02
+    with open_slide(server.add(slide)) as remote:
+        opened = len(server.requests)
+        remote.read_level(300, 300, 900, 900)  # 8 x 8 tiles, 8 in a row of them
+        assert len(server.requests) - opened <= 8
+        with open_slide(slide) as local:
+            expected = local.read_level(300, 300, 900, 900)
+        assert np.array_equal(remote.read_level(300, 300, 900, 900), expected)
+        assert len(server.requests) - opened <= 8, "what is decoded is not fetched again"
+
+
 def test_the_fingerprint_of_a_slide_is_the_same_here_and_there(
     slide: Path, server: RangeServer
 ) -> None:

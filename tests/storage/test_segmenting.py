@@ -37,6 +37,7 @@ def test_each_tile_of_the_slide_is_fetched_once(
     level_0 = 1500 * 2000 * 3
     fetched = sum(last - first + 1 for _, first, last in server.requests)
     assert fetched < 1.3 * level_0, "with directories, samples and what fills tiles at the edges"
+    assert len(server.requests) < 50, "tiles are fetched ahead, and neighbours together"
 
 
 def test_a_run_that_could_read_no_further_goes_on(
