@@ -211,7 +211,9 @@ class Coordinator:
             logger.log(level, "%s", text)
         if isinstance(answer.error, InUseError):
             failed = partial(self._fail, worker, given, answer)
-            Timer(IN_USE_SECONDS, self._events.put, [failed]).start()
+            timer = Timer(IN_USE_SECONDS, self._events.put, [failed])
+            timer.daemon = True  # a command that ends does not wait for it
+            timer.start()
         elif answer.error is not None:
             yield from self._fail(worker, given, answer)
         else:

@@ -316,6 +316,18 @@ def test_a_model_of_a_name_and_files_named_from_here(
     assert all(path.is_absolute() for path in given)
 
 
+def test_slides_by_url(tmp_path, slides, model, alone, cluster):
+    fsspec = pytest.importorskip("fsspec")
+    storage = fsspec.filesystem("memory")
+    for slide in slides:
+        storage.pipe(f"/fleet/{slide.name}", slide.read_bytes())
+    plan = plan_outputs(["memory://fleet/"], tmp_path / "together")
+    outcomes = outcomes_of(plan, model, client=cluster(2), **BESIDE)
+    assert not [outcome.error for outcome in outcomes if outcome.error]
+    for path in alone.glob("*.tif"):
+        assert path.read_bytes() == (tmp_path / "together" / path.name).read_bytes(), path.name
+
+
 def test_a_worker_keeps_model_and_slide(tmp_path, slides, model, cluster, monkeypatch):
     def counted(name):
         right, calls = getattr(worker, name), []
