@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 import click
 from click.shell_completion import CompletionItem
 
+from genselfdiff.errors import InputError
 from genselfdiff.models.shipped import catalogue
 from genselfdiff.settings import About, about
 from genselfdiff.storage.places import Url, place_of
@@ -99,6 +100,26 @@ def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], N
 
 
 overwriting = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+
+
+def _check_dask(ctx: click.Context, parameter: click.Parameter, place: str | None) -> str | None:
+    from genselfdiff.fleet.clusters import check_place
+
+    if place is not None:
+        try:
+            check_place(place)
+        except InputError as error:
+            raise click.BadParameter(str(error)) from error
+    return place
+
+
+dask_option = click.option(
+    "--dask",
+    callback=_check_dask,
+    metavar="CLUSTER",
+    help="Share the work out to the workers of Dask: local, local:N with N workers, the address of"
+    " a scheduler, or a .toml that describes a cluster.",
+)
 
 one_device = click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is.")
 

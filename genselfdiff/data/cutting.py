@@ -3,9 +3,10 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,19 @@ class _Tile:
     tissue: float
 
 
+Cut = list[tuple[str, int, int, str]] | InputError
+"""Of each tile of a slide name, level-0 place and tissue; or why there is none."""
+
+Work = Callable[[tuple[Path, float]], Cut]
+"""Cuts a slide of a known resolution."""
+
+
 def cut_tiles(
-    slides: Sequence[Path], folder: Path, settings: CutSettings, progress: bool | None = None
+    slides: Sequence[Path],
+    folder: Path,
+    settings: CutSettings,
+    progress: bool | None = None,
+    mapping: Callable[[Work, Iterable[tuple[Path, float]]], Iterator[Cut]] = map,
 ) -> dict[Path, int | None]:
     """Cut slides into tiles side by side, and keep those with tissue.
 
@@ -88,6 +100,7 @@ def cut_tiles(
         folder: made if it is not there.
         settings: how to cut.
         progress: show a bar; None: on a terminal only.
+        mapping: does what ``map`` does, perhaps in other processes, for which paths are absolute.
 
     Returns:
         The number of tiles of each slide; None where it could not be read.
@@ -111,11 +124,11 @@ def cut_tiles(
     rows: list[tuple[str, str, int, int, str]] = []
     with alone_in(folder):
         _claim(folder, settings, {path: content for path, (_, content) in readable.items()})
-        for path, (mpp, _) in readable.items():
-            try:
-                found = list(_cut(path, mpp, folder / path.stem, settings, progress))
-            except InputError as error:
-                failed.append(error)
+        work = partial(_cut_slide, folder, settings, progress)
+        each = ((path, mpp) for path, (mpp, _) in readable.items())
+        for path, found in zip(readable, mapping(work, each), strict=True):
+            if isinstance(found, InputError):
+                failed.append(found)
                 continue
             rows += [(f"{path.stem}/{name}", str(path), x, y, part) for name, x, y, part in found]
             counts[path] = len(found)
@@ -201,6 +214,17 @@ def _choose(tissue: TissueMap, view: ScaledView, settings: CutSettings) -> list[
         drawn = np.random.default_rng(settings.seed).permutation(len(tiles))[: settings.limit]
         tiles = [tiles[index] for index in sorted(drawn.tolist())]
     return tiles
+
+
+def _cut_slide(
+    folder: Path, settings: CutSettings, progress: bool | None, slide: tuple[Path, float]
+) -> Cut:
+    """Do what `_cut` does, in any process."""
+    path, mpp = slide
+    try:
+        return list(_cut(path, mpp, folder / path.stem, settings, progress))
+    except InputError as error:
+        return error
 
 
 def _cut(

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import click
 from genselfdiff.choices import FIELD_CLASS
 from genselfdiff.data.naming import names_in
 from genselfdiff.files import refuse_existing, refuse_inputs
-from gsd.options import FILE, Command, overwriting, progress, verbosity
+from gsd.options import FILE, Command, dask_option, overwriting, progress, verbosity
 from gsd.output import say
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ Examples:
 @click.option("--limit", type=int, help="Of tiles of each slide, drawn with --seed; default: all.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @_image_mpp
+@dask_option
 @verbosity
 def tiles(
     slides: tuple[Path, ...],
@@ -80,6 +82,7 @@ def tiles(
     limit: int | None,
     seed: int,
     image_mpp: float | None,
+    dask: str | None,
 ) -> None:
     """Cut SLIDES, files or folders, into PNG tiles that hold tissue.
 
@@ -91,7 +94,17 @@ def tiles(
     from genselfdiff.slides import find_slides
 
     settings = CutSettings(mpp, tile_size, tissue, limit, seed, image_mpp)
-    counts = cut_tiles(find_slides(slides, output), output, settings, progress())
+    found = find_slides(slides, output)
+    if dask is None:
+        counts = cut_tiles(found, output, settings, progress())
+    else:
+        from genselfdiff.fleet.clusters import connect
+        from genselfdiff.fleet.mapping import map_on
+
+        found, output = [path.absolute() for path in found], output.absolute()
+        with connect(dask) as client:
+            mapping = partial(map_on, client, progress=progress())
+            counts = cut_tiles(found, output, settings, progress=False, mapping=mapping)
     cut = {path: count for path, count in counts.items() if count is not None}
     for path, count in cut.items():
         say(f"{path}: {count} tiles")

@@ -9,7 +9,6 @@ from typing import Unpack
 
 import click
 
-from genselfdiff.errors import InputError
 from genselfdiff.models.shipped.catalogue import DEFAULT
 from genselfdiff.segmenting.options import OptionArguments, Options
 from genselfdiff.storage.places import Place, Url
@@ -19,6 +18,7 @@ from gsd.options import (
     PLACE,
     PLACE_AS_TYPED,
     PLACE_OR_SHIPPED,
+    dask_option,
     overwriting,
     progress,
     setting_option,
@@ -62,17 +62,6 @@ def _shard(
     if not 1 <= index <= count:
         raise click.BadParameter(f"{text!r} must count from 1/{count} to {count}/{count}")
     return index, count
-
-
-def _dask(ctx: click.Context, parameter: click.Parameter, place: str | None) -> str | None:
-    from genselfdiff.fleet.clusters import check_place
-
-    if place is not None:
-        try:
-            check_place(place)
-        except InputError as error:
-            raise click.BadParameter(str(error)) from error
-    return place
 
 
 setting = partial(setting_option, Options, ranges=True)
@@ -156,13 +145,7 @@ Examples:
     metavar="I/N",
     help="Do the I-th of N parts of the work; other processes, on other machines, do the others.",
 )
-@click.option(
-    "--dask",
-    callback=_dask,
-    metavar="CLUSTER",
-    help="Share the work out to the workers of Dask: local, local:N with N workers, the address of"
-    " a scheduler, or a .toml that describes a cluster.",
-)
+@dask_option
 @click.option(
     "--scratch",
     type=FILE,
