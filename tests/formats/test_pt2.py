@@ -16,6 +16,7 @@ from genselfdiff.errors import ModelError
 from genselfdiff.models.formats.pt2_checks import read_program
 from genselfdiff.models.model_file import load_model, save_model
 from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
+from genselfdiff.models.wrapping import wrap_model
 
 Written = Callable[[str], Path]
 
@@ -56,6 +57,12 @@ torch.save([model(x) for x in torch.load("x.pt")], "y.pt")
     plain = load_model(exported.with_suffix(".ts"), "cpu")
     for x, found in zip(taken, torch.load(exported.parent / "y.pt"), strict=True):
         torch.testing.assert_close(found, plain(x), rtol=0, atol=1e-4)
+
+
+def test_of_torchscript_there_is_no_graph(tmp_path: Path) -> None:
+    script = torch.jit.script(nn.Conv2d(3, 2, 3, padding=1))
+    with pytest.raises(ModelError, match=r"is in TorchScript.* or write a model\.ts"):
+        wrap_model(script, classes=["a", "b"], mpp=0.5, output=tmp_path / "model.pt2")
 
 
 def test_nothing_is_pickled_and_nothing_tells_where_it_was_made(exported: Path) -> None:

@@ -29,6 +29,11 @@ def exported_program(network: nn.Module, info: ModelInfo) -> ExportedProgram:
         ModelError: the network cannot be looked at so, works for some sizes only, or is not what
             ``info`` says.
     """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise ModelError(
+            "the network is in TorchScript, of which torch.export makes no graph: give wrap_model"
+            " the module itself, or write a model.ts"
+        )
     segmenter = prepared_segmenter(network, info, portable=True)
     # Two images, and more than one place at the lowest level: 0 and 1 are numbers to torch.export.
     side = 2 * segmenter.size_multiple
