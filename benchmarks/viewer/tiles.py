@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from sample_slide import write_slide
 
-from genselfdiff.viewer.tiles import Place, SlideTiles
+from genselfdiff.viewer.tiles import SlideTiles, TilePlace
 
 CLIENTS, AT_ONCE = 4, 6
 SCREEN = (1280, 720)
@@ -126,7 +126,7 @@ def measure_tiles(slide: Path, side: int) -> None:
         spent = []
         for column, row in np.random.default_rng(level).integers(0, across, (200, 2)).tolist():
             begin = time.thread_time()
-            tiles.tile(Place(level, column, row))
+            tiles.tile(TilePlace(level, column, row))
             spent.append(1e3 * (time.thread_time() - begin))
         p50, p95 = np.percentile(spent, (50, 95))
         print(f"level {level}: CPU time of a tile p50 {p50:.2f}, p95 {p95:.2f} ms")

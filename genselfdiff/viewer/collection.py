@@ -12,6 +12,7 @@ from genselfdiff.masks import MaskReader, is_own_mask
 from genselfdiff.resumable_file import unfinished
 from genselfdiff.slides import find_slides, is_folder_of_slides
 from genselfdiff.slides.discovery import files_below
+from genselfdiff.storage.places import Place, Url, place_of
 from genselfdiff.viewer.layers import planes_of
 
 _SUMMARY_NAME = "summary.csv"
@@ -33,7 +34,7 @@ class Entry:
         error: why it has failed, else empty.
     """
 
-    slide: Path
+    slide: Place
     layers: list[Path] = field(default_factory=list)
     areas: dict[str, float] = field(default_factory=dict)
     unit: str = "mm\u00b2"
@@ -41,29 +42,34 @@ class Entry:
     error: str = ""
 
 
-def collect(paths: Sequence[str | Path]) -> list[Entry]:
+def collect(paths: Sequence[str | Place]) -> list[Entry]:
     """Sort out which of ``paths`` are slides, and which masks belong to them.
 
     A mask of gsd belongs to the slide whose name it tells, another to the slide named before it. A
     slide that is not named is looked for where the folder's summary says, and beside the mask.
 
     Args:
-        paths: slides, masks, files of probabilities, and folders of them.
+        paths: slides, masks, files of probabilities, and folders of them; slides, or folders of
+            slides alone, may be URLs.
 
     Raises:
         InputError: a path is not there, holds nothing to show, or is a mask without its slide.
     """
     entries = _Entries()
-    masks: list[tuple[Path, Path | None]] = []
+    masks: list[tuple[Path, Place | None]] = []
     begun: list[str] = []
-    last = None
-    for path in map(Path, paths):
+    last: Place | None = None
+    for path in map(place_of, paths):
         in_folder = is_folder_of_slides(path)
-        if in_folder:
+        if in_folder and isinstance(path, Path):
             _add_summaries(path, entries)
             journals = sorted(path.rglob(f".*{_JOURNAL}"))
             begun += [_slide_told_by(unfinished(_target(journal))) for journal in journals]
         for file in find_slides([path]):
+            if isinstance(file, Url):
+                entries.of(file)
+                last = None if in_folder else file
+                continue
             if in_folder and (_is_overlay(file) or (is_own_mask(file) and not planes_of(file))):
                 continue  # pictures of masks, and numbers of objects
             if is_own_mask(file) or (last is not None and not in_folder and planes_of(file) == 1):
@@ -88,8 +94,9 @@ class _Entries:
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
 
-    def of(self, slide: Path) -> Entry:
-        return self._entries.setdefault(os.path.realpath(slide), Entry(slide))
+    def of(self, slide: Place) -> Entry:
+        key = slide.address if isinstance(slide, Url) else os.path.realpath(slide)
+        return self._entries.setdefault(key, Entry(slide))
 
 
 def _target(journal: Path) -> Path:
@@ -111,14 +118,14 @@ def _add_summaries(folder: Path, entries: _Entries) -> None:
         if not {"slide", "mask", "error"} <= set(columns):
             continue
         for row in rows:
-            slide = Path(row["slide"])  # as named where the run was started
-            if row["slide"] and os.path.exists(slide):
+            slide = place_of(row["slide"])  # as named where the run was started
+            if row["slide"] and isinstance(slide, Path) and os.path.exists(slide):
                 entry = entries.of(slide)
                 if row["error"]:
                     entry.state, entry.error = "failed", row["error"]
 
 
-def _lay_over(mask: Path, before: Path | None, entries: _Entries) -> None:
+def _lay_over(mask: Path, before: Place | None, entries: _Entries) -> None:
     """Give a mask to its slide, with what it tells of its classes' areas."""
     planes = planes_of(mask) or 1
     with MaskReader(mask, planes) as reader:
@@ -137,7 +144,7 @@ def _lay_over(mask: Path, before: Path | None, entries: _Entries) -> None:
             entry.areas = {name: count * one for name, count in list(named)[1:]}
 
 
-def _slide_of(mask: Path, name: str, before: Path | None, entries: _Entries) -> Path:
+def _slide_of(mask: Path, name: str, before: Place | None, entries: _Entries) -> Place:
     """The slide that a mask was made of.
 
     Args:

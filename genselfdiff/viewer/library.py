@@ -12,7 +12,7 @@ from genselfdiff.viewer.collection import Entry
 from genselfdiff.viewer.layers import Layer
 from genselfdiff.viewer.objects import ENLARGED, OUTLINE_TILE, LayerObjects
 from genselfdiff.viewer.tile_cache import TileCache
-from genselfdiff.viewer.tiles import LAYER_TILE, Place, SlideTiles, jpeg, layer_tile
+from genselfdiff.viewer.tiles import LAYER_TILE, SlideTiles, TilePlace, jpeg, layer_tile
 
 _CACHE_BYTES = 128 * 2**20
 _OPEN_AT_ONCE = 8
@@ -94,7 +94,7 @@ class Library:
         return [
             {
                 "name": shown(entry.slide.name),
-                "folder": shown(entry.slide.parent),
+                "folder": shown(str(entry.slide.parent)),
                 "state": entry.state,
                 "error": shown(entry.error),
                 "areas": {shown(name): area for name, area in entry.areas.items()},
@@ -135,7 +135,7 @@ class Library:
             ],
         }
 
-    def slide_tile(self, number: int, place: Place) -> bytes:
+    def slide_tile(self, number: int, place: TilePlace) -> bytes:
         """Give a tile of a slide as JPEG.
 
         Raises:
@@ -144,7 +144,7 @@ class Library:
         tiles = self.open(number).tiles
         return self._cache.get((number, place), lambda: tiles.tile(place))
 
-    def layer_tile(self, number: int, layer: int, plane: int, place: Place) -> bytes:
+    def layer_tile(self, number: int, layer: int, plane: int, place: TilePlace) -> bytes:
         """Give a tile of a layer as PNG.
 
         Raises:
@@ -154,7 +154,7 @@ class Library:
         key = number, layer, plane, place
         return self._cache.get(key, lambda: layer_tile(opened, place, plane))
 
-    def outline_tile(self, number: int, layer: int, place: Place) -> bytes:
+    def outline_tile(self, number: int, layer: int, place: TilePlace) -> bytes:
         """Give the outlines of objects in a tile, see ``LayerObjects.tile``.
 
         Raises:

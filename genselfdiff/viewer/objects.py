@@ -8,7 +8,7 @@ from genselfdiff.errors import GsdError, one_line
 from genselfdiff.text import shown
 from genselfdiff.viewer.layers import Layer
 from genselfdiff.viewer.object_index import ObjectIndex, rings_shown
-from genselfdiff.viewer.tiles import NoTile, Place, levels
+from genselfdiff.viewer.tiles import NoTile, TilePlace, levels
 
 THREADS = "gsd-view"
 """How the names of threads begin whose work nobody waits for once the server ends."""
@@ -48,7 +48,7 @@ class LayerObjects:
         count = None if self._index is None else len(self._index)
         return {"share": self._share, "error": self._error, "count": count}
 
-    def tile(self, place: Place) -> bytes:
+    def tile(self, place: TilePlace) -> bytes:
         """Give the outlines in a tile, see ``Lines.packed``.
 
         Its levels begin `ENLARGED` before those of the mask.

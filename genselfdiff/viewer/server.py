@@ -17,7 +17,7 @@ from starlette.routing import Route
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.viewer.library import Library
 from genselfdiff.viewer.objects import THREADS
-from genselfdiff.viewer.tiles import NoTile, Place
+from genselfdiff.viewer.tiles import NoTile, TilePlace
 
 Made = TypeVar("Made")
 
@@ -119,7 +119,7 @@ class _Server:
     async def _slide_tile(self, request: Request) -> Response:
         slide, *place = _numbers(request, "slide", "level", "x", "y")
         return await self._picture(
-            request, "jpeg", lambda: self._library.slide_tile(slide, Place(*place))
+            request, "jpeg", lambda: self._library.slide_tile(slide, TilePlace(*place))
         )
 
     async def _layer_tile(self, request: Request) -> Response:
@@ -127,7 +127,7 @@ class _Server:
             request, "slide", "layer", "plane", "level", "x", "y"
         )
         return await self._picture(
-            request, "png", lambda: self._library.layer_tile(slide, layer, plane, Place(*place))
+            request, "png", lambda: self._library.layer_tile(slide, layer, plane, TilePlace(*place))
         )
 
     async def _objects(self, request: Request) -> Response:
@@ -143,7 +143,7 @@ class _Server:
     async def _outline_tile(self, request: Request) -> Response:
         slide, layer, *place = _numbers(request, "slide", "layer", "level", "x", "y")
         lines = await self._made(
-            request, lambda: self._library.outline_tile(slide, layer, Place(*place))
+            request, lambda: self._library.outline_tile(slide, layer, TilePlace(*place))
         )
         return Response(lines, media_type="application/octet-stream", headers=_KEPT)
 

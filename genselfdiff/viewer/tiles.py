@@ -5,7 +5,6 @@ tile is as large as asked for, but at the right and bottom edges.
 """
 
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import imagecodecs
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.slides import ScaledView, Slide, open_slide
+from genselfdiff.storage.places import Place
 from genselfdiff.viewer.layers import Layer
 from genselfdiff.viewer.tile_cache import TileCache
 
@@ -40,7 +40,7 @@ class NoTile(Exception):
     """The picture has no such tile."""
 
 
-class Place(NamedTuple):
+class TilePlace(NamedTuple):
     """Level of a tile, and how many tiles are to its left and above it."""
 
     level: int
@@ -62,13 +62,13 @@ class SlideTiles:
         InputError: as ``open_slide``.
     """
 
-    def __init__(self, path: Path, mpp: float | None = None) -> None:
+    def __init__(self, path: Place, mpp: float | None = None) -> None:
         self.slide: Slide = open_slide(path, mpp=mpp, on_error="blank")
         rows, pixels = self.slide.piece_rows(0), self.slide.piece_pixels(0)
         self._reduced = TileCache(_REDUCED_BYTES)
         self.side = rows if rows in _ALIGNED and pixels == rows * rows else _SLIDE_TILE
 
-    def tile(self, place: Place) -> bytes:
+    def tile(self, place: TilePlace) -> bytes:
         """Read a tile, as JPEG.
 
         Raises:
@@ -77,7 +77,7 @@ class SlideTiles:
         """
         return jpeg(self._pixels(place))
 
-    def _pixels(self, place: Place) -> Uint8:
+    def _pixels(self, place: TilePlace) -> Uint8:
         """(height, width, 3) RGB of a tile."""
         x, y, width, height = window(place, self.slide.width, self.slide.height, self.side)
         view = ScaledView(self.slide, float(1 << place.level))
@@ -91,7 +91,7 @@ class SlideTiles:
         missing = (0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0)
         return np.pad(pixels, missing, mode="edge") if np.any(missing) else pixels
 
-    def _of_four(self, place: Place) -> Uint8:
+    def _of_four(self, place: TilePlace) -> Uint8:
         """A tile as the means of the pixels of the four tiles that show the same larger."""
         level, column, row = place.level - 1, 2 * place.column, 2 * place.row
         rows = []
@@ -99,7 +99,7 @@ class SlideTiles:
             parts = []
             for x in (column, column + 1):
                 with suppress(NoTile):  # at an edge
-                    parts.append(self._pixels(Place(level, x, y)))
+                    parts.append(self._pixels(TilePlace(level, x, y)))
             if parts:
                 rows.append(np.concatenate(parts, axis=1))
         pixels = np.concatenate(rows)
@@ -109,7 +109,7 @@ class SlideTiles:
         return ((sums[:, ::2] + sums[:, 1::2] + 2) // 4).astype(np.uint8)
 
 
-def layer_tile(layer: Layer, place: Place, plane: int) -> bytes:
+def layer_tile(layer: Layer, place: TilePlace, plane: int) -> bytes:
     """Read a tile of ``layer`` as grey PNG, whose pixels are classes or probabilities as bytes.
 
     Raises:
@@ -122,7 +122,7 @@ def layer_tile(layer: Layer, place: Place, plane: int) -> bytes:
     return png(layer.read(place.level, *corner, plane))
 
 
-def window(place: Place, width: int, height: int, side: int) -> tuple[int, int, int, int]:
+def window(place: TilePlace, width: int, height: int, side: int) -> tuple[int, int, int, int]:
     """(x, y, width, height) of a tile in pixels of its level.
 
     Args:

@@ -1,16 +1,19 @@
 """Which masks belong to which slides."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from range_server import RangeServer
 
 from genselfdiff.errors import InputError
 from genselfdiff.resumable_file import ResumableFile
 from genselfdiff.viewer.collection import collect
 from genselfdiff.viewer.library import Library
+from genselfdiff.viewer.tiles import TilePlace
 
 Make = Callable[..., Path]
 
@@ -99,3 +102,17 @@ def test_masks_of_one_name_are_told_apart_by_their_folders(slide: Make, mask: Ma
     entries = collect([slide(), mask("old/m.tif"), mask("new/m.tif")])
     names = [layer["name"] for layer in Library(entries).details(0)["layers"]]
     assert names == ["old/m.tif", "new/m.tif"]
+
+
+def test_a_slide_by_url(slide: Make, mask: Make) -> None:
+    path = slide()
+    with RangeServer() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        library = Library(collect([f"{server.add(path)}?key=secret", mask()]))
+        told = library.details(0)
+        assert [layer["name"] for layer in told["layers"]] == ["m.tif"]
+        assert "secret" not in repr((told, library.overview()))
+        here = Library(collect([path]))
+        for place in (TilePlace(0, 2, 1), TilePlace(3, 0, 0)):
+            assert library.slide_tile(0, place) == here.slide_tile(0, place)
+        server.shutdown()

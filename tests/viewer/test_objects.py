@@ -15,7 +15,7 @@ from genselfdiff.viewer import object_index
 from genselfdiff.viewer.layers import Layer
 from genselfdiff.viewer.object_index import Lines, ObjectIndex
 from genselfdiff.viewer.objects import LayerObjects
-from genselfdiff.viewer.tiles import NoTile, Place
+from genselfdiff.viewer.tiles import NoTile, TilePlace
 
 Make = Callable[..., Path]
 
@@ -145,9 +145,14 @@ def test_they_are_found_in_the_background(mask: Make) -> None:
         **{"area": 437 * 0.25, "perimeter": 92 * 0.5},
         "rings": objects.at(24, 25)["rings"],
     }
-    assert len(objects.tile(Place(2, 0, 0))) > 1000
-    assert len(objects.tile(Place(6, 0, 0))) < len(objects.tile(Place(3, 0, 0)))
-    for place in (Place(14, 0, 0), Place(0, 11, 0), Place(2, 0, 2), Place(2, 10**8, 0)):
+    assert len(objects.tile(TilePlace(2, 0, 0))) > 1000
+    assert len(objects.tile(TilePlace(6, 0, 0))) < len(objects.tile(TilePlace(3, 0, 0)))
+    for place in (
+        TilePlace(14, 0, 0),
+        TilePlace(0, 11, 0),
+        TilePlace(2, 0, 2),
+        TilePlace(2, 10**8, 0),
+    ):
         with pytest.raises(NoTile):
             objects.tile(place)
 

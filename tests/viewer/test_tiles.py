@@ -14,7 +14,7 @@ from genselfdiff.masks.mask_writer import halve_labels
 from genselfdiff.slides import ScaledView, open_slide
 from genselfdiff.viewer.layers import Layer
 from genselfdiff.viewer.tile_cache import TileCache
-from genselfdiff.viewer.tiles import NoTile, Place, SlideTiles, layer_tile, levels
+from genselfdiff.viewer.tiles import NoTile, SlideTiles, TilePlace, layer_tile, levels
 
 Make = Callable[..., Path]
 
@@ -23,14 +23,14 @@ def picture(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-def whole(tile: Callable[[Place], bytes], level: int, side: int) -> np.ndarray:
+def whole(tile: Callable[[TilePlace], bytes], level: int, side: int) -> np.ndarray:
     """All tiles of a level, laid beside each other until there is none."""
     rows: list[np.ndarray] = []
     while True:
         row: list[np.ndarray] = []
         try:
             while True:
-                row.append(picture(tile(Place(level, len(row), len(rows)))))
+                row.append(picture(tile(TilePlace(level, len(row), len(rows)))))
         except NoTile:
             if not row:
                 return np.concatenate(rows)
@@ -84,8 +84,13 @@ def test_a_slide_without_a_pyramid_is_read_once(
 def test_a_level_of_one_pixel_is_the_last(slide: Make) -> None:
     tiles = SlideTiles(slide())
     assert levels(1300, 900) == 12
-    assert picture(tiles.tile(Place(11, 0, 0))).shape == (1, 1, 3)
-    for place in (Place(12, 0, 0), Place(0, 6, 0), Place(0, 0, 4), Place(10**9, 0, 0)):
+    assert picture(tiles.tile(TilePlace(11, 0, 0))).shape == (1, 1, 3)
+    for place in (
+        TilePlace(12, 0, 0),
+        TilePlace(0, 6, 0),
+        TilePlace(0, 0, 4),
+        TilePlace(10**9, 0, 0),
+    ):
         with pytest.raises(NoTile):
             tiles.tile(place)
 
@@ -123,19 +128,19 @@ def test_probabilities(probabilities: Make) -> None:
     layer = Layer(probabilities())
     assert (layer.kind, layer.planes) == ("probabilities", 3)
     for plane, value in enumerate((10, 20, 225)):
-        assert (picture(layer_tile(layer, Place(1, 0, 0), plane)) == value).all()
+        assert (picture(layer_tile(layer, TilePlace(1, 0, 0), plane)) == value).all()
     with pytest.raises(NoTile):
-        layer_tile(layer, Place(1, 0, 0), 3)
+        layer_tile(layer, TilePlace(1, 0, 0), 3)
 
 
 def test_threads_read_from_one_mask(mask: Make) -> None:
     layer = Layer(mask())
-    expected = [layer_tile(layer, Place(0, column, 0), 0) for column in range(3)]
+    expected = [layer_tile(layer, TilePlace(0, column, 0), 0) for column in range(3)]
     wrong: list[int] = []
 
     def read() -> None:
         for i in range(60):
-            if layer_tile(layer, Place(0, i % 3, 0), 0) != expected[i % 3]:
+            if layer_tile(layer, TilePlace(0, i % 3, 0), 0) != expected[i % 3]:
                 wrong.append(i)
 
     threads = [threading.Thread(target=read) for _ in range(4)]

@@ -1,11 +1,10 @@
 """``gsd view``: slides and masks in the browser."""
 
-from pathlib import Path
-
 import click
 
 from genselfdiff.errors import InputError
-from gsd.options import FILE, verbosity
+from genselfdiff.storage.places import Place
+from gsd.options import PLACE, verbosity
 from gsd.output import say
 
 
@@ -16,9 +15,10 @@ Examples:
   gsd view slide.svs before.tif after.tif
   gsd view slides/ masks/
   gsd view masks/ --port 8000 --no-browser
+  gsd view s3://bucket/slides/a.svs a_mask.tif
 """
 )
-@click.argument("files", nargs=-1, required=True, type=FILE, metavar="SLIDE [MASK]...")
+@click.argument("files", nargs=-1, required=True, type=PLACE, metavar="SLIDE [MASK]...")
 @click.option(
     "--mpp",
     type=click.FloatRange(0, min_open=True),
@@ -39,7 +39,7 @@ Examples:
 )
 @click.option("--browser/--no-browser", default=True, help="Open the page; default: yes.")
 @verbosity
-def view(files: tuple[Path, ...], mpp: float | None, port: int, host: str, browser: bool) -> None:
+def view(files: tuple[Place, ...], mpp: float | None, port: int, host: str, browser: bool) -> None:
     """Show slides in the browser, with their masks over them.
 
     SLIDE and MASK are files, or folders of them. A mask of 'gsd segment' finds its slide among
