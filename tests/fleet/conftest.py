@@ -2,18 +2,26 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import pytest
-from distributed import Client
 
-from genselfdiff.fleet import coordinator, part_queue
 from genselfdiff.models.model_file import save_model
 from genselfdiff.segmenting.shards import part
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+if find_spec("distributed") is None:  # as on some machines with a GPU
+    collect_ignore_glob = ["test_*.py"]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Small slides are cut, and nobody waits."""
+    from genselfdiff.fleet import coordinator, part_queue
+
     monkeypatch.setattr(part, "_CUT_AT", 32)
     monkeypatch.setattr(part_queue, "SMALLEST", 2000)
     monkeypatch.setattr(part_queue, "LEAST_PARTS", 1)
@@ -23,11 +31,13 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def cluster() -> Iterator[Callable[..., Client]]:
+def cluster() -> Iterator[Callable[..., "Client"]]:
     """Clients of clusters whose workers are threads of this process."""
+    from distributed import Client
+
     opened: list[Client] = []
 
-    def make(count: int, **details: object) -> Client:
+    def make(count: int, **details: object) -> "Client":
         client = Client(
             n_workers=count,
             processes=False,
