@@ -34,7 +34,7 @@ def describe() -> list[tuple[str, str]]:
         ("torch", torch.__version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("system", platform.platform()),
-        ("processor", f"{_processor()}, {_usable_cores()} cores"),
+        ("processor", f"{processor_name()}, {usable_cores()} cores"),
     ]
     gpus = _gpus()
     lines += gpus or [("gpu", "none")]
@@ -54,7 +54,7 @@ def describe() -> list[tuple[str, str]]:
         lines.append((operation.name, "; ".join(chosen)))
     lines.append(("convolutions", _convolutions()))
     if not native.available() and native.problem() != native.REFUSED:
-        lines += [("to rebuild", step) for step in _rebuild_steps()]
+        lines += [("to rebuild", step) for step in rebuild_steps()]
     return lines
 
 
@@ -98,7 +98,8 @@ def _convolutions() -> str:
         return str(error)
 
 
-def _rebuild_steps() -> list[str]:
+def rebuild_steps() -> list[str]:
+    """What to do to have native kernels, in order; the last step is a command."""
     steps = []
     compiler = os.environ.get("CXX")
     names = shlex.split(compiler)[:1] if compiler else ["c++", "g++", "clang++"]
@@ -119,7 +120,8 @@ def _source_folder() -> Path | None:
     return next((folder for folder in folders if (folder / "CMakeLists.txt").is_file()), None)
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The model of the processor, as the system tells it, and its architecture."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -128,7 +130,8 @@ def _processor() -> str:
     return f"{names[0] if names else platform.processor() or 'unknown'} ({platform.machine()})"
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may be put on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -36,6 +36,7 @@ COMMANDS = {
     "sample": "Draw images with a stage-1 network.",
     "models": "Models that come with gsd, and their cards.",
     "info": "Versions, processor, native kernels and GPUs.",
+    "doctor": "What is wrong with machine, storage, model, slide or cluster.",
 }
 
 

@@ -113,13 +113,18 @@ def _check_dask(ctx: click.Context, parameter: click.Parameter, place: str | Non
     return place
 
 
-dask_option = click.option(
-    "--dask",
-    callback=_check_dask,
-    metavar="CLUSTER",
-    help="Share the work out to the workers of Dask: local, local:N with N workers, the address of"
-    " a scheduler, or a .toml that describes a cluster.",
-)
+def dask_option(
+    purpose: str = "Share the work out to the workers of Dask",
+) -> Callable[[Command], Command]:
+    """The option that names a cluster, and what for."""
+    return click.option(
+        "--dask",
+        callback=_check_dask,
+        metavar="CLUSTER",
+        help=f"{purpose}: local, local:N with N workers, the address of a scheduler, or a .toml"
+        " that describes a cluster.",
+    )
+
 
 one_device = click.option("--device", help="cpu, cuda, cuda:N or mps; default: the best there is.")
 

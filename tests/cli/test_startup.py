@@ -31,6 +31,7 @@ MISTAKES = [
     ["evaluate", "nuclei"],
     ["sample", "run", "-o", "a.png", "--from", "a.svs", "--size", "64"],
     ["models", "show"],
+    ["doctor", "--dask", "here"],
 ]
 
 PROGRAM = """

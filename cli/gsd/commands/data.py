@@ -71,7 +71,7 @@ Examples:
 @click.option("--limit", type=int, help="Of tiles of each slide, drawn with --seed; default: all.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @_image_mpp
-@dask_option
+@dask_option()
 @verbosity
 def tiles(
     slides: tuple[Path, ...],

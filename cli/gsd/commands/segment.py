@@ -145,7 +145,7 @@ Examples:
     metavar="I/N",
     help="Do the I-th of N parts of the work; other processes, on other machines, do the others.",
 )
-@dask_option
+@dask_option()
 @click.option(
     "--scratch",
     type=FILE,

@@ -1,0 +1,1 @@
+"""What could keep gsd from working well here: the machine, its storage, a model, a slide."""
