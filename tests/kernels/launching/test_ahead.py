@@ -18,12 +18,16 @@ SHARED_OF_SYSTEM = 1024  # of a program
 REGISTERS = 64 * 1024
 FEWEST_WARPS = 8  # on a multiprocessor: two programs of four, or one that has registers for two
 OLDEST_DRIVER = ("8.0", 7)  # versions of PTX and of machine code: those of CUDA 12.0
-# Bytes a thread: what its registers do not hold. In bfloat16 Triton 3.9 needs none, 3.6 up to 56.
-STACK_LIMIT = {"torch.float32": 512, "torch.bfloat16": 64}
+# Bytes a thread: what its registers do not hold.
+STACK_LIMIT = {"torch.float32": 512, "torch.bfloat16": 0}
+STACK_LIMIT_OF_TRITON_3_6 = {"torch.float32": 512, "torch.bfloat16": 64}  # which takes up to 56
 
 
 def test_every_kernel_compiles_for_ampere_and_hopper() -> None:
-    pytest.importorskip("triton", reason="triton is not installed")
+    triton = pytest.importorskip("triton", reason="triton is not installed")
+    stack_limit = (
+        STACK_LIMIT_OF_TRITON_3_6 if triton.__version__.startswith("3.6.") else STACK_LIMIT
+    )
     script = Path(__file__).with_name("compile_ahead.py")
     environment = {name: v for name, v in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
@@ -43,7 +47,7 @@ def test_every_kernel_compiles_for_ampere_and_hopper() -> None:
     for one in found:
         assert (one["ptx"], one["format"]) == OLDEST_DRIVER, one
         assert one["target"].startswith(f"sm_{one['capability']}"), one
-        assert one["stack"] <= STACK_LIMIT[one["dtype"]], one
+        assert one["stack"] <= stack_limit[one["dtype"]], one
         by_memory = SHARED[one["capability"]] // (one["shared"] + SHARED_OF_SYSTEM)
         by_registers = REGISTERS // (32 * one["warps"] * -(-one["registers"] // 8) * 8)
         assert min(by_memory, by_registers) * one["warps"] >= FEWEST_WARPS, one
