@@ -56,7 +56,7 @@ class Guard:
         token, _, path = scope["path"].removeprefix("/").partition("/")
         if not self._is_own(headers.get("host", "")):
             refusal = "gsd view answers under the name of its own machine only."
-        elif headers.get("sec-fetch-site", "none") not in _OWN_SITE and not _is_link(headers):
+        elif not _is_of_own_page(scope["method"], headers):
             refusal = "gsd view answers its own page only."
         elif not secrets.compare_digest(token.encode(errors="replace"), self._token):
             refusal = "Open the address that gsd view has printed, with all that is in it."
@@ -74,6 +74,16 @@ class Guard:
         except ValueError:
             return name.lower() in self._hosts
         return True
+
+
+def _is_of_own_page(method: str, headers: Headers) -> bool:
+    """Whether it is no other page that the browser asks for."""
+    if method not in ("GET", "HEAD"):  # whoever changes something says where they are from
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != headers.get("host"):
+            return False
+        return headers.get("sec-fetch-site", "same-origin") == "same-origin"
+    return headers.get("sec-fetch-site", "none") in _OWN_SITE or _is_link(headers)
 
 
 def _is_link(headers: Headers) -> bool:

@@ -1,12 +1,8 @@
 """The server of the page: which request is answered with what."""
 
-import asyncio
-import os
-import re
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
-from typing import TypeVar
+from importlib.resources.abc import Traversable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,11 +11,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.viewer.answering import ASKED_AGAIN, Part, Workers, made, numbers
 from genselfdiff.viewer.library import Library
-from genselfdiff.viewer.objects import THREADS
 from genselfdiff.viewer.tiles import NoTile, TilePlace
-
-Made = TypeVar("Made")
 
 _KINDS = {
     "css": "text/css; charset=utf-8",
@@ -30,19 +24,15 @@ _KINDS = {
 
 _KEPT = {"Cache-Control": "private, max-age=86400, immutable"}
 """Of tiles: their address holds the token, which is another for every server."""
-_ASKED_AGAIN = {"Cache-Control": "no-store"}
-
-_NUMBER = re.compile("[0-9]{1,9}")
-
-_GONE = 499
-"""nginx's status of a request that nobody waits for; nobody sees it."""
 
 
-def viewer_app(library: Library) -> Starlette:
+def viewer_app(library: Library, parts: Sequence[Part] = ()) -> Starlette:
     """Make the ASGI application that serves the page, its data and its tiles.
 
     ======================================== ===================================================
     ``/``, ``/static/NAME``                  the page and what belongs to it
+    ``/parts``                               names of what is plugged in
+    ``/NAME/...``                            what is answered for it
     ``/slides``                              all slides: names, states, areas
     ``/slides/N``                            one of them: size, resolution, layers with classes
     ``/slides/N/thumbnail``                  JPEG
@@ -55,26 +45,25 @@ def viewer_app(library: Library) -> Starlette:
 
     Args:
         library: what is shown.
+        parts: what is plugged in.
     """
-    return _Server(library).app()
+    return _Server(library, parts).app()
 
 
 class _Server:
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, parts: Sequence[Part]) -> None:
         self._library = library
-        self._static = _read_static()
-        count = os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(count, THREADS)
-        # Requests wait here, not in the pool, to be dropped if the browser gives them up.
-        self._free = asyncio.Semaphore(count)
+        self._parts = parts
+        self._static = dict(_files_in(files("genselfdiff.viewer") / "static"))
 
     def app(self) -> Starlette:
         slide, place = "/slides/{slide}", "{level}/{x}/{y}"
         objects = f"{slide}/objects/{{layer}}"
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/", self._page),
-                Route("/static/{name}", self._file),
+                Route("/static/{name:path}", self._file),
+                Route("/parts", self._plugged),
                 Route("/slides", self._overview),
                 Route(slide, self._details),
                 Route(f"{slide}/thumbnail", self._thumbnail),
@@ -83,6 +72,7 @@ class _Server:
                 Route(objects, self._objects),
                 Route(f"{objects}/at/{{x}}/{{y}}", self._object),
                 Route(f"{objects}/{place}", self._outline_tile),
+                *(route for part in self._parts for route in part.routes),
             ],
             exception_handlers={
                 InputError: _unreadable,
@@ -91,6 +81,8 @@ class _Server:
                 LookupError: _missing,
             },
         )
+        app.state.workers = Workers()
+        return app
 
     async def _page(self, request: Request) -> Response:
         return self._static_file("index.html")
@@ -102,74 +94,64 @@ class _Server:
         if name not in self._static:
             raise HTTPException(404)
         kind = _KINDS[name.rpartition(".")[2]]
-        return Response(self._static[name], media_type=kind, headers=_ASKED_AGAIN)
+        return Response(self._static[name], media_type=kind, headers=ASKED_AGAIN)
+
+    async def _plugged(self, request: Request) -> Response:
+        return JSONResponse([part.name for part in self._parts], headers=ASKED_AGAIN)
 
     async def _overview(self, request: Request) -> Response:
-        return JSONResponse(self._library.overview(), headers=_ASKED_AGAIN)
+        return JSONResponse(self._library.overview(), headers=ASKED_AGAIN)
 
     async def _details(self, request: Request) -> Response:
-        (slide,) = _numbers(request, "slide")
-        details = await self._made(request, lambda: self._library.details(slide))
-        return JSONResponse(details, headers=_ASKED_AGAIN)
+        (slide,) = numbers(request, "slide")
+        details = await made(request, lambda: self._library.details(slide))
+        return JSONResponse(details, headers=ASKED_AGAIN)
 
     async def _thumbnail(self, request: Request) -> Response:
-        (slide,) = _numbers(request, "slide")
+        (slide,) = numbers(request, "slide")
         return await self._picture(request, "jpeg", lambda: self._library.thumbnail(slide))
 
     async def _slide_tile(self, request: Request) -> Response:
-        slide, *place = _numbers(request, "slide", "level", "x", "y")
+        slide, *place = numbers(request, "slide", "level", "x", "y")
         return await self._picture(
             request, "jpeg", lambda: self._library.slide_tile(slide, TilePlace(*place))
         )
 
     async def _layer_tile(self, request: Request) -> Response:
-        slide, layer, plane, *place = _numbers(
-            request, "slide", "layer", "plane", "level", "x", "y"
-        )
+        slide, layer, plane, *place = numbers(request, "slide", "layer", "plane", "level", "x", "y")
         return await self._picture(
             request, "png", lambda: self._library.layer_tile(slide, layer, plane, TilePlace(*place))
         )
 
     async def _objects(self, request: Request) -> Response:
-        slide, layer = _numbers(request, "slide", "layer")
-        state = await self._made(request, lambda: self._library.open(slide).objects(layer).state())
-        return JSONResponse(state, headers=_ASKED_AGAIN)
+        slide, layer = numbers(request, "slide", "layer")
+        state = await made(request, lambda: self._library.open(slide).objects(layer).state())
+        return JSONResponse(state, headers=ASKED_AGAIN)
 
     async def _object(self, request: Request) -> Response:
-        slide, layer, x, y = _numbers(request, "slide", "layer", "x", "y")
-        found = await self._made(request, lambda: self._library.open(slide).objects(layer).at(x, y))
-        return JSONResponse(found, headers=_ASKED_AGAIN)
+        slide, layer, x, y = numbers(request, "slide", "layer", "x", "y")
+        found = await made(request, lambda: self._library.open(slide).objects(layer).at(x, y))
+        return JSONResponse(found, headers=ASKED_AGAIN)
 
     async def _outline_tile(self, request: Request) -> Response:
-        slide, layer, *place = _numbers(request, "slide", "layer", "level", "x", "y")
-        lines = await self._made(
+        slide, layer, *place = numbers(request, "slide", "layer", "level", "x", "y")
+        lines = await made(
             request, lambda: self._library.outline_tile(slide, layer, TilePlace(*place))
         )
         return Response(lines, media_type="application/octet-stream", headers=_KEPT)
 
     async def _picture(self, request: Request, kind: str, make: Callable[[], bytes]) -> Response:
-        picture = await self._made(request, make)
+        picture = await made(request, make)
         return Response(picture, media_type=f"image/{kind}", headers=_KEPT)
 
-    async def _made(self, request: Request, make: Callable[[], Made]) -> Made:
-        """What ``make`` gives in a thread, unless the browser has given the request up before."""
-        async with self._free:
-            if await request.is_disconnected():
-                raise HTTPException(_GONE)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, make)
 
-
-def _read_static() -> dict[str, bytes]:
-    """The files of the page, all in memory: no request leads to a path."""
-    folder = files("genselfdiff.viewer") / "static"
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-
-
-def _numbers(request: Request, *names: str) -> list[int]:
-    values = [request.path_params[name] for name in names]
-    if not all(_NUMBER.fullmatch(value) for value in values):
-        raise HTTPException(404)
-    return [int(value) for value in values]
+def _files_in(folder: Traversable, before: str = "") -> Iterator[tuple[str, bytes]]:
+    """The files of the page by name, all in memory: no request leads to a path."""
+    for file in folder.iterdir():
+        if file.is_dir():
+            yield from _files_in(file, f"{before}{file.name}/")
+        else:
+            yield f"{before}{file.name}", file.read_bytes()
 
 
 async def _missing(request: Request, error: Exception) -> Response:
@@ -177,4 +159,4 @@ async def _missing(request: Request, error: Exception) -> Response:
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:
-    return PlainTextResponse(one_line(error), 422, headers=_ASKED_AGAIN)
+    return PlainTextResponse(one_line(error), 422, headers=ASKED_AGAIN)

@@ -6,12 +6,13 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
 
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.viewer.answering import Part
 from genselfdiff.viewer.guard import Guard
 from genselfdiff.viewer.library import Library
 from genselfdiff.viewer.objects import THREADS
@@ -22,12 +23,19 @@ _WAITING = 128
 
 
 def serve(
-    library: Library, *, host: str, port: int, browser: bool, announce: Callable[[str], None]
+    library: Library,
+    parts: Sequence[Part] = (),
+    *,
+    host: str,
+    port: int,
+    browser: bool,
+    announce: Callable[[str], None],
 ) -> None:
     """Serve the page until Ctrl-C.
 
     Args:
         library: what is shown.
+        parts: what is plugged in.
         host: name or address of this machine that the server listens at.
         port: 0: any that is free.
         browser: open the page, where there is a desktop.
@@ -41,7 +49,7 @@ def serve(
     token = secrets.token_urlsafe(16)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{listening.getsockname()[1]}/{token}/"
-    app = Guard(viewer_app(library), token, {host, socket.gethostname()})
+    app = Guard(viewer_app(library, parts), token, {host, socket.gethostname()})
     config = uvicorn.Config(
         app,
         http="h11",

@@ -2,15 +2,19 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
-from genselfdiff.viewer import server
+from genselfdiff.viewer import answering, server
+from genselfdiff.viewer.answering import Part
 from genselfdiff.viewer.collection import Entry, collect
 from genselfdiff.viewer.guard import Guard
 from genselfdiff.viewer.library import Library
@@ -24,8 +28,8 @@ TOKEN = "0123456789abcdef"
 class Client:
     """Asks the server without a network."""
 
-    def __init__(self, library: Library) -> None:
-        self.app = Guard(viewer_app(library), TOKEN, ["slides.example.org"])
+    def __init__(self, library: Library, *parts: Part) -> None:
+        self.app = Guard(viewer_app(library, parts), TOKEN, ["slides.example.org"])
 
     def get(self, address: str | httpx.URL, **more: Any) -> httpx.Response:
         return self.request("GET", address, **more)
@@ -69,7 +73,8 @@ def test_the_page_and_its_data(ask: Client) -> None:
 
 def test_everything_that_the_page_names_is_there(ask: Client) -> None:
     folder = Path(server.__file__).parent / "static"
-    names = [path.name for path in folder.iterdir()]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    names = [path.relative_to(folder).as_posix() for path in files]
     assert {"index.html", "openseadragon.js", "openseadragon-LICENSE.txt"} <= set(names)
     for name in names:
         answer = ask.get(f"static/{name}")
@@ -102,6 +107,67 @@ def test_what_is_not_there_is_not_found(ask: Client, address: str) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_nothing_can_be_sent(ask: Client, method: str) -> None:
     assert ask.request(method, "slides").status_code == 405
+
+
+async def echo(request: Request) -> Response:
+    return JSONResponse(await answering.sent(request, 20))
+
+
+ECHO = Part("echo", [Route("/echo", echo, methods=["POST"])])
+
+
+def test_parts_are_plugged_in(shown: list[Path]) -> None:
+    asked = Client(Library(collect(shown)), ECHO)
+    assert asked.get("parts").json() == ["echo"]
+    assert asked.request("POST", "echo", json={"a": [1]}).json() == {"a": [1]}
+    assert asked.get("echo").status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b'{"a": "0123456789"}', "application/json", 200),
+        (b'{"a": "01234567890123"}', "application/json", 413),
+        (b'{"a": 1}', "text/plain", 415),  # what a form of another page can send
+        *((content, "application/json", 422) for content in (b"", b"[1]", b"{", b"\xff", b"NaN")),
+    ],
+)
+def test_what_is_sent_is_bounded_json(
+    shown: list[Path], content: bytes, kind: str, status: int
+) -> None:
+    asked = Client(Library(collect(shown)), ECHO)
+
+    async def bit_by_bit() -> AsyncIterator[bytes]:
+        yield content
+
+    for body in (content, bit_by_bit()):
+        answer = asked.request("POST", "echo", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://127.0.0.1:8000", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Origin": "http://127.0.0.1:8001"}, 403),
+        ({"Origin": "https://evil.example.org"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "none"}, 403),
+        (
+            {
+                "Sec-Fetch-Site": "cross-site",
+                "Sec-Fetch-Mode": "navigate",
+                "Sec-Fetch-Dest": "document",
+            },
+            403,
+        ),
+    ],
+)
+def test_nothing_is_taken_from_other_pages(
+    shown: list[Path], headers: dict[str, str], status: int
+) -> None:
+    asked = Client(Library(collect(shown)), ECHO)
+    assert asked.request("POST", "echo", json={}, headers=headers).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -210,7 +276,7 @@ def test_requests_that_the_browser_gave_up_are_dropped_unread(
 
     monkeypatch.setattr(library, "slide_tile", slide_tile)
     app = viewer_app(library)
-    workers = server.os.cpu_count() or 1
+    workers = answering.os.cpu_count() or 1
 
     async def asked(x: int, gone: asyncio.Event) -> int:
         status = []

@@ -22,14 +22,21 @@ export function colourSquare([red, green, blue]) {
 }
 
 // What the server answers; a refusal of it, or no answer at all, is an error for people.
-export async function ask(address, signal) {
+export async function ask(address, signal, more = {}) {
   let answer;
   try {
-    answer = await fetch(address, { signal });
+    answer = await fetch(address, { signal, ...more });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Error("gsd view does not answer any more: start it again.");
   }
   if (!answer.ok) throw new Error(await answer.text());
   return answer;
+}
+
+// Send an object; what the server answers to it.
+export async function send(address, content) {
+  const headers = { "Content-Type": "application/json" };
+  const more = { method: "POST", headers, body: JSON.stringify(content) };
+  return (await ask(address, undefined, more)).json();
 }

@@ -11,10 +11,11 @@ const MOVES = {
   ArrowDown: [0, STEP],
 };
 
-// A key, what it is for, and what it does.
+// A key, what it is for, and what it does; those of the parts that are plugged in come first.
 function actions(page) {
   const press = (id) => () => byId(id).click();
   return [
+    ...page.parts.flatMap((part) => part.keys ?? []),
     ["+", "zoom in", press("zoom-in")],
     ["-", "zoom out", press("zoom-out")],
     ["0", "show the whole slide", press("zoom-home")],
@@ -35,21 +36,21 @@ function actions(page) {
 
 export function answerKeys(page) {
   const list = actions(page);
-  const known = new Map(list.map(([key, , action]) => [key, action]));
-  known.set("=", known.get("+"));
+  const act = (key) => list.some(([name, , action]) => name === key && action() !== false);
   byId("keys").replaceChildren(
     element("dt", {}, "arrows"),
     element("dd", {}, "move the slide"),
     ...list.flatMap(([key, purpose]) => [element("dt", {}, key), element("dd", {}, purpose)]),
   );
   document.addEventListener("keydown", (event) => {
-    const { target, key } = event;
-    if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
+    const { target } = event;
+    if (event.altKey || byId("help").open) return;
+    const key = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + (event.key === "=" ? "+" : event.key);
     // Sliders and lists have uses of their own for arrows.
     const move = MOVES[key];
     if (move && !target.closest("input, select, nav, [role=slider]")) page.led.panBy(...move);
-    else if (known.has(key) && !target.closest("select")) known.get(key)();
-    else return;
+    else if (target.closest("select, input:not([type=checkbox], [type=radio], [type=range])")) return;
+    else if (!act(key)) return;
     event.preventDefault();
   });
 }

@@ -18,6 +18,11 @@ const MESSAGE_MS = 8000;
 class Page {
   constructor(slides) {
     this.slides = slides;
+    // What is plugged in: static/NAME/part.js exports plug(page), which gives an object with some of
+    //   opened()   a slide is shown: page.slide, page.info, page.stage; also called with none
+    //   section()  its part of the panel, or null
+    //   keys       [key, what for, action]; the action may return false: the key is not for it
+    this.parts = [];
     this.layers = [];
     this.outlines = true;
     this.compare = new Compare({
@@ -60,6 +65,7 @@ class Page {
     this.objects.open(slide);
     this.outlines = outlines;
     this.choose(null);
+    for (const part of this.parts) part.opened?.();
     byId("name").textContent = this.slides[slide].name;
     document.title = `${this.slides[slide].name} \u2013 gsd view`;
     markCurrent(slide);
@@ -86,6 +92,7 @@ class Page {
     this.info = info;
     if (view) this.stage.goTo(view);
     await this.showLayers();
+    for (const part of this.parts) part.opened?.();
     this.moved(this.stage);
   }
 
@@ -145,8 +152,9 @@ class Page {
     const sections = this.layers.map((layer) => layerSection(layer, (what) => this.changed(what)));
     if (this.layers.some((layer) => layer.isMask)) sections.unshift(this.outlinesSection());
     if (this.layers.length > 1) sections.unshift(this.compare.section(this.layers));
-    const none = element("p", {}, "This slide has no mask.");
-    byId("panel").replaceChildren(...(sections.length ? sections : [none]));
+    if (!sections.length) sections.push(element("p", {}, "This slide has no mask."));
+    const plugged = this.parts.map((part) => part.section?.()).filter(Boolean);
+    byId("panel").replaceChildren(...plugged, ...sections);
   }
 
   outlinesSection() {
@@ -277,6 +285,9 @@ fillList(slides, (slide) => page.open(slide));
 if (slides.length > 1) {
   byId("list-button").hidden = false;
   toggle("list", true);
+}
+for (const name of await (await ask("parts")).json()) {
+  page.parts.push((await import(`./${name}/part.js`)).plug(page));
 }
 answerKeys(page);
 const reopen = () => {
