@@ -23,11 +23,14 @@ def merge(masks: tuple[Path, ...]) -> None:
     """Make masks of the parts that 'gsd segment --shard' has left.
 
     MASK is the mask to make, or a folder in which all are made whose parts lie there. They are the
-    files that one process would have made. The parts are removed.
+    files that one process would have made. The parts are removed. Where no slide was cut there is
+    nothing to do.
     """
     from genselfdiff.segmenting.shards.merge import find_shared, merge_parts
 
     shared = find_shared(masks)
+    if not shared:
+        say(f"{', '.join(map(str, masks))}: nothing to merge: no slide was cut")
     failed: list[Path] = []
     for mask in shared:
         try:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.files import refuse_inputs
 from genselfdiff.json_records import as_json
-from genselfdiff.masks import MaskReader, MaskWriter, ProbabilityWriter, PyramidShape
+from genselfdiff.masks import MaskReader, MaskWriter, ProbabilityWriter, PyramidShape, is_own_mask
 from genselfdiff.segmenting.jobs.job import Job, content_of
 from genselfdiff.segmenting.jobs.mask_description import FinishedMask
 from genselfdiff.segmenting.jobs.mask_state import MaskState, Stage, result_of
 from genselfdiff.segmenting.options import Options
-from genselfdiff.segmenting.output_files import OutputFiles
+from genselfdiff.segmenting.output_files import MASK_SUFFIXES, OutputFiles
 from genselfdiff.segmenting.report.summary_csv import SummaryTable
 from genselfdiff.segmenting.result import SegmentResult
 from genselfdiff.segmenting.shards.folder import (
@@ -43,19 +43,30 @@ Uint8 = NDArray[np.uint8]
 def find_shared(paths: Sequence[Path]) -> list[Path]:
     """Masks to merge: those named, and in folders all whose parts lie there.
 
+    Where masks are whole there is nothing to merge: of what is named, and in folders of such.
+
     Raises:
-        InputError: there is none.
+        InputError: a folder holds neither masks nor parts of them.
     """
     masks: list[Path] = []
     for path in paths:
         if path.is_dir() and not path.name.endswith(FOLDER_SUFFIX):
             found = sorted(path.glob(f"*{FOLDER_SUFFIX}/{JOB_NAME}"))
+            if not (found or any(map(_is_whole, path.iterdir()))):
+                raise InputError(
+                    f"{path}: neither masks nor parts of them in it: name the folder that was given"
+                    " to gsd segment --shard"
+                )
             masks += [_mask_of(job.parent) for job in found]
         else:
-            masks.append(_mask_of(path) if path.name.endswith(FOLDER_SUFFIX) else path)
-    if not masks:
-        raise InputError(f"{paths[0]}: no parts of masks in it: gsd segment --shard leaves them")
+            mask = _mask_of(path)
+            if folder_of(mask).is_dir() or not _is_whole(mask):
+                masks.append(mask)
     return masks
+
+
+def _is_whole(path: Path) -> bool:
+    return path.suffix.lower() in MASK_SUFFIXES and is_own_mask(path)
 
 
 def merge_parts(mask: Path) -> SegmentResult:
