@@ -1,4 +1,4 @@
-"""Reading small files that others wrote: text, JSON, TOML and tables.
+"""Reading small files that others wrote: text, JSON, TOML, XML and tables.
 
 Only regular files are read, up to a size, and whatever is wrong with them ends in an `InputError`
 that names the file. Slides and images are read by ``slides``.
@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+from xml.parsers import expat
 
 from genselfdiff.errors import InputError, one_line
 
@@ -134,6 +135,36 @@ def read_toml(path: str | Path, errors: str = "strict") -> dict[str, Any]:
         raise InputError(f"{path}: is nested too deeply to be read") from error
     except ValueError as error:
         raise InputError(f"{path}: is not TOML: {one_line(error)}") from error
+
+
+def read_xml(path: str | Path, begin: Callable[[str, dict[str, str]], None], program: str) -> None:
+    """Give the name and the attributes of each element of an XML file to ``begin``, in their order.
+
+    Args:
+        path: the file.
+        begin: may raise InputError.
+        program: whose file it should be, for errors.
+
+    Raises:
+        InputError: the file cannot be read, is no XML, or declares a document type or entities:
+            these could name other files, or expand without bound.
+    """
+
+    def refuse(*_: object) -> None:
+        raise InputError(
+            f"{path}: declares a document type, as no file of {program} does: take it out"
+        )
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = begin
+    parser.StartDoctypeDeclHandler = refuse
+    with open_input(path) as file:
+        try:
+            parser.ParseFile(file)
+        except InputError:
+            raise
+        except (OSError, expat.ExpatError, LookupError, ValueError) as error:
+            raise InputError(f"{path}: is no XML file of {program}: {one_line(error)}") from error
 
 
 def read_csv_rows(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -84,7 +84,7 @@ def has_area(points: Points) -> bool:
 
 def warn_of_outside(regions: Sequence[Region], height: int, width: int, source: Path) -> None:
     """Tell how many regions have their middle outside the image, as if they were of another."""
-    outlines = [rings[0] for region in regions for rings in region.polygons]
+    outlines = [np.concatenate([rings[0] for rings in region.polygons]) for region in regions]
     middles = np.array([points.mean(0) for points in outlines]).reshape(-1, 2)
     outside = ((middles < 0) | (middles > (width, height))).any(1).sum()
     if outside:

@@ -10,6 +10,7 @@ from importing import SQUARE, aperio_xml, box, feature, mask, names, region, wri
 from PIL import Image
 
 from genselfdiff.data.importers.glas import read_glas
+from genselfdiff.data.importers.hovernet import read_hovernet
 from genselfdiff.data.importers.labelbox import read_labelbox
 from genselfdiff.data.importers.left_out import LeftOut
 from genselfdiff.data.importers.mask_folder import read_mask_folder
@@ -264,16 +265,23 @@ COLLECTION = {"type": "GeometryCollection", "geometries": [CELL["geometry"]]}
         row(label(ROW), name="a.png"),
         [GOOD],
         [older({"objects": [{"value": "tumor", "polygon": vertices(SQUARE)}]}, name="a.png")],
+        {"mag": 40, "nuc": {"1": {"contour": [list(place) for place in SQUARE], "type": 1}}},
     ],
-    ids=["GeoJSON", "NDJSON of Labelbox", "JSON of Labelbox", "JSON of Labelbox with objects"],
+    ids=[
+        *("GeoJSON", "NDJSON of Labelbox", "JSON of Labelbox", "JSON of Labelbox with objects"),
+        "HoVer-Net",
+    ],
 )
 def test_whatever_is_odd_wherever_is_at_most_an_error_of_the_input(images, tmp_path, content):
-    export = tmp_path / "export.json"
+    (tmp_path / "labels").mkdir()
+    export = tmp_path / "labels/a.json"
     for place in places(content):
         for odd in ODD:
             export.write_text(json.dumps(with_odd(content, place, odd)))
             with suppress(InputError):
-                if "features" in content:
+                if "nuc" in content:
+                    list(read_hovernet(export.parent, images, ["1=tumor"]).fields)
+                elif "features" in content:
                     read_qupath(images / "a.png", export, nuclei=True)
                 else:
                     read_labelbox(export, images)

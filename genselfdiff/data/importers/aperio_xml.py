@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
-from xml.parsers import expat
 
-from genselfdiff.errors import InputError, one_line
-from genselfdiff.input_files import open_input
+from genselfdiff.input_files import read_xml
 from genselfdiff.slides.stored import number
 
 _BOX_TYPES = frozenset("234")
@@ -37,28 +34,17 @@ def read_shapes(path: Path) -> tuple[list[list[Shape]], str]:
     """Read the Regions of each Annotation, and what the file says is MicronsPerPixel.
 
     Raises:
-        InputError: the file cannot be read, is no XML, or declares a document type or entities:
-            these could name other files, or expand without bound.
+        InputError: as by `read_xml`.
     """
-    content = _Content(path)
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = content.begin
-    parser.StartDoctypeDeclHandler = content.refuse
-    with open_input(path) as file:
-        try:
-            parser.ParseFile(file)
-        except InputError:
-            raise
-        except (OSError, expat.ExpatError, LookupError, ValueError) as error:
-            raise InputError(f"{path}: is no XML file of ImageScope: {one_line(error)}") from error
+    content = _Content()
+    read_xml(path, content.begin, "ImageScope")
     return content.layers, content.mpp
 
 
 class _Content:
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
         self.layers: list[list[Shape]] = [[]]
         self.mpp = ""
-        self._path = path
 
     def begin(self, name: str, attributes: dict[str, str]) -> None:
         if name == "Annotations":
@@ -71,8 +57,3 @@ class _Content:
         elif name == "Vertex" and self.layers[-1]:
             x, y = (number(attributes.get(axis, "")) for axis in "XY")
             self.layers[-1][-1].vertices.append((x, y))
-
-    def refuse(self, *_: object) -> NoReturn:
-        raise InputError(
-            f"{self._path}: declares a document type, as no file of ImageScope does: take it out"
-        )

@@ -1,4 +1,4 @@
-"""Annotations in GeoJSON, as QuPath exports them."""
+"""Annotations in GeoJSON, as QuPath and TIAToolbox export them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -87,13 +87,22 @@ def _features(path: Path) -> list[Any]:
 
 def _class_name(feature: Any) -> str:
     """Name of the class, empty where there is none."""
-    kind = _entry(_entry(feature, "properties"), "classification")
+    properties = _entry(feature, "properties")
+    kind = _entry(properties, "classification")
     name = kind if isinstance(kind, str) else _entry(kind, "name")
     if name is None:
         names = _entry(kind, "names")
         parts = names if isinstance(names, list) else []
-        name = ": ".join(parts) if all(isinstance(part, str) for part in parts) else None
+        name = ": ".join(parts) if parts and all(isinstance(part, str) for part in parts) else None
+    if name is None and _is_of_tiatoolbox(feature):
+        name = str(properties["type"])
     return name.strip() if isinstance(name, str) else ""
+
+
+def _is_of_tiatoolbox(feature: Any) -> bool:
+    """Whether it tells its class as TIAToolbox does, by name or number."""
+    kind = _entry(_entry(feature, "properties"), "type")
+    return isinstance(kind, str | int) and not isinstance(kind, bool)
 
 
 def _annotation(feature: Any, name: str, nuclei: bool) -> Annotation:
@@ -113,7 +122,9 @@ def _annotation(feature: Any, name: str, nuclei: bool) -> Annotation:
         raise InputError("that are no areas")
     if not name:
         raise InputError(NO_CLASS)
-    polygons = [tuple(map(outline, rings)) for rings in shapes if rings]
+    # Outlines of TIAToolbox lead through the centres of an object's outermost pixels.
+    to_corner = 0.5 if _is_of_tiatoolbox(feature) else 0.0
+    polygons = [tuple(outline(ring) + to_corner for ring in rings) for rings in shapes if rings]
     polygons = [rings for rings in polygons if has_area(rings[0])]
     if not polygons:
         raise InputError(FEW_VERTICES)

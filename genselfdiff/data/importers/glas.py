@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from genselfdiff.data.importers import Import
-from genselfdiff.data.importers.files import beside, images_below, picture
+from genselfdiff.data.importers.files import beside, images_below
+from genselfdiff.data.importers.instances import numbered_field
 from genselfdiff.data.importers.left_out import LeftOut
 from genselfdiff.data.labelled.masks import open_mask
 from genselfdiff.data.labelled_folder import LabelledField
-from genselfdiff.data.naming import stem_of
-from genselfdiff.errors import InputError
 
 CLASSES = ("background", "gland")
 MPP = 0.62
@@ -38,10 +37,4 @@ def read_glas(folder: Path) -> Import:
 
 def _read(image: Path, annotation: Path) -> LabelledField:
     numbers = open_mask(annotation, by_colours=False).values
-    pixels, size = picture(image)
-    if size != numbers.shape:
-        raise InputError(f"{annotation}: is not of the size of {image}")
-    if numbers.max() > np.iinfo(np.int32).max:
-        numbers = np.unique(np.append(0, numbers), return_inverse=True)[1][1:].reshape(size)
-    classes = (numbers > 0).astype(np.uint8)
-    return LabelledField(stem_of(image), pixels, classes, numbers.astype(np.int32), MPP, annotation)
+    return numbered_field(image, annotation, numbers, (numbers > 0).astype(np.uint8), MPP)

@@ -1,31 +1,20 @@
 """Labelbox: polygons in the JSON or NDJSON that it exports, whose images lie in a folder."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from genselfdiff.data.importers import Import
-from genselfdiff.data.importers.classes import choose_classes
-from genselfdiff.data.importers.files import images_below, picture
+from genselfdiff.data.importers.files import images_below
 from genselfdiff.data.importers.left_out import FEW_VERTICES, NO_CLASS, LeftOut, told
-from genselfdiff.data.labelled_folder import LabelledField
-from genselfdiff.data.naming import stem_of
-from genselfdiff.data.polygons import Points, Region, draw, has_area, outline, warn_of_outside
+from genselfdiff.data.importers.outlined import NamedImages, Outlined, Polygons, import_outlined
+from genselfdiff.data.polygons import has_area, outline
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import parse_json, read_text
 
-Outlines = list[tuple[str, Points]]
-"""Class and vertices of each polygon."""
-
-
-@dataclass(frozen=True)
-class _Labelled:
-    outlines: Outlines
-    size: tuple[Any, Any]  # width and height that the export tells, None where it tells none
+Objects = list[tuple[str, Polygons]]
+"""Class and polygon of each."""
 
 
 _UNLABELLED = "without polygons"
@@ -57,33 +46,13 @@ def read_labelbox(export: Path, images: Path, classes: Sequence[str] | None = No
             to take; on iterating: no image can be read.
     """
     left_out = LeftOut()
-    labelled = _read(export, images_below(images), left_out)
-    found = Counter(kind for each in labelled.values() for kind, _ in each.outlines)
-    names = choose_classes(found, classes, export)
-    missing = sorted(found.keys() - set(names))
-    if missing:
-        raise InputError(f"{export}: has the classes {', '.join(missing)} too: name all to take")
-    readers = [partial(_draw, path, labelled[path], names, export) for path in labelled]
-    return Import(names, len(readers), left_out.each(readers), left_out)
+    labelled = _read(export, NamedImages(images_below(images)), left_out)
+    return import_outlined(labelled, classes, export, left_out)
 
 
-def _draw(path: Path, labelled: _Labelled, names: Sequence[str], export: Path) -> LabelledField:
-    pixels, (height, width) = picture(path)
-    if None not in labelled.size and labelled.size not in ((width, height), (height, width)):
-        raise InputError(
-            f"{path}: has {width} x {height} pixels, but what was labelled in {export}"
-            f" {labelled.size[0]} x {labelled.size[1]}"
-        )
-    regions = [Region(names.index(kind), ((points,),)) for kind, points in labelled.outlines]
-    warn_of_outside(regions, height, width, path)
-    classes, instances = draw(regions, height, width)
-    return LabelledField(stem_of(path), pixels, classes, instances, None, export)
-
-
-def _read(export: Path, files: Mapping[str, Path], left_out: LeftOut) -> dict[Path, _Labelled]:
+def _read(export: Path, files: NamedImages, left_out: LeftOut) -> dict[Path, Outlined]:
     """The outlines of each image that was labelled."""
-    by_name = {path.name: path for path in files.values()}
-    labelled: defaultdict[Path, list[_Labelled]] = defaultdict(list)
+    labelled: defaultdict[Path, list[Outlined]] = defaultdict(list)
     images: defaultdict[str, list[str]] = defaultdict(list)
     lost: Counter[str] = Counter()
     for number, entry in enumerate(_entries(export, left_out), start=1):
@@ -98,9 +67,7 @@ def _read(export: Path, files: Mapping[str, Path], left_out: LeftOut) -> dict[Pa
             reason = f"lacks {error}" if isinstance(error, KeyError) else one_line(error)
             images[_ODD].append(f"{name}: {reason}")
             continue
-        # Names may tell folders, also those of Windows; they choose among the images there are.
-        file_name = re.split(r"[/\\]", name)[-1]
-        path = by_name.get(file_name) or files.get(stem_of(Path(file_name)))
+        path = files.find(name)
         outlines = _outlines(objects, lost)
         if not labels or (objects and not outlines):
             images[_UNLABELLED].append(name)
@@ -109,7 +76,7 @@ def _read(export: Path, files: Mapping[str, Path], left_out: LeftOut) -> dict[Pa
         elif len(labels) > 1:
             images[_TWICE].append(name)
         else:
-            labelled[path].append(_Labelled(outlines, size))
+            labelled[path].append(Outlined(outlines, size))
     images[_TWICE] += [path.name for path, labels in labelled.items() if len(labels) > 1]
     if all(len(labels) > 1 for labels in labelled.values()):
         reasons = told({**images, **lost}) or "it has no entry"
@@ -185,7 +152,7 @@ def _objects(label: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     return found
 
 
-def _outlines(objects: Sequence[tuple[Any, Any]], lost: Counter[str]) -> Outlines:
+def _outlines(objects: Sequence[tuple[Any, Any]], lost: Counter[str]) -> Objects:
     """The polygons among them; ``lost`` counts the others."""
     outlines = []
     for kind, shape in objects:
@@ -196,7 +163,7 @@ def _outlines(objects: Sequence[tuple[Any, Any]], lost: Counter[str]) -> Outline
     return outlines
 
 
-def _outline(kind: Any, shape: Any) -> tuple[str, Points]:
+def _outline(kind: Any, shape: Any) -> tuple[str, Polygons]:
     """Raise InputError, saying what is wrong with it, where it is no polygon with a class."""
     if not isinstance(shape, list) or not shape:
         raise InputError("that are no polygons")
@@ -206,4 +173,4 @@ def _outline(kind: Any, shape: Any) -> tuple[str, Points]:
     points = outline(pairs) - 0.5  # the centre of the first pixel is (1, 1)
     if not has_area(points):
         raise InputError(FEW_VERTICES)
-    return kind.strip(), points
+    return kind.strip(), ((points,),)

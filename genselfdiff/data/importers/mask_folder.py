@@ -1,7 +1,6 @@
 """Folders of images and masks, with a table of what the values of the masks mean."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,22 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genselfdiff.data.importers import Import
-from genselfdiff.data.importers.classes import BACKGROUND
+from genselfdiff.data.importers.classes import Table, parse_meanings
 from genselfdiff.data.importers.files import beside, images_below, picture, stored_colours
 from genselfdiff.data.importers.left_out import LeftOut
 from genselfdiff.data.labelled.masks import open_mask
-from genselfdiff.data.labelled_folder import IGNORED, LabelledField, require_names
+from genselfdiff.data.labelled_folder import LabelledField
 from genselfdiff.data.naming import name_some, stem_of
 from genselfdiff.errors import InputError
 from genselfdiff.slides import read_image
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
-
-IGNORE = "ignore"
-"""Name in a table of what nobody has labelled."""
-
-Table = Mapping[int, int]
-"""From a value, or a colour as 0xRRGGBB, to an index."""
 
 
 def read_mask_folder(images: Path, masks: Path, meanings: Sequence[str]) -> Import:
@@ -40,32 +33,11 @@ def read_mask_folder(images: Path, masks: Path, meanings: Sequence[str]) -> Impo
         InputError: the table is none, or no image has a mask; on iterating: no pair can be read, or
             a mask holds a value without a meaning.
     """
-    table, names = _parse(meanings)
+    table, names = parse_meanings(meanings)
     left_out = LeftOut()
     pairs = beside(images_below(images), images_below(masks), masks, "mask", left_out)
     colours = any(meaning.startswith("#") for meaning in meanings)
     return Import(names, len(pairs), _fields(pairs, table, colours, left_out), left_out)
-
-
-def _parse(meanings: Sequence[str]) -> tuple[Table, list[str]]:
-    names, values = [BACKGROUND], []
-    for meaning in meanings:
-        value, equals, name = (part.strip() for part in meaning.partition("="))
-        if not equals or not name or not re.fullmatch(r"[0-9]{1,20}|#[0-9a-fA-F]{6}", value):
-            raise InputError(f"{meaning}: give VALUE=CLASS, such as 255=gland or #ff0000=tumor")
-        values.append((value, name))
-        if name not in (*names, IGNORE):
-            names.append(name)
-    if len({value.startswith("#") for value, _ in values}) > 1:
-        raise InputError("numbers and colours in one table: masks hold either")
-    require_names(names, " ".join(meanings))
-    numbers = {name: index for index, name in enumerate(names)} | {IGNORE: IGNORED}
-    table: dict[int, int] = {}
-    for value, name in values:
-        number = int(value.lstrip("#"), 16 if "#" in value else 10)
-        if table.setdefault(number, numbers[name]) != numbers[name]:
-            raise InputError(f"{value}={name}: {value} has another meaning already: leave one")
-    return table, names
 
 
 def _fields(
