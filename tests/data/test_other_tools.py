@@ -170,7 +170,7 @@ def test_files_that_are_none_of_hovernet(pictures, labels, numbers, tmp_path, mo
             written(read_hovernet(labels, pictures), tmp_path)
         return str(error.value).partition("tile.mat: ")[2]
 
-    assert told(b"") .startswith("is no file of MATLAB: Mat file appears to be")
+    assert told(b"").startswith("is no file of MATLAB: Mat file appears to be")
     assert told(b"\x89HDF".ljust(124) + b"\0\2IM") == "is of MATLAB 7.3: save it with -v7"
     assert told({"other": numbers}) == "has no inst_map: is it of HoVer-Net?"
     assert "is 1 x 2 x 3 of double" in told({"inst_map": np.zeros((1, 2, 3))})
@@ -225,7 +225,8 @@ def cvat(*images):
 
 
 def image(name, *shapes, width=60, height=40):
-    return f'<image id="0" name="{name}" width="{width}" height="{height}">{"".join(shapes)}</image>'
+    size = f'width="{width}" height="{height}"'
+    return f'<image id="0" name="{name}" {size}>{"".join(shapes)}</image>'
 
 
 def polygon(points, label="tumor", z=0):
@@ -274,9 +275,9 @@ def test_masks_and_polygons_of_cvat(pictures, numbers, tmp_path, caplog):
     expected[ring] = 1
     np.testing.assert_array_equal(mask(tmp_path, "tile"), expected)
     assert found.left_out.summary() == (
-        "left out: images: 1 without polygons or masks, 1 that are not in the folder; outlines: 1 of"
-        " fewer than 3 vertices, 1 without a class, 1 that are boxes around objects, 1 that are no"
-        " polygons or masks, 1 whose runs of pixels (rle) are none, 1 with vertices that are no"
+        "left out: images: 1 without polygons or masks, 1 that are not in the folder; outlines: 1"
+        " of fewer than 3 vertices, 1 without a class, 1 that are boxes around objects, 1 that are"
+        " no polygons or masks, 1 whose runs of pixels (rle) are none, 1 with vertices that are no"
         " places"
     )
     with pytest.raises(InputError, match="has the classes tumor too: name all to take"):
@@ -296,7 +297,7 @@ def test_masks_and_polygons_of_cvat(pictures, numbers, tmp_path, caplog):
             "has 60 x 40 pixels, but what was labelled in .* 61 x 40",
         ),
         (
-            cvat(image("tile.png", '<mask label="a" rle="9" left="0" top="0" width="3" height="3"/>')),
+            cvat(image("tile.png", cvat_mask(np.ones((1, 1), bool), "a").replace('"0, 1"', '"1"'))),
             "1 without a pixel",
         ),
     ],
