@@ -1,8 +1,9 @@
 """A folder of labelled images as ``gsd train finetune`` and ``gsd evaluate`` take it.
 
 ``images/`` and ``masks/`` hold files of the same names, masks with indices of classes; in
-``instances/`` are numbers of objects where they are known. ``classes.csv`` names the classes, and
-``fields.csv`` tells of each image its resolution, its objects and where it is from.
+``instances/`` are numbers of objects where they are known. In both, 255 is what nobody has
+labelled. ``classes.csv`` names the classes, and ``fields.csv`` tells of each image its resolution,
+its objects and where it is from.
 """
 
 import logging
@@ -194,7 +195,7 @@ def _write_fields(
         _write_mask(mask, field.classes)
         count = ""
         if field.instances is not None:
-            found = _write_numbers(folder / "instances" / field.name, field.instances)
+            found = _write_numbers(folder / "instances" / field.name, field)
             objects, count = objects + found, str(found)
         if told is not None:
             mpps.append(told)
@@ -260,18 +261,24 @@ def _write_mask(target: Path, mask: NDArray[np.uint8] | NDArray[np.uint16]) -> N
         Image.fromarray(mask).save(temporary)
 
 
-def _write_numbers(target: Path, instances: NDArray[np.int32]) -> int:
+def _write_numbers(target: Path, field: LabelledField) -> int:
     """Write numbers of objects to ``target`` with a suffix; return how many objects there are.
 
-    As a PNG of 16 bits, counted anew where they are too high for it, or a TIFF of 32 bits.
+    As a PNG of 16 bits, counted anew where they are too high for it, or a TIFF of 32 bits. No
+    object has the number `IGNORED`, which says what it says in masks.
     """
+    assert field.instances is not None
     target.parent.mkdir(exist_ok=True)
-    found = np.union1d(0, instances)
+    found = np.union1d(0, field.instances)
     count = len(found) - 1
-    if count < 2**16:
-        numbers = np.searchsorted(found, instances) if found[-1] >= 2**16 else instances
+    numbers = field.instances.astype(np.int64)
+    if int(found[-1]) + 1 >= 2**16 > count + 1:
+        numbers = np.searchsorted(found, field.instances)
+    numbers += numbers >= IGNORED
+    numbers[field.classes == IGNORED] = IGNORED
+    if count + 1 < 2**16:
         _write_mask(target.with_name(f"{target.name}.png"), numbers.astype(np.uint16))
     else:
         with atomic_file(target.with_name(f"{target.name}.tif")) as temporary:
-            tifffile.imwrite(temporary, instances.astype(np.uint32), compression="zlib")
+            tifffile.imwrite(temporary, numbers.astype(np.uint32), compression="zlib")
     return count

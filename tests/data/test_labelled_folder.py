@@ -44,8 +44,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("count", "highest", "file", "dtype"),
     [
-        (65_535, 65_535, "a.png", np.uint16),
-        (65_536, 65_536, "a.tif", np.uint32),
+        (65_534, 65_534, "a.png", np.uint16),
+        (65_535, 65_535, "a.tif", np.uint32),
         (90_000, 2**31 - 1, "a.tif", np.uint32),
         (3, 2**31 - 1, "a.png", np.uint16),
     ],
@@ -65,8 +65,19 @@ def test_numbers_of_objects_stay_apart(
     found, places = np.unique(stored, return_inverse=True)
     assert len(found) == count + 1
     assert ((stored == 0) == (instances == 0)).all()
+    assert not (stored == 255).any()
     assert (np.diff(places.ravel()[-count:]) == 1).all()
     assert find_pairs(out / "images", out / "instances")
+
+
+def test_what_nobody_has_labelled_is_that_in_the_numbers_of_objects_too(tmp_path: Path) -> None:
+    numbers = np.arange(250, 250 + 48, dtype=np.int32).reshape(6, 8)
+    labelled = field("a", numbers)
+    labelled.classes[2:4] = 255
+    write_fields(tmp_path / "out", ["background", "x"], [labelled])
+    stored = read_mask(tmp_path / "out" / "instances" / "a.png")
+    np.testing.assert_array_equal(stored == 255, labelled.classes == 255)
+    assert len(np.unique(stored)) == 48 - 16 + 1
 
 
 @pytest.mark.parametrize("folder", ["my fields", "it's", "a;b", os.fsdecode(b"f\xe4lle")])

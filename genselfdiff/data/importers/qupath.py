@@ -108,13 +108,13 @@ def _labels(
     """Names by their index, and what is drawn for annotations of each class."""
     drawn = counts.keys() - {field_class}
     # QuPath takes such classes for none; of its two own ones Region* says nothing of the pixels.
-    ignored = {kind for kind in drawn if _is_ignored(kind) and kind not in (wanted or ())}
+    ignored = {kind for kind in drawn if is_ignored(kind) and kind not in (wanted or ())}
     names = choose_classes({kind: counts[kind] for kind in drawn - ignored}, wanted, source)
     labels = {name: index for index, name in enumerate(names)}
     return names, labels | dict.fromkeys(ignored - {FIELD_CLASS}, IGNORED)
 
 
-def _is_ignored(kind: str) -> bool:
+def is_ignored(kind: str) -> bool:
     """Whether the name of a class ends in ``*``, or that of the class it is derived from does."""
     base = kind.partition(":")[0].rstrip()
     return kind.endswith("*") or (base.endswith("*") and base != FIELD_CLASS)

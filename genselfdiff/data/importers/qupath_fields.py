@@ -5,8 +5,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genselfdiff.data.importers.left_out import LeftOut
 from genselfdiff.data.labelled_folder import IGNORED, LabelledField
@@ -37,6 +39,16 @@ class Scales:
 
 
 AS_STORED = Scales()
+
+
+class Window(NamedTuple):
+    """A part of a slide: pixels of level 0 to one of it, its corner in its own pixels, its size."""
+
+    scale: float
+    x: int
+    y: int
+    width: int
+    height: int
 
 
 class Drawing:
@@ -101,14 +113,29 @@ def cut_field(
         if view.scale < 1 / BLURRED_ENLARGEMENT:
             drawing.warn_once("coarser than --mpp, its fields will be blurred")
         pixels = view.read(x, y, width, height)
-        regions = (_moved(region, view.scale, x, y) for region in drawing.within(box))
-        classes, instances = draw(regions, height, width)
-        if field is not None and not _is_upright(field):
-            inside, _ = draw([_moved(field, view.scale, x, y)], height, width)
-            classes[inside == 0] = IGNORED
-            instances[inside == 0] = 0
+        window = Window(view.scale, x, y, width, height)
+        classes, instances = draw_field(drawing.within(box), field, window)
         mpp = scales.fields or slide.mpp
     return LabelledField(name, pixels, classes, instances, mpp, drawing.source)
+
+
+def draw_field(
+    regions: Iterable[Region], field: Region | None, window: Window
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Draw regions of level 0 into a window, as `draw`; `IGNORED` is what is beside the field.
+
+    Args:
+        regions: in the order in which they are drawn.
+        field: None: all of the window.
+        window: where.
+    """
+    _, _, _, width, height = window
+    classes, instances = draw((_moved(region, window) for region in regions), height, width)
+    if field is not None and not _is_upright(field):
+        inside, _ = draw([_moved(field, window)], height, width)
+        classes[inside == 0] = IGNORED
+        instances[inside == 0] = 0
+    return classes, instances
 
 
 def box_around(region: Region) -> Box:
@@ -124,11 +151,12 @@ def _is_upright(region: Region) -> bool:
     return is_whole and math.isclose(region.area(), (right - left) * (bottom - top))
 
 
-def _moved(region: Region, scale: float, x: int, y: int) -> Region:
-    """A region of level 0, in pixels of a view whose pixel at ``x`` and ``y`` is the first."""
+def _moved(region: Region, window: Window) -> Region:
+    """A region of level 0, in pixels of a window."""
+    corner = window.x, window.y
     return Region(
         region.label,
-        tuple(tuple(ring / scale - (x, y) for ring in rings) for rings in region.polygons),
+        tuple(tuple(ring / window.scale - corner for ring in rings) for rings in region.polygons),
     )
 
 
