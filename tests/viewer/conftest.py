@@ -1,7 +1,10 @@
 """A slide with masks, as the page shows them."""
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -98,3 +101,33 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A slide, its mask and its probabilities, which no test changes."""
     samples = Samples(tmp_path_factory.mktemp("shown"))
     return [samples.slide(), samples.mask(), samples.probabilities()]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; tests are skipped where it or Playwright is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium")
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that must not complain, nor ask anything of other hosts."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    complaints, hosts = [], set()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message) or dialog.dismiss())
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+    yield page
+    assert not complaints
+    assert hosts <= {"127.0.0.1", None}  # None: pictures in memory
+    context.close()

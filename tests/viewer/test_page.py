@@ -1,109 +1,20 @@
 """The page in a real browser; skipped where Chromium or Playwright is missing."""
 
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("no Chromium", allow_module_level=True)
+from browsing import at, opened, pixel, served, settled, wait
 
 Make = Callable[..., Path]
-
-PIXEL = """([name, dx, dy]) => {
-  const canvas = document.querySelector(`#${name} canvas:not(.marks)`);
-  const at = [canvas.width / 2 + dx, canvas.height / 2 + dy].map(Math.round);
-  const copy = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  copy.drawImage(canvas, ...at, 1, 1, 0, 0, 1, 1);
-  return [...copy.getImageData(0, 0, 1, 1).data].slice(0, 3);
-}"""
-
-
-@contextmanager
-def served(*files: Path) -> Iterator[str]:
-    """The address of a server that shows these files."""
-    command = [Path(sys.executable).with_name("gsd"), "view", "--no-browser", *files]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
 def address(shown: list[Path]) -> Iterator[str]:
     with served(*shown) as address:
         yield address
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A page that must not complain, nor ask anything of other hosts."""
-    context = browser.new_context(viewport={"width": 1280, "height": 720})
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    complaints, hosts = [], set()
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message) or dialog.dismiss())
-    page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
-    yield page
-    assert not complaints
-    assert hosts <= {"127.0.0.1", None}  # None: pictures in memory
-    context.close()
-
-
-def opened(page: Any, address: str) -> None:
-    page.goto(address)
-    settled(page)
-
-
-def wait(page: Any, condition: str) -> None:
-    """Wait until it holds; Playwright's own way is against the page's policy."""
-    for _ in range(400):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(50)
-    raise TimeoutError(condition)
-
-
-def settled(page: Any) -> None:
-    """Wait until nothing moves and nothing is awaited."""
-    wait(page, "document.querySelector('#scale').textContent !== ''")
-    page.wait_for_timeout(700)
-    page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(300)
-
-
-def at(page: Any, x: int, y: int) -> tuple[float, float]:
-    """The place on the page of a pixel of the slide, at one pixel on one."""
-    box = page.locator("#stage").bounding_box()
-    return box["x"] + box["width"] / 2 + x - 650, box["y"] + box["height"] / 2 + y - 450
-
-
-def pixel(page: Any, x: int, y: int, stage: str = "stage") -> list[int]:
-    """The colour there."""
-    return page.evaluate(PIXEL, [stage, x - 650, y - 450])
 
 
 def test_zoom_layers_and_objects(page: Any, address: str) -> None:
