@@ -55,7 +55,7 @@ def workers(client: "Client", model: LoadedModel, folder: Path) -> Iterator[Find
     often = Counter(machine.device for machine in machines.values())
     first, differing = None, defaultdict(list)
     for name, machine in sorted(machines.items(), key=lambda each: -often[each[1].device]):
-        if refusal := refusal_of(machine, model.digest, first):
+        if refusal := refusal_of(machine, model.digest, folder, first):
             refused[f"gets no work: {refusal}"].append(name)
             continue
         first = first or machine
@@ -75,8 +75,7 @@ def _greeted(client: "Client", model: LoadedModel, folder: Path) -> dict[str, ob
 
     from genselfdiff.fleet.worker import Order, forget, greet
 
-    source = model.source.absolute() if isinstance(model.source, Path) else model.source
-    order = Order(source, model.digest, Options(), folder.absolute())
+    order = Order.of(model, Options(), folder.absolute())
     futures = {
         name: client.submit(greet, order, workers=[name], pure=False) for name in client.nthreads()
     }

@@ -4,9 +4,10 @@ As ``gsd segment --no-tissue`` predicts them: a labelled field is tissue, whatev
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from genselfdiff.data.labelled.masks import has_soft_edges, read_mask
 from genselfdiff.data.labelled.pairs import Pair, find_pairs, inspect_masks, load_pair
 from genselfdiff.errors import InputError
-from genselfdiff.evaluation.scores import EvaluationReport
+from genselfdiff.evaluation.scores import EvaluationReport, ImageScores
 from genselfdiff.evaluation.scoring import (
     USUAL,
     ImageComparison,
@@ -32,6 +33,9 @@ from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.objects import check_min_area, seed_distance_in_pixels
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import open_slide
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 logger = logging.getLogger("genselfdiff")
 
@@ -67,6 +71,7 @@ def evaluate(
     precision: str = "auto",
     progress: bool | None = None,
     watch: Callable[[Case], None] | None = None,
+    client: "Client | None" = None,
 ) -> EvaluationReport:
     """Predict every labelled image whole at the model's resolution and compare at the image's own.
 
@@ -86,8 +91,10 @@ def evaluate(
         precision: as for ``genselfdiff.segment``.
         progress: show a progress bar on stderr; None: only on a terminal.
         watch: called with every image as it is done.
+        client: of a Dask cluster, whose workers predict and compare, an image at a time each.
 
     Raises:
+        GsdError: the cluster has no worker that fits, or its scheduler is gone.
         InputError: folders, images or masks that do not fit each other or the model's classes, or
             images without mpp where the model has one, or an option that is out of range.
         ModelError: not one of our model files.
@@ -95,7 +102,7 @@ def evaluate(
     if objects.min_area is not None:
         check_min_area(objects.min_area)
     seed_distance_in_pixels(objects.seed_distance, mpp)
-    loaded = find_model(model, device)
+    loaded = find_model(model, device if client is None else "cpu")
     classes = loaded.info.classes
     if objects.instances is None:
         objects = replace(objects, instances=loaded.info.instances)
@@ -114,27 +121,35 @@ def evaluate(
     for pair in pairs:  # before hours of predictions, not in their middle
         with open_slide(pair.image, mpp=mpp) as slide:
             slide.at_mpp(loaded.info.mpp)
-    predictor = Predictor(loaded, precision)
-    scores, are_apart = [], False
-    bar = progress_bar(pairs, unit="image", progress=progress)
-    for pair in bar:
-        image, labels = load_pair(
-            pair, num_classes=len(classes), foreground=found.foreground, ignore_label=ignore_label
+    compare = _Comparison(
+        len(classes), mpp, found.foreground, ignore_label, objects, keeps_cases=watch is not None
+    )
+    compared: Iterator[_Compared]
+    fields = [_Field(pair, numbered.get(pair.stem)) for pair in pairs]
+    if client is None:
+        predictor = Predictor(loaded, precision)
+        bar = progress_bar(fields, unit="image", progress=progress)
+        compared = (compare(predictor, field) for field in bar)
+    else:
+        from genselfdiff.fleet.mapping import predict_on
+
+        compared = predict_on(
+            client,
+            loaded,
+            compare,
+            [(field.pair.image, field.absolute()) for field in fields],
+            folder=Path(images_dir).absolute(),
+            device=device,
+            precision=precision,
+            unit="image",
+            progress=progress,
         )
-        numbers = _numbers(numbered.get(pair.stem), labels)
-        are_apart = are_apart or (numbers is not None and _differ(numbers))
-        prediction, known_mpp = _predict(predictor, pair, image, mpp)
-        comparison = score_image(
-            pair.stem,
-            Truth(labels, ignore_label, numbers),
-            prediction,
-            len(classes),
-            mpp=known_mpp,
-            objects=objects,
-        )
-        scores.append(comparison.scores)
-        if watch is not None:
-            watch(Case(image, labels, prediction.labels, comparison))
+    scores, are_apart, used = list[ImageScores](), False, loaded.device.type
+    for each in compared:
+        scores.append(each.scores)
+        are_apart, used = are_apart or each.are_apart, each.device
+        if watch is not None and each.case is not None:
+            watch(each.case)
     if truth_objects is not None and not are_apart:
         logger.warning(
             "%s: none of %d masks holds more than one number: what is labelled in each counts as"
@@ -147,10 +162,74 @@ def evaluate(
         "ignore_label": ignore_label,
         "true_objects": source,
         **asdict(objects),
-        "device": loaded.device.type,
+        "device": used,
         "precision": precision,
     }
     return EvaluationReport(Path(loaded.source), classes, settings, tuple(scores))
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A labelled image, and the file with the numbers of its objects, if there is one."""
+
+    pair: Pair
+    numbers: Path | None
+
+    def absolute(self) -> "_Field":
+        """The same for processes that work in other folders."""
+        pair = replace(self.pair, image=self.pair.image.absolute(), mask=self.pair.mask.absolute())
+        return _Field(pair, None if self.numbers is None else self.numbers.absolute())
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """What a prediction has come to.
+
+    Attributes:
+        scores: of the image.
+        are_apart: its true objects have numbers, several of them.
+        device: that predicted.
+        case: the image to be looked at, if anybody wants to.
+    """
+
+    scores: ImageScores
+    are_apart: bool
+    device: str
+    case: Case | None
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """How images are predicted and compared, in any process; see ``evaluate``."""
+
+    num_classes: int
+    mpp: float | None
+    foreground: bool
+    ignore_label: int | None
+    objects: ObjectOptions
+    keeps_cases: bool
+
+    def __call__(self, predictor: Predictor, field: _Field) -> _Compared:
+        pair = field.pair
+        image, labels = load_pair(
+            pair,
+            num_classes=self.num_classes,
+            foreground=self.foreground,
+            ignore_label=self.ignore_label,
+        )
+        numbers = _numbers(field.numbers, labels)
+        prediction, known_mpp = _predict(predictor, pair, image, self.mpp)
+        comparison = score_image(
+            pair.stem,
+            Truth(labels, self.ignore_label, numbers),
+            prediction,
+            self.num_classes,
+            mpp=known_mpp,
+            objects=self.objects,
+        )
+        case = Case(image, labels, prediction.labels, comparison) if self.keeps_cases else None
+        are_apart = numbers is not None and _differ(numbers)
+        return _Compared(comparison.scores, are_apart, predictor.model.device.type, case)
 
 
 def _numbers(path: Path | None, labels: NDArray[np.uint8]) -> NDArray[np.integer] | None:

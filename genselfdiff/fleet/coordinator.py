@@ -3,26 +3,21 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Timer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distributed import fire_and_forget
 
 from genselfdiff.errors import GsdError, InUseError, one_line
 from genselfdiff.fleet.machines import Machine, differences_of, refusal_of
-from genselfdiff.fleet.part_queue import Kind, PartQueue, Task
-from genselfdiff.fleet.worker import Order, Report, forget, greet, perform
-from genselfdiff.resumable_file import recorded_bytes
-from genselfdiff.segmenting.options import Options
-from genselfdiff.segmenting.shards.folder import folder_of, part_files
-from genselfdiff.storage.places import Place
+from genselfdiff.fleet.part_queue import PartQueue, Task
+from genselfdiff.fleet.worker import Order, Report, forget, greet
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -53,7 +48,11 @@ class Coordinator:
         client: of the cluster.
         order: what workers are told of the run.
         queue: the tasks.
-        files: slide, mask and, if it has one, name in the summary, of each slide.
+        perform: what workers do of a task. It takes the order, the task and what is told of its
+            slide.
+        told: that of each slide, first where it is.
+        recorded: how far that has come which a task makes: it grows while a worker is at it. None:
+            nothing can be seen of that.
     """
 
     def __init__(
@@ -61,9 +60,13 @@ class Coordinator:
         client: "Client",
         order: Order,
         queue: PartQueue,
-        files: list[tuple[Place, Path, str | None]],
+        perform: Callable[..., Report],
+        told: Sequence[tuple[Any, ...]],
+        recorded: Callable[[Task], int] | None = None,
     ) -> None:
-        self._client, self._order, self._queue, self._files = client, order, queue, files
+        self._client, self._order, self._queue = client, order, queue
+        self._perform, self._told = perform, told
+        self._recorded = recorded or (lambda task: 0)
         self._events: SimpleQueue[Callable[[], Iterator[Done]]] = SimpleQueue()
         self._present: set[str] = set()
         self._machines: dict[str, Machine] = {}
@@ -86,6 +89,7 @@ class Coordinator:
         Raises:
             GsdError: no worker fits, or the scheduler is gone.
         """
+        logger.info("dashboard: %s", self._client.dashboard_link)
         try:
             while self._queue.left:
                 if time.monotonic() >= self._next_look:
@@ -135,7 +139,7 @@ class Coordinator:
         if given is None:
             logger.info("%s: this worker has gone", worker)
             return
-        slide = self._files[given.task.slide][0]
+        slide = self._told[given.task.slide][0]
         logger.warning("%s: this worker has gone: another goes on with %s", worker, slide)
         if ended:
             error = GsdError(f"{slide}: its workers have died, perhaps for want of memory")
@@ -164,8 +168,8 @@ class Coordinator:
             if task is not None:
                 self._tasks[worker] = _Given(task, self._recorded(task))
                 resources = {"GPU": 1} if machine.gpus else None
-                files = self._files[task.slide]
-                self._submit(worker, perform, self._order, task, *files, resources=resources)
+                told = self._told[task.slide]
+                self._submit(worker, self._perform, self._order, task, *told, resources=resources)
 
     def _submit(
         self,
@@ -205,7 +209,7 @@ class Coordinator:
             return
         given = self._tasks[worker]
         if not isinstance(answer, Report):
-            slide = self._files[given.task.slide][0]
+            slide = self._told[given.task.slide][0]
             answer = Report(error=GsdError(f"{slide}: {worker} cannot do it: {_told(answer)}"))
         for level, text in answer.told:
             logger.log(level, "%s", text)
@@ -235,7 +239,7 @@ class Coordinator:
         """Let a worker have work if it fits."""
         first = next(iter(self._machines.values()), None)
         if isinstance(answer, Machine):
-            refusal = refusal_of(answer, self._order.digest, first)
+            refusal = refusal_of(answer, self._order.digest, self._order.folder, first)
         else:
             refusal = f"it does not work: {_told(answer)}"
         if refusal is not None:
@@ -249,13 +253,6 @@ class Coordinator:
             )
         self._machines[worker] = answer
         self._queue.add_worker(worker)
-
-    def _recorded(self, task: Task) -> int:
-        """How far that has come which a task makes: it grows while a worker is at it."""
-        mask = self._files[task.slide][1]
-        if task.kind is Kind.PART:
-            mask = part_files(folder_of(mask), task.part, Options()).mask
-        return recorded_bytes(mask)
 
     def _leave(self) -> None:
         """Let workers go; what they are at they finish."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -21,7 +22,7 @@ class Machine:
         device: "cpu", "cuda" or "mps".
         processor: name of the GPU, or of the CPU where torch knows that.
         precision: the one asked for; of "auto", what that may choose there.
-        has_folder: it sees the folder of the masks.
+        has_folder: it sees the folder of the run.
         gpus: that it declares as Dask's resource "GPU".
     """
 
@@ -57,12 +58,13 @@ class Machine:
         )
 
 
-def refusal_of(machine: Machine, model: str, first: Machine | None) -> str | None:
+def refusal_of(machine: Machine, model: str, folder: Path, first: Machine | None) -> str | None:
     """Why a worker gets no work; None: it does.
 
     Args:
         machine: the worker.
         model: digest of the model that was asked for.
+        folder: that all must see.
         first: a worker that gets work already.
     """
     if machine.genselfdiff != __version__:
@@ -70,7 +72,7 @@ def refusal_of(machine: Machine, model: str, first: Machine | None) -> str | Non
     if machine.model != model:
         return "its file of the model is another: put the same file there"
     if not machine.has_folder:
-        return "it does not see the folder of the masks: mount that there, under the same name"
+        return f"it does not see the folder {folder}: mount that there, under the same name"
     if first is not None and machine.device != first.device:
         return (
             f"it computes on {machine.device}, others on {first.device}: name one with --device,"

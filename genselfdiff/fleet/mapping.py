@@ -1,13 +1,21 @@
 """What ``map`` does, done by the workers of a cluster."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from distributed import KilledWorker
 
 from genselfdiff.errors import GsdError
+from genselfdiff.fleet.coordinator import Coordinator
+from genselfdiff.fleet.part_queue import PartQueue, Size
+from genselfdiff.fleet.worker import Order, apply
+from genselfdiff.inference.predictor import Predictor
+from genselfdiff.models.model_file import LoadedModel
 from genselfdiff.progress import progress_bar
+from genselfdiff.segmenting.options import Options
+from genselfdiff.storage.places import Place
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -42,6 +50,7 @@ def map_on(
         for future in progress_bar(futures, progress=progress):
             try:
                 yield future.result()
+                future.release()
             except (KilledWorker, CancelledError, OSError) as error:
                 if isinstance(error, GsdError):
                     raise
@@ -51,3 +60,51 @@ def map_on(
                 ) from error
     finally:
         client.cancel(futures)
+
+
+def predict_on(
+    client: "Client",
+    model: LoadedModel,
+    function: Callable[[Predictor, Item], Result],
+    items: Sequence[tuple[Place, Item]],
+    *,
+    folder: Path,
+    device: str | None,
+    precision: str,
+    unit: str = "it",
+    progress: bool | None = None,
+) -> Iterator[Result]:
+    """Results in their order, of workers that have loaded a model: each does an item at a time.
+
+    Workers are looked at first, come and go and fail as those that segment slides.
+
+    Args:
+        client: of the cluster.
+        model: as it is here, on any device.
+        function: that workers can import, or a ``partial`` of one.
+        items: where each is, for messages, and what the function takes; paths are absolute.
+        folder: that workers have to see.
+        device, precision: see ``Options``.
+        unit: what the bar calls an item.
+        progress: see ``progress_bar``.
+
+    Raises:
+        GsdError: what the function raises, no worker fits, or the scheduler is gone.
+    """
+    # The first of the list come first, as the largest of slides do.
+    sizes = [Size(left, 0) for left in range(len(items), 0, -1)]
+    queue = PartQueue(sizes, whole=range(len(items)))
+    told = [(place, function, item) for place, item in items]
+    order = Order.of(model, Options(device=device, precision=precision), folder)
+    coordinator = Coordinator(client, order, queue, apply, told)
+    waiting: dict[int, Result] = {}
+    due = 0
+    with progress_bar(total=len(items), unit=unit, progress=progress) as bar:
+        for task, report, _ in coordinator.reports():
+            if report.error is not None:
+                raise report.error
+            bar.update()
+            waiting[task.slide] = report.result
+            while due in waiting:
+                yield waiting.pop(due)
+                due += 1

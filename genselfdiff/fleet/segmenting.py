@@ -1,38 +1,36 @@
 """Many slides, segmented by the workers of a Dask cluster."""
 
-import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genselfdiff.errors import GsdError
 from genselfdiff.fleet.coordinator import Coordinator
-from genselfdiff.fleet.part_queue import Kind, PartQueue, Size
-from genselfdiff.fleet.worker import Order
+from genselfdiff.fleet.part_queue import Kind, PartQueue, Size, Task
+from genselfdiff.fleet.worker import Order, perform
 from genselfdiff.models.model_file import LoadedModel
 from genselfdiff.models.model_info import ModelInfo
 from genselfdiff.progress import progress_bar
-from genselfdiff.resumable_file import unfinished
+from genselfdiff.resumable_file import recorded_bytes, unfinished
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.outcome import Outcome
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.segmenting.plan import Plan
 from genselfdiff.segmenting.report.summary_csv import SummaryTable
 from genselfdiff.segmenting.result import SegmentResult
-from genselfdiff.segmenting.shards.folder import folder_of
+from genselfdiff.segmenting.shards.folder import folder_of, part_files
 from genselfdiff.slides import open_slide
 from genselfdiff.storage.places import Place, Url, place_of
 
 if TYPE_CHECKING:
     from distributed import Client
-
-logger = logging.getLogger("genselfdiff")
 
 _OPENERS = 16
 """Threads that look how large slides are: most of that is waiting for storage."""
@@ -54,9 +52,7 @@ def segment_on(
     slides = [slide for slide, _ in plan.pairs]
     masks = [mask.absolute() for _, mask in plan.pairs]
     listed = [None if summary is None else str(slide) for slide in slides]
-    model_file = model.source.absolute() if isinstance(model.source, Path) else model.source
-    order = Order(model_file, model.digest, _anywhere(options), masks[0].parent)
-    logger.info("dashboard: %s", client.dashboard_link)
+    order = Order.of(model, _anywhere(options), masks[0].parent)
     with ThreadPoolExecutor(_OPENERS) as pool:
         sizes = list(pool.map(lambda slide: _size_of(slide, model.info, options), slides))
     queue = PartQueue(
@@ -66,7 +62,8 @@ def segment_on(
         expected=len(getattr(client.cluster, "plan", ())),
     )
     files = list(zip(map(_absolute, slides), masks, listed, strict=True))
-    coordinator = Coordinator(client, order, queue, files)
+    recorded = partial(_recorded, masks)
+    coordinator = Coordinator(client, order, queue, perform, files, recorded)
     seconds: dict[int, float] = defaultdict(float)
     blank: dict[int, int] = defaultdict(int)
     bar = progress_bar(
@@ -141,6 +138,14 @@ def _size_of(slide: Place, info: ModelInfo, options: Options) -> Size:
             return Size(width * height, round(side * scale * width))
     except GsdError:
         return Size(0, 0)
+
+
+def _recorded(masks: Sequence[Path], task: Task) -> int:
+    """How much the journal tells of the mask, or part of one, that a task makes."""
+    mask = masks[task.slide]
+    if task.kind is Kind.PART:
+        mask = part_files(folder_of(mask), task.part, Options()).mask
+    return recorded_bytes(mask)
 
 
 def _is_one_process_s(mask: Path) -> bool:

@@ -5,11 +5,12 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 # As the command does, before torch is loaded: see gsd.main.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -22,12 +23,11 @@ from genselfdiff.fleet.machines import Machine
 from genselfdiff.fleet.part_queue import Kind, Task
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.machine import keep_freed_memory
-from genselfdiff.models.model_file import find_model
+from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.segmenting.jobs.job import Request, requested
 from genselfdiff.segmenting.one_slide import segment_slide
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.outcome import failure_of
-from genselfdiff.segmenting.result import SegmentResult
 from genselfdiff.segmenting.shards.folder import folder_of, missing_parts
 from genselfdiff.segmenting.shards.merge import merge_parts
 from genselfdiff.segmenting.shards.part import Piece, agree, is_finished, predict_part
@@ -47,7 +47,7 @@ class Order:
         model: its file, or the name of a shipped one.
         digest: of what is in it.
         options: how to segment.
-        folder: where the masks go.
+        folder: that all see: where the masks go, or where the images are.
     """
 
     model: Path | str
@@ -55,13 +55,19 @@ class Order:
     options: Options
     folder: Path
 
+    @classmethod
+    def of(cls, model: LoadedModel, options: Options, folder: Path) -> "Order":
+        """The order for a model that is loaded here."""
+        source = model.source.absolute() if isinstance(model.source, Path) else model.source
+        return cls(source, model.digest, options, folder)
+
 
 @dataclass(frozen=True)
 class Report:
     """What a worker has done.
 
     Attributes:
-        result: of a slide that is done.
+        result: of a slide that is done, or what a function makes of an item.
         parts: pixels of the parts that are to be done, of a slide that was cut.
         seconds: that it took.
         fixed: of these, to open the slide and lay it out.
@@ -70,7 +76,7 @@ class Report:
         told: levels and texts of what was logged.
     """
 
-    result: SegmentResult | None = None
+    result: Any = None
     parts: Mapping[int, int] | None = None
     seconds: float = 0.0
     fixed: float = 0.0
@@ -98,10 +104,29 @@ def perform(order: Order, task: Task, slide: Place, mask: Path, listed: str | No
         slide, mask: of which slide.
         listed: see ``Share``.
     """
+    return _reported(order, slide, lambda kept: kept.perform(order, task, slide, mask, listed))
+
+
+def apply(
+    order: Order, task: Task, place: Place, function: Callable[[Predictor, Any], Any], item: Any
+) -> Report:
+    """Have a function make something of an item, with the model; what goes wrong is in the report.
+
+    Args:
+        order: what the run is.
+        task: all of the item.
+        place: where it is, for messages.
+        function: that workers can import.
+        item: what it is given.
+    """
+    return _reported(order, place, lambda kept: Report(function(kept.predictor(order), item)))
+
+
+def _reported(order: Order, slide: Place, work: Callable[["_Kept"], Report]) -> Report:
     begin = time.perf_counter()
     with _ready(order) as kept, _listening() as told:
         try:
-            report = kept.perform(order, task, slide, mask, listed)
+            report = work(kept)
         except Exception as error:
             failure = failure_of(slide, error)
             failure.add_note("".join(traceback.format_exception(error)))

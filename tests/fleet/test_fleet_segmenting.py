@@ -5,6 +5,7 @@ import errno
 import os
 import random
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from genselfdiff.errors import GsdError, InputError, InUseError, OutputError
 from genselfdiff.fleet import coordinator, machines, worker
 from genselfdiff.fleet.part_queue import FAILURES, PartQueue, Size
+from genselfdiff.fleet.segmenting import _recorded
 from genselfdiff.fleet.worker import Order
 from genselfdiff.resumable_file import ResumableFile
 from genselfdiff.segmenting.many_slides import segment_all
@@ -242,7 +244,7 @@ def test_workers_that_do_not_fit_get_no_work(tmp_path, slides, model, cluster, m
         used.add(worker.get_worker().address)
         return right(*arguments)
 
-    monkeypatch.setattr(coordinator, "perform", perform)
+    monkeypatch.setattr("genselfdiff.fleet.segmenting.perform", perform)
     outcomes = outcomes_of(plan_outputs(slides, tmp_path / "together"), model, client=client)
     assert not [outcome.error for outcome in outcomes if outcome.error]
     told = [record.getMessage() for record in caplog.records if "no work" in record.getMessage()]
@@ -308,7 +310,7 @@ def test_a_model_of_a_name_and_files_named_from_here(
         given.extend((order.folder, order.options.overlay, slide, mask))
         return right(order, task, slide, mask, listed)
 
-    monkeypatch.setattr(coordinator, "perform", perform)
+    monkeypatch.setattr("genselfdiff.fleet.segmenting.perform", perform)
     (outcome,) = outcomes_of(plan, "nuclei", client=cluster(1), overlay="drawn.png")
     assert str(outcome.result.files.mask) == "m.tif"
     assert str(outcome.result.files.overlay) == "drawn.png"
@@ -350,7 +352,8 @@ def test_a_worker_keeps_model_and_slide(tmp_path, slides, model, cluster, monkey
 def test_a_death_counts_only_where_the_journal_has_not_grown(tmp_path):
     queue, mask = PartQueue([Size(100, 1)]), tmp_path / "m.tif"
     order = Order("nuclei", "0123", Options(), tmp_path)
-    fleet = coordinator.Coordinator(None, order, queue, [(tmp_path / "s.tif", mask, None)])
+    told, recorded = [(tmp_path / "s.tif", mask, None)], partial(_recorded, [mask])
+    fleet = coordinator.Coordinator(None, order, queue, worker.perform, told, recorded)
 
     def die(row: int | None) -> list[object]:
         queue.add_worker("w")

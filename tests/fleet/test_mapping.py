@@ -3,11 +3,15 @@
 import shutil
 from functools import partial
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from genselfdiff.data.cutting import CutSettings, cut_tiles
 from genselfdiff.errors import InputError
+from genselfdiff.evaluation.evaluate import evaluate
+from genselfdiff.evaluation.evaluation_file import write_evaluation
 from genselfdiff.fleet import clusters
 from genselfdiff.fleet.mapping import map_on
 from gsd.main import main
@@ -59,3 +63,55 @@ def test_an_error_is_raised_where_it_is(cluster):
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(InputError, match="two is too many"):
         next(results)
+
+
+@pytest.fixture
+def fields(tmp_path, picture, monkeypatch):
+    """Five images, their classes and numbers of objects, named as from the folder they are in."""
+    for folder in ("images", "masks", "instances"):
+        (tmp_path / folder).mkdir()
+    for seed in range(5):
+        image = picture(60 + 20 * seed, 100, seed)
+        inside = (image[..., 1] < 128).astype(np.uint8)
+        numbers = inside * (np.arange(len(inside), dtype=np.uint8)[:, None] // 30 + 1)
+        for folder, pixels in (("images", image), ("masks", inside), ("instances", numbers)):
+            Image.fromarray(pixels).save(tmp_path / folder / f"{seed}.png")
+    monkeypatch.chdir(tmp_path)
+    return "images", "masks"
+
+
+HOW = {"truth_objects": "instances", "mpp": 0.6, "device": "cpu"}
+
+
+def test_an_evaluation_is_that_of_one_process(tmp_path, fields, model, cluster):
+    client, cases = cluster(2), []
+    write_evaluation(tmp_path / "alone.json", evaluate(model, *fields, **HOW))
+    together = evaluate(model, *fields, **HOW, client=client, watch=cases.append)
+    write_evaluation(tmp_path / "together.json", together)
+    assert (tmp_path / "together.json").read_bytes() == (tmp_path / "alone.json").read_bytes()
+    assert [case.comparison.scores.name for case in cases] == ["0", "1", "2", "3", "4"]
+    assert all(case.image.shape[:2] == case.prediction.shape for case in cases)
+
+
+def test_an_image_that_does_not_fit_ends_an_evaluation(fields, model, cluster):
+    Image.new("L", (5, 5)).save("instances/3.png")
+    with pytest.raises(InputError, match=r"3\.png: 5 x 5 pixels, but the image has"):
+        evaluate(model, *fields, **HOW, client=cluster(2))
+
+
+def test_the_command_shares_an_evaluation_out(tmp_path, fields, model, cluster, monkeypatch):
+    client = cluster(2)
+    monkeypatch.setattr(clusters, "_local", lambda count: client.cluster)
+    line = ["evaluate", str(model), "--images", "images", "--masks", "masks", "--mpp", "0.6"]
+    line += ["--device", "cpu"]
+    told = []
+    for name, more in (("alone", []), ("together", ["--dask", "local:2"])):
+        files = [f"--{kind}={name}.{kind}" for kind in ("csv", "json", "html")]
+        ended = CliRunner().invoke(main, [*line, *files, *more])
+        assert ended.exit_code == 0, ended.output
+        told.append(ended.stdout)
+    assert told[0] == told[1]
+    for kind in ("csv", "json", "html"):
+        assert (tmp_path / f"alone.{kind}").read_bytes() == (
+            tmp_path / f"together.{kind}"
+        ).read_bytes()

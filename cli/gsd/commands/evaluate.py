@@ -1,5 +1,6 @@
 """``gsd evaluate``: scores of a model on labelled images."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from gsd.object_options import object_options
 from gsd.options import (
     FILE,
     FILE_OR_SHIPPED,
+    dask_option,
     one_device,
     overwriting,
     progress,
@@ -60,6 +62,7 @@ Examples:
     type=FILE,
     help="Page to write: summaries, and the images from worst to best with outlines.",
 )
+@dask_option()
 @overwriting
 @verbosity
 def evaluate(
@@ -78,6 +81,7 @@ def evaluate(
     csv: Path | None,
     json: Path | None,
     html: Path | None,
+    dask: str | None,
     overwrite: bool,
 ) -> None:
     """Compare what MODEL makes of labelled images with their labels.
@@ -111,20 +115,24 @@ def evaluate(
     for path in outputs:
         refuse_existing(path, overwrite)
     pictures = CasePictures()
-    report = evaluate(
-        model,
-        images,
-        masks,
-        mpp=mpp,
-        foreground=foreground,
-        ignore_label=ignore_label,
-        truth_objects=truth_objects,
-        objects=ObjectOptions(instances, seed_distance, min_area),
-        device=device,
-        precision=precision,
-        progress=progress(),
-        watch=None if html is None else pictures.add,
-    )
+    if dask is not None:
+        from genselfdiff.fleet.clusters import connect
+    with connect(dask) if dask is not None else nullcontext() as client:
+        report = evaluate(
+            model,
+            images,
+            masks,
+            mpp=mpp,
+            foreground=foreground,
+            ignore_label=ignore_label,
+            truth_objects=truth_objects,
+            objects=ObjectOptions(instances, seed_distance, min_area),
+            device=device,
+            precision=precision,
+            progress=progress(),
+            watch=None if html is None else pictures.add,
+            client=client,
+        )
     say(text_table(report))
     if csv is not None:
         write_scores_csv(csv, report)
