@@ -1,24 +1,29 @@
 """What ``map`` does, done by the workers of a cluster."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from distributed import KilledWorker
+from distributed import KilledWorker, get_worker
 
 from genselfdiff.errors import GsdError
 from genselfdiff.fleet.coordinator import Coordinator
 from genselfdiff.fleet.part_queue import PartQueue, Size
-from genselfdiff.fleet.worker import Order, apply
+from genselfdiff.fleet.worker import Order, apply, listening
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.models.model_file import LoadedModel
 from genselfdiff.progress import progress_bar
 from genselfdiff.segmenting.options import Options
 from genselfdiff.storage.places import Place
+from genselfdiff.version import __version__
 
 if TYPE_CHECKING:
     from distributed import Client
+
+logger = logging.getLogger("genselfdiff")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,15 +47,19 @@ def map_on(
         progress: see ``progress_bar``.
 
     Raises:
-        GsdError: workers have died, or the scheduler is gone.
+        GsdError: workers have died, one has another version, or the scheduler is gone.
         Exception: what ``function`` raises.
     """
-    futures = client.map(function, list(items), pure=False)
+    work = partial(_done_and_told, __version__, function)
+    futures = client.map(work, list(items), pure=False)
     try:
         for future in progress_bar(futures, progress=progress):
             try:
-                yield future.result()
-                future.release()
+                result, told = future.result()
+                for level, text in told:
+                    logger.log(level, "%s", text)
+                yield result
+                future.release()  # so that workers forget it
             except (KilledWorker, CancelledError, OSError) as error:
                 if isinstance(error, GsdError):
                     raise
@@ -60,6 +69,19 @@ def map_on(
                 ) from error
     finally:
         client.cancel(futures)
+
+
+def _done_and_told(
+    version: str, function: Callable[[Item], Result], item: Item
+) -> tuple[Result, list[tuple[int, str]]]:
+    """On a worker: what a function makes of an item, and what it has logged."""
+    if __version__ != version:
+        raise GsdError(
+            f"{get_worker().address}: has genselfdiff {__version__} instead of {version}: install"
+            " that there"
+        )
+    with listening() as told:
+        return function(item), told
 
 
 def predict_on(

@@ -124,7 +124,7 @@ def apply(
 
 def _reported(order: Order, slide: Place, work: Callable[["_Kept"], Report]) -> Report:
     begin = time.perf_counter()
-    with _ready(order) as kept, _listening() as told:
+    with _ready(order) as kept, listening() as told:
         try:
             report = work(kept)
         except Exception as error:
@@ -231,7 +231,7 @@ def _ready(order: Order) -> Iterator[_Kept]:
 
 
 @contextmanager
-def _listening() -> Iterator[list[tuple[int, str]]]:
+def listening() -> Iterator[list[tuple[int, str]]]:
     """What this thread logs, for whoever waits for the slide."""
     told: list[tuple[int, str]] = []
     thread = threading.get_ident()

@@ -7,6 +7,13 @@ from typing import NamedTuple
 from genselfdiff.errors import OutputError
 from genselfdiff.files import refuse_existing, require_folder
 from genselfdiff.objects import TABLE_SUFFIXES, check_table
+from genselfdiff.objects.many_masks import (
+    GEOJSON_ENDING,
+    LABELS_ENDING,
+    PROBABILITIES_ENDING,
+    TABLE_ENDING,
+    stem_of,
+)
 from genselfdiff.segmenting.options import Options
 
 MASK_SUFFIXES = (".tif", ".tiff")
@@ -27,21 +34,21 @@ class OutputFiles(NamedTuple):
     @classmethod
     def of(cls, mask: Path, options: Options) -> "OutputFiles":
         """Name the files that go with ``mask``."""
-        overlay, stem = options.overlay, mask.stem.removesuffix(".ome")
+        overlay, stem = options.overlay, stem_of(mask)
         if overlay is True:
             overlay = mask.with_name(f"{stem}_overlay.png")
         unseen = options.instances and not (options.geojson or options.labels)
         table = options.table or unseen
         if table is True:
-            table = mask.with_name(f"{stem}_objects.csv")
+            table = mask.with_name(stem + TABLE_ENDING)
         return cls(
             mask,
             Path(overlay) if overlay else None,
-            mask.with_name(f"{stem}.geojson") if options.geojson else None,
-            mask.with_name(f"{stem}_probabilities.tif") if options.probabilities else None,
+            mask.with_name(stem + GEOJSON_ENDING) if options.geojson else None,
+            mask.with_name(stem + PROBABILITIES_ENDING) if options.probabilities else None,
             Path(table) if table else None,
             mask.with_name(f"{stem}.html") if options.report else None,
-            mask.with_name(f"{stem}_instances.tif") if options.labels else None,
+            mask.with_name(stem + LABELS_ENDING) if options.labels else None,
         )
 
     def all(self) -> list[Path]:

@@ -1,5 +1,6 @@
 """Files that workers do one by one, as ``map`` would."""
 
+import logging
 import shutil
 from functools import partial
 
@@ -9,11 +10,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from genselfdiff.data.cutting import CutSettings, cut_tiles
-from genselfdiff.errors import InputError
+from genselfdiff.errors import GsdError, InputError
 from genselfdiff.evaluation.evaluate import evaluate
 from genselfdiff.evaluation.evaluation_file import write_evaluation
-from genselfdiff.fleet import clusters
+from genselfdiff.fleet import clusters, mapping
 from genselfdiff.fleet.mapping import map_on
+from genselfdiff.segmenting.many_slides import segment_all
+from genselfdiff.segmenting.plan import plan_outputs
 from gsd.main import main
 
 
@@ -29,8 +32,8 @@ def files_of(folder):
 def test_tiles_are_those_of_one_process(tmp_path, slides, cluster):
     settings = CutSettings(mpp=0.5, tile_size=64)
     alone = cut_tiles(slides, tmp_path / "alone", settings)
-    mapping = partial(map_on, cluster(3))
-    together = cut_tiles(slides, tmp_path / "together", settings, mapping=mapping)
+    shared = partial(map_on, cluster(3))
+    together = cut_tiles(slides, tmp_path / "together", settings, mapping=shared)
     assert together == alone
     assert files_of(tmp_path / "together") == files_of(tmp_path / "alone")
     assert len(files_of(tmp_path / "alone")) > 30
@@ -50,6 +53,50 @@ def test_the_command_shares_tiles_out(tmp_path, slides, cluster, monkeypatch):
     assert f"{slides[0]}: " in ended.stdout
     assert "tiles of 4 slides; 1 slides could not be read" in ended.stdout
     assert (tmp_path / "tiles" / "tiles.csv").exists()
+
+
+def test_objects_of_many_masks_are_those_of_one_process(
+    tmp_path, slides, model, cluster, monkeypatch
+):
+    client = cluster(2)
+    monkeypatch.setattr(clusters, "_local", lambda count: client.cluster)
+    monkeypatch.chdir(tmp_path)
+    how = {"device": "cpu", "geojson": True, "table": True, "labels": True, "probabilities": True}
+    outcomes = list(segment_all(plan_outputs(slides, "masks/"), model, **how))
+    assert all(outcome.error is None for outcome in outcomes)
+    shutil.copy(tmp_path / "masks" / "0_mask.tif", tmp_path / "masks" / "9_mask.tif")
+    with (tmp_path / "masks" / "9_mask.tif").open("r+b") as file:
+        file.seek(2000)
+        file.write(bytes(3000))
+    told = []
+    for folder, more in (("alone", []), ("together", ["--dask", "local:2"])):
+        outputs = [f"--output={folder}", f"--table={folder}", f"--labels={folder}"]
+        ended = CliRunner().invoke(main, ["objects", "masks", *outputs, *more])
+        assert ended.exit_code == 1
+        assert "1 of 5 masks failed: masks/9_mask.tif" in ended.stderr
+        told.append(ended.stdout.replace(folder, ""))
+    assert told[0] == told[1]
+    assert files_of(tmp_path / "alone") == files_of(tmp_path / "together")
+    assert len(files_of(tmp_path / "alone")) == 3 * len(slides)
+    for name, content in files_of(tmp_path / "alone").items():
+        assert content == (tmp_path / "masks" / name).read_bytes(), name
+
+
+def warn(item):
+    logging.getLogger("genselfdiff").warning("%d is odd", item)
+    return item
+
+
+def test_what_workers_warn_of_is_told(cluster, caplog):
+    assert list(map_on(cluster(1), warn, [1])) == [1]
+    assert [r.module for r in caplog.records if r.getMessage() == "1 is odd"][-1] == "mapping"
+
+
+def test_a_worker_of_another_version_does_nothing(cluster, monkeypatch):
+    results = map_on(cluster(1), refuse, [0])
+    monkeypatch.setattr(mapping, "partial", lambda work, version, *rest: partial(work, "9", *rest))
+    with pytest.raises(GsdError, match=r"has genselfdiff .* instead of 9"):
+        next(results)
 
 
 def refuse(item):
