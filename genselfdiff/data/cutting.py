@@ -21,6 +21,7 @@ from genselfdiff.input_files import parse_json, read_bytes
 from genselfdiff.progress import progress_bar
 from genselfdiff.settings import check_mpp
 from genselfdiff.slides import ScaledView, TissueMap, open_slide
+from genselfdiff.slides.discovery import name_of
 from genselfdiff.slides.fingerprint import fingerprint
 
 logger = logging.getLogger("genselfdiff")
@@ -29,7 +30,7 @@ TABLE_NAME, SETTINGS_NAME = "tiles.csv", "tiles.json"
 COLUMNS = ("tile", "slide", "x", "y", "tissue")
 
 _SLIDES = "slides"
-"""In the settings: what tells the content of each slide that was begun, by its stem."""
+"""In the settings: what tells the content of each slide that was begun, by its name."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ def cut_tiles(
             one that has changed since; or it cannot be written, or another process is writing into
             it.
     """
-    stems = Counter(path.stem for path in slides)
-    twice = sorted(stem for stem, count in stems.items() if count > 1)
+    names = Counter(map(name_of, slides))
+    twice = sorted(name for name, count in names.items() if count > 1)
     if twice:
         raise InputError(f"several slides are called {name_some(twice)}: cut them into two folders")
     failed: list[InputError] = []
@@ -130,7 +131,9 @@ def cut_tiles(
             if isinstance(found, InputError):
                 failed.append(found)
                 continue
-            rows += [(f"{path.stem}/{name}", str(path), x, y, part) for name, x, y, part in found]
+            rows += [
+                (f"{name_of(path)}/{name}", str(path), x, y, part) for name, x, y, part in found
+            ]
             counts[path] = len(found)
             write_csv(folder / TABLE_NAME, COLUMNS, rows)
     if len(failed) == len(slides) > 0:
@@ -176,22 +179,22 @@ def _claim(folder: Path, settings: CutSettings, slides: Mapping[Path, str]) -> N
             f"{folder}: holds something else, or tiles that were cut otherwise: name another folder"
         )
     for slide, content in slides.items():
-        target = folder / slide.stem
+        target = folder / name_of(slide)
         if target.is_symlink():
             raise OutputError(
                 f"{target}: is a link, where gsd makes a folder of its own: remove it"
             )
-        if cut.setdefault(slide.stem, content) != content and target.exists():
+        if cut.setdefault(name_of(slide), content) != content and target.exists():
             raise OutputError(
                 f"{target}: was cut from another slide of that name, or {slide} has changed since:"
                 " delete that folder, or name another with -o"
             )
-        cut[slide.stem] = content
+        cut[name_of(slide)] = content
     write_text(claim, json.dumps(wanted | {_SLIDES: cut}, indent=1))
 
 
 def _slides_cut(claim: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """What the slides held that a call with these settings has begun, by stem; None: none has."""
+    """What the slides held that a call with these settings has begun, by name; None: none has."""
     with suppress(InputError):
         told = parse_json(read_bytes(claim).decode(errors="replace"), claim)
         if isinstance(told, dict):
@@ -222,7 +225,7 @@ def _cut_slide(
     """Do what `_cut` does, in any process."""
     path, mpp = slide
     try:
-        return list(_cut(path, mpp, folder / path.stem, settings, progress))
+        return list(_cut(path, mpp, folder / name_of(path), settings, progress))
     except InputError as error:
         return error
 

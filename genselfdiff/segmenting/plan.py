@@ -10,6 +10,7 @@ from genselfdiff.errors import InputError, OutputError
 from genselfdiff.masks import OME_SUFFIXES, is_own_mask
 from genselfdiff.segmenting.output_files import MASK_SUFFIXES, every_file
 from genselfdiff.slides import find_slides, is_folder_of_slides
+from genselfdiff.slides.discovery import name_of
 from genselfdiff.storage.listing import is_folder
 from genselfdiff.storage.places import Place, Url, place_of
 from genselfdiff.storage.read_ahead import IN_FLIGHT
@@ -86,7 +87,7 @@ def plan_outputs(
         return Plan(((first, here),), None, place.parent if isinstance(place, Url) else None)
     if not to_folder and (is_named_mask or is_file):
         raise OutputError(f"{place}: is the name of a file: for several slides name a folder")
-    masks = {path: here / f"{path.stem}_mask{suffixes[0]}" for path in paths.values()}
+    masks = {path: here / f"{name_of(path)}_mask{suffixes[0]}" for path in paths.values()}
     written = {_real(place / file.name) for mask in masks.values() for file in every_file(mask)}
     written -= {_real(slide) for slide in places}
     taken: dict[Path, Place] = {}

@@ -8,6 +8,7 @@ from typing import overload
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import is_regular_file
+from genselfdiff.slides.formats.dicom.series import DICOM_SUFFIX, grouped, is_dicom_slide
 from genselfdiff.slides.formats.ome_zarr import ZARR_SUFFIX, is_zarr
 from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES
 from genselfdiff.storage.listing import is_folder, urls_below
@@ -31,7 +32,8 @@ def find_slides(
     Args:
         paths: files, taken whatever they end in, and folders, searched recursively for
             ``IMAGE_SUFFIXES`` and folders in ``ZARR_SUFFIX``, each one slide; hidden files and
-            folders in them are left out. A URL that ends in a slash is a folder, too.
+            folders in them are left out. A URL that ends in a slash is a folder, too. A folder
+            with one series of DICOM files is a slide; of several, the first file stands for each.
         written: a folder that results go to; what lies in it, from a call before, is no slide.
 
     Raises:
@@ -42,7 +44,7 @@ def find_slides(
         if is_folder_of_slides(path):
             images = [image for image in _images_below(path) if not _is_below(image, written)]
             if not images:
-                endings = " ".join(sorted({*IMAGE_SUFFIXES, ZARR_SUFFIX}))
+                endings = " ".join(sorted({*IMAGE_SUFFIXES, DICOM_SUFFIX, ZARR_SUFFIX}))
                 raise InputError(f"{path}: no images in this folder; expected files in {endings}")
             found.update(dict.fromkeys(images))
         elif isinstance(path, Url) or os.path.exists(path):  # False for a name that is too long
@@ -58,7 +60,20 @@ def is_folder_of_slides(path: Place) -> bool:
     """Whether ``path`` is a folder to search, not one that is a slide itself."""
     if isinstance(path, Url):
         return is_folder(path) and path.suffix.lower() != ZARR_SUFFIX
-    return os.path.isdir(path) and not is_zarr(path)
+    return os.path.isdir(path) and not is_zarr(path) and not _is_only_dicom(path)
+
+
+def name_of(slide: Place) -> str:
+    """The name of a slide without the ending that its format has; folders of DICOM have none."""
+    return slide.name if isinstance(slide, Path) and is_dicom_slide(slide) else slide.stem
+
+
+def _is_only_dicom(folder: Path) -> bool:
+    """Whether a folder is a slide in DICOM, and nothing else lies in it."""
+    if not is_dicom_slide(folder):
+        return False
+    visible = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return not any(entry.is_dir() or entry.suffix.lower() in IMAGE_SUFFIXES for entry in visible)
 
 
 def _is_below(path: Place, folder: Place | None) -> bool:
@@ -108,8 +123,19 @@ def _images_below(folder: Place) -> Sequence[Place]:
     if isinstance(folder, Url):
         return urls_below(folder, IMAGE_SUFFIXES, {ZARR_SUFFIX})
     found = sorted(files_below(folder, {*IMAGE_SUFFIXES, ZARR_SUFFIX}))
+    found = sorted([*found, *_dicom_slides_below(folder)])
     # A .vms slide is stored in JPEG files beside it whose names begin with its own.
     stems = tuple(str(path.with_suffix("")) for path in found if path.suffix.lower() == ".vms")
     return [
         path for path in found if path.suffix.lower() != ".jpg" or not str(path).startswith(stems)
     ]
+
+
+def _dicom_slides_below(folder: Path) -> Iterator[Path]:
+    """Each series: its folder, or where others lie there too, its first file."""
+    folders: dict[Path, list[Path]] = {}
+    for path in sorted(files_below(folder, {DICOM_SUFFIX})):
+        folders.setdefault(path.parent, []).append(path)
+    for place, files in folders.items():
+        series = list(grouped(files).values())
+        yield from [place] if len(series) == 1 else [found[0] for found in series]

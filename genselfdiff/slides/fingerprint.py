@@ -8,6 +8,7 @@ from pathlib import Path
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
+from genselfdiff.slides.formats.dicom.series import files_of_series, is_dicom_slide, series_of
 from genselfdiff.storage.listing import contents_of
 from genselfdiff.storage.places import Place, Url
 from genselfdiff.storage.remote_file import RemoteFile
@@ -115,10 +116,13 @@ def _of_zarr(url: Url) -> str:
 def files_of(slide: Path) -> list[Path]:
     """The files that a slide consists of: one for most formats, none if it is not there.
 
-    Of a folder (OME-Zarr) all in it; of MIRAX and Hamamatsu's VMS also those beside the named one.
+    Of a folder (OME-Zarr) all in it; of MIRAX and Hamamatsu's VMS also those beside the named one;
+    of DICOM those of the series.
     """
     suffix = slide.suffix.lower()
-    if slide.is_dir():
+    if is_dicom_slide(slide) or series_of(slide):
+        files = files_of_series(slide)
+    elif slide.is_dir():
         files = list(_files_below(slide))
     elif suffix == ".mrxs":
         files = [slide, *_files_below(slide.with_suffix(""))]

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.settings import check_mpp
+from genselfdiff.slides.formats.dicom.elements import is_dicom
+from genselfdiff.slides.formats.dicom.opening import open_dicom
+from genselfdiff.slides.formats.dicom.series import is_dicom_slide
 from genselfdiff.slides.formats.ome_zarr import is_zarr, open_zarr
 from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES, open_with_openslide
 from genselfdiff.slides.formats.png_jpeg import is_picture, open_picture
@@ -25,7 +28,7 @@ Uint8 = NDArray[np.uint8]
 
 
 def open_slide(path: str | Place, *, mpp: float | None = None, on_error: str = "fail") -> Slide:
-    """Open a slide or image: SVS, OME-TIFF, pyramidal or plain TIFF, PNG, JPEG.
+    """Open a slide or image: SVS, OME-TIFF, pyramidal or plain TIFF, DICOM, PNG, JPEG.
 
     Formats of ``OPENSLIDE_SUFFIXES`` are read through OpenSlide, and folders that are an OME-Zarr
     through the zarr package, if these are installed.
@@ -34,7 +37,8 @@ def open_slide(path: str | Place, *, mpp: float | None = None, on_error: str = "
     share; PNG and JPEG are decoded as a whole.
 
     Args:
-        path: the file, or the folder of an OME-Zarr; or its URL, see docs/storage.md.
+        path: the file, or the folder of an OME-Zarr or DICOM series; or its URL, see
+            docs/storage.md. Any file of a series names the slide.
         mpp: micrometres per pixel of level 0, believed more than the file.
         on_error: "fail": a stored tile that is damaged is an error; "blank": it is glass, of which
             a warning is logged. A damaged PNG or JPEG is always an error.
@@ -85,17 +89,19 @@ def _open(damage: Damage, *, as_mask: bool = False) -> StoredImage:
 
 
 def _open_folder(path: Place, damage: Damage, *, as_mask: bool) -> StoredImage:
-    if not is_zarr(path):
-        raise InputError(f"{path}: is a folder; name a slide or image in it")
     if as_mask:
-        raise InputError(f"{path}: a mask cannot be an OME-Zarr; give it as a TIFF or PNG")
-    return open_zarr(path, damage)
+        raise InputError(f"{path}: a mask cannot be a folder; give it as a TIFF or PNG")
+    if is_zarr(path):
+        return open_zarr(path, damage)
+    if isinstance(path, Path) and is_dicom_slide(path):
+        return open_dicom(path, damage)
+    raise InputError(f"{path}: is a folder; name a slide or image in it")
 
 
 def _open_file(file: StoredFile, damage: Damage, *, as_mask: bool) -> StoredImage:
     """Open a file, which is closed with the image."""
     path = damage.path
-    header = file.metadata().read_at(0, 16)
+    header = file.metadata().read_at(0, 132)
     if not header:
         raise InputError(f"{path}: the file is empty; copy or download it again")
     if path.suffix.lower() in OPENSLIDE_SUFFIXES:
@@ -105,8 +111,11 @@ def _open_file(file: StoredFile, damage: Damage, *, as_mask: bool) -> StoredImag
         return open_tiff(file, damage, as_mask=as_mask)
     if is_picture(header):
         return open_picture(file, header, damage, as_mask=as_mask)
+    if is_dicom(header) and not as_mask:
+        file.close()
+        return open_dicom(path, damage)
     raise InputError(
-        f"{path}: is no TIFF, SVS, PNG or JPEG, or damaged; convert images to a tiled TIFF"
+        f"{path}: is no TIFF, SVS, DICOM, PNG or JPEG, or damaged; convert images to a tiled TIFF"
     )
 
 

@@ -207,7 +207,7 @@ def bad_inputs(data, tmp_path):
         ),
         "unreadable image": (
             [*pretrain, tmp_path / "text.tif"],
-            "text.tif: is no TIFF, SVS, PNG or JPEG",
+            "text.tif: is no TIFF, SVS, DICOM, PNG or JPEG",
         ),
         "existing folder": (
             [*pretrain, slide, "--out", wrong],

@@ -76,6 +76,7 @@ def write_corpus(folder: Path) -> None:
     # Read through OpenSlide, which tells by the content what it is.
     tifffile.imwrite(folder / "openslide.svslide", pixels, **tiles, compression="jpeg")
     _write_zarrs(folder, pixels)
+    _write_dicom(folder, pixels)
     _write_masks(folder, pixels)
 
 
@@ -87,6 +88,20 @@ def _write_zarrs(folder: Path, pixels: Uint8) -> None:
     zlib = {"compressors": numcodecs.Zlib()}
     _write_zarr(folder / "zlib.zarr", pixels, 2, **zlib)
     _write_zarr(folder / "shards.zarr", pixels, 3, shards=(3, 128, 128))
+
+
+def _write_dicom(folder: Path, pixels: Uint8) -> None:
+    from dicom_files import instance, uid  # the attacks on models need none of this
+
+    lossless = {"syntax": uid.JPEG2000Lossless, "colours": "YBR_RCT"}
+    (folder / "series").mkdir()
+    for name, made in {
+        "series/level0.dcm": instance(pixels),
+        "series/level1.dcm": instance(pixels[::2, ::2], 1.0, **lossless),
+        "sparse.dcm": instance(pixels, sparse=True, without={0}, **lossless),
+        "plain.dcm": instance(pixels, syntax=uid.ImplicitVRLittleEndian, colours="RGB"),
+    }.items():
+        made.save_as(folder / name, enforce_file_format=True)
 
 
 def _described(text: bytes) -> dict[str, object]:

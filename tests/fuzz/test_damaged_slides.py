@@ -28,8 +28,10 @@ BYTES = 2**30
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("zarr")
+    pytest.importorskip("pydicom")
     folder = tmp_path_factory.mktemp("corpus")
-    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import pathlib, corpus;"
+    places = [str(HERE), str(HERE.parent / "slides" / "dicom")]
+    code = f"import sys; sys.path[:0] = {places!r}; import pathlib, corpus;"
     code += f"corpus.write_corpus(pathlib.Path({str(folder)!r}))"
     subprocess.run([sys.executable, "-c", code], check=True)
     return folder

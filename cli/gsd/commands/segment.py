@@ -171,11 +171,11 @@ def segment(
 ) -> None:
     """Segment slides into masks of class indices.
 
-    SLIDE is an SVS, OME-TIFF, TIFF, PNG or JPEG file, the folder of an OME-Zarr, with OpenSlide
-    installed a MIRAX, NDPI, SCN or BIF, or a folder of them; also by URL (s3://, https://). A mask
-    is a tiled, pyramidal TIFF with the size and resolution of the slide and a colour for each
-    class. What was interrupted goes on when the same command is given again; finished masks are
-    not made again.
+    SLIDE is an SVS, OME-TIFF, TIFF, PNG or JPEG file, the folder of an OME-Zarr or of the DICOM
+    files of a series, with OpenSlide installed a MIRAX, NDPI, SCN or BIF, or a folder of them; also
+    by URL (s3://, https://). A mask is a tiled, pyramidal TIFF with the size and resolution of
+    the slide and a colour for each class. What was interrupted goes on when the same command is
+    given again; finished masks are not made again.
     """
     if tissue_mask and no_tissue:
         raise click.UsageError("--tissue-mask and --no-tissue exclude each other")

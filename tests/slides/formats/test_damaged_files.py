@@ -96,7 +96,7 @@ def test_empty_and_text(tmp_path: Path, name: str) -> None:
     path.write_bytes(b"")
     refused(path, "is empty")
     path.write_text("This is a text, whatever its name says.\n" * 20)
-    refused(path, "is no TIFF, SVS, PNG or JPEG")
+    refused(path, "is no TIFF, SVS, DICOM, PNG or JPEG")
     path.write_bytes(b"II*\0")
     refused(path, "no readable TIFF")
 
