@@ -26,6 +26,8 @@ COMMANDS = {
     "data": "Import labels, look through them, cut slides into tiles.",
     "train": "Train a network: stage 1 (pretrain) and stage 2 (finetune).",
     "export": "Turn a finished stage-2 run into one model file.",
+    "push": "Write a model as a folder to pass on, or to the Hugging Face Hub.",
+    "pull": "Make a model file of such a folder, here or on the Hub.",
     "wrap": "Make a model file of a network of your own.",
     "segment": "Segment slides into masks of class indices.",
     "merge": "Make masks of the parts that several processes have left.",
@@ -39,6 +41,9 @@ COMMANDS = {
     "doctor": "What is wrong with machine, storage, model, slide or cluster.",
 }
 
+_BESIDE = {"pull": "push"}
+"""Commands in the file of another."""
+
 
 class Gsd(click.Group):
     """Imports a command when it is asked for, and prints our errors without a traceback."""
@@ -51,9 +56,8 @@ class Gsd(click.Group):
         """Import the command ``cmd_name``."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(
-            importlib.import_module(f"gsd.commands.{cmd_name}"), cmd_name
-        )
+        module = importlib.import_module(f"gsd.commands.{_BESIDE.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
     def resolve_command(

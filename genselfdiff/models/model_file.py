@@ -29,9 +29,9 @@ from genselfdiff.models.formats.format import ModelParts
 from genselfdiff.models.formats.torchscript_file import check_loaded
 from genselfdiff.models.model_info import ModelInfo
 from genselfdiff.models.pixels import Picture, rgb_pixels
+from genselfdiff.models.published.model_folder import has_whole_weights, whole_weights
 from genselfdiff.models.segmenter import compiled_segmenter
 from genselfdiff.models.shipped import catalogue
-from genselfdiff.models.shipped.weights import read_weights
 from genselfdiff.models.torchscript import steady_inference
 from genselfdiff.storage.opening import cached_copy
 from genselfdiff.storage.places import Place, Url, place_of
@@ -179,7 +179,8 @@ def load_model(model: str | Place, device: str | torch.device | None = None) -> 
 
     Args:
         model: the name of a shipped model, or else a file of ``save_model``, or the URL of one,
-            which is copied to the user's folder for caches; a ``Path`` is a file.
+            which is copied to the user's folder for caches; or a folder of ``gsd push``. A
+            ``Path`` is a file or folder.
         device: "cpu", "cuda", "cuda:1", "mps", or several GPUs, "cuda:0,cuda:1"; None: the best
             there is.
 
@@ -195,7 +196,11 @@ def load_model(model: str | Place, device: str | torch.device | None = None) -> 
             f"{source}: runs on the CPU, not on {chosen}: use --device cpu, or export a model.ts"
         )
     try:
-        parts = _shipped(source, chosen) if isinstance(source, str) else _from_file(source, chosen)
+        parts = (
+            _from_weights(source, chosen)
+            if has_whole_weights(source)
+            else _from_file(Path(source), chosen)
+        )
     except ModelError as error:
         raise ModelError(f"{source}: {error}") from error
     except RuntimeError as error:
@@ -219,6 +224,8 @@ def _source_of(model: str | Place) -> Path | str:
     place = place_of(model)
     if isinstance(place, Path):
         return place
+    if place.scheme == "hf":
+        raise ModelError(f"{place}: is on the Hub: 'gsd pull {place} -o model.ts' fetches it")
     try:
         return cached_copy(place)
     except GsdError as error:
@@ -254,9 +261,10 @@ def find_model(
     return load_model(catalogue.DEFAULT, device)
 
 
-def _shipped(name: str, device: torch.device) -> ModelParts:
-    catalogue.warn_of_namesake(name)
-    weights = read_weights(name)
+def _from_weights(model: str | Path, device: torch.device) -> ModelParts:
+    if isinstance(model, str):
+        catalogue.warn_of_namesake(model)
+    weights = whole_weights(model)
     module = compiled_segmenter(weights.network(), weights.info, portable=False)
     check_loaded(module, device)
     return ModelParts(weights.info, module.to(device), weights.digest)

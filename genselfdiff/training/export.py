@@ -1,24 +1,37 @@
 """From a finished stage-2 run to the file that `gsd segment` takes, or that gsd is shipped with."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
 
 from genselfdiff.choices import class_color
-from genselfdiff.errors import ModelError
+from genselfdiff.errors import InputError, ModelError
 from genselfdiff.files import refuse_existing, refuse_inputs
 from genselfdiff.input_files import is_regular_file
 from genselfdiff.models.model_file import load_model, model_path, save_model
-from genselfdiff.models.model_info import ModelInfo
+from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
+from genselfdiff.models.published.hub import download_model, hub_address, upload_model
+from genselfdiff.models.published.model_folder import (
+    WEIGHTS,
+    check_model_folder,
+    copy_model_folder,
+    has_whole_weights,
+    is_model_folder,
+    whole_weights,
+    write_model_folder,
+)
 from genselfdiff.models.restoring import restored_network
 from genselfdiff.models.segmenter import size_multiple_of
 from genselfdiff.models.shipped import catalogue
-from genselfdiff.models.shipped.weights import read_weights, write_weights
+from genselfdiff.models.shipped.weights import WholeWeights, write_weights
 from genselfdiff.models.unet import UNet
 from genselfdiff.models.weights import load_initial_weights
+from genselfdiff.storage.places import Place, Url
 from genselfdiff.training.networks import segmenter_network
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.settings.stage_configs import FinetuneConfig
@@ -38,7 +51,7 @@ def export(
     """Write the best checkpoint of a stage-2 run as one file with its metadata.
 
     Args:
-        run: the run folder, the name of a shipped model, or a model file.
+        run: the run folder, the name of a shipped model, a folder of `push`, or a model file.
         output: the file to write.
         step: that of a checkpoint that stays, instead of the best.
         licence: terms of use of the weights.
@@ -55,15 +68,14 @@ def export(
     """
     output = Path(output)
     refuse_existing(output, overwrite)
-    name = catalogue.name_of(run)
-    is_finished = name is not None or is_regular_file(run)
+    is_whole = has_whole_weights(run)
+    is_finished = is_whole or is_regular_file(run)
     refuse_inputs([output], [model_path(run)] if is_finished else RunFolder(run).files())
-    if is_finished and (licence or step is not None):
-        raise ModelError(f"{run}: has its own licence and one checkpoint: leave out both")
+    if is_finished:
+        _refuse_choices(run, licence, step)
     network: nn.Module
-    if name is not None:
-        catalogue.warn_of_namesake(name)
-        weights = read_weights(name)
+    if is_whole:
+        weights = _finished(run)
         network, info = weights.network(), weights.info
     elif is_finished:
         model = load_model(Path(run), "cpu")
@@ -72,6 +84,92 @@ def export(
         network, info = _best_of(RunFolder(run), step)
         info = replace(info, licence=licence)
     save_model(network, info, output, portable=portable, format=format)
+    return info
+
+
+def push(
+    model: str | Path,
+    target: Place,
+    *,
+    step: int | None = None,
+    licence: str = "",
+    private: bool = False,
+    overwrite: bool = False,
+) -> ModelInfo:
+    """Write the whole weights of a model into a folder, or upload them to the Hugging Face Hub.
+
+    Args:
+        model: the run folder, the name of a shipped model, or a folder of this function.
+        target: a folder, or ``hf://USER/NAME``.
+        step, licence: see `export`.
+        private: of a repository on the Hub that is made.
+        overwrite: replace files that exist in a folder.
+
+    Raises:
+        ModelError: as by `export`.
+        InputError: there is no licence, or the Hub cannot be reached.
+        OutputError: a file exists and not ``overwrite``, or cannot be written.
+    """
+    if has_whole_weights(model):
+        _refuse_choices(model, licence, step)
+    if isinstance(target, Path) and is_model_folder(model):
+        raise InputError(
+            f"{model}: is such a folder already: copy it, or push it to hf://USER/NAME"
+        )
+    with ExitStack() as stack:
+        folder = target
+        if isinstance(folder, Url):
+            name = hub_address(folder).repository.rpartition("/")[2]
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="gsd-"))) / name
+        card = None
+        if is_model_folder(model):
+            folder = Path(model)
+            info = check_model_folder(folder)  # before anybody gets it
+        elif has_whole_weights(model):
+            weights = _finished(model)
+            info, card = weights.info, catalogue.read_card(str(model))
+            write_model_folder(folder, weights.state, info, card=card, overwrite=overwrite)
+        else:
+            network, info = _best_of(RunFolder(model), step)
+            info = replace(info, licence=licence)
+            write_model_folder(folder, network.state_dict(), info, overwrite=overwrite)
+        if isinstance(target, Url):
+            upload_model(folder, target, private=private)
+    return info
+
+
+def pull(
+    model: Place,
+    output: Path,
+    *,
+    portable: bool = False,
+    format: str | None = None,
+    overwrite: bool = False,
+) -> ModelInfo:
+    """Make a model file, or a folder, of a folder of `push` here or on the Hugging Face Hub.
+
+    Args:
+        model: the folder, ``hf://USER/NAME`` or ``hf://USER/NAME@REVISION``.
+        output: a model file, or, where its name has no suffix, a folder.
+        portable, format, overwrite: see `export`.
+
+    Raises:
+        ModelError: it is no such folder, or damaged.
+        InputError: the Hub cannot be reached, or as by `export`.
+        OutputError: as by `export`.
+    """
+    folder = download_model(model) if isinstance(model, Url) else model
+    if not is_model_folder(folder):
+        raise ModelError(
+            f"{model}: is no folder of 'gsd push': it has no {WEIGHTS} and {EXTRA_FILE}"
+        )
+    try:
+        if output.suffix or format is not None:
+            return export(folder, output, portable=portable, format=format, overwrite=overwrite)
+        info = check_model_folder(folder)
+    except ModelError as error:
+        raise ModelError(f"{model}: {error}") from error
+    copy_model_folder(folder, output, overwrite=overwrite)
     return info
 
 
@@ -110,6 +208,19 @@ def ship_run(
     )
     write_weights(network.state_dict(), info, output)
     return info
+
+
+def _refuse_choices(model: str | Path, licence: str, step: int | None) -> None:
+    """Raise ModelError where a model that is no run is to have what it has already."""
+    if licence or step is not None:
+        raise ModelError(f"{model}: has its own licence and one checkpoint: leave out both")
+
+
+def _finished(model: str | Path) -> WholeWeights:
+    """The weights of a shipped model, or of a folder."""
+    if catalogue.name_of(model) is not None:
+        catalogue.warn_of_namesake(str(model))
+    return whole_weights(model)
 
 
 def _best_of(folder: RunFolder, step: int | None) -> tuple[UNet, ModelInfo]:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from genselfdiff.errors import InputError, ModelError
+from genselfdiff.models.published.model_folder import has_whole_weights, whole_weights
 from genselfdiff.models.shipped import catalogue
-from genselfdiff.models.shipped.weights import read_weights
 from genselfdiff.models.unet import UNet
 from genselfdiff.models.weights import (
     load_initial_weights,
@@ -45,16 +45,15 @@ def kept_init(init: str) -> str:
 
 
 def origin_of(config: RunConfig) -> PretrainConfig | FinetuneConfig | None:
-    """Settings of the run or shipped model that ``config.init`` names; None where it names none.
+    """Settings of the run or model that ``config.init`` names; None where it names none.
 
     Raises:
         ModelError: there is no such run or file.
     """
     if config.init == NO_INIT:
         return None
-    name = catalogue.name_of(config.init)
-    if name is not None:
-        return _settings_of(name)
+    if has_whole_weights(config.init):
+        return _settings_of(config.init)
     path = Path(config.init)
     if not path.exists():
         raise ModelError(
@@ -122,9 +121,8 @@ def start_weights(network: UNet, config: RunConfig) -> None:
 
 def _state_of(init: str) -> Mapping[str, torch.Tensor]:
     """The state dict that ``init`` names."""
-    name = catalogue.name_of(init)
-    if name is not None:
-        return read_weights(name).state
+    if has_whole_weights(init):
+        return whole_weights(init).state
     path = Path(init)
     if path.is_dir():
         return read_checkpoint(RunFolder(path).weights_of(None)).weights
@@ -155,9 +153,9 @@ def _fitted(
     return with_last_layer_of(network, state, origin.outputs, taken), f"; output: {outputs}"
 
 
-def _settings_of(name: str) -> FinetuneConfig:
-    """Those that a shipped model was trained with."""
-    info = read_weights(name).info
+def _settings_of(model: str) -> FinetuneConfig:
+    """Those that a shipped model, or one in a folder, was trained with."""
+    info = whole_weights(model).info
     try:
         settings: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
@@ -165,7 +163,7 @@ def _settings_of(name: str) -> FinetuneConfig:
         }
         return FinetuneConfig(**settings, attributions=info.attributions)
     except (KeyError, TypeError, AttributeError, InputError) as error:
-        raise ModelError(f"{name}: does not tell how it was trained: install gsd again") from error
+        raise ModelError(f"{model}: does not tell how it was trained: take another") from error
 
 
 def _run_of(path: Path) -> RunFolder | None:

@@ -40,7 +40,7 @@ def test_models_are_listed(ship):
     for damage in (b"", b"\xff" * 20, b"\2\0\0\0\0\0\0\0{}"):
         catalogue.weights_file("nuclei").write_bytes(damage)
         told = gsd("models").stderr
-        assert told == "Error: nuclei: damaged, install gsd again: it has no gsd.json\n"
+        assert told == "Error: nuclei: damaged weights: no gsd.json is in them: install gsd again\n"
 
 
 def test_a_card_is_shown(ship):

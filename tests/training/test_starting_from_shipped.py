@@ -16,7 +16,7 @@ from genselfdiff.models.registry import create_model
 from genselfdiff.models.shipped import catalogue
 from genselfdiff.models.shipped.weights import read_weights
 from genselfdiff.models.weights import load_initial_weights, with_last_layer_of
-from genselfdiff.training.export import export, ship_run
+from genselfdiff.training.export import export, push, ship_run
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.runs import finetune, prepared, pretrain
 from genselfdiff.training.settings.stage_configs import FinetuneConfig
@@ -45,6 +45,19 @@ def config(fields, finetune_config) -> FinetuneConfig:
 def first_weights(config: FinetuneConfig) -> dict[str, torch.Tensor]:
     with prepared(config) as (_, step):
         return {name: value.clone() for name, value in step.network.state_dict().items()}
+
+
+def test_a_run_starts_from_a_folder_as_from_a_shipped_model(config, ship, tmp_path):
+    ship(instances=True)
+    push("nuclei", tmp_path / "passed on")
+    config = dataclasses.replace(config, instances=True, init=str(tmp_path / "passed on"))
+    given = read_weights("nuclei")
+    for key, value in first_weights(config).items():
+        assert torch.equal(value, given.state[key]), key
+    with prepared(config) as (task, _):
+        assert task.config.attributions == given.info.attributions
+        assert task.config.init == str(tmp_path / "passed on")
+        assert task.config.start_share > 0
 
 
 def test_a_run_starts_with_all_of_it_where_cores_are_learnt(config, ship, caplog):

@@ -14,7 +14,7 @@ from gsd.options import SHIPPED, verbosity
 from gsd.output import say
 
 if TYPE_CHECKING:
-    from genselfdiff.models.shipped.weights import ShippedWeights
+    from genselfdiff.models.shipped.weights import WholeWeights
 
 WIDTH = 100
 UNMEASURED = "not measured yet"
@@ -64,7 +64,7 @@ def show(name: str) -> None:
     say("\n".join(_card(name, read_weights(name), catalogue.read_card(name))))
 
 
-def _card(name: str, weights: "ShippedWeights", card: ModelCard) -> Iterator[str]:
+def _card(name: str, weights: "WholeWeights", card: ModelCard) -> Iterator[str]:
     info = weights.info
     yield f"{name}: {card.summary}"
     yield from _section("What it is for", card.purpose)

@@ -49,7 +49,7 @@ def read_info(name: str) -> ModelInfo:
     try:
         return info_in(content)
     except ModelError as error:
-        raise ModelError(f"{name}: {error}") from error
+        raise ModelError(f"{name}: {error}: install gsd again") from error
 
 
 def info_in(weights: bytes) -> ModelInfo:
@@ -63,7 +63,7 @@ def info_in(weights: bytes) -> ModelInfo:
     try:
         text = parse_json(header.decode(), EXTRA_FILE)["__metadata__"][EXTRA_FILE]
     except (UnicodeDecodeError, InputError, KeyError, TypeError) as error:
-        raise ModelError(f"damaged, install gsd again: it has no {EXTRA_FILE}") from error
+        raise ModelError(f"damaged weights: no {EXTRA_FILE} is in them") from error
     return ModelInfo.from_json(text)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from genselfdiff.data.labelled.pairs import Pair, find_pairs, inspect_masks
 from genselfdiff.data.labelled.splits import split_pairs
 from genselfdiff.errors import InputError
-from genselfdiff.models.shipped import catalogue
+from genselfdiff.models.published.model_folder import has_whole_weights
 from genselfdiff.slides import open_slide
 from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, agree
 from genselfdiff.training.initial_weights import (
@@ -83,8 +83,8 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
         pairs, config.val, seed=config.seed, group=config.group, fold=config.fold
     )
     origin = origin_of(config)
-    if isinstance(origin, FinetuneConfig) and catalogue.name_of(config.init) is not None:
-        config = _as_shipped(config, origin, summary.num_classes, mpp)
+    if isinstance(origin, FinetuneConfig) and has_whole_weights(config.init):
+        config = _as_finished(config, origin, summary.num_classes, mpp)
     config = replace(
         config,
         classes=config.classes or _class_names(summary.num_classes),
@@ -111,10 +111,10 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
     ).with_network()
 
 
-def _as_shipped(
+def _as_finished(
     config: FinetuneConfig, origin: FinetuneConfig, num_classes: int, mpp: float
 ) -> FinetuneConfig:
-    """``config`` with what a shipped model decides where it is left open, of images at ``mpp``."""
+    """``config`` with what a finished model decides where it is left open, of images at ``mpp``."""
     assert origin.resample_to is not None
     if config.resample_to is None and not agree(mpp, origin.resample_to):
         logger.info(
@@ -131,12 +131,12 @@ def _as_shipped(
 def _with_origin(
     config: FinetuneConfig, origin: PretrainConfig | FinetuneConfig, numbered: bool
 ) -> FinetuneConfig:
-    """``config`` with what a run or shipped model decides in any case.
+    """``config`` with what a run or model decides in any case.
 
     ``numbered`` says that the masks hold numbers of objects.
     """
     way_out = "add --resample-to {origin}, or pretrain at {mpp}"
-    if catalogue.name_of(config.init) is not None:
+    if has_whole_weights(config.init):
         way_out = "leave out --resample-to"
     require_resolution_of(config, origin, config.images, way_out)
     config = with_architecture_of(config, origin)
@@ -168,7 +168,7 @@ def _start_share(config: FinetuneConfig, origin: PretrainConfig | FinetuneConfig
             f"--start-share {config.start_share:g}: needs all layers of an --init that was"
             " fine-tuned for as many classes, with --instances as here: leave it out"
         )
-    if config.start_share is None and alike and catalogue.name_of(config.init) is not None:
+    if config.start_share is None and alike and has_whole_weights(config.init):
         return START_SHARE
     return config.start_share or 0.0
 

@@ -89,13 +89,13 @@ def test_a_damaged_installation_is_told(ship):
     path = ship()
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    with pytest.raises(ModelError, match="nuclei: damaged, install gsd again"):
+    with pytest.raises(ModelError, match=r"nuclei: damaged weights: .*: install gsd again"):
         load_model("nuclei", "cpu")
     path.write_bytes(content.replace(b'\\"width\\": 8', b'\\"width\\": 9'))
     with pytest.raises(ModelError, match=r"nuclei: gsd\.json names no architecture of gsd"):
         load_model("nuclei", "cpu")
     path.write_bytes(content.replace(b'\\"width\\": 8', b'\\"width\\":16'))
-    with pytest.raises(ModelError, match=r"nuclei: weights: net\..* has shape"):
+    with pytest.raises(ModelError, match="nuclei: the weights are fewer than those"):
         load_model("nuclei", "cpu")
 
 

@@ -1,0 +1,1 @@
+"""Models as folders that can be passed on: weights, description and a page about them."""
