@@ -28,6 +28,7 @@ from genselfdiff.segmenting.result import SegmentResult
 from genselfdiff.segmenting.shards.folder import folder_of, part_files
 from genselfdiff.slides import open_slide
 from genselfdiff.storage.places import Place, Url, place_of
+from genselfdiff.storage.uploading import is_there
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -52,12 +53,13 @@ def segment_on(
     slides = [slide for slide, _ in plan.pairs]
     masks = [mask.absolute() for _, mask in plan.pairs]
     listed = [None if summary is None else str(slide) for slide in slides]
-    order = Order.of(model, _anywhere(options), masks[0].parent)
+    order = Order.of(model, _anywhere(options), masks[0].parent, plan.elsewhere)
     with ThreadPoolExecutor(_OPENERS) as pool:
         sizes = list(pool.map(lambda slide: _size_of(slide, model.info, options), slides))
+        is_one_process_s = list(pool.map(partial(_is_one_process_s, plan.elsewhere), masks))
     queue = PartQueue(
         sizes,
-        whole=[number for number, mask in enumerate(masks) if _is_one_process_s(mask)],
+        whole=[number for number, is_whole in enumerate(is_one_process_s) if is_whole],
         shared=[number for number, mask in enumerate(masks) if folder_of(mask).is_dir()],
         expected=len(getattr(client.cluster, "plan", ())),
     )
@@ -96,6 +98,7 @@ def segment_on(
                 result = replace(
                     report.result,
                     slide=slides[number],
+                    elsewhere=plan.elsewhere,
                     files=OutputFiles.of(plan.pairs[number][1], options),
                     seconds=seconds[number],
                     blank_tiles=blank[number] if is_merged else report.result.blank_tiles,
@@ -148,10 +151,12 @@ def _recorded(masks: Sequence[Path], task: Task) -> int:
     return recorded_bytes(mask)
 
 
-def _is_one_process_s(mask: Path) -> bool:
+def _is_one_process_s(elsewhere: Url | None, mask: Path) -> bool:
     """Whether a mask is there, or begun by one process: then none shares it."""
-    is_there = os.path.lexists(mask) and not folder_of(mask).is_dir()
-    return is_there or unfinished(mask) is not None
+    if folder_of(mask).is_dir():
+        return unfinished(mask) is not None
+    is_sent = elsewhere is not None and is_there(elsewhere / mask.name)
+    return is_sent or os.path.lexists(mask) or unfinished(mask) is not None
 
 
 def _anywhere(options: Options) -> Options:

@@ -25,7 +25,7 @@ from genselfdiff.inference.predictor import Predictor
 from genselfdiff.machine import keep_freed_memory
 from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.segmenting.jobs.job import Request, requested
-from genselfdiff.segmenting.one_slide import segment_slide
+from genselfdiff.segmenting.one_slide import segment_to
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.outcome import failure_of
 from genselfdiff.segmenting.shards.folder import folder_of, missing_parts
@@ -33,7 +33,7 @@ from genselfdiff.segmenting.shards.merge import merge_parts
 from genselfdiff.segmenting.shards.part import Piece, agree, is_finished, predict_part
 from genselfdiff.segmenting.slide_task import SlideTask
 from genselfdiff.slides import open_slide
-from genselfdiff.storage.places import Place
+from genselfdiff.storage.places import Place, Url
 
 _KEPT = "genselfdiff_kept"
 """Under this name Dask's object of the worker has what is kept."""
@@ -48,18 +48,22 @@ class Order:
         digest: of what is in it.
         options: how to segment.
         folder: that all see: where the masks go, or where the images are.
+        elsewhere: the folder that masks are sent to from there; None: they stay.
     """
 
     model: Path | str
     digest: str
     options: Options
     folder: Path
+    elsewhere: Url | None = None
 
     @classmethod
-    def of(cls, model: LoadedModel, options: Options, folder: Path) -> "Order":
+    def of(
+        cls, model: LoadedModel, options: Options, folder: Path, elsewhere: Url | None = None
+    ) -> "Order":
         """The order for a model that is loaded here."""
         source = model.source.absolute() if isinstance(model.source, Path) else model.source
-        return cls(source, model.digest, options, folder)
+        return cls(source, model.digest, options, folder, elsewhere)
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ class _Kept:
         if task.kind is Kind.CUT:
             begin = time.perf_counter()
             laid_out, request = self._opened(order, slide)
-            if is_finished(mask, request, predictor, order.options):
+            if is_finished(order.elsewhere, mask, request, predictor, order.options):
                 return Report(parts={})
             bounds = pairwise((0.0, *task.cuts, 1.0))
             pieces = [Piece(number, *ends) for number, ends in enumerate(bounds, start=1)]
@@ -191,10 +195,11 @@ class _Kept:
             return Report(parts=parts, fixed=time.perf_counter() - begin)
         self.close()
         if task.kind is Kind.MERGE and folder_of(mask).is_dir():
-            return Report(result=replace(merge_parts(mask), finished_before=False))
+            merged = merge_parts(mask, order.elsewhere)
+            return Report(result=replace(merged, finished_before=False))
         # Where a worker died after it had merged, the mask is there, and what lies beside it.
-        result = segment_slide(
-            slide, mask, predictor, order.options, overwrite=False, progress=False
+        result = segment_to(
+            order.elsewhere, slide, mask, predictor, order.options, overwrite=False, progress=False
         )
         return Report(result=result)
 

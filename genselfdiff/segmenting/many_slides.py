@@ -1,10 +1,9 @@
 """Several slides in one run, of which a bad one does not stop the others."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Unpack
 
-from genselfdiff.errors import GsdError, InputError, OutputError, one_line
+from genselfdiff.errors import GsdError, InputError
 from genselfdiff.files import refuse_inputs
 from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.segmenting.estimate import SlideEstimate, estimate_slide
@@ -13,7 +12,7 @@ from genselfdiff.segmenting.options import OptionArguments, Options
 from genselfdiff.segmenting.outcome import Outcome, failure_of
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.segmenting.plan import Plan
-from genselfdiff.segmenting.report.summary_csv import SUMMARY_NAME, SummaryTable
+from genselfdiff.segmenting.report.summary_csv import SummaryTable
 from genselfdiff.segmenting.result import SegmentResult
 from genselfdiff.segmenting.shards.part import (
     PartResult,
@@ -25,7 +24,6 @@ from genselfdiff.segmenting.shards.part import (
 )
 from genselfdiff.slides import open_slide
 from genselfdiff.storage.places import Place, local_paths
-from genselfdiff.storage.uploading import worked_on_here
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -71,22 +69,16 @@ def segment_all(
     else:
         if overwrite or dry_run or shard is not None:
             raise InputError("with a client, neither overwrite, dry_run nor shard can be given")
-        if plan.elsewhere is not None:
-            raise InputError(f"{plan.elsewhere}: with a client, masks go to a folder that all see")
         model = find_model(model, "cpu")
     chosen = chosen.for_model(model.info)
     outputs = [file for _, mask in plan.pairs for file in OutputFiles.of(mask, chosen).all()]
     slides = (slide for slide, _ in plan.pairs)
     refuse_inputs(outputs, local_paths([model.path, *slides]))
-    if plan.folder is not None and plan.elsewhere is None and not dry_run:
-        try:
-            plan.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{plan.folder}: cannot be made: {one_line(error)}") from error
+    if not dry_run:
+        plan.make_folder()
     summary = None
     if plan.folder is not None and not dry_run:
-        with _summary_here(plan):
-            summary = SummaryTable(plan.folder)
+        summary = SummaryTable(plan.folder, plan.elsewhere)
     if client is not None:
         from genselfdiff.fleet.segmenting import segment_on
 
@@ -104,7 +96,9 @@ def segment_all(
                 result = estimate_slide(slide, predictor, chosen)
             elif shard is not None and len(pieces) > 1:
                 share = Share(shard, pieces, str(slide) if plan.folder is not None else None)
-                result = segment_part(slide, mask, predictor, chosen, share, progress)
+                result = segment_part(
+                    plan.elsewhere, slide, mask, predictor, chosen, share, progress
+                )
             else:
                 result = segment_to(
                     plan.elsewhere,
@@ -119,16 +113,8 @@ def segment_all(
         except Exception as error:
             outcome = Outcome(slide, error=failure_of(slide, error))
         if summary is not None and not isinstance(outcome.result, PartResult | SlideEstimate):
-            with _summary_here(plan):
-                summary.add(slide, outcome.result, outcome.error)
+            summary.add(slide, outcome.result, outcome.error)
         yield outcome
-
-
-def _summary_here(plan: Plan) -> AbstractContextManager[None]:
-    """Have the summary of a folder of masks where it can be read and written."""
-    if plan.elsewhere is None or plan.folder is None:
-        return nullcontext()
-    return worked_on_here(plan.elsewhere, [plan.folder / SUMMARY_NAME], fetch=True)
 
 
 def _pixels(slide: Place) -> int:

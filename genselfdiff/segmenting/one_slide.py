@@ -131,7 +131,10 @@ def segment_to(
         raise OutputError(f"{path}: is an input of this run: name another file for the mask")
     result = None
     if not (overwrite or beside or os.path.lexists(output)):
-        result = _finished_at(elsewhere / output.name, path, files, predictor, options)
+        request = requested(path, predictor, options)
+        there = finished_at(elsewhere / output.name, request, options)
+        if there is not None:
+            result = result_of(path, files, there, finished_before=True)
     if result is None:
         # The mask is sent last: where it is, the others are.
         with worked_on_here(elsewhere, [*beside, output], fetch=not overwrite):
@@ -142,18 +145,11 @@ def segment_to(
     return replace(result, elsewhere=elsewhere)
 
 
-def _finished_at(
-    mask: Url, path: Place, files: OutputFiles, predictor: Predictor, options: Options
-) -> SegmentResult | None:
-    """What is told by a mask that is there already, and is what this run would make."""
+def finished_at(mask: Url, request: Request, options: Options) -> FinishedMask | None:
+    """What a mask tells of itself that is there already, and is what this run would make."""
     state = MaskState(FinishedMask.read(mask))
-    if state.mask is None:
-        return None
-    request = requested(path, predictor, options)
     stage = state.stage(request, accept_damaged=options.on_error != "fail")
-    if stage is not Stage.FINISHED:
-        return None
-    return result_of(path, files, state.mask, finished_before=True)
+    return state.mask if stage is Stage.FINISHED else None
 
 
 def segment_slide(

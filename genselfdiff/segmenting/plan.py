@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from genselfdiff.errors import InputError, OutputError
+from genselfdiff.errors import InputError, OutputError, one_line
 from genselfdiff.masks import OME_SUFFIXES, is_own_mask
 from genselfdiff.segmenting.output_files import MASK_SUFFIXES, every_file
 from genselfdiff.slides import find_slides, is_folder_of_slides
@@ -30,6 +30,19 @@ class Plan:
     pairs: tuple[tuple[Place, Path], ...]
     folder: Path | None = None
     elsewhere: Url | None = None
+
+    def make_folder(self) -> None:
+        """Make the folder that the masks go to; of those that are sent, where they grow.
+
+        Raises:
+            OutputError: it cannot be made.
+        """
+        folder = self.folder if self.elsewhere is None else self.pairs[0][1].parent
+        if folder is not None:
+            try:
+                folder.mkdir(parents=self.elsewhere is not None, exist_ok=True)
+            except OSError as error:
+                raise OutputError(f"{folder}: cannot be made: {one_line(error)}") from error
 
 
 def plan_outputs(

@@ -47,6 +47,10 @@ class SegmentResult:
             return None
         return {name: count * (self.mpp / 1000) ** 2 for name, count in self.pixels.items()}
 
+    def places(self) -> list[Place]:
+        """Where the files are now."""
+        return [self._place(path) for path in self.files.all()]
+
     def to_json(self) -> str:
         """All of it as JSON: fields by their names, ``files`` by what they are, areas in mm2."""
         named = self.files._asdict().items()

@@ -85,6 +85,19 @@ def send(path: Path, url: Url) -> None:
         raise OutputError(f"{error}; {path} is kept: the same command sends it") from None
 
 
+def is_there(url: Url) -> bool:
+    """Whether there is a file at a URL.
+
+    Raises:
+        InputError: that cannot be learnt.
+    """
+    try:
+        RemoteFile(url).close()
+    except NotThere:
+        return False
+    return True
+
+
 def _put(filesystem: Any, path: Path, target: str, scheme: str) -> None:
     size = path.stat().st_size
     if scheme in _WHOLE_AT_ONCE:

@@ -318,6 +318,31 @@ def test_a_model_of_a_name_and_files_named_from_here(
     assert all(path.is_absolute() for path in given)
 
 
+def test_masks_by_url(tmp_path, slides, model, alone, cluster, monkeypatch):
+    """They grow, whole or in parts, in a folder that all see, and are sent from there."""
+    fsspec = pytest.importorskip("fsspec")
+    storage = fsspec.filesystem("memory")
+    client, cuts = cluster(3), []
+    right = worker.merge_parts
+    monkeypatch.setattr(worker, "merge_parts", lambda *a: cuts.append(a) or right(*a))
+    for again in (False, True):
+        plan = plan_outputs(slides, "memory://masks/", scratch=tmp_path / "scratch")
+        outcomes = outcomes_of(plan, model, client=client, **BESIDE)
+        assert not [outcome.error for outcome in outcomes if outcome.error]
+        assert [outcome.result.finished_before for outcome in outcomes] == [again] * len(slides)
+        assert all("memory://masks/" in outcome.result.summary() for outcome in outcomes)
+        storage.get("/masks/", str(tmp_path / "sent"), recursive=True)
+        assert_same(alone, tmp_path / "sent")
+        assert not [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
+    assert len(cuts) > 1
+    storage.pipe("/masks/2_mask.geojson", b"mine")
+    (failed, *_) = sorted(
+        outcomes_of(plan, model, client=client, **BESIDE), key=lambda outcome: not outcome.error
+    )
+    assert "2_mask.geojson: exists already" in str(failed.error)
+    assert storage.cat("/masks/2_mask.geojson") == b"mine"
+
+
 def test_slides_by_url(tmp_path, slides, model, alone, cluster):
     fsspec = pytest.importorskip("fsspec")
     storage = fsspec.filesystem("memory")

@@ -1,12 +1,13 @@
 """Masks grow on this machine, and go to a bucket whole or not at all."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from fsspec.implementations.memory import MemoryFileSystem
 from generated_slides import picture, write_slide
 
@@ -14,6 +15,8 @@ from genselfdiff import plan_outputs, segment
 from genselfdiff.errors import OutputError
 from genselfdiff.masks import pyramid_writer
 from genselfdiff.segmenting import one_slide
+from genselfdiff.segmenting.shards import part
+from genselfdiff.storage import uploading
 from genselfdiff.storage.places import Url
 from genselfdiff.storage.uploading import scratch_of, send
 from gsd.main import main
@@ -212,7 +215,91 @@ def test_a_file_is_no_folder_for_several(slide: Path) -> None:
 def test_several_processes_need_a_folder_that_all_see(how: tuple[str, str], slide: Path) -> None:
     result = CliRunner().invoke(main, ["segment", str(slide), "-o", "s3://bucket/masks/", *how])
     assert result.exit_code == 2
-    assert f"{how[0]} needs a folder" in result.output
+    assert f"{how[0]} and a URL need --scratch" in result.output
+    result = CliRunner().invoke(main, ["merge", "s3://bucket/masks/"])
+    assert result.exit_code == 2
+    assert "a URL needs --scratch" in result.output
+
+
+@pytest.fixture
+def shards(
+    darkness_model: Path, tmp_path: Path, bucket: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Run a command of shards, with their parts in a scratch folder."""
+    monkeypatch.setattr(part, "_CUT_AT", 32)
+    for seed in range(3):
+        path = write_slide(tmp_path / "slide.tif", picture(300, 400 + seed))
+        fsspec.filesystem("memory").pipe_file(f"/lab/{seed}.tif", path.read_bytes())
+    scratch = ["--scratch", str(tmp_path / "scratch")]
+    how = ["--model", str(darkness_model), "--device", "cpu", "--precision", "float32"]
+    how += ["--geojson", "--table"]
+
+    def run(command: str, *words: str) -> Result:
+        line = [command, *words, *(how if command == "segment" else []), *scratch]
+        return CliRunner().invoke(main, line)
+
+    return run
+
+
+def test_masks_in_a_bucket_are_shared_out(
+    shards: Callable[..., Result], bucket: dict[str, Any], tmp_path: Path
+) -> None:
+    assert shards("segment", "memory://lab/", "-o", "memory://alone/").exit_code == 0
+    to = ("memory://lab/", "-o", "memory://out/", "--shard")
+    first = shards("segment", *to, "1/2")
+    assert first.exit_code == 0, first.output
+    assert "more parts before gsd merge memory://out/1_mask.tif" in first.output
+    early = shards("merge", "memory://out/")
+    assert early.exit_code == 1
+    assert "memory://out/1_mask.tif: not finished yet: run gsd segment with --shard 2/2" in (
+        early.output
+    )
+    assert shards("segment", *to, "2/2").exit_code == 0
+    merged = shards("merge", "memory://out/")
+    assert merged.exit_code == 0, merged.output
+    assert merged.stdout.split() == [
+        f"memory://out/1_mask{ending}" for ending in (".tif", ".geojson", "_objects.csv")
+    ]
+    for name in [name for name in bucket if name.startswith("/alone/")]:
+        if not name.endswith("summary.csv"):
+            assert content(name.replace("alone", "out")) == content(name), name
+    assert len(content("/out/summary.csv").splitlines()) == 4
+    assert not [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
+    again = shards("merge", "memory://out/")
+    assert (again.exit_code, again.stdout) == (
+        0,
+        "memory://out/: nothing to merge: no slide was cut\n",
+    )
+    again = shards("segment", *to, "1/2")
+    assert "memory://out/1_mask.tif: finished before" in again.output
+    assert shards("merge", "memory://nothing/").exit_code == 1
+
+
+def test_shards_of_one_slide_are_joined_by_its_url(
+    shards: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = ("memory://lab/0.tif", "-o", "memory://out/m.tif", "--shard")
+    for index in "12":
+        assert shards("segment", *to, f"{index}/2").exit_code == 0
+
+    def hang_up(path: Path, url: Url) -> None:
+        raise OutputError(f"{url}: hung up")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(uploading, "send", hang_up)
+        assert shards("merge", "memory://out/m.tif").exit_code == 1
+    merged = shards("merge", "memory://out/m.tif")
+    assert merged.exit_code == 0, merged.output
+    assert shards("segment", "memory://lab/0.tif", "-o", "memory://alone/m.tif").exit_code == 0
+    assert content("/out/m.tif") == content("/alone/m.tif")
+    assert content("/out/m.geojson") == content("/alone/m.geojson")
+
+
+def test_what_is_in_the_way_of_shards_is_told_early(shards: Callable[..., Result]) -> None:
+    fsspec.filesystem("memory").pipe_file("/out/m.geojson", b"mine")
+    result = shards("segment", "memory://lab/0.tif", "-o", "memory://out/m.tif", "--shard", "1/2")
+    assert result.exit_code == 1
+    assert "memory://out/m.geojson: exists already" in result.output
 
 
 def test_the_scratch_folder_is_the_same_in_each_run_and_another_for_each_url(

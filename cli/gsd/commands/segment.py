@@ -184,9 +184,12 @@ def segment(
     if dask and (shard or overwrite or dry_run):
         other = "--shard" if shard else "--overwrite" if overwrite else "--dry-run"
         raise click.UsageError(f"--dask and {other} exclude each other")
-    if (shard or dask) and isinstance(output, Url):
+    if (shard or dask) and isinstance(output, Url) and scratch is None:
         shared = "--shard" if shard else "--dask"
-        raise click.UsageError(f"{shared} needs a folder that all processes see, not a URL")
+        raise click.UsageError(
+            f"{shared} and a URL need --scratch, a folder that all processes see: parts lie there"
+            " until they are joined and sent"
+        )
     from genselfdiff.segmenting.plan import plan_outputs
 
     plan = plan_outputs(slides, output, ome=ome, scratch=scratch)

@@ -1,14 +1,16 @@
 """``summary.csv``: one row for each slide that went into a folder of masks, over all runs."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from genselfdiff.errors import InputError, one_line
-from genselfdiff.files import write_csv
+from genselfdiff.files import write_csv, writing
 from genselfdiff.input_files import read_csv_rows
 from genselfdiff.segmenting.result import SegmentResult
-from genselfdiff.storage.places import Place
+from genselfdiff.storage.places import Place, Url
+from genselfdiff.storage.uploading import worked_on_here
 from genselfdiff.text import spreadsheet_cell
 from genselfdiff.working_files import alone_at
 
@@ -29,14 +31,17 @@ class SummaryTable:
 
     Args:
         folder: where masks go; ``summary.csv`` is read and written there.
+        elsewhere: where it is fetched from for that, and sent to; None: it stays there.
 
     Raises:
         InputError: the table that is there is none of ours, or cannot be read.
+        OutputError: ``elsewhere``, the folder here cannot be made.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / SUMMARY_NAME
-        self._read()
+    def __init__(self, folder: Path, elsewhere: Url | None = None) -> None:
+        self.path, self._elsewhere = folder / SUMMARY_NAME, elsewhere
+        with self._here():
+            self._read()
 
     def add(self, slide: Place, result: SegmentResult | None, error: Exception | None) -> None:
         """Put in the row of a slide, as `add_all` does."""
@@ -51,7 +56,7 @@ class SummaryTable:
             InputError: somebody else has put another file there.
             OutputError: the table cannot be written.
         """
-        with alone_at(self.path.parent):
+        with self._here():
             rows = self._read()
             for slide in slides:
                 cells = _row(*slide)
@@ -64,6 +69,19 @@ class SummaryTable:
                 columns,
                 [[row.get(column, "") for column in columns] for row in rows.values()],
             )
+
+    @contextmanager
+    def _here(self) -> Iterator[None]:
+        """Keep others from the table, and have it where it can be read and written."""
+        folder, elsewhere = self.path.parent, self._elsewhere
+        with ExitStack() as stack:
+            if elsewhere is not None:
+                with writing(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone_at(folder))
+            if elsewhere is not None:
+                stack.enter_context(worked_on_here(elsewhere, [self.path], fetch=True))
+            yield
 
     def _read(self) -> dict[str, Mapping[str, str]]:
         """The rows that are there, by slide, in their order."""

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,50 +34,86 @@ from genselfdiff.segmenting.shards.folder import (
 )
 from genselfdiff.segmenting.sidecars import write_beside
 from genselfdiff.slides import is_folder_of_slides, open_slide
-from genselfdiff.storage.places import Place, local_paths, place_of
+from genselfdiff.storage.filesystems import NotThere
+from genselfdiff.storage.listing import is_folder, urls_below
+from genselfdiff.storage.places import Place, Url, local_paths, place_of
+from genselfdiff.storage.uploading import scratch_of, worked_on_here
 
 logger = logging.getLogger("genselfdiff")
 
 Uint8 = NDArray[np.uint8]
 
 
-def find_shared(paths: Sequence[Path]) -> list[Path]:
+def find_shared(places: Sequence[Place], scratch: Path | None = None) -> dict[Path, Url | None]:
     """Masks to merge: those named, and in folders all whose parts lie there.
 
     Where masks are whole there is nothing to merge: of what is named, and in folders of such.
 
+    Args:
+        places: masks, folders, or URLs of such, whose parts lie below ``scratch``.
+        scratch: see `scratch_of`.
+
+    Returns:
+        For each mask the folder that it is to be sent to; None: it stays where it is.
+
     Raises:
         InputError: a folder holds neither masks nor parts of them.
     """
-    masks: list[Path] = []
-    for path in paths:
-        if path.is_dir() and not path.name.endswith(FOLDER_SUFFIX):
-            found = sorted(path.glob(f"*{FOLDER_SUFFIX}/{JOB_NAME}"))
-            if not (found or any(map(_is_whole, path.iterdir()))):
-                raise InputError(
-                    f"{path}: neither masks nor parts of them in it: name the folder that was given"
-                    " to gsd segment --shard"
-                )
-            masks += [_mask_of(job.parent) for job in found]
-        else:
-            mask = _mask_of(path)
-            if folder_of(mask).is_dir() or not _is_whole(mask):
-                masks.append(mask)
+    masks: dict[Path, Url | None] = {}
+    for place in places:
+        named = place.name.endswith(FOLDER_SUFFIX)
+        is_one = named or not (is_folder(place) if isinstance(place, Url) else place.is_dir())
+        folder = None if isinstance(place, Path) else place.parent if is_one else place
+        found = [_parts_of(place, scratch)] if is_one else _parts_in(place, scratch)
+        for parts in found:
+            mask = parts.with_name(parts.name.removesuffix(FOLDER_SUFFIX))
+            if parts.is_dir() or not is_own_mask(mask if folder is None else folder / mask.name):
+                masks[mask] = folder
+        if not (found or any(map(is_own_mask, _files_in(place)))):
+            raise InputError(
+                f"{place}: neither masks nor parts of them in it: name the folder that was given to"
+                " gsd segment --shard"
+            )
     return masks
 
 
-def _is_whole(path: Path) -> bool:
-    return path.suffix.lower() in MASK_SUFFIXES and is_own_mask(path)
+def _parts_of(place: Place, scratch: Path | None) -> Path:
+    """The folder of parts of a mask, which is named itself, or that folder."""
+    name = place.name.removesuffix(FOLDER_SUFFIX)
+    if isinstance(place, Path):
+        return folder_of(place.with_name(name))
+    # A run into one mask and one into a folder of masks have it in different places.
+    in_folder = folder_of(scratch_of(place.parent, scratch) / name)
+    return in_folder if in_folder.is_dir() else folder_of(scratch_of(place.parent / name, scratch))
 
 
-def merge_parts(mask: Path) -> SegmentResult:
+def _parts_in(place: Place, scratch: Path | None) -> list[Path]:
+    """The folders of parts in a folder of masks."""
+    here = scratch_of(place, scratch) if isinstance(place, Url) else place
+    return [job.parent for job in sorted(here.glob(f"*{FOLDER_SUFFIX}/{JOB_NAME}"))]
+
+
+def _files_in(folder: Place) -> Iterable[Place]:
+    if isinstance(folder, Path):
+        return folder.iterdir()
+    try:
+        return urls_below(folder, MASK_SUFFIXES, ())
+    except NotThere:
+        return ()
+
+
+def merge_parts(mask: Path, elsewhere: Url | None = None) -> SegmentResult:
     """Make a mask, and what is wanted beside it, of the parts that shards have left.
 
     Shards that worked into a folder of masks get the slide its row in the folder's summary.
 
+    Args:
+        mask: beside its parts.
+        elsewhere: the folder that it is sent to; None: it stays.
+
     Raises:
         InputError: parts are missing or damaged, or the folder has a summary of somebody else.
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written or sent.
     """
     folder = folder_of(mask)
     if not folder.is_dir():
@@ -87,15 +124,33 @@ def merge_parts(mask: Path) -> SegmentResult:
     files = OutputFiles.of(mask, options)
     files.check()
     refuse_inputs(files.all(), local_paths([slide, folder / JOB_NAME]))
-    summary = None if shared.listed is None else SummaryTable(mask.parent)
+    summary = None if shared.listed is None else SummaryTable(mask.parent, elsewhere)
     begin = time.perf_counter()
+    with ExitStack() as stack:
+        if elsewhere is not None:
+            # The mask is sent last: where it is, the others are.
+            stack.enter_context(worked_on_here(elsewhere, [*files.all()[1:], mask], fetch=True))
+        result = _merged(
+            files, options, shared, mask if elsewhere is None else elsewhere / mask.name
+        )
+    result = replace(result, elsewhere=elsewhere)
+    if summary is not None and shared.listed is not None:
+        result = replace(result, seconds=time.perf_counter() - begin)
+        summary.add(place_of(shared.listed), result, None)
+    _remove(folder)
+    return result
+
+
+def _merged(files: OutputFiles, options: Options, shared: SharedJob, named: Place) -> SegmentResult:
+    """Write what is not there of a mask, which users know as ``named``, and what lies beside it."""
+    mask, slide = files.mask, place_of(shared.slide)
     state = MaskState.of(files, shared.classes)
     finished = state.mask
     if state.stage(shared.job) is not Stage.FINISHED:
-        missing = missing_parts(folder, shared, options)
+        missing = missing_parts(folder_of(mask), shared, options)
         if missing:
             names = ", ".join(f"{index}/{shared.shards}" for index in missing)
-            raise InputError(f"{mask}: not finished yet: run gsd segment with --shard {names}")
+            raise InputError(f"{named}: not finished yet: run gsd segment with --shard {names}")
         files.refuse_existing(but_probabilities=state.has_probabilities(shared.job))
         _join(state.still_wanted(files, shared.job), options, shared)
         finished = FinishedMask.read(mask)
@@ -104,21 +159,13 @@ def merge_parts(mask: Path) -> SegmentResult:
     if any((files.overlay, files.geojson, files.table, files.labels, files.report)):
         if not _is_there(slide, shared.job):
             raise InputError(
-                f"{slide}: is not there, or another slide by now, but what is beside {mask} is"
-                f" drawn from it: put it back and repeat gsd merge {mask}"
+                f"{slide}: is not there, or another slide by now, but what is beside {named}"
+                f" is drawn from it: put it back and repeat gsd merge {named}"
             )
         with open_slide(slide, mpp=options.mpp, on_error=options.on_error) as source:
             objects = write_beside(source, result, options, finished.job, keep=True)
         result = replace(result, objects=objects)
-    if summary is not None and shared.listed is not None:
-        result = replace(result, seconds=time.perf_counter() - begin)
-        summary.add(place_of(shared.listed), result, None)
-    _remove(folder)
     return result
-
-
-def _mask_of(folder: Path) -> Path:
-    return folder.with_name(folder.name.removesuffix(FOLDER_SUFFIX))
 
 
 def _is_there(slide: Place, job: Job) -> bool:

@@ -22,7 +22,7 @@ from genselfdiff.resumable_file import ResumableFile, differences
 from genselfdiff.segmenting.jobs.job import MACHINE, Request, requested
 from genselfdiff.segmenting.jobs.mask_state import MaskState, Stage
 from genselfdiff.segmenting.layout import Layout
-from genselfdiff.segmenting.one_slide import choose, obey, predict
+from genselfdiff.segmenting.one_slide import choose, finished_at, obey, predict
 from genselfdiff.segmenting.options import Options
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.segmenting.shards.folder import (
@@ -40,6 +40,7 @@ from genselfdiff.segmenting.sidecars import made_otherwise
 from genselfdiff.segmenting.slide_task import SlideTask
 from genselfdiff.slides import open_slide
 from genselfdiff.storage.places import Place, Url
+from genselfdiff.storage.uploading import is_there
 
 logger = logging.getLogger("genselfdiff")
 
@@ -89,14 +90,16 @@ class PartResult:
     mask: Path
     part: Path
     missing: int
+    elsewhere: Url | None = None
 
     def summary(self) -> str:
         """A line for people."""
+        mask = self.mask if self.elsewhere is None else self.elsewhere / self.mask.name
         if self.part == self.mask:
-            return f"{self.mask}: finished before by the same slide, model and settings"
+            return f"{mask}: finished before by the same slide, model and settings"
         if not self.missing:
-            return f"{self.part}: done, as all parts: gsd merge {self.mask}"
-        return f"{self.part}: done; {self.missing} more parts before gsd merge {self.mask}"
+            return f"{self.part}: done, as all parts: gsd merge {mask}"
+        return f"{self.part}: done; {self.missing} more parts before gsd merge {mask}"
 
 
 def share_out(sizes: Sequence[int], count: int) -> list[list[Piece]]:
@@ -125,6 +128,7 @@ def share_out(sizes: Sequence[int], count: int) -> list[list[Piece]]:
 
 
 def segment_part(
+    elsewhere: Url | None,
     path: Place,
     output: Path,
     predictor: Predictor,
@@ -135,6 +139,7 @@ def segment_part(
     """Predict one process' share of a slide.
 
     Args:
+        elsewhere: the folder that the mask will be sent to; None: it stays.
         path, output, predictor, options, progress: as ``segment_slide``.
         share: which one.
 
@@ -143,8 +148,8 @@ def segment_part(
         OutputError: as ``segment``, or another shard has begun with another command.
     """
     index, request = share.shard.index, requested(path, predictor, options)
-    if is_finished(output, request, predictor, options):
-        return PartResult(output, output, 0)
+    if is_finished(elsewhere, output, request, predictor, options):
+        return PartResult(output, output, 0, elsewhere)
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         task = SlideTask.of(source, predictor, options, progress)
         shared = agree(task, output, request, share.pieces, share.listed, share.shard.count)
@@ -152,10 +157,13 @@ def segment_part(
             predict_part(task, output, shared, index)
     folder = folder_of(output)
     part = part_files(folder, index, options)
-    return PartResult(output, part.mask, len(missing_parts(folder, shared, options)))
+    missing = len(missing_parts(folder, shared, options))
+    return PartResult(output, part.mask, missing, elsewhere)
 
 
-def is_finished(output: Path, request: Request, predictor: Predictor, options: Options) -> bool:
+def is_finished(
+    elsewhere: Url | None, output: Path, request: Request, predictor: Predictor, options: Options
+) -> bool:
     """Whether a mask is there as ``request`` has it, so that no part of it is to be predicted.
 
     Raises:
@@ -165,6 +173,15 @@ def is_finished(output: Path, request: Request, predictor: Predictor, options: O
     files = OutputFiles.of(output, options)
     files.check()
     beside_options(options, output)
+    if elsewhere is not None and not folder_of(output).exists():
+        if finished_at(elsewhere / output.name, request, options) is not None:
+            return True
+        for url in (elsewhere / path.name for path in files.all()):
+            if is_there(url):
+                raise OutputError(
+                    f"{url}: exists already, and not as this run would make it: name another"
+                    " folder, or remove it"
+                )
     state = MaskState.of(files, len(predictor.model.info.classes))
     stage = state.stage(request, accept_damaged=options.on_error != "fail")
     if stage is Stage.FINISHED and state.mask is not None:

@@ -122,7 +122,7 @@ def test_merged_it_is_what_one_process_makes(tmp_path, picture, write_slide, mod
     if count > 1:
         assert shares[-1].missing == 0
         assert "gsd merge" in shares[-1].summary()
-        assert find_shared([together]) == [together / "m.tif"]
+        assert find_shared([together]) == {together / "m.tif": None}
         merge_parts(together / "m.tif")
     assert result.tiles > count
     assert {path.name for path in alone.iterdir()} == {path.name for path in together.iterdir()}
@@ -139,7 +139,7 @@ def test_a_list_is_cut_between_slides_where_it_can(tmp_path, picture, write_slid
     plan = plan_outputs(slides, tmp_path / "b")
     done = [len(run(plan, model, index, 2)) for index in (2, 1)]
     assert done == [3, 3]
-    assert find_shared([tmp_path / "b"]) == [tmp_path / "b" / "2_mask.tif"]
+    assert find_shared([tmp_path / "b"]) == {tmp_path / "b" / "2_mask.tif": None}
     merge_parts(tmp_path / "b" / "2_mask.tif")
     for path in (tmp_path / "a").glob("*_mask.tif"):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
@@ -367,8 +367,8 @@ def test_merging_takes_away_only_what_shards_have_left(tmp_path, half, model, ca
     assert {path.name for path in folder.iterdir()} == {"notes.txt", "part-3.tif", "part-4.tif"}
     assert "stays, for what is not of gsd: " in caplog.text
     assert (mine / "thesis").read_text() == "precious"
-    assert find_shared([tmp_path / "m.tif"]) == [tmp_path / "m.tif"]  # for what is left there
-    assert find_shared([tmp_path]) == []
+    assert find_shared([tmp_path / "m.tif"]) == {tmp_path / "m.tif": None}  # for what is left there
+    assert find_shared([tmp_path]) == {}
 
 
 def test_a_folder_of_parts_is_no_link(tmp_path, half, model):
