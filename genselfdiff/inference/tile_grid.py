@@ -49,12 +49,13 @@ class TileGrid:
         across = tile_axis(view.width, tile_size, overlap, multiple).showing(columns)
         return cls(down, across, (tuple(across.needed),) * len(down.needed))
 
-    def showing(self, rows: range) -> "TileGrid":
-        """Only the rows of tiles that count for the pixels of the view in ``rows``."""
-        down = self.rows.showing(rows)
+    def showing(self, rows: range, columns: range) -> "TileGrid":
+        """Only the tiles that count for the pixels of the view in ``rows`` and ``columns``."""
+        down, across = self.rows.showing(rows), self.columns.showing(columns)
         first = self.rows.needed.start
-        kept = slice(down.needed.start - first, down.needed.stop - first)
-        return replace(self, rows=down, wanted=self.wanted[kept])
+        kept = self.wanted[down.needed.start - first : down.needed.stop - first]
+        wanted = tuple(tuple(i for i in indices if i in across.needed) for indices in kept)
+        return TileGrid(down, across, wanted)
 
     @property
     def tiles(self) -> int:
@@ -94,8 +95,8 @@ class TileGrid:
             # The row before may still be being read.
             view.forget_above(self.rows.starts[max(row - 1, 0)])
             for first in range(0, len(indices), batch_size):
-                columns = indices[first : first + batch_size]
-                yield partial(self._read_batch, view, row, columns, batch_size)
+                places = [(row, column) for column in indices[first : first + batch_size]]
+                yield partial(self.read_batch, view, places, batch_size)
 
     def _windows(self) -> Iterator[tuple[int, int, int, int]]:
         """x, y, width and height in pixels of the view of each wanted tile, within the view."""
@@ -119,10 +120,11 @@ class TileGrid:
             column = self.wanted[row][index - ends[row]]  # counted from the row's end
             yield to_batch([self._read_tile(view, self.rows.needed[row], column)])
 
-    def _read_batch(
-        self, view: ScaledView, row: int, columns: Sequence[int], batch_size: int
+    def read_batch(
+        self, view: ScaledView, places: Sequence[tuple[int, int]], batch_size: int
     ) -> torch.Tensor:
-        tiles = [self._read_tile(view, row, column) for column in columns]
+        """Read tiles by row and column, uint8 (batch_size, 3, tile, tile); see ``batches``."""
+        tiles = [self._read_tile(view, row, column) for row, column in places]
         return to_batch(tiles + tiles[-1:] * (batch_size - len(tiles)))
 
     def _read_tile(self, view: ScaledView, row: int, column: int) -> NDArray[np.uint8]:

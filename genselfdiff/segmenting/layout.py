@@ -35,10 +35,13 @@ class Layout:
     def rows(self, first: int, last: int) -> "Layout":
         """Only the rows ``first`` to ``last`` of the window, which come out as with all others."""
         x, y, width, _ = self.window
-        window = x, y + first, width, last - first
+        return self.part((x, y + first, width, last - first))
+
+    def part(self, window: Region) -> "Layout":
+        """Only ``window``, a part of the own one, whose pixels come out as with all others."""
         source = self.view.height, self.view.width
         resizer = RowResizer(source, self.size, self.scale, window)
-        grid = self.grid.showing(resizer.rows)
+        grid = self.grid.showing(resizer.rows, resizer.columns)
         return Layout(self.view, self.scale, self.size, window, grid, resizer)
 
 

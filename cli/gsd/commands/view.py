@@ -1,10 +1,12 @@
 """``gsd view``: slides and masks in the browser."""
 
+from contextlib import ExitStack, closing
+
 import click
 
 from genselfdiff.errors import InputError
-from genselfdiff.storage.places import Place
-from gsd.options import PLACE, verbosity
+from genselfdiff.storage.places import Place, Url
+from gsd.options import PLACE, PLACE_OR_SHIPPED, one_device, verbosity
 from gsd.output import say
 
 
@@ -14,11 +16,22 @@ Examples:
   gsd view slide.svs mask.tif
   gsd view slide.svs before.tif after.tif
   gsd view slides/ masks/
+  gsd view slide.svs --model nuclei                (what is on the screen is predicted)
+  gsd view slide.svs mask.tif --model model.ts
   gsd view masks/ --port 8000 --no-browser
   gsd view s3://bucket/slides/a.svs a_mask.tif
 """
 )
 @click.argument("files", nargs=-1, required=True, type=PLACE, metavar="SLIDE [MASK]...")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=PLACE_OR_SHIPPED,
+    metavar="MODEL",
+    help="Predict what is on the screen, with a model as 'gsd segment' takes it; may be repeated.",
+)
+@one_device
 @click.option(
     "--mpp",
     type=click.FloatRange(0, min_open=True),
@@ -39,7 +52,15 @@ Examples:
 )
 @click.option("--browser/--no-browser", default=True, help="Open the page; default: yes.")
 @verbosity
-def view(files: tuple[Place, ...], mpp: float | None, port: int, host: str, browser: bool) -> None:
+def view(
+    files: tuple[Place, ...],
+    models: tuple[str | Url, ...],
+    device: str | None,
+    mpp: float | None,
+    port: int,
+    host: str,
+    browser: bool,
+) -> None:
     """Show slides in the browser, with their masks over them.
 
     SLIDE and MASK are files, or folders of them. A mask of 'gsd segment' finds its slide among
@@ -62,4 +83,15 @@ def view(files: tuple[Place, ...], mpp: float | None, port: int, host: str, brow
     library = Library(collect(files), mpp)
     if len(library.entries) == 1:
         library.open(0)  # what is wrong with it is told here
-    serve(library, host=host, port=port, browser=browser, announce=say)
+    with ExitStack() as stack:
+        parts = []
+        if models:
+            from genselfdiff.live.live_part import live_part
+            from genselfdiff.live.predictions import Predictions, address_of
+
+            addresses = [address_of(model) for model in models]
+            slides = [entry.slide for entry in library.entries]
+            options = {"mpp": mpp, "device": device, "on_error": "blank"}
+            predictions = stack.enter_context(closing(Predictions(slides, addresses, options)))
+            parts.append(live_part(library, predictions))
+        serve(library, parts, host=host, port=port, browser=browser, announce=say)

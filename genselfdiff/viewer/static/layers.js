@@ -1,6 +1,7 @@
 // The layers of a slide: what of them is shown, and the panel where that is chosen.
 
 import { colourSquare, element } from "./dom.js";
+import { ByteSource } from "./tile_sources.js";
 
 // Little-endian, as everything that runs a browser today.
 function rgba([red, green, blue], alpha) {
@@ -11,7 +12,8 @@ export class Layer {
   constructor(index, info) {
     this.index = index;
     this.info = info;
-    this.isMask = info.kind === "mask";
+    this.isMask = info.kind !== "probabilities";
+    this.hasObjects = info.kind === "mask";
     this.visible = index === 0;
     this.opacity = this.isMask ? 0.5 : 0.7;
     // The first class is what no other is; it would cover the slide.
@@ -31,6 +33,11 @@ export class Layer {
       const { colour } = this.info.classes[this.plane];
       this.colours.forEach((_, value) => (this.colours[value] = rgba(colour, value)));
     }
+  }
+
+  // Its tiles, for one stage.
+  source(number, info) {
+    return new ByteSource(number, info, this);
   }
 
   lineColour(label) {

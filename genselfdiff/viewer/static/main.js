@@ -9,7 +9,7 @@ import { describe, Objects } from "./objects.js";
 import { number, showScale } from "./scale.js";
 import { fillList, markCurrent } from "./slide_list.js";
 import { Stage } from "./stage.js";
-import { ByteSource, OutlineSource } from "./tile_sources.js";
+import { OutlineSource } from "./tile_sources.js";
 
 const ADDRESS_MS = 200;
 
@@ -20,6 +20,7 @@ class Page {
     this.slides = slides;
     // What is plugged in: static/NAME/part.js exports plug(page), which gives an object with some of
     //   opened()   a slide is shown: page.slide, page.info, page.stage; also called with none
+    //   moved()    another part of it is seen
     //   section()  its part of the panel, or null
     //   keys       [key, what for, action]; the action may return false: the key is not for it
     this.parts = [];
@@ -27,6 +28,7 @@ class Page {
     this.outlines = true;
     this.compare = new Compare({
       changed: () => {
+        this.told.compare = "";
         this.fillPanel();
         this.changed("layers");
       },
@@ -83,10 +85,10 @@ class Page {
     }
     if (this.slide !== slide) return;
     this.quiet();
-    this.layers = info.layers.map((layer, index) => new Layer(index, layer));
-    layers.forEach((word, index) => this.layers[index] && (this.layers[index].word = word));
-    this.compare.read(compare, this.layers.length);
-    this.fillPanel();
+    this.layers = [];
+    this.told = { layers, compare };
+    this.compare.reset();
+    this.addLayers(info.layers.map((layer, index) => new Layer(index, layer)));
     await this.stage.open(slide, info);
     if (this.slide !== slide) return;
     this.info = info;
@@ -94,6 +96,14 @@ class Page {
     await this.showLayers();
     for (const part of this.parts) part.opened?.();
     this.moved(this.stage);
+  }
+
+  // Lay more over the slide, as its address has told.
+  addLayers(layers) {
+    this.layers.push(...layers);
+    for (const layer of layers) layer.word = this.told.layers[layer.index] ?? "";
+    if (!this.compare.mode) this.compare.read(this.told.compare, this.layers.length);
+    this.fillPanel();
   }
 
   stages() {
@@ -132,9 +142,9 @@ class Page {
         key: `${layer.index}/${layer.plane}/${side}`,
         opacity: layer.opacity,
         side,
-        source: (number, info) => new ByteSource(number, info, layer),
+        source: (number, info) => layer.source(number, info),
       }));
-      const masks = this.outlines ? shown.filter(({ layer }) => layer.isMask) : [];
+      const masks = this.outlines ? shown.filter(({ layer }) => layer.hasObjects) : [];
       const outlines = masks.filter(({ layer }) => this.objects.ready(layer)).map(
         ({ layer, side }) => ({
           key: `outlines/${layer.index}/${side}`,
@@ -150,7 +160,7 @@ class Page {
 
   fillPanel() {
     const sections = this.layers.map((layer) => layerSection(layer, (what) => this.changed(what)));
-    if (this.layers.some((layer) => layer.isMask)) sections.unshift(this.outlinesSection());
+    if (this.layers.some((layer) => layer.hasObjects)) sections.unshift(this.outlinesSection());
     if (this.layers.length > 1) sections.unshift(this.compare.section(this.layers));
     if (!sections.length) sections.push(element("p", {}, "This slide has no mask."));
     const plugged = this.parts.map((part) => part.section?.()).filter(Boolean);
@@ -208,6 +218,7 @@ class Page {
       }
     }
     showScale(this.stage.zoom(), this.info.mpp);
+    for (const part of this.parts) part.moved?.();
     clearTimeout(this.writing);
     this.writing = setTimeout(() => writeAddress({
       slide: this.slide,
@@ -233,7 +244,7 @@ class Page {
     const { slide } = this;
     const isRight = place.x > stage.pixelAtShare(this.compare.border);
     const masks = this.shownOn(stage)
-      .filter(({ layer, side }) => layer.isMask && (!side || (side === "right") === isRight))
+      .filter(({ layer, side }) => layer.hasObjects && (!side || (side === "right") === isRight))
       .map(({ layer }) => layer)
       .reverse();
     let found = null;

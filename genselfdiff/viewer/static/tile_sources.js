@@ -77,7 +77,7 @@ export class SlideSource extends Source {
 }
 
 // Tiles that are drawn here, and drawn anew in place when the layer's classes or colours change.
-class DrawnSource extends Source {
+export class DrawnSource extends Source {
   constructor(width, height, tileSize, address, layer) {
     super(width, height, tileSize, address);
     this.layer = layer;
@@ -105,6 +105,21 @@ class DrawnSource extends Source {
   }
 }
 
+// What a grey picture holds, and where it holds anything: 255, else 0.
+export function bytesOf(picture) {
+  const { width, height } = picture;
+  const canvas = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  canvas.drawImage(picture, 0, 0);
+  const { data } = canvas.getImageData(0, 0, width, height);
+  const bytes = new Uint8Array(width * height);
+  const known = new Uint8Array(width * height);
+  for (let i = 0; i < bytes.length; i++) {
+    bytes[i] = data[4 * i];
+    known[i] = data[4 * i + 3];
+  }
+  return { width, height, bytes, known };
+}
+
 // One byte a pixel: a class, or a probability.
 export class ByteSource extends DrawnSource {
   constructor(number, info, layer) {
@@ -113,13 +128,7 @@ export class ByteSource extends DrawnSource {
   }
 
   async download(context, signal) {
-    const picture = await this.picture(context, signal);
-    const { width, height } = picture;
-    const canvas = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-    canvas.drawImage(picture, 0, 0);
-    const grey = canvas.getImageData(0, 0, width, height).data;
-    const bytes = new Uint8Array(width * height);
-    for (let i = 0; i < bytes.length; i++) bytes[i] = grey[4 * i];
+    const { width, height, bytes } = bytesOf(await this.picture(context, signal));
     return this.add(width, height, { bytes });
   }
 

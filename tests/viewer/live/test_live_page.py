@@ -1,0 +1,59 @@
+"""Live predictions in a real browser; skipped where Chromium or Playwright is missing."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browsing import at, opened, pixel, served, settled
+
+Make = Callable[..., Path]
+
+RED = [255, 0, 0]
+
+
+def test_what_is_seen_is_predicted(
+    page: Any,
+    picture: Callable[..., np.ndarray],
+    write_slide: Make,
+    darkness_model: Path,
+) -> None:
+    slide = write_slide(picture(900, 1300, size=50))
+    with served(slide, "--model", darkness_model) as address:
+        opened(page, address)
+        page.get_by_role("checkbox", name="darkness.ts (live)").wait_for()
+        page.get_by_label("Opacity of darkness.ts (live)").fill("100")
+        page.get_by_text("All that is seen is predicted.").wait_for()
+        page.keyboard.press("1")
+        page.get_by_text("All that is seen is predicted.").wait_for()
+        settled(page)
+        assert pixel(page, 675, 525) == pytest.approx(RED, abs=3)
+        assert pixel(page, 600, 450)[1] > 100
+        nucleus = page.get_by_role("checkbox", name="nucleus")
+        nucleus.uncheck()
+        settled(page)
+        assert pixel(page, 675, 525) == pytest.approx([90, 40, 130], abs=30)
+        nucleus.check()
+        settled(page)
+        told = page.url
+        assert "layers=1-100-0" in told
+
+        again = page.context.new_page()
+        opened(again, told)
+        again.get_by_text("All that is seen is predicted.").wait_for()
+        settled(again)
+        assert again.url == told
+        assert pixel(again, 675, 525) == pytest.approx(RED, abs=3)
+        again.mouse.click(*at(again, 675, 525))  # objects are those of masks
+        settled(again)
+        assert again.locator("#object").is_hidden()
+
+
+def test_a_model_that_is_none_is_told(page: Any, write_slide: Make, tmp_path: Path) -> None:
+    model = tmp_path / "<b>none.ts"
+    model.write_text("this is none")
+    with served(write_slide(np.full((90, 90, 3), 200, np.uint8)), "--model", model) as address:
+        opened(page, address)
+        page.get_by_text(re.compile("<b>none.ts: (?!the model is being read)")).wait_for()
