@@ -199,7 +199,7 @@ class PyramidWriter:
         else:
             tile = np.zeros((self._tile, self._tile), self.dtype)
             tile[: pixels.shape[0], : pixels.shape[1]] = pixels
-            self._pending.append(_Pending(place, encoded=self._pool.submit(_compress, tile)))
+            self._pending.append(_Pending(place, encoded=self._pool.submit(compress, tile)))
         while len(self._pending) > _WAITING_TILES:
             self._write_next()
 
@@ -219,7 +219,7 @@ class PyramidWriter:
         """
         if value not in self._uniform:
             self._uniform[value] = self._append(
-                _compress(np.full(2 * (self._tile,), value, self.dtype))
+                compress(np.full(2 * (self._tile,), value, self.dtype))
             )
         return self._uniform[value]
 
@@ -347,5 +347,6 @@ class _Pending(NamedTuple):
     encoded: Future[bytes] | None = None
 
 
-def _compress(tile: Pixels) -> bytes:
+def compress(tile: Pixels) -> bytes:
+    """A tile as it is stored: a zlib stream."""
     return bytes(imagecodecs.deflate_encode(tile.tobytes(), level=_DEFLATE_LEVEL, raw=False))

@@ -31,9 +31,9 @@ from genselfdiff.segmenting.jobs.mask_description import FinishedMask, MaskDescr
 from genselfdiff.segmenting.jobs.mask_state import MaskState, Stage, result_of
 from genselfdiff.segmenting.memory import READ_AHEAD, keep_within_limit
 from genselfdiff.segmenting.options import OptionArguments, Options
-from genselfdiff.segmenting.output_files import OutputFiles
+from genselfdiff.segmenting.output_files import OutputFiles, refuse_sent_zarr
 from genselfdiff.segmenting.result import SegmentResult
-from genselfdiff.segmenting.sidecars import write_beside
+from genselfdiff.segmenting.sidecars import refuse_zarr, write_beside, write_zarr
 from genselfdiff.segmenting.slide_task import SlideTask
 from genselfdiff.slides import open_slide
 from genselfdiff.storage.places import Place, Url, local_paths, place_of
@@ -125,6 +125,7 @@ def segment_to(
 
     if elsewhere is None:
         return segmented()
+    refuse_sent_zarr(elsewhere, options)
     files = OutputFiles.of(output, options)
     beside = [file for file in files.all()[1:] if file.parent == output.parent]
     if path in [elsewhere / file.name for file in files.all()]:
@@ -171,6 +172,10 @@ def segment_slide(
     state = MaskState.of(files, len(predictor.model.info.classes), overwrite=overwrite)
     stage = state.stage(request, accept_damaged=options.on_error != "fail")
     is_there = stage is Stage.FINISHED
+    if options.zarr:
+        refuse_zarr(
+            output, state.mask.job if is_there and state.mask else None, overwrite=overwrite
+        )
     with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
         if not is_there:
             state.refuse(files, request, overwrite=overwrite)
@@ -185,6 +190,8 @@ def segment_slide(
         seconds = time.perf_counter() - begin
         result = replace(result, blank_tiles=source.blank_tiles, seconds=seconds)
         objects = write_beside(source, result, options, mask.job, keep=is_there)
+        if options.zarr:
+            write_zarr(files, mask.job, keep=is_there)
         return replace(result, objects=objects, seconds=time.perf_counter() - begin)
 
 

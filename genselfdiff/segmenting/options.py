@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from genselfdiff.choices import ON_ERROR, PRECISIONS, VIEWS
+from genselfdiff.errors import InputError
 from genselfdiff.settings import About, check_mpp, require_settings
 
 if TYPE_CHECKING:
@@ -174,6 +175,13 @@ class Options:
             "Also write the probability of each class, 0 to 255, beside the mask."
         ).metadata,
     )
+    zarr: bool = field(
+        default=False,
+        metadata=About(
+            "Also write the probabilities as OME-Zarr, a folder, beside the TIFF of"
+            " --probabilities."
+        ).metadata,
+    )
     device: str | None = field(
         default=None,
         metadata=About(
@@ -199,6 +207,8 @@ class Options:
 
     def __post_init__(self) -> None:
         require_settings(self)
+        if self.zarr and not self.probabilities:
+            raise InputError("--zarr writes probabilities a second time: add --probabilities")
 
     def tiling(self, info: "ModelInfo") -> tuple[int, float]:
         """Side of the tiles in pixels, and the fraction of it that they share with neighbours."""
@@ -232,6 +242,7 @@ class OptionArguments(TypedDict, total=False):
     min_area: float | None
     report: bool
     probabilities: bool
+    zarr: bool
     device: str | None
     precision: str
     tta: int

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from genselfdiff.errors import OutputError
+from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import refuse_existing, require_folder
 from genselfdiff.objects import TABLE_SUFFIXES, check_table
 from genselfdiff.objects.many_masks import (
@@ -15,6 +15,8 @@ from genselfdiff.objects.many_masks import (
     stem_of,
 )
 from genselfdiff.segmenting.options import Options
+from genselfdiff.slides.discovery import PROBABILITIES_ZARR
+from genselfdiff.storage.places import Url
 
 MASK_SUFFIXES = (".tif", ".tiff")
 OVERLAY_SUFFIXES = (".png",)
@@ -73,6 +75,19 @@ class OutputFiles(NamedTuple):
         """
         for path in self.all():
             refuse_existing(path, overwrite or (but_probabilities and path == self.probabilities))
+
+
+def zarr_of(mask: Path) -> Path:
+    """The folder beside ``mask`` with its probabilities as OME-Zarr."""
+    return mask.with_name(stem_of(mask) + PROBABILITIES_ZARR)
+
+
+def refuse_sent_zarr(elsewhere: Url, options: Options) -> None:
+    """Raise InputError where a folder would have to be sent with a mask."""
+    if options.zarr:
+        raise InputError(
+            f"{elsewhere}: an OME-Zarr is written on this machine only: leave out --zarr"
+        )
 
 
 def every_file(mask: Path) -> list[Path]:

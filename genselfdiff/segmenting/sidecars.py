@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 from genselfdiff.errors import OutputError
 from genselfdiff.input_files import is_regular_file
 from genselfdiff.json_records import as_json
-from genselfdiff.masks import MaskReader, write_overlay
+from genselfdiff.masks import MaskReader, job_of_zarr, write_overlay, write_probability_zarr
 from genselfdiff.objects import least_area, write_objects
 from genselfdiff.segmenting.jobs.job import Job
 from genselfdiff.segmenting.options import Options
-from genselfdiff.segmenting.output_files import OutputFiles
+from genselfdiff.segmenting.output_files import OutputFiles, zarr_of
 from genselfdiff.segmenting.report.page import Report, write_report
 from genselfdiff.segmenting.result import SegmentResult
 from genselfdiff.segmenting.sidecar_record import (
@@ -80,6 +80,34 @@ def write_beside(
         return counts
     records = (read_record(path) for path in wanted if path != result.files.overlay)
     return next((dict(r.objects) for r in records if r is not None and r.objects is not None), None)
+
+
+def refuse_zarr(mask: Path, job: Job | None, *, overwrite: bool) -> None:
+    """Raise OutputError where the OME-Zarr beside a mask is not to be replaced.
+
+    Args:
+        mask: the mask.
+        job: how it was made, if it is there: a Zarr of the same job is.
+        overwrite: replace one of ours.
+    """
+    folder = zarr_of(mask)
+    if not os.path.lexists(folder) or overwrite:
+        return
+    if job is None or job_of_zarr(folder) != as_json(job):
+        raise OutputError(
+            f"{folder}: exists already, and was made otherwise than this run would make it: move"
+            " or delete it, or use --overwrite"
+        )
+
+
+def write_zarr(files: OutputFiles, job: Job, *, keep: bool) -> None:
+    """Write the OME-Zarr beside a finished mask; with ``keep`` one of the same job stays."""
+    folder = zarr_of(files.mask)
+    if keep and job_of_zarr(folder) == as_json(job):
+        return
+    assert files.probabilities is not None
+    with alone_at(files.mask), MaskReader(files.mask) as mask:
+        write_probability_zarr(files.probabilities, folder, mask.palette[: len(mask.class_names)])
 
 
 def made_otherwise(files: OutputFiles, options: Options, job: Job) -> list[Path]:

@@ -19,6 +19,9 @@ logger = logging.getLogger("genselfdiff")
 IMAGE_SUFFIXES = OPENSLIDE_SUFFIXES | {".svs", ".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg"}
 """Lower-case endings by which files in a folder are taken for slides or images."""
 
+PROBABILITIES_ZARR = "_probabilities.ome.zarr"
+"""End of the names of folders that gsd leaves beside masks, which are no slides."""
+
 
 @overload
 def find_slides(paths: Iterable[Path], written: Path | None = None) -> list[Path]: ...
@@ -105,6 +108,7 @@ def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
         folders[:] = sorted(
             name for name in folders if name not in zarrs and not name.startswith(".")
         )
+        zarrs = [name for name in zarrs if not name.endswith(PROBABILITIES_ZARR)]
         for name in (*zarrs, *files):
             path = Path(place, name)
             if name.startswith(".") or path.suffix.lower() not in suffixes:

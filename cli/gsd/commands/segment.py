@@ -115,6 +115,7 @@ Examples:
 @object_options
 @flag("report")
 @flag("probabilities")
+@flag("zarr")
 @click.option(
     "--ome", is_flag=True, help="Write masks as OME-TIFF; so does a name that ends in .ome.tif."
 )

@@ -63,6 +63,7 @@ _BESIDE = (
     "min_area",
     "report",
     "probabilities",
+    "zarr",
 )
 """The options that decide what is written beside a mask."""
 

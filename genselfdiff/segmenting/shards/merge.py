@@ -32,7 +32,7 @@ from genselfdiff.segmenting.shards.folder import (
     remove_parts,
     require_own_folder,
 )
-from genselfdiff.segmenting.sidecars import write_beside
+from genselfdiff.segmenting.sidecars import refuse_zarr, write_beside, write_zarr
 from genselfdiff.slides import is_folder_of_slides, open_slide
 from genselfdiff.storage.filesystems import NotThere
 from genselfdiff.storage.listing import is_folder, urls_below
@@ -165,6 +165,9 @@ def _merged(files: OutputFiles, options: Options, shared: SharedJob, named: Plac
         with open_slide(slide, mpp=options.mpp, on_error=options.on_error) as source:
             objects = write_beside(source, result, options, finished.job, keep=True)
         result = replace(result, objects=objects)
+    if options.zarr:
+        refuse_zarr(files.mask, finished.job, overwrite=False)
+        write_zarr(files, finished.job, keep=True)
     return result
 
 

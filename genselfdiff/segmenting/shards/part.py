@@ -24,7 +24,7 @@ from genselfdiff.segmenting.jobs.mask_state import MaskState, Stage
 from genselfdiff.segmenting.layout import Layout
 from genselfdiff.segmenting.one_slide import choose, finished_at, obey, predict
 from genselfdiff.segmenting.options import Options
-from genselfdiff.segmenting.output_files import OutputFiles
+from genselfdiff.segmenting.output_files import OutputFiles, refuse_sent_zarr
 from genselfdiff.segmenting.shards.folder import (
     JOB_NAME,
     SharedJob,
@@ -147,6 +147,8 @@ def segment_part(
         InputError, ModelError: as ``segment``.
         OutputError: as ``segment``, or another shard has begun with another command.
     """
+    if elsewhere is not None:
+        refuse_sent_zarr(elsewhere, options)
     index, request = share.shard.index, requested(path, predictor, options)
     if is_finished(elsewhere, output, request, predictor, options):
         return PartResult(output, output, 0, elsewhere)
