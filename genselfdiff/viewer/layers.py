@@ -10,6 +10,7 @@ from tifffile import TiffFile, TiffPage
 
 from genselfdiff.errors import InputError
 from genselfdiff.masks import MaskReader
+from genselfdiff.masks.mask_cores import MaskCores
 from genselfdiff.slides.formats import check_directories, is_tiff
 from genselfdiff.storage.stored_file import LocalFile
 
@@ -52,7 +53,7 @@ class Layer:
             with MaskReader(path, planes, mask.levels - 1) as smallest:
                 count = 1 + max(int(band.max(initial=0)) for band in smallest.bands())
         self.names = [mask.name_of(label) for label in range(count)]
-        self.colours = [_colour(label, mask.palette) for label in range(count)]
+        self.colours = [colour_of(label, mask.palette) for label in range(count)]
         pixels = mask.description.get("pixels")
         counted = isinstance(pixels, list) and all(isinstance(number, int) for number in pixels)
         self.pixels: list[int] = pixels if isinstance(pixels, list) and counted else []
@@ -78,6 +79,14 @@ class Layer:
         return self._reader(stored).read(
             x, y, width, height, step=1 << (level - stored), plane=plane
         )
+
+    def cores(self, x: int, y: int, width: int, height: int) -> NDArray[np.bool_]:
+        """Where the cores of objects are in a window of a mask that ``has_cores``.
+
+        Raises:
+            InputError: as ``read``.
+        """
+        return MaskCores(self._readers[0])(x, y, width, height)
 
     def _reader(self, level: int) -> MaskReader:
         with self._opening:
@@ -109,5 +118,6 @@ def planes_of(path: Path) -> int | None:
         return None
 
 
-def _colour(label: int, palette: Sequence[Colour]) -> Colour:
+def colour_of(label: int, palette: Sequence[Colour] = ()) -> Colour:
+    """That of a class in its palette, or one for it where there is none."""
     return palette[label] if label < len(palette) else _UNTOLD[(label - 1) % len(_UNTOLD)]

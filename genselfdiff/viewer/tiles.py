@@ -154,5 +154,5 @@ def jpeg(pixels: Uint8) -> bytes:
 
 
 def png(pixels: Uint8) -> bytes:
-    """(height, width) as grey PNG."""
+    """(height, width) as grey PNG, (height, width, 3) as RGB."""
     return bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels), level=_COMPRESSION))

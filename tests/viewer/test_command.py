@@ -57,7 +57,7 @@ def test_it_prints_one_address_and_ctrl_c_ends_it_whatever_clients_do(shown: lis
         assert process.stderr is not None
         assert process.stderr.read() == "Stopped.\n"
         assert process.stdout is not None
-        assert process.stdout.read() == ""
+        assert process.stdout.read() == "what is drawn is kept in corrections\n"
 
 
 def test_a_port_that_is_taken(shown: list[Path]) -> None:

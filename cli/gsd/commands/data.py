@@ -138,3 +138,30 @@ def check(
     say(found.summary())
     if found.problems:
         sys.exit(1)
+
+
+@data.command(
+    epilog="""\b
+Examples:
+  gsd data corrections corrections/
+  gsd data corrections corrections/ --slides /mnt/slides
+"""
+)
+@click.argument("folder", type=FILE)
+@click.option(
+    "--slides", multiple=True, type=FILE, help="Slides, or a folder of them, that were moved."
+)
+@verbosity
+def corrections(folder: Path, slides: tuple[Path, ...]) -> None:
+    """Make images and masks of what was drawn with 'gsd view', as its page does.
+
+    FOLDER gets images/, masks/, instances/, classes.csv and fields.csv, as those that 'gsd data
+    import' writes, and geojson/ with a file for each slide, which QuPath opens. Those of an
+    earlier time are replaced.
+    """
+    from genselfdiff.slides import find_slides
+    from genselfdiff.viewer.corrections.folder import Corrections
+    from genselfdiff.viewer.corrections.results import write_results
+
+    found = find_slides(slides) if slides else []
+    say(write_results(Corrections(folder), found, progress=progress()).summary())

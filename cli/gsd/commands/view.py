@@ -1,12 +1,13 @@
 """``gsd view``: slides and masks in the browser."""
 
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import click
 
 from genselfdiff.errors import InputError
 from genselfdiff.storage.places import Place, Url
-from gsd.options import PLACE, PLACE_OR_SHIPPED, one_device, verbosity
+from gsd.options import FILE, PLACE, PLACE_OR_SHIPPED, one_device, verbosity
 from gsd.output import say
 
 
@@ -19,6 +20,7 @@ Examples:
   gsd view slide.svs --model nuclei                (what is on the screen is predicted)
   gsd view slide.svs mask.tif --model model.ts
   gsd view masks/ --port 8000 --no-browser
+  gsd view slide.svs mask.tif --corrections fields/
   gsd view s3://bucket/slides/a.svs a_mask.tif
 """
 )
@@ -50,6 +52,13 @@ Examples:
     help="Address to serve it at. Any but this one lets others on the network see the slides who"
     " know the page's address.",
 )
+@click.option(
+    "--corrections",
+    type=FILE,
+    default=Path("corrections"),
+    show_default=True,
+    help="Folder that keeps what is drawn; made when something is.",
+)
 @click.option("--browser/--no-browser", default=True, help="Open the page; default: yes.")
 @verbosity
 def view(
@@ -59,6 +68,7 @@ def view(
     mpp: float | None,
     port: int,
     host: str,
+    corrections: Path,
     browser: bool,
 ) -> None:
     """Show slides in the browser, with their masks over them.
@@ -67,6 +77,9 @@ def view(
     those that are named, by the table in its folder, or beside it; a mask of another program
     belongs to the slide before it. Files of probabilities are shown too. The page's address is
     printed, and Ctrl-C ends the server.
+
+    What is drawn in the page is kept in a folder at once. 'gsd data corrections' makes images and
+    masks of it, as the page does.
     """
     try:
         from genselfdiff.viewer.serving import serve
@@ -78,13 +91,19 @@ def view(
             f"the page needs the package {missing}: pip install 'genselfdiff[view]'"
         ) from error
     from genselfdiff.viewer.collection import collect
+    from genselfdiff.viewer.corrections.part import corrections_part
     from genselfdiff.viewer.library import Library
 
     library = Library(collect(files), mpp)
     if len(library.entries) == 1:
         library.open(0)  # what is wrong with it is told here
+
+    def announce(address: str) -> None:
+        say(address)
+        say(f"what is drawn is kept in {corrections}")
+
     with ExitStack() as stack:
-        parts = []
+        parts = [corrections_part(library, corrections)]
         if models:
             from genselfdiff.live.live_part import live_part
             from genselfdiff.live.predictions import Predictions, address_of
@@ -94,4 +113,4 @@ def view(
             options = {"mpp": mpp, "device": device, "on_error": "blank"}
             predictions = stack.enter_context(closing(Predictions(slides, addresses, options)))
             parts.append(live_part(library, predictions))
-        serve(library, parts, host=host, port=port, browser=browser, announce=say)
+        serve(library, parts, host=host, port=port, browser=browser, announce=announce)

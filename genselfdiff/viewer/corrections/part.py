@@ -1,0 +1,243 @@
+"""What the page asks of corrections, and how it is answered."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from genselfdiff.errors import GsdError, InputError, one_line
+from genselfdiff.slides.fingerprint import fingerprint
+from genselfdiff.storage.places import Url
+from genselfdiff.text import shown
+from genselfdiff.viewer.answering import ASKED_AGAIN, Part, body_of, made, numbers, sent
+from genselfdiff.viewer.corrections.actions import STROKES
+from genselfdiff.viewer.corrections.beginnings import (
+    classes_of,
+    coloured,
+    of_mask,
+    read_annotations,
+)
+from genselfdiff.viewer.corrections.field_labels import MOST_PIXELS, Box, Int32, Uint8
+from genselfdiff.viewer.corrections.folder import (
+    Corrections,
+    DrawnClass,
+    DrawnSlide,
+    Stale,
+    new_name,
+)
+from genselfdiff.viewer.corrections.results import write_results
+from genselfdiff.viewer.library import Library
+from genselfdiff.viewer.tiles import png
+
+NAME = "corrections"
+
+Begun = tuple[Uint8, Int32]
+
+_MOST_SENT = 2**20
+_MOST_GEOJSON = 2**26
+"""Bytes that are taken of a stroke, and of a file."""
+
+
+def corrections_part(library: Library, folder: Path) -> Part:
+    """Make the part of the server with which people draw.
+
+    ============================================ ==================================================
+    ``/corrections``                             the folder
+    ``/corrections/N``                           what is drawn on a slide: fields, classes; a POST
+                                                 does something, see ``actions.action_of``
+    ``/corrections/N/fields/NAME/X/Y/W/H``       PNG of a box of a field: ``FieldLabels.picture``
+    ``/corrections/N/classes``                   a POST adds one
+    ``/corrections/N/geojson``                   a POST of a file adds its fields
+    ``/corrections/results``                     a POST writes them
+    ============================================ ==================================================
+
+    Args:
+        library: the slides.
+        folder: where corrections are kept; made when the first is.
+
+    Raises:
+        InputError: what is there cannot be read.
+    """
+    return Part(NAME, _Answers(library, Corrections(folder)).routes())
+
+
+class _Answers:
+    def __init__(self, library: Library, corrections: Corrections) -> None:
+        self._library = library
+        self._corrections = corrections
+        self._slides: dict[int, DrawnSlide] = {}
+        self._writing = Lock()
+
+    def routes(self) -> list[Route]:
+        slide = f"/{NAME}/{{slide}}"
+        return [
+            Route(f"/{NAME}", self._folder),
+            Route(f"/{NAME}/results", self._write, methods=["POST"]),
+            Route(slide, self._state),
+            Route(slide, self._do, methods=["POST"]),
+            Route(f"{slide}/classes", self._add_class, methods=["POST"]),
+            Route(f"{slide}/geojson", self._read_geojson, methods=["POST"]),
+            Route(f"{slide}/fields/{{field}}/{{x}}/{{y}}/{{width}}/{{height}}", self._picture),
+        ]
+
+    async def _folder(self, request: Request) -> Response:
+        return JSONResponse({"folder": shown(str(self._corrections.folder))}, headers=ASKED_AGAIN)
+
+    async def _state(self, request: Request) -> Response:
+        (number,) = numbers(request, "slide")
+        return JSONResponse(await made(request, lambda: self._told(number)), headers=ASKED_AGAIN)
+
+    async def _do(self, request: Request) -> Response:
+        (number,) = numbers(request, "slide")
+        content = await sent(request, _MOST_SENT)
+        return await _answered(request, lambda: self._done(number, content))
+
+    async def _add_class(self, request: Request) -> Response:
+        (number,) = numbers(request, "slide")
+        content = await sent(request, _MOST_SENT)
+
+        def add() -> dict[str, Any]:
+            slide, suggested = self._slide(number), self._suggested(number)
+            self._corrections.add_class(slide, content.get("name"), suggested)
+            return self._told(number)
+
+        return await _answered(request, add)
+
+    async def _read_geojson(self, request: Request) -> Response:
+        (number,) = numbers(request, "slide")
+        if request.headers.get("content-type") != "application/geo+json":
+            raise HTTPException(415)
+        content = await body_of(request, _MOST_GEOJSON)
+        return await _answered(request, lambda: self._taken_in(number, content))
+
+    async def _picture(self, request: Request) -> Response:
+        number, *place = numbers(request, "slide", "x", "y", "width", "height")
+        field = request.path_params["field"]
+
+        def draw() -> bytes:
+            slide = self._slide(number)
+            return png(self._corrections.picture(slide, field, Box(*place)))
+
+        picture = await made(request, draw)
+        return Response(picture, media_type="image/png", headers=ASKED_AGAIN)
+
+    async def _write(self, request: Request) -> Response:
+        await sent(request, _MOST_SENT)
+
+        def write() -> dict[str, Any]:
+            with self._writing:
+                places = [entry.slide for entry in self._library.entries]
+                written = write_results(self._corrections, places, progress=False)
+            return {"told": shown(written.summary(), keep="\n")}
+
+        return await _answered(request, write)
+
+    def _slide(self, number: int) -> DrawnSlide:
+        if number not in self._slides:
+            opened = self._library.open(number)
+            slide, place = opened.tiles.slide, self._library.entries[number].slide
+            self._slides[number] = DrawnSlide(
+                fingerprint(place),
+                place.name,
+                str(place) if isinstance(place, Url) else str(place.absolute()),
+                slide.width,
+                slide.height,
+                opened.mpp,
+            )
+        return self._corrections.find(self._slides[number])
+
+    def _suggested(self, number: int) -> list[DrawnClass]:
+        masks = [layer for layer in self._library.open(number).layers if layer.kind == "mask"]
+        return classes_of(masks[0]) if masks else []
+
+    def _told(self, number: int) -> dict[str, Any]:
+        classes = self._corrections.classes(self._suggested(number))
+        return self._corrections.state(self._slide(number)) | {
+            "classes": [{"name": each.name, "colour": each.colour} for each in classes],
+            "most_pixels": MOST_PIXELS,
+        }
+
+    def _done(self, number: int, content: dict[str, Any]) -> dict[str, Any]:
+        slide, suggested = self._slide(number), self._suggested(number)
+        kind = content.get("kind")
+        if kind in ("undo", "redo"):
+            changed = self._corrections.step(slide, kind, content.get("version"))
+        elif kind == "field" and content.get("layer") is not None:
+            start = self._start(number, content.pop("layer"))
+            changed = self._corrections.do(slide, content, suggested, start)
+        elif kind in ("field", "remove", *STROKES):
+            changed = self._corrections.do(slide, content, suggested)
+        else:
+            raise InputError("that cannot be done")
+        told = self._told(number)
+        if changed is not None:
+            field, box = changed
+            told["changed"] = {"field": field, "box": [box.x, box.y, box.width, box.height]}
+        return told
+
+    def _start(self, number: int, index: Any) -> Callable[[Box], Begun]:
+        """What gives the beginning of a field as a mask shows it."""
+        layers = self._library.open(number).layers
+        if type(index) is not int or not 0 <= index < len(layers) or layers[index].kind != "mask":
+            raise InputError("there is no such mask")
+        layer, slide, suggested = layers[index], self._slide(number), self._suggested(number)
+
+        def start(box: Box) -> Begun:
+            labels, objects = of_mask(layer, box)
+            there = sorted(set(labels.ravel().tolist()) - {0})
+            named = classes_of(layer)
+            if there and there[-1] >= len(named):
+                raise InputError(f"the mask tells no name of its class {there[-1]}")
+            wanted = [named[label] for label in there]
+            indices = np.zeros(256, np.uint8)
+            indices[there] = self._corrections.labels_of(slide, wanted, suggested)
+            return indices[labels], objects
+
+        return start
+
+    def _taken_in(self, number: int, content: bytes) -> dict[str, Any]:
+        """Frame the fields of annotations, with what is drawn there."""
+        slide, suggested = self._slide(number), self._suggested(number)
+        found = read_annotations(content)
+        wanted = coloured(found.classes)
+        of_wanted = self._corrections.labels_of(slide, wanted, suggested)
+        indices = dict(zip(found.classes, of_wanted, strict=True))
+        refused = []
+        boxes = found.boxes(slide.width, slide.height)
+        for box, field in boxes:
+            action = {"id": new_name(), "kind": "field", **asdict(box)}
+            try:
+                self._corrections.do(
+                    slide,
+                    action,
+                    suggested,
+                    lambda box, field=field: found.labels(box, field, indices),  # type: ignore[misc]
+                )
+            except InputError as error:
+                refused.append(f"{box.x}, {box.y}: {error}")
+        outside = len(found.fields) - len(boxes)
+        lines = [
+            f"{len(boxes) - len(refused)} fields read",
+            *([f"{outside} lie outside of the slide"] if outside else []),
+            *refused,
+            *([found.left_out] if found.left_out else []),
+        ]
+        return self._told(number) | {"told": shown("; ".join(lines))}
+
+
+async def _answered(request: Request, make: Callable[[], dict[str, Any]]) -> Response:
+    """What was done, or why it cannot be."""
+    try:
+        return JSONResponse(await made(request, make), headers=ASKED_AGAIN)
+    except Stale:
+        told = "Something was drawn here meanwhile, from another page. It is shown now."
+        return PlainTextResponse(told, 409, headers=ASKED_AGAIN)
+    except GsdError as error:
+        return PlainTextResponse(one_line(error), 422, headers=ASKED_AGAIN)
