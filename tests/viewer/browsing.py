@@ -17,8 +17,8 @@ PIXEL = """([name, dx, dy]) => {
 
 
 @contextmanager
-def served(*files: Path) -> Iterator[str]:
-    """The address of a server that shows these files."""
+def served(*files: Path | str) -> Iterator[str]:
+    """The address of a server that shows these files; it is killed (SIGKILL) at the end."""
     command = [Path(sys.executable).with_name("gsd"), "view", "--no-browser", *files]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

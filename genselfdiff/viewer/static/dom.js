@@ -15,6 +15,16 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// Put other children into an element; what was chosen by the keyboard stays that, if it is there.
+export function refill(place, children) {
+  const all = () => [...place.querySelectorAll("button, input, select")];
+  const told = (node) => [node.tagName, node.type, node.getAttribute("aria-label"), node.textContent,
+    node.closest("label")?.textContent].join("|");
+  const before = all().find((node) => node === document.activeElement);
+  place.replaceChildren(...children);
+  if (before) all().find((node) => told(node) === told(before))?.focus({ preventScroll: true });
+}
+
 export function colourSquare([red, green, blue]) {
   const square = element("span", { className: "square" });
   square.style.backgroundColor = `rgb(${red}, ${green}, ${blue})`;
@@ -30,13 +40,13 @@ export async function ask(address, signal, more = {}) {
     if (signal?.aborted) throw error;
     throw new Error("gsd view does not answer any more: start it again.");
   }
-  if (!answer.ok) throw new Error(await answer.text());
+  if (!answer.ok) throw Object.assign(new Error(await answer.text()), { status: answer.status });
   return answer;
 }
 
-// Send an object; what the server answers to it.
-export async function send(address, content) {
-  const headers = { "Content-Type": "application/json" };
-  const more = { method: "POST", headers, body: JSON.stringify(content) };
+// Send an object, or a text of another kind; what the server answers to it.
+export async function send(address, content, kind = "application/json") {
+  const body = kind === "application/json" ? JSON.stringify(content) : content;
+  const more = { method: "POST", headers: { "Content-Type": kind }, body };
   return (await ask(address, undefined, more)).json();
 }

@@ -2,7 +2,7 @@
 
 import { readAddress, writeAddress } from "./address.js";
 import { Compare } from "./compare.js";
-import { ask, byId, element } from "./dom.js";
+import { ask, byId, element, refill } from "./dom.js";
 import { answerKeys } from "./keys.js";
 import { Layer, layerSection } from "./layers.js";
 import { describe, Objects } from "./objects.js";
@@ -164,7 +164,7 @@ class Page {
     if (this.layers.length > 1) sections.unshift(this.compare.section(this.layers));
     if (!sections.length) sections.push(element("p", {}, "This slide has no mask."));
     const plugged = this.parts.map((part) => part.section?.()).filter(Boolean);
-    byId("panel").replaceChildren(...plugged, ...sections);
+    refill(byId("panel"), [...plugged, ...sections]);
   }
 
   outlinesSection() {

@@ -43,6 +43,7 @@ export class Stage {
     this.images = new Map();
     this.border = 0.5;
     this.marked = null;
+    this.keptOut = [];
     const marks = element("canvas", { className: "marks" });
     this.viewer.canvas.append(marks);
     this.marks = marks.getContext("2d");
@@ -126,6 +127,7 @@ export class Stage {
       world.setItemIndex(image, Math.min(++place, world.getItemCount() - 1));
     }
     this.clip();
+    this.cut();
   }
 
   // Draw the layers' tiles anew.
@@ -148,6 +150,31 @@ export class Stage {
     }
   }
 
+  // Show no layer in these boxes of the slide's pixels: something else is drawn there.
+  keepOut(boxes) {
+    this.keptOut = boxes;
+    this.cut();
+  }
+
+  cut() {
+    if (!this.info) return;
+    for (const image of this.all()) {
+      if (!image.source.layer) continue;
+      const scale = image.source.width / this.info.width;
+      // A hole is what goes around the other way.
+      const ring = ({ x, y, width, height }, isHole) => {
+        const corners = [[x, y], [x + width, y], [x + width, y + height], [x, y + height]];
+        if (isHole) corners.reverse();
+        return corners.map(([x, y]) => ({ x: x * scale, y: y * scale }));
+      };
+      const whole = { x: 0, y: 0, width: this.info.width, height: this.info.height };
+      if (this.keptOut.length) {
+        const holes = this.keptOut.map((box) => ring(box, true));
+        image.setCroppingPolygons([ring(whole, false), ...holes]);
+      } else image.resetCroppingPolygons();
+    }
+  }
+
   // Mark an object by its rings, in pixels of the slide; null: none.
   mark(rings) {
     this.marked = rings;
@@ -160,13 +187,11 @@ export class Stage {
     canvas.width = size.x;
     canvas.height = size.y;
     if (!this.marked) return;
-    const { viewport } = this.viewer;
-    const from = viewport.pixelFromPoint(new OpenSeadragon.Point(0, 0), true);
-    const scale = this.zoom();
+    const { left, top, scale } = this.transform();
     this.marks.beginPath();
     for (const ring of this.marked) {
       ring.forEach(([x, y], i) => {
-        this.marks[i ? "lineTo" : "moveTo"](from.x + x * scale, from.y + y * scale);
+        this.marks[i ? "lineTo" : "moveTo"](left + x * scale, top + y * scale);
       });
     }
     for (const [colour, width] of [["#000", 5], ["#ffe34d", 3]]) {
@@ -223,11 +248,22 @@ export class Stage {
     return (x + share * width) * this.info.width;
   }
 
-  // The pixel of the slide at a place of the page.
-  pixelAt(event) {
+  // The place in the slide, in its pixels, at a place of the page; and the pixel there.
+  placeAt(event) {
     const box = this.viewer.element.getBoundingClientRect();
     const at = new OpenSeadragon.Point(event.clientX - box.left, event.clientY - box.top);
     const { x, y } = this.viewer.viewport.pointFromPixel(at, true);
-    return { x: Math.floor(x * this.info.width), y: Math.floor(y * this.info.width) };
+    return { x: x * this.info.width, y: y * this.info.width };
+  }
+
+  pixelAt(event) {
+    const { x, y } = this.placeAt(event);
+    return { x: Math.floor(x), y: Math.floor(y) };
+  }
+
+  // How places of the slide come to the screen: x * scale + left, y * scale + top.
+  transform() {
+    const from = this.viewer.viewport.pixelFromPoint(new OpenSeadragon.Point(0, 0), true);
+    return { left: from.x, top: from.y, scale: this.zoom() };
   }
 }

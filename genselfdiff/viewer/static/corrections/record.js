@@ -1,0 +1,137 @@
+// What is drawn on a slide: asked of the server, sent there stroke by stroke, and kept until it is
+// there.
+
+import { ask, send } from "../dom.js";
+import { FieldPicture } from "./field_picture.js";
+
+const AGAIN_MS = 2000;
+
+const LOOK_MS = 2000;
+
+export class Record {
+  // `changed` is called when other things are drawn, `told` with what people should know.
+  constructor({ changed, told }) {
+    this.changed = changed;
+    this.told = told;
+    this.open(null);
+    setInterval(() => this.look(), LOOK_MS);
+    window.addEventListener("beforeunload", (event) => {
+      if (this.waiting.length) event.preventDefault();
+    });
+  }
+
+  // Another slide, or none. What waits for the last one is still sent.
+  async open(slide) {
+    this.slide = slide;
+    this.state = null;
+    this.fields = [];
+    this.waiting = [];
+    this.error = "";
+    if (slide === null) return;
+    try {
+      await this.take(await this.asked(), true);
+    } catch (error) {
+      if (this.slide === slide) this.told(error.message);
+    }
+  }
+
+  async asked() {
+    return (await ask(`corrections/${this.slide}`)).json();
+  }
+
+  get colours() {
+    return this.state.classes.map(({ colour }) => colour);
+  }
+
+  fieldAt(place) {
+    return this.fields.find((field) => field.holds(place));
+  }
+
+  // Do something; what it looks like meanwhile is `preview`, for whoever draws it.
+  do(action, preview = null) {
+    const id = Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => (
+      byte.toString(16).padStart(2, "0")
+    )).join("");
+    this.waiting.push({ action: { id, ...action }, preview });
+    this.changed();
+    if (this.waiting.length === 1) this.sendAll(this.slide, this.waiting);
+  }
+
+  // One after the other, until the server has them.
+  async sendAll(slide, waiting) {
+    while (waiting.length) {
+      const { action } = waiting[0];
+      // What comes after others that wait undoes what these make, too.
+      if (action.kind === "undo" || action.kind === "redo") action.version ??= this.state.version;
+      try {
+        const state = await send(`corrections/${slide}`, action);
+        if (this.slide === slide) await this.take(state);
+        this.error = "";
+      } catch (error) {
+        if (this.slide === slide) this.error = error.message;
+        if (error.status === undefined) {  // it does not answer: nothing is lost yet
+          this.changed();
+          await new Promise((done) => setTimeout(done, AGAIN_MS));
+          continue;
+        }
+        this.told(error.message);
+        if (this.slide === slide) await this.look(true);
+      }
+      waiting.shift();
+      this.changed();
+    }
+  }
+
+  // Show what the server says is drawn now.
+  async take(state, all = false) {
+    const { slide } = this;
+    const last = this.state;
+    if (last !== null && state.version < last.version) return;
+    // Steps that this page has not asked for are those of another one.
+    const isOther = last !== null && state.version > last.version + 1;
+    const known = new Map(this.fields.map((field) => [field.id, field]));
+    const fields = state.fields.map((field) => known.get(field.id) ?? new FieldPicture(slide, field));
+    const recoloured = last !== null && last.classes.length !== state.classes.length;
+    this.state = state;
+    await Promise.all(fields.map((field) => {
+      if (all || isOther || !known.has(field.id)) return field.refresh(this.colours);
+      if (state.changed?.field === field.id) return field.refresh(this.colours, state.changed.box);
+      return recoloured ? field.paint(this.colours) : null;
+    }));
+    if (this.slide !== slide) return;
+    this.fields = fields;
+    this.changed();
+  }
+
+  // Look whether another page has drawn something.
+  async look(evenNow = false) {
+    const { slide, state } = this;
+    if (state === null || this.looking) return;
+    if (!evenNow && (document.hidden || this.waiting.length)) return;
+    this.looking = true;
+    try {
+      const now = await this.asked();
+      if (this.slide === slide && this.state === state && now.version !== state.version) {
+        await this.take(now, true);
+      }
+    } catch {
+      // What is drawn next tells of it.
+    } finally {
+      this.looking = false;
+    }
+  }
+
+  async addClass(name) {
+    await this.take(await send(`corrections/${this.slide}/classes`, { name }));
+  }
+
+  async readGeojson(file) {
+    const state = await send(`corrections/${this.slide}/geojson`, file, "application/geo+json");
+    await this.take(state, true);
+    return state.told;
+  }
+
+  async writeResults() {
+    return (await send("corrections/results", {})).told;
+  }
+}
