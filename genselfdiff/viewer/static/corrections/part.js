@@ -65,7 +65,7 @@ class Corrections {
   }
 
   get masks() {
-    return this.page.layers.filter((layer) => layer.isMask);
+    return this.page.layers.filter((layer) => layer.hasObjects);
   }
 
   get radius() {
