@@ -207,11 +207,9 @@ def _slides_cut(claim: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 def _choose(tissue: TissueMap, view: ScaledView, settings: CutSettings) -> list[_Tile]:
     """The tiles with enough tissue, row by row."""
     side = settings.tile_size * view.scale
-    tiles = [
-        _Tile(x, y, tissue.fraction(x * side, y * side, side, side))
-        for y in range(view.height // settings.tile_size)
-        for x in range(view.width // settings.tile_size)
-    ]
+    columns, rows = (np.arange(n // settings.tile_size) for n in (view.width, view.height))
+    shares = tissue.fractions(columns * side, rows * side, side, side)
+    tiles = [_Tile(x, y, float(share)) for (y, x), share in np.ndenumerate(shares)]
     tiles = [tile for tile in tiles if tile.tissue >= max(settings.tissue_fraction, 1e-9)]
     if settings.limit is not None and len(tiles) > settings.limit:
         drawn = np.random.default_rng(settings.seed).permutation(len(tiles))[: settings.limit]

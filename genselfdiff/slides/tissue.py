@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from genselfdiff.errors import InputError
 from genselfdiff.slides.opening import open_mask
@@ -175,16 +175,26 @@ class TissueMap:
         Args:
             x, y, width, height: the rectangle in level-0 pixels.
         """
+        return float(self.fractions([x], [y], width, height)[0, 0])
+
+    def fractions(
+        self, xs: ArrayLike, ys: ArrayLike, width: float, height: float
+    ) -> NDArray[np.float64]:
+        """``fraction`` of rectangles of one size, their left sides at ``xs``, their tops at ``ys``.
+
+        Returns:
+            (rows, columns) float64, for each of ``ys`` and ``xs``.
+        """
         down, across = self.mask.shape[0] / self._height, self.mask.shape[1] / self._width
-        left, right = x * across, (x + width) * across
-        top, bottom = y * down, (y + height) * down
+        left, top = np.asarray(xs) * across, np.asarray(ys) * down
+        right, bottom = left + width * across, top + height * down
         tissue = (
             self._sum(bottom, right)
             - self._sum(top, right)
             - self._sum(bottom, left)
             + self._sum(top, left)
         )
-        return float(np.clip(tissue / ((right - left) * (bottom - top)), 0, 1))
+        return np.clip(tissue / (width * across * height * down), 0, 1)
 
     @cached_property
     def _sums(self) -> NDArray[np.int32]:
@@ -194,12 +204,13 @@ class TissueMap:
         self.mask.cumsum(axis=0, out=sums[1:, 1:])
         return sums.cumsum(axis=1, out=sums)
 
-    def _sum(self, row: float, column: float) -> float:
-        """Tissue above ``row`` and left of ``column``, in parts of pixels as well."""
+    def _sum(self, row: NDArray[np.float64], column: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(rows, columns) tissue above each row and left of each column, in parts of pixels too."""
         rows, columns = self.mask.shape
-        row, column = min(max(row, 0.0), rows), min(max(column, 0.0), columns)
-        j, i = min(int(row), rows - 1), min(int(column), columns - 1)
-        down, across = row - j, column - i
-        upper = self._sums[j, i] * (1 - across) + self._sums[j, i + 1] * across
-        lower = self._sums[j + 1, i] * (1 - across) + self._sums[j + 1, i + 1] * across
-        return float(upper * (1 - down) + lower * down)
+        row, column = np.clip(row, 0, rows), np.clip(column, 0, columns)
+        j, i = np.minimum(row.astype(int), rows - 1), np.minimum(column.astype(int), columns - 1)
+        down, across = (row - j)[:, None], column - i
+        sums = self._sums
+        upper = sums[np.ix_(j, i)] * (1 - across) + sums[np.ix_(j, i + 1)] * across
+        lower = sums[np.ix_(j + 1, i)] * (1 - across) + sums[np.ix_(j + 1, i + 1)] * across
+        return upper * (1 - down) + lower * down
