@@ -44,9 +44,13 @@ if TYPE_CHECKING:
     from genselfdiff.segmenting.plan import plan_outputs
     from genselfdiff.segmenting.result import SegmentResult
     from genselfdiff.slides.opening import open_slide
+    from genselfdiff.suggesting.field_geojson import write_fields
+    from genselfdiff.suggesting.suggest import suggest_fields
     from genselfdiff.training.export import export
     from genselfdiff.training.runs import finetune, pretrain
     from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
+    from genselfdiff.unknown.learning import known_tissue
+    from genselfdiff.unknown.unknown_map import map_unknown
 
 _HOMES = {
     "FinetuneConfig": "training.settings.stage_configs",
@@ -64,7 +68,9 @@ _HOMES = {
     "export": "training.export",
     "finetune": "training.runs",
     "instances": "objects.label_array",
+    "known_tissue": "unknown.learning",
     "load_model": "models.model_file",
+    "map_unknown": "unknown.unknown_map",
     "open_slide": "slides.opening",
     "plan_outputs": "segmenting.plan",
     "predict_image": "inference.image",
@@ -72,7 +78,9 @@ _HOMES = {
     "save_model": "models.model_file",
     "segment": "segmenting.one_slide",
     "segment_all": "segmenting.many_slides",
+    "suggest_fields": "suggesting.suggest",
     "wrap_model": "models.wrapping",
+    "write_fields": "suggesting.field_geojson",
     "write_objects": "objects.mask_objects",
 }
 """Where names are; type checkers see the imports above, and a test that both say the same."""
@@ -100,8 +108,10 @@ __all__ = [
     "inference",
     "instances",
     "kernels",
+    "known_tissue",
     "load_model",
     "losses",
+    "map_unknown",
     "masks",
     "models",
     "objects",
@@ -114,8 +124,10 @@ __all__ = [
     "segment_all",
     "segmenting",
     "slides",
+    "suggest_fields",
     "training",
     "wrap_model",
+    "write_fields",
     "write_objects",
 ]
 

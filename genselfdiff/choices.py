@@ -4,6 +4,8 @@ A command line needs them before it knows whether anything is to be computed, so
 imports nothing.
 """
 
+FIELD_RANKINGS = ("model", "variety", "random")
+"""By what fields to annotate are chosen."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 MODEL_FORMATS = ("torchscript", "onnx", "pt2", "bioimageio")
 """What a model file is written as."""

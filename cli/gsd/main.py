@@ -31,6 +31,8 @@ COMMANDS = {
     "wrap": "Make a model file of a network of your own.",
     "segment": "Segment slides into masks of class indices.",
     "merge": "Make masks of the parts that several processes have left.",
+    "unknown": "Map where a slide is unlike known tissue.",
+    "suggest": "Choose fields of slides to annotate.",
     "view": "Show slides and masks in the browser.",
     "objects": "Turn a mask into polygons for QuPath.",
     "evaluate": "Scores of a model on labelled images: Dice, HD95, AJI, PQ, ...",
@@ -41,8 +43,8 @@ COMMANDS = {
     "doctor": "What is wrong with machine, storage, model, slide or cluster.",
 }
 
-_BESIDE = {"pull": "push"}
-"""Commands in the file of another."""
+_MODULES = {"pull": "push", "suggest": "choosing.suggest", "unknown": "choosing.unknown"}
+"""Of commands in the file of another, or in a folder of their own."""
 
 
 class Gsd(click.Group):
@@ -56,7 +58,7 @@ class Gsd(click.Group):
         """Import the command ``cmd_name``."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"gsd.commands.{_BESIDE.get(cmd_name, cmd_name)}")
+        module = importlib.import_module(f"gsd.commands.{_MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -28,6 +28,9 @@ MISTAKES = [
     ["objects", "mask.tif"],
     ["view"],
     ["view", "a.svs", "--port", "70000"],
+    ["unknown", "a.svs", "-o", "m.tif"],
+    ["suggest", "a.svs", "-o", "f.geojson", "--by", "chance"],
+    ["suggest", "a.svs", "-o", "f.geojson", "--by", "random", "--model", "nuclei"],
     ["evaluate", "nuclei"],
     ["sample", "run", "-o", "a.png", "--from", "a.svs", "--size", "64"],
     ["models", "show"],
@@ -83,4 +86,5 @@ def test_nothing_large_is_loaded_for_them() -> None:
 def test_what_is_misspelt_is_answered_with_what_is_near(line: str, meant: str) -> None:
     ended = CliRunner().invoke(main, line.split())
     assert ended.exit_code == 2
-    assert f"Did you mean '{meant}'?" in ended.stderr
+    assert "Did you mean" in ended.stderr
+    assert f"'{meant}'" in ended.stderr.partition("Did you mean")[2]

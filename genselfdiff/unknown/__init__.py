@@ -1,0 +1,1 @@
+"""Where a slide is unlike known tissue: statistics of its cells, and a map of them."""

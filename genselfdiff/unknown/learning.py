@@ -1,0 +1,75 @@
+"""Getting to know tissue from images and slides."""
+
+import logging
+from pathlib import Path
+
+from genselfdiff.errors import InputError
+from genselfdiff.progress import progress_bar
+from genselfdiff.slides import find_slides, open_slide
+from genselfdiff.storage.places import Place
+from genselfdiff.training.settings.stage_configs import PretrainConfig
+from genselfdiff.unknown.known_tissue import MOST_CELLS, KnownTissue
+from genselfdiff.unknown.slide_cells import SlideCells
+
+logger = logging.getLogger("genselfdiff")
+
+CELL = 16.0
+"""Side of a cell in um."""
+
+MPP = 0.5
+"""um/px at which cells are seen, where nothing else is said."""
+
+_LEAST_OF_EACH = 64
+"""Cells of an image, if it has so many."""
+
+
+def side_of(mpp: float) -> int:
+    """Pixels along a cell at a resolution, a multiple of 4 and at least 16."""
+    return max(4 * round(CELL / mpp / 4), 16)
+
+
+def known_tissue(
+    like: str | Place,
+    *,
+    mpp: float | None = None,
+    image_mpp: float | None = None,
+    progress: bool | None = False,
+) -> KnownTissue:
+    """Know the tissue of images.
+
+    Args:
+        like: an image or slide, a folder of them, a run folder of `gsd train pretrain`, whose
+            images are meant, or a file of ``KnownTissue.write``.
+        mpp: um/px at which cells are seen; None: that of the run, else 0.5.
+        image_mpp: um/px of images whose files do not tell; None: that of the run.
+        progress: show a progress bar on stderr; None: only on a terminal.
+
+    Raises:
+        InputError: an image cannot be read or has no mpp, or there is too little tissue; a file of
+            known tissue is damaged, or was made at another ``mpp``.
+    """
+    sources: list[str | Place] = [like]
+    if isinstance(like, str | Path):
+        path = Path(like)
+        if path.suffix.lower() == ".json":
+            known = KnownTissue.read(path)
+            if mpp is not None and mpp != known.mpp:
+                raise InputError(f"{path}: sees tissue at {known.mpp:g} um/px, not at {mpp:g}")
+            return known
+        if (path / "config.toml").is_file():
+            run = PretrainConfig.read(path / "config.toml")
+            sources, mpp = list(run.data), mpp or run.mpp
+            image_mpp = image_mpp or run.image_mpp
+    files = find_slides(sources)
+    mpp = MPP if mpp is None else mpp
+    side = side_of(mpp)
+    count = max(MOST_CELLS // len(files), _LEAST_OF_EACH)
+    images = []
+    for file in progress_bar(files, desc="known tissue", progress=progress):
+        with open_slide(file, on_error="blank") as slide:
+            own = slide.mpp
+        with open_slide(file, mpp=own or image_mpp, on_error="blank") as slide:
+            images.append(SlideCells(slide, mpp, side).some(count))
+    known = KnownTissue.of([each for each in images if len(each)] or images, mpp, side)
+    logger.info("known tissue: %d cells of %d images", len(known.points), len(files))
+    return known
