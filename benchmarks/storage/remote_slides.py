@@ -1,13 +1,15 @@
 """Segmenting a slide on a server whose answers are late, beside the same slide on a disk.
 
-python benchmarks/storage/remote_slides.py [--side 16384] [--latency 20] [--rounds 5]
+python benchmarks/storage/remote_slides.py [--side 16384] [--latency 20] [--rounds 5] [--s3]
 
-The model is one multiplication a pixel, so that reading and decoding the slide is nearly all of it.
-Rounds go in turn, here and there; the ratio of each pair is of one run.
+With --s3 the server is read by its protocol, through s3fs, else by that of web servers. The model
+is one multiplication a pixel, so that reading and decoding the slide is nearly all of it. Rounds go
+in turn, here and there; the ratio of each pair is of one run.
 """
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,7 @@ from statistics import median
 import numpy as np
 import tifffile
 import torch
+from fsspec import get_filesystem_class
 from numpy.typing import NDArray
 from torch import nn
 
@@ -110,7 +113,7 @@ def speed(work: Work, slide: str | Path, folder: Path, model: LoadedModel, side:
     return side * side / 1e6 / (time.perf_counter() - begin)
 
 
-def measure(work: Work, side: int, latency: float, rounds: int) -> None:
+def measure(work: Work, side: int, latency: float, rounds: int, s3: bool) -> None:
     """Print the speed of ``work``, here and there in turn."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -125,6 +128,11 @@ def measure(work: Work, side: int, latency: float, rounds: int) -> None:
             assert server.stdin is not None
             assert server.stdout is not None
             url = server.stdout.readline().strip()
+            if s3:
+                endpoint, bucket, name = url.rsplit("/", 2)
+                os.environ["AWS_ENDPOINT_URL"] = endpoint
+                get_filesystem_class("s3").clear_instance_cache()  # it knows the last server
+                url = f"s3://{bucket}/{name}"
             here, there = [], []
             for _ in range(rounds):
                 here.append(speed(work, slide, folder, model, side))
@@ -133,7 +141,8 @@ def measure(work: Work, side: int, latency: float, rounds: int) -> None:
             requests, sent = map(int, server.stdout.readline().split())
         size = slide.stat().st_size
     ratios = sorted(b / a for a, b in zip(here, there, strict=True))
-    print(f"{work.__name__}: {side} x {side} pixels, {size / 1e6:.0f} MB, {latency:g} ms")
+    scheme = url.partition(":")[0]
+    print(f"{work.__name__}, {scheme}: {side} x {side} px, {size / 1e6:.0f} MB, {latency:g} ms")
     print(f"  from disk {median(here):.1f} Mpx/s ({min(here):.1f} to {max(here):.1f})")
     print(f"  by URL    {median(there):.1f} Mpx/s ({min(there):.1f} to {max(there):.1f})")
     print(f"  ratio {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
@@ -145,10 +154,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=16384, help="of the slide in pixels")
     parser.add_argument("--latency", type=float, default=20, help="of an answer in milliseconds")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--s3", action="store_true", help="read s3:// instead of http://")
     arguments = parser.parse_args()
+    os.environ |= {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "secret"}
+    os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
     logging.getLogger("genselfdiff").setLevel(logging.ERROR)
     for work in (reading, segmenting):
-        measure(work, arguments.side, arguments.latency, arguments.rounds)
+        measure(work, arguments.side, arguments.latency, arguments.rounds, arguments.s3)
 
 
 if __name__ == "__main__":
