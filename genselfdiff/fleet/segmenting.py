@@ -33,6 +33,9 @@ from genselfdiff.storage.uploading import is_there
 if TYPE_CHECKING:
     from distributed import Client
 
+_COMING = 4
+"""At an address slides are cut for so many workers, at the least: others may come."""
+
 _OPENERS = 16
 """Threads that look how large slides are: most of that is waiting for storage."""
 
@@ -61,7 +64,7 @@ def segment_on(
         sizes,
         whole=[number for number, is_whole in enumerate(is_one_process_s) if is_whole],
         shared=[number for number, mask in enumerate(masks) if folder_of(mask).is_dir()],
-        expected=len(getattr(client.cluster, "plan", ())),
+        expected=_COMING if client.cluster is None else len(getattr(client.cluster, "plan", ())),
     )
     files = list(zip(map(_absolute, slides), masks, listed, strict=True))
     recorded = partial(_recorded, masks)

@@ -31,7 +31,7 @@ from genselfdiff.masks import pyramid_writer
 from genselfdiff.segmenting.shards import part
 
 part._CUT_AT = 32
-part_queue.SMALLEST, part_queue.LEAST_PARTS = 2000, 1
+part_queue.SMALLEST, part_queue.LEAST_PARTS, part_queue.GUIDED = 2000, 1, 2
 pyramid_writer.RECORD_SECONDS = 0.0
 logging.getLogger("genselfdiff").setLevel(logging.INFO)
 predict = Predictor.__call__

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from distributed import Client
 
 from genselfdiff.errors import GsdError, InputError, InUseError, OutputError
 from genselfdiff.fleet import coordinator, machines, worker
@@ -98,6 +99,18 @@ def test_it_is_what_one_process_makes(tmp_path, slides, model, alone, cluster, m
     assert_same(alone, tmp_path / "together")
     most = max((parts for _, parts in cuts), default=1)
     assert (most > count) == (count > 1)
+
+
+def test_at_an_address_slides_are_cut_for_workers_to_come(
+    tmp_path, slides, model, alone, cluster, monkeypatch
+):
+    """What is begun is not cut anew: a later worker finds parts that nobody has begun."""
+    right, done = worker.predict_part, []
+    monkeypatch.setattr(worker, "predict_part", lambda *a: done.append(a[-1]) or right(*a))
+    with Client(cluster(1).scheduler.address) as client:
+        outcomes_of(plan_outputs(slides, tmp_path / "together"), model, client=client, **BESIDE)
+    assert_same(alone, tmp_path / "together")
+    assert len(done) > 4
 
 
 def test_a_worker_of_a_gpu_is_taken_whole(tmp_path, slides, model, alone, cluster, monkeypatch):
