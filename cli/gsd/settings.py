@@ -78,7 +78,12 @@ def settings_sources(command: Command) -> Command:
     return config(preset(command))
 
 
-_REPLACES = {"architecture": ("width",), "val": ("fold",), "fold": ("val",)}
+_REPLACES = {
+    "architecture": ("width",),
+    "val": ("fold",),
+    "fold": ("val",),
+    "folder": ("images", "masks", "classes", "ignore_label"),
+}
 """What is on the command line also stands for these settings of a file: they told the same."""
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from genselfdiff.data.folder_parts import replacing
-from genselfdiff.data.naming import list_names, name_some
+from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.files import atomic_file, refuse_inputs, write_csv, writing
 from genselfdiff.input_files import is_regular_file, open_input, read_csv_rows
@@ -88,12 +88,9 @@ class Written:
             lines.append(
                 f"  {IGNORED} not labelled: {100 * self.ignored / total:.2f} % of the pixels"
             )
-        images, masks = str(self.folder / "images"), str(self.folder / "masks")
-        words = ["--images", images, "--masks", masks, "--classes", list_names(self.pixels)]
+        words = [str(self.folder)]
         if len(self.mpps) < self.fields:
             words += ["--mpp", f"{np.median(self.mpps):.3g}" if self.mpps else "..."]
-        if self.ignored:
-            words += ["--ignore-label", str(IGNORED)]
         command = ["gsd", "train", "finetune", *words, "--init", "...", "--out", "..."]
         lines.append(f"next: {shell_command(command)}")
         return "\n".join(lines)

@@ -31,7 +31,7 @@ def test_labelbox_then_check():
     done = gsd("import", "labelbox", "export.json", "--images", "pictures", "-o", "fields", "-q")
     assert done.exit_code == 0, done.output
     assert "fields: 1 labelled images, 1 objects\n  0 background: 91.83 %" in done.output
-    assert "next: gsd train finetune --images fields/images" in done.output
+    assert "next: gsd train finetune fields --mpp ... --init" in done.output
     again = gsd("import", "labelbox", "export.json", "--images", "pictures", "-o", "fields", "-q")
     assert again.exit_code == 1
     done = gsd("check", "fields", "--sheet", "sheet.png", "-q")

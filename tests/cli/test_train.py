@@ -172,6 +172,46 @@ def test_out_is_needed_unless_it_is_a_dry_run(labelled):
     assert "leave out --resume" in both.output
 
 
+def test_a_folder_says_where_images_and_masks_are_and_what_they_mean(tmp_path, labelled):
+    (tmp_path / "classes.csv").write_text("value,class\n0,glass\n1,'=disc\n")
+    common = [*TINY, "--mpp", 0.5, "--init", "none", "--steps", 2]
+    gsd("train", "finetune", tmp_path, *common, "--out", tmp_path / "run")
+    found = settings_of(tmp_path / "run")
+    assert (found["images"], found["masks"]) == (str(tmp_path / "images"), str(tmp_path / "masks"))
+    assert (found["classes"], found["ignore_label"]) == (["glass", "=disc"], 255)
+    # What the command line says counts more, and the folder more than a file.
+    other = tmp_path / "other"
+    (tmp_path / "masks").rename(tmp_path / "instances")
+    other.mkdir()
+    for part in ("images", "instances"):
+        (tmp_path / part).rename(other / part)
+    for path in (other / "instances").iterdir():
+        numbers = np.array(Image.open(path))
+        numbers[50:, 50:] = 2
+        Image.fromarray(numbers).save(path)
+    again = ["train", "finetune", other, "--config", tmp_path / "run" / "config.toml"]
+    gsd(*again, "--instances", "--ignore-label", 9, "--out", tmp_path / "second")
+    found = settings_of(tmp_path / "second")
+    assert (found["masks"], found["foreground"]) == (str(other / "instances"), True)
+    assert (found["ignore_label"], found["seed"]) == (9, settings_of(tmp_path / "run")["seed"])
+    told = gsd(*again, "--out", tmp_path / "third", code=1)
+    assert "masks: no such folder: 'gsd data import'" in told.output
+    told = gsd("train", "finetune", other, *labelled, "--out", tmp_path / "third", code=2)
+    assert "name FOLDER, or --images and --masks" in told.output
+    (other / "classes.csv").write_text("value,class\n0,a\n1,b\n2,c\n")
+    told = gsd(*again, "--instances", "--out", tmp_path / "third", code=1)
+    assert "has 3 classes, but --instances is for objects of one" in told.output
+    told = gsd("train", "finetune", other, "--out", tmp_path / "run", "--resume", code=2)
+    assert "leave out FOLDER" in told.output
+
+
+@pytest.mark.parametrize("table", ["", "a,b\n0,1\n", "value,class\n1,a\n", "value,class\n0,a\n"])
+def test_odd_tables_of_classes_are_refused(tmp_path, labelled, table):
+    (tmp_path / "classes.csv").write_text(table)
+    gsd("train", "finetune", tmp_path, *TINY, "--init", "none", "--out", tmp_path / "run", code=1)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_exit_status_tells_the_signal(tmp_path, labelled, monkeypatch, number, status):
     original = FinetuneTask.loss

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from genselfdiff.data.folder_parts import replacing
+from genselfdiff.data.folder_settings import folder_settings
 from genselfdiff.data.labelled.masks import read_mask
 from genselfdiff.data.labelled.pairs import find_pairs
 from genselfdiff.data.labelled_folder import PARTS, LabelledField, Written, write_fields
-from genselfdiff.data.naming import names_in
 from genselfdiff.errors import InputError, OutputError
 
 
@@ -81,7 +81,7 @@ def test_what_nobody_has_labelled_is_that_in_the_numbers_of_objects_too(tmp_path
 
 
 @pytest.mark.parametrize("folder", ["my fields", "it's", "a;b", os.fsdecode(b"f\xe4lle")])
-@pytest.mark.parametrize("name", ["Barrett's", "Tumor, high grade", "x'; touch PWNED; echo '"])
+@pytest.mark.parametrize("name", ["Barrett's", "Tumor, high grade", "=1+1", "'"])
 def test_the_next_command_can_be_pasted(tmp_path: Path, folder: str, name: str) -> None:
     out = tmp_path / folder
     told = write_fields(out, ["background", name], [field("a")]).summary()
@@ -95,8 +95,8 @@ def test_the_next_command_can_be_pasted(tmp_path: Path, folder: str, name: str) 
         check=True,
     )
     words = os.fsdecode(shown.stdout).split("\0")
-    assert words[words.index("--images") + 1] == str(out / "images")
-    assert names_in(words[words.index("--classes") + 1]) == ("background", name)
+    assert words[3] == str(out)
+    assert folder_settings(out)["classes"] == ("background", name)
     assert not (tmp_path / "PWNED").exists()
 
 

@@ -95,6 +95,7 @@ def pretrain(
 @train.command(
     epilog="""\b
 Examples:
+  gsd train finetune corrections/ --init nuclei --instances --steps 300 --out run2
   gsd train finetune --images fields/ --masks masks/ --mpp 0.5 --init run1 --out run2
   gsd train finetune --images fields/ --masks instances/ --foreground --instances --mpp 0.25 \\
       --init nuclei --steps 300 --out run2
@@ -107,6 +108,7 @@ Examples:
   torchrun --nproc-per-node 4 -m gsd train finetune --sync-loss --config study.toml --out run2
 """
 )
+@click.argument("folder", required=False, type=FILE)
 @common_options(FinetuneConfig)
 @setting_option(FinetuneConfig, "images", type=FILE, default=None)
 @setting_option(FinetuneConfig, "masks", type=FILE, default=None)
@@ -129,31 +131,41 @@ Examples:
 @setting_option(FinetuneConfig, "sync_loss")
 @setting_option(FinetuneConfig, "input_scaling")
 def finetune(
-    out: Path | None,
-    resume: bool,
-    dry_run: bool,
-    images: Path | None,
-    masks: Path | None,
-    init: str | None,
-    classes: tuple[str, ...] | None,
-    **options: Any,
+    folder: Path | None, out: Path | None, resume: bool, dry_run: bool, **options: Any
 ) -> None:
-    """Stage 2: learn classes from a few labelled images."""
+    """Stage 2: learn classes from a few labelled images.
+
+    FOLDER is one that 'gsd data import' or the page of 'gsd view' has written. It says where images
+    and masks are, the names of the classes, and that 255 is not labelled; with --instances its
+    numbers of objects are taken. Or name --images and --masks.
+    """
     if resume:
         config = _resumed(FinetuneConfig, out)
     else:
-        needed = {"--images": images, "--masks": masks, "--init": init}
-        missing = [name for name, value in needed.items() if value is None]
+        options = without_contradicted({"folder": folder, **options})
+        del options["folder"]
+        if folder is not None:
+            _take_folder(folder, options)
+        needed = ("images", "masks", "init")
+        missing = [f"--{name}" for name in needed if options[name] is None]
         if missing:
             raise click.UsageError(
                 f"missing: {', '.join(missing)}"
-                + (" (--init none trains from scratch)" if init is None else "")
+                + (" (--init none trains from scratch)" if "--init" in missing else "")
             )
-        options = without_contradicted(options)
-        config = FinetuneConfig(
-            images=str(images), masks=str(masks), init=str(init), classes=classes or (), **options
-        )
+        options |= {name: str(options[name]) for name in needed}
+        config = FinetuneConfig(**options | {"classes": options["classes"] or ()})
     _run(config, out, resume, dry_run)
+
+
+def _take_folder(folder: Path, options: dict[str, Any]) -> None:
+    """Add what ``folder`` says to ``options``, but for what the command line says."""
+    if options["images"] is not None or options["masks"] is not None:
+        raise click.UsageError("name FOLDER, or --images and --masks")
+    from genselfdiff.data.folder_settings import folder_settings
+
+    told = folder_settings(folder, instances=options["instances"])
+    options |= {name: value for name, value in told.items() if not options[name]}
 
 
 def _run(config: Config, out: Path | None, resume: bool, dry_run: bool) -> None:
@@ -189,7 +201,8 @@ def _resumed(kind: type[Config], out: Path | None) -> Config:
     }
     free = {name: typed.pop(name) for name in RESUMED_WITH if name in typed}
     for name in typed.keys() - {"out", "resume", "dry_run", "verbose", "quiet"}:
-        option = "DATA" if name == "data" else "--" + name.replace("_", "-")
+        is_argument = name in ("data", "folder")
+        option = name.upper() if is_argument else "--" + name.replace("_", "-")
         raise click.UsageError(f"--resume takes its settings from {out}: leave out {option}")
     from genselfdiff.training.run_folder import RunFolder
 

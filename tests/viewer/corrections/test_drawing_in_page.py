@@ -119,9 +119,8 @@ def test_draw_undo_kill_reopen_export_and_train(
     assert kinds.count("Region*") == 2
 
     run = tmp_path / "run"
-    command = ["train", "finetune", "--images", str(out / "images"), "--masks", str(out / "masks")]
-    command += ["--classes", "background,stroma,nucleus", "--ignore-label", "255"]
-    command += ["--init", "nuclei", "--steps", "5", "--batch-size", "2", "--tile-size", "64"]
+    command = ["train", "finetune", str(out), "--init", "nuclei", "--steps", "5"]
+    command += ["--batch-size", "2", "--tile-size", "64"]
     result = CliRunner().invoke(main, [*command, "--device", "cpu", "--out", str(run)])
     assert result.exit_code == 0, result.output
     assert (run / "best.safetensors").exists()
