@@ -1,6 +1,7 @@
 """``gsd view``: slides and masks in the browser."""
 
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import click
@@ -103,8 +104,9 @@ def view(
         say(f"what is drawn is kept in {corrections}")
 
     with ExitStack() as stack:
-        parts = [corrections_part(library, corrections)]
+        parts, predicted = [], None
         if models:
+            from genselfdiff.live.live_mask import LiveMask
             from genselfdiff.live.live_part import live_part
             from genselfdiff.live.predictions import Predictions, address_of
 
@@ -113,4 +115,6 @@ def view(
             options = {"mpp": mpp, "device": device, "on_error": "blank"}
             predictions = stack.enter_context(closing(Predictions(slides, addresses, options)))
             parts.append(live_part(library, predictions))
+            predicted = partial(LiveMask, library, predictions)
+        parts.insert(0, corrections_part(library, corrections, predicted))
         serve(library, parts, host=host, port=port, browser=browser, announce=announce)

@@ -4,8 +4,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genselfdiff.choices import FIELD_CLASS
 from genselfdiff.data.importers.classes import BACKGROUND
@@ -19,10 +21,25 @@ from genselfdiff.errors import InputError
 from genselfdiff.objects import choose_splitter, number_objects, windows_of
 from genselfdiff.viewer.corrections.field_labels import Box, Int32, Uint8
 from genselfdiff.viewer.corrections.folder import DrawnClass
-from genselfdiff.viewer.layers import Layer, colour_of
+from genselfdiff.viewer.layers import Colour, colour_of
 
 
-def of_mask(layer: Layer, box: Box) -> tuple[Uint8, Int32]:
+class Mask(Protocol):
+    """What can be shown over a slide: a mask, or what is predicted; see ``viewer.layers.Layer``."""
+
+    mpp: float | None
+    has_cores: bool
+    names: list[str]
+    colours: list[Colour]
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Uint8:
+        """Classes in a window."""
+
+    def cores(self, x: int, y: int, width: int, height: int) -> NDArray[np.bool_]:
+        """Where the cores of objects are in a window."""
+
+
+def of_mask(mask: Mask, box: Box) -> tuple[Uint8, Int32]:
     """The classes of a mask in a field, and the numbers of the objects there.
 
     Objects that only touch have numbers each where the mask tells their cores. What the cores say
@@ -32,18 +49,18 @@ def of_mask(layer: Layer, box: Box) -> tuple[Uint8, Int32]:
         InputError: the mask cannot be read.
     """
     place = box.x, box.y, box.width, box.height
-    labels = layer.read(0, *place).copy()
-    cores = windows_of(layer.cores(*place)) if layer.has_cores else None
-    splitter = choose_splitter(None, None, layer.mpp, None, cores)
+    labels = mask.read(0, *place).copy()
+    cores = windows_of(mask.cores(*place)) if mask.has_cores else None
+    splitter = choose_splitter(None, None, mask.mpp, None, cores)
     objects = number_objects(labels, splitter=splitter).numbers
     missed = number_objects(np.where(objects, 0, labels).astype(np.uint8)).numbers
     objects = np.where(missed, missed + objects.max(initial=0), objects).astype(np.int32)
     return labels, objects
 
 
-def classes_of(layer: Layer) -> list[DrawnClass]:
+def classes_of(mask: Mask) -> list[DrawnClass]:
     """The classes of a mask."""
-    return [DrawnClass(*each) for each in zip(layer.names, layer.colours, strict=True)]
+    return [DrawnClass(*each) for each in zip(mask.names, mask.colours, strict=True)]
 
 
 @dataclass(frozen=True)

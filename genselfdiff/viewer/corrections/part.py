@@ -1,6 +1,7 @@
 """What the page asks of corrections, and how it is answered."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
@@ -16,9 +17,17 @@ from genselfdiff.errors import GsdError, InputError, one_line
 from genselfdiff.slides.fingerprint import fingerprint
 from genselfdiff.storage.places import Url
 from genselfdiff.text import shown
-from genselfdiff.viewer.answering import ASKED_AGAIN, Part, body_of, made, numbers, sent
+from genselfdiff.viewer.answering import (
+    ASKED_AGAIN,
+    Part,
+    body_of,
+    made,
+    numbers,
+    sent,
+)
 from genselfdiff.viewer.corrections.actions import STROKES
 from genselfdiff.viewer.corrections.beginnings import (
+    Mask,
     classes_of,
     coloured,
     of_mask,
@@ -45,7 +54,9 @@ _MOST_GEOJSON = 2**26
 """Bytes that are taken of a stroke, and of a file."""
 
 
-def corrections_part(library: Library, folder: Path) -> Part:
+def corrections_part(
+    library: Library, folder: Path, predicted: Callable[[int, int], Mask] | None = None
+) -> Part:
     """Make the part of the server with which people draw.
 
     ============================================ ==================================================
@@ -61,16 +72,24 @@ def corrections_part(library: Library, folder: Path) -> Part:
     Args:
         library: the slides.
         folder: where corrections are kept; made when the first is.
+        predicted: gives what is predicted, of a slide and by a model, both by their numbers; it
+            raises LookupError where there is none.
 
     Raises:
         InputError: what is there cannot be read.
     """
-    return Part(NAME, _Answers(library, Corrections(folder)).routes())
+    return Part(NAME, _Answers(library, Corrections(folder), predicted).routes())
 
 
 class _Answers:
-    def __init__(self, library: Library, corrections: Corrections) -> None:
+    def __init__(
+        self,
+        library: Library,
+        corrections: Corrections,
+        predicted: Callable[[int, int], Mask] | None,
+    ) -> None:
         self._library = library
+        self._predicted = predicted
         self._corrections = corrections
         self._slides: dict[int, DrawnSlide] = {}
         self._writing = Lock()
@@ -88,7 +107,7 @@ class _Answers:
         ]
 
     async def _folder(self, request: Request) -> Response:
-        return JSONResponse({"folder": shown(str(self._corrections.folder))}, headers=ASKED_AGAIN)
+        return JSONResponse({"folder": shown(self._corrections.folder.absolute())}, headers=ASKED_AGAIN)
 
     async def _state(self, request: Request) -> Response:
         (number,) = numbers(request, "slide")
@@ -154,8 +173,13 @@ class _Answers:
         return self._corrections.find(self._slides[number])
 
     def _suggested(self, number: int) -> list[DrawnClass]:
-        masks = [layer for layer in self._library.open(number).layers if layer.kind == "mask"]
-        return classes_of(masks[0]) if masks else []
+        layers: list[Mask] = [
+            layer for layer in self._library.open(number).layers if layer.kind == "mask"
+        ]
+        if not layers and self._predicted is not None:
+            with suppress(InputError, LookupError):  # the model is not read yet
+                layers = [self._predicted(number, 0)]
+        return classes_of(layers[0]) if layers else []
 
     def _told(self, number: int) -> dict[str, Any]:
         classes = self._corrections.classes(self._suggested(number))
@@ -169,8 +193,8 @@ class _Answers:
         kind = content.get("kind")
         if kind in ("undo", "redo"):
             changed = self._corrections.step(slide, kind, content.get("version"))
-        elif kind == "field" and content.get("layer") is not None:
-            start = self._start(number, content.pop("layer"))
+        elif kind == "field" and not content.keys().isdisjoint(("layer", "model")):
+            start = self._start(number, self._mask(number, content))
             changed = self._corrections.do(slide, content, suggested, start)
         elif kind in ("field", "remove", *STROKES):
             changed = self._corrections.do(slide, content, suggested)
@@ -182,17 +206,28 @@ class _Answers:
             told["changed"] = {"field": field, "box": [box.x, box.y, box.width, box.height]}
         return told
 
-    def _start(self, number: int, index: Any) -> Callable[[Box], Begun]:
+    def _mask(self, number: int, content: dict[str, Any]) -> Mask:
+        """What a field shall begin as."""
+        kind = "model" if "model" in content else "layer"
+        index = content.pop(kind)
+        if type(index) is int and index >= 0:
+            with suppress(LookupError):
+                if kind == "model" and self._predicted is not None:
+                    return self._predicted(number, index)
+                if kind == "layer":
+                    layer = self._library.open(number).layers[index]
+                    if layer.kind == "mask":
+                        return layer
+        raise InputError("there is no such mask")
+
+    def _start(self, number: int, mask: Mask) -> Callable[[Box], Begun]:
         """What gives the beginning of a field as a mask shows it."""
-        layers = self._library.open(number).layers
-        if type(index) is not int or not 0 <= index < len(layers) or layers[index].kind != "mask":
-            raise InputError("there is no such mask")
-        layer, slide, suggested = layers[index], self._slide(number), self._suggested(number)
+        slide, suggested = self._slide(number), self._suggested(number)
 
         def start(box: Box) -> Begun:
-            labels, objects = of_mask(layer, box)
+            labels, objects = of_mask(mask, box)
             there = sorted(set(labels.ravel().tolist()) - {0})
-            named = classes_of(layer)
+            named = classes_of(mask)
             if there and there[-1] >= len(named):
                 raise InputError(f"the mask tells no name of its class {there[-1]}")
             wanted = [named[label] for label in there]

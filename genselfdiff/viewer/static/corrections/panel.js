@@ -52,9 +52,9 @@ export function sections(owner) {
 }
 
 function beginning(owner) {
-  const masks = owner.masks.map((layer) => [String(layer.index), `as ${layer.info.name} shows it`]);
-  const select = element("select", {}, ...[...masks, ["", "empty"]].map(([value, text]) => (
-    element("option", { value, selected: value === owner.beginning }, text)
+  const [chosen] = owner.begins;
+  const select = element("select", {}, ...owner.beginnings.map(([value, text]) => (
+    element("option", { value, selected: value === chosen }, text)
   )));
   select.onchange = () => owner.choose({ beginning: select.value });
   return element("label", {}, "A field begins", select);

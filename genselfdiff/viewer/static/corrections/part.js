@@ -64,8 +64,19 @@ class Corrections {
     return this.page.info;
   }
 
-  get masks() {
-    return this.page.layers.filter((layer) => layer.hasObjects);
+  // What a field can begin as: [word, text, what the server is told].
+  get beginnings() {
+    const masks = this.page.layers.filter((layer) => layer.isMask).map((layer) => {
+      const told = layer.hasObjects ? { layer: layer.index } : { model: layer.model };
+      return [JSON.stringify(told), `as ${layer.info.name} shows it`, told];
+    });
+    return [...masks, ["", "empty", {}]];
+  }
+
+  // The one that is chosen, if it is there, or the first.
+  get begins() {
+    const all = this.beginnings;
+    return all.find(([word]) => word === this.beginning) ?? all[0];
   }
 
   get radius() {
@@ -75,8 +86,8 @@ class Corrections {
   opened() {
     this.pointer.forget();
     this.message = "";
+    this.beginning = null;
     const { info, slide } = this.page;
-    this.beginning = info && this.masks.length ? String(this.masks[0].index) : "";
     this.record.open(info ? slide : null);
   }
 
@@ -163,7 +174,7 @@ class Corrections {
 
   framed(box) {
     if (box.width < LEAST_FIELD || box.height < LEAST_FIELD) return;
-    const begins = this.beginning === "" ? {} : { layer: Number(this.beginning) };
+    const [, , begins] = this.begins;
     this.record.do({ kind: "field", ...box, ...begins });
   }
 
