@@ -44,6 +44,7 @@ class CutSettings:
         limit: of tiles of each slide; None: all.
         seed: draws those of a slide that has more.
         image_mpp: resolution of the slides whose files do not tell it; None: there are none.
+        icc: colours are those of the slides' ICC profiles, see `open_slide`.
 
     Raises:
         InputError: a number is out of range.
@@ -55,6 +56,7 @@ class CutSettings:
     limit: int | None = None
     seed: int = 0
     image_mpp: float | None = None
+    icc: bool = False
 
     def __post_init__(self) -> None:
         check_mpp(self.mpp)
@@ -151,7 +153,7 @@ def _look_at(
         with open_slide(path) as slide:
             mpp = slide.mpp or settings.image_mpp
         if mpp is not None:
-            with open_slide(path, mpp=mpp) as slide:
+            with open_slide(path, mpp=mpp, icc=settings.icc) as slide:
                 slide.at_mpp(settings.mpp)
             return mpp, fingerprint(path)
     except InputError as error:
@@ -238,9 +240,9 @@ def _cut(
     """
     size, damaged, cut = settings.tile_size, list[InputError](), 0
     dots = (25400 / settings.mpp,) * 2
-    with open_slide(path, mpp=mpp, on_error="blank") as slide:
+    with open_slide(path, mpp=mpp, on_error="blank", icc=settings.icc) as slide:
         tissue = TissueMap(slide)
-    with open_slide(path, mpp=mpp) as slide:
+    with open_slide(path, mpp=mpp, icc=settings.icc) as slide:
         view = slide.at_mpp(settings.mpp)
         view.hold_rows(view.width, size)
         tiles = _choose(tissue, view, settings)

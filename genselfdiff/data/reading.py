@@ -53,7 +53,9 @@ class WindowReader:
         self._damage: dict[Path, Damage] = {}
         self._given: set[tuple[Path, str]] = set()
 
-    def open(self, path: Path, mpp: float | None = None, on_error: str = "fail") -> Slide:
+    def open(
+        self, path: Path, mpp: float | None = None, on_error: str = "fail", icc: bool = False
+    ) -> Slide:
         """Open a slide as `open_slide` does.
 
         What is damaged and becomes glass is warned of once in this process, however often the
@@ -62,7 +64,7 @@ class WindowReader:
         damage = Damage(path, on_error)
         if damage.is_tolerated:
             damage = self._damage.setdefault(path, damage)
-        return open_counting(damage, mpp=mpp)
+        return open_counting(damage, mpp=mpp, icc=icc)
 
     def damage(self) -> list[tuple[Path, str]]:
         """What was damaged and became glass until now, with its file, for `note_damage`."""
@@ -92,12 +94,13 @@ class WindowReader:
         window: tuple[int, int, int, int],
         cached: bool,
         on_error: str = "fail",
+        icc: bool = False,
     ) -> NDArray[np.uint8]:
         """Read ``window`` = (x, y, width, height), in pixels at ``mpp``, of the file at ``path``.
 
         ``source_mpp`` is the resolution of the file's level 0 in um/px. With ``cached`` the whole
         file is decoded and resampled once and held as uint8 (for small images only). ``on_error``
-        is as for `open_slide`.
+        and ``icc`` are as for `open_slide`.
 
         Returns:
             uint8 (height, width, 3); may be a view of what is kept, so it must not be written to.
@@ -107,14 +110,14 @@ class WindowReader:
             OutputError: there is no room for a temporary file.
         """
         x, y, width, height = window
-        key = (path, source_mpp, mpp, on_error)
+        key = (path, source_mpp, mpp, on_error, icc)
 
         def hold() -> NDArray[np.uint8]:
-            with self.open(path, source_mpp, on_error) as slide:
+            with self.open(path, source_mpp, on_error, icc) as slide:
                 return _whole(slide.at_mpp(mpp))
 
         def spool() -> NDArray[np.uint8]:
-            with self.open(path, source_mpp, on_error) as slide:
+            with self.open(path, source_mpp, on_error, icc) as slide:
                 view = slide.at_mpp(mpp)
                 return spooled_image(_bands(view), view.width)
 
@@ -122,7 +125,7 @@ class WindowReader:
             if cached:
                 image = self._held.get(key, hold)
             else:
-                slide = self._slide(path, source_mpp, on_error)
+                slide = self._slide(path, source_mpp, on_error, icc)
                 view = slide.at_mpp(mpp)
                 if (
                     slide.piece_pixels(view.level) <= PIECE_PIXELS
@@ -137,11 +140,11 @@ class WindowReader:
         self._lock = RLock()
         self._slides = OrderedDict()
 
-    def _slide(self, path: Path, source_mpp: float, on_error: str) -> Slide:
-        key = (path, source_mpp, on_error)
+    def _slide(self, path: Path, source_mpp: float, on_error: str, icc: bool) -> Slide:
+        key = (path, source_mpp, on_error, icc)
         slide = self._slides.get(key)
         if slide is None:
-            slide = self._slides[key] = self.open(path, source_mpp, on_error)
+            slide = self._slides[key] = self.open(path, source_mpp, on_error, icc)
         self._slides.move_to_end(key)
         while len(self._slides) > OPEN_SLIDES:
             self._slides.popitem(last=False)[1].close()

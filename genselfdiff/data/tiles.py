@@ -41,7 +41,7 @@ class TileSource:
         width, height: size of level 0 in pixels.
         tissue: bool (h, w), where tissue is; stretches over the whole of level 0.
         region: (x, y, width, height) in level-0 pixels; tiles stay inside it.
-        on_error: what becomes of stored tiles that are damaged: see `open_slide`.
+        on_error, icc: how it is opened: see `open_slide`.
     """
 
     path: Path
@@ -51,6 +51,7 @@ class TileSource:
     tissue: NDArray[np.bool_]
     region: tuple[int, int, int, int]
     on_error: str = "fail"
+    icc: bool = False
 
     @property
     def tissue_area(self) -> float:
@@ -68,13 +69,14 @@ def open_sources(
     mpp: float,
     image_mpp: float | None = None,
     on_error: str = "fail",
+    icc: bool = False,
     written: Path | None = None,
 ) -> list[TileSource]:
     """Open every image and slide under ``paths`` as a source of tiles at ``mpp`` um/px.
 
     A file's own resolution wins over ``image_mpp`` (um/px), which stands in where a file has none;
     a warning names the files whose own resolution contradicts it, and those that have to be
-    enlarged much to reach ``mpp``. ``on_error`` says what becomes of damaged stored tiles, see
+    enlarged much to reach ``mpp``. ``on_error`` and ``icc`` are as for
     `open_slide`; ``written`` is left out, see `find_slides`.
 
     Raises:
@@ -84,7 +86,7 @@ def open_sources(
     files = find_slides(map(Path, paths), written)
     # Decoding releases the interpreter lock, so that threads shorten the look at every file.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        opened = list(pool.map(lambda path: _open_source(path, image_mpp, on_error), files))
+        opened = list(pool.map(lambda path: _open_source(path, image_mpp, on_error, icc), files))
     contradicting = [path for path, (_, differs) in zip(files, opened, strict=True) if differs]
     sources = [source for source, _ in opened]
     if contradicting:
@@ -206,6 +208,7 @@ class UnlabelledTiles(Dataset[torch.Tensor]):
             window=(x, y, size, size),
             cached=grid.view_pixels < CACHED_PIXELS,
             on_error=grid.source.on_error,
+            icc=grid.source.icc,
         )
         if self.flips:
             horizontal, vertical = generator.random(2) < 0.5
@@ -297,9 +300,11 @@ def _with_tissue(
     return [grid for grid in grids if len(grid.cells)]
 
 
-def _open_source(path: Path, image_mpp: float | None, on_error: str) -> tuple[TileSource, bool]:
+def _open_source(
+    path: Path, image_mpp: float | None, on_error: str, icc: bool
+) -> tuple[TileSource, bool]:
     """The source for one file, and whether its own resolution contradicts ``image_mpp``."""
-    with shared_reader.open(path, on_error=on_error) as slide:
+    with shared_reader.open(path, on_error=on_error, icc=icc) as slide:
         mpp = slide.mpp or image_mpp
         if mpp is None:
             raise InputError(
@@ -309,7 +314,7 @@ def _open_source(path: Path, image_mpp: float | None, on_error: str) -> tuple[Ti
         side = int(np.clip(max(slide.width, slide.height) * mpp / TISSUE_MPP, *TISSUE_SIDE))
         tissue = tissue_mask(slide.thumbnail(side))
         region = (0, 0, slide.width, slide.height)
-        source = TileSource(path, mpp, slide.width, slide.height, tissue, region, on_error)
+        source = TileSource(path, mpp, slide.width, slide.height, tissue, region, on_error, icc)
         return source, differs
 
 

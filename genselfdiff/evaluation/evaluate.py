@@ -63,6 +63,7 @@ def evaluate(
     masks_dir: str | Path,
     *,
     mpp: float | None = None,
+    icc: bool = False,
     foreground: bool = False,
     ignore_label: int | None = None,
     truth_objects: str | Path | None = None,
@@ -80,6 +81,7 @@ def evaluate(
         images_dir: folder of images.
         masks_dir: folder of integer masks with the images' file names, suffix aside.
         mpp: micrometres per pixel of the images, where their files do not tell or are wrong.
+        icc: see ``open_slide``.
         foreground: read every non-zero mask value as class 1; 0/255 masks are recognised without.
             If there are several such values, they are the numbers of the objects.
         ignore_label: mask value whose pixels are not counted.
@@ -122,7 +124,13 @@ def evaluate(
         with open_slide(pair.image, mpp=mpp) as slide:
             slide.at_mpp(loaded.info.mpp)
     compare = _Comparison(
-        len(classes), mpp, found.foreground, ignore_label, objects, keeps_cases=watch is not None
+        len(classes),
+        mpp,
+        icc,
+        found.foreground,
+        ignore_label,
+        objects,
+        keeps_cases=watch is not None,
     )
     compared: Iterator[_Compared]
     fields = [_Field(pair, numbered.get(pair.stem)) for pair in pairs]
@@ -158,6 +166,7 @@ def evaluate(
             len(pairs),
         )
     settings: dict[str, object] = {
+        "icc": icc,
         "foreground": found.foreground,
         "ignore_label": ignore_label,
         "true_objects": source,
@@ -204,6 +213,7 @@ class _Comparison:
 
     num_classes: int
     mpp: float | None
+    icc: bool
     foreground: bool
     ignore_label: int | None
     objects: ObjectOptions
@@ -216,9 +226,10 @@ class _Comparison:
             num_classes=self.num_classes,
             foreground=self.foreground,
             ignore_label=self.ignore_label,
+            icc=self.icc,
         )
         numbers = _numbers(field.numbers, labels)
-        prediction, known_mpp = _predict(predictor, pair, image, self.mpp)
+        prediction, known_mpp = _predict(predictor, pair, image, self.mpp, self.icc)
         comparison = score_image(
             pair.stem,
             Truth(labels, self.ignore_label, numbers),
@@ -254,11 +265,11 @@ def _differ(numbers: NDArray[np.integer]) -> bool:
 
 
 def _predict(
-    predictor: Predictor, pair: Pair, image: NDArray[np.uint8], mpp: float | None
+    predictor: Predictor, pair: Pair, image: NDArray[np.uint8], mpp: float | None, icc: bool
 ) -> tuple[Prediction, float | None]:
     """What is predicted of ``image``, the content of ``pair.image``, and its um per pixel."""
     info = predictor.model.info
-    with open_slide(pair.image, mpp=mpp) as slide:
+    with open_slide(pair.image, mpp=mpp, icc=icc) as slide:
         view, scale = model_view(slide, info.mpp)
         seen = image if scale == 1 else view.read(0, 0, view.width, view.height)
         rows, columns = range(view.height), range(view.width)

@@ -32,7 +32,6 @@ from genselfdiff.segmenting.shards.folder import folder_of, missing_parts
 from genselfdiff.segmenting.shards.merge import merge_parts
 from genselfdiff.segmenting.shards.part import Piece, agree, is_finished, predict_part
 from genselfdiff.segmenting.slide_task import SlideTask
-from genselfdiff.slides import open_slide
 from genselfdiff.storage.places import Place, Url
 
 _KEPT = "genselfdiff_kept"
@@ -213,9 +212,7 @@ class _Kept:
             self.close()
             predictor, options = self.predictor(order), order.options
             request = requested(slide, predictor, options)
-            source = self._stack.enter_context(
-                open_slide(slide, mpp=options.mpp, on_error=options.on_error)
-            )
+            source = self._stack.enter_context(options.opened(slide))
             self._slide = slide, SlideTask.of(source, predictor, options), request
         return self._slide[1], self._slide[2]
 

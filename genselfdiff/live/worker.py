@@ -20,7 +20,6 @@ from genselfdiff.live.messages import send
 from genselfdiff.live.slide_prediction import SlidePrediction, TileAt
 from genselfdiff.models.model_file import find_model
 from genselfdiff.segmenting.options import Options
-from genselfdiff.slides import open_slide
 from genselfdiff.storage.places import place_of
 
 _OPEN_AT_ONCE = 4
@@ -116,7 +115,7 @@ class Worker:
                 raise InputError("its model could not be read")
             options = self._options
             address = place_of(self._slides[picture.slide])
-            source = open_slide(address, mpp=options.mpp, on_error=options.on_error)
+            source = options.opened(address)
             self._open[picture] = SlidePrediction(source, predictor, options)
             if len(self._open) > _OPEN_AT_ONCE:
                 self._open.popitem(last=False)

@@ -17,7 +17,7 @@ from genselfdiff.segmenting.memory import memory_bound
 from genselfdiff.segmenting.one_slide import choose, predictor_of
 from genselfdiff.segmenting.options import OptionArguments, Options
 from genselfdiff.segmenting.slide_task import SlideTask
-from genselfdiff.slides import ScaledView, open_slide
+from genselfdiff.slides import ScaledView
 from genselfdiff.storage.places import Place, place_of
 
 MEASURED_TILES = 16
@@ -78,7 +78,7 @@ def estimate(
 
 def estimate_slide(path: Place, predictor: Predictor, options: Options) -> SlideEstimate:
     """Do what ``estimate`` does."""
-    with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
+    with options.opened(path) as source:
         task = SlideTask.of(source, predictor, options)
         view, grid, (_, _, columns, rows) = task.layout.view, task.layout.grid, task.layout.window
         job = choose(task, requested(path, predictor, options))

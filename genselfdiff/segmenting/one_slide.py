@@ -35,7 +35,6 @@ from genselfdiff.segmenting.output_files import OutputFiles, refuse_sent_zarr
 from genselfdiff.segmenting.result import SegmentResult
 from genselfdiff.segmenting.sidecars import refuse_zarr, write_beside, write_zarr
 from genselfdiff.segmenting.slide_task import SlideTask
-from genselfdiff.slides import open_slide
 from genselfdiff.storage.places import Place, Url, local_paths, place_of
 from genselfdiff.storage.uploading import scratch_of, worked_on_here
 
@@ -176,7 +175,7 @@ def segment_slide(
         refuse_zarr(
             output, state.mask.job if is_there and state.mask else None, overwrite=overwrite
         )
-    with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
+    with options.opened(path) as source:
         if not is_there:
             state.refuse(files, request, overwrite=overwrite)
             task = SlideTask.of(source, predictor, options, progress)

@@ -13,6 +13,8 @@ from genselfdiff.settings import About, check_mpp, require_settings
 
 if TYPE_CHECKING:
     from genselfdiff.models.model_info import ModelInfo
+    from genselfdiff.slides import Slide
+    from genselfdiff.storage.places import Place
 
 Region = tuple[int, int, int, int]
 
@@ -40,7 +42,7 @@ class Options:
         max_memory: bytes of this process; None: as many workers as processors. What is written
             beside the mask is not counted.
         tissue: True: where tissue is found; False: everywhere; or the image.
-        on_error: see ``open_slide``.
+        on_error, icc: see ``open_slide``.
         overlay: a .png; True: beside the mask.
         table: a .csv or .parquet; True: beside the mask, a .csv.
         instances: without ``geojson`` or ``labels``, the table is written in any case.
@@ -102,6 +104,12 @@ class Options:
             "What a damaged tile of the slide does: end with an error, or count as glass.",
             choices=ON_ERROR,
             refusal=f"on_error {{value!r}} must be one of {', '.join(ON_ERROR)}",
+        ).metadata,
+    )
+    icc: bool = field(
+        default=False,
+        metadata=About(
+            "Read colours as the slide's ICC profile means them, in sRGB, not as they are stored."
         ).metadata,
     )
     overlay: str | Path | bool | None = field(
@@ -210,6 +218,16 @@ class Options:
         if self.zarr and not self.probabilities:
             raise InputError("--zarr writes probabilities a second time: add --probabilities")
 
+    def opened(self, slide: "Place") -> "Slide":
+        """Open a slide as these say.
+
+        Raises:
+            InputError: as ``open_slide``.
+        """
+        from genselfdiff.slides import open_slide
+
+        return open_slide(slide, mpp=self.mpp, on_error=self.on_error, icc=self.icc)
+
     def tiling(self, info: "ModelInfo") -> tuple[int, float]:
         """Side of the tiles in pixels, and the fraction of it that they share with neighbours."""
         side = info.tile_size if self.tile_size is None else self.tile_size
@@ -231,6 +249,7 @@ class OptionArguments(TypedDict, total=False):
     max_memory: int | None
     tissue: bool | str | Path
     on_error: str
+    icc: bool
     overlay: str | Path | bool | None
     overlay_width: int | None
     outline: bool

@@ -33,6 +33,7 @@ logger = logging.getLogger("genselfdiff")
 
 _WORDS = {
     "model": "Model",
+    "icc": "Colours by the slide's ICC profile",
     "tissue": "Predicted only where tissue is",
     "tile size": "Side of a tile, pixels of the model",
     "overlap": "Part of a tile shared with the next",

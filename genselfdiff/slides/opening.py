@@ -1,5 +1,6 @@
 """Opening slides and images of any format."""
 
+import logging
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from genselfdiff.slides.formats.png_jpeg import is_picture, open_picture
 from genselfdiff.slides.formats.tiff import open_tiff
 from genselfdiff.slides.formats.tiff_directories import is_tiff
 from genselfdiff.slides.slide import Slide
+from genselfdiff.slides.stored.colour_profile import in_srgb
 from genselfdiff.slides.stored.damage import Damage
 from genselfdiff.slides.stored.stored_image import MAX_PIXELS_AT_ONCE, StoredImage
 from genselfdiff.storage.opening import open_stored
@@ -26,8 +28,12 @@ from genselfdiff.storage.stored_file import StoredFile
 
 Uint8 = NDArray[np.uint8]
 
+logger = logging.getLogger("genselfdiff")
 
-def open_slide(path: str | Place, *, mpp: float | None = None, on_error: str = "fail") -> Slide:
+
+def open_slide(
+    path: str | Place, *, mpp: float | None = None, on_error: str = "fail", icc: bool = False
+) -> Slide:
     """Open a slide or image: SVS, OME-TIFF, pyramidal or plain TIFF, DICOM, PNG, JPEG.
 
     Formats of ``OPENSLIDE_SUFFIXES`` are read through OpenSlide, and folders that are an OME-Zarr
@@ -42,19 +48,34 @@ def open_slide(path: str | Place, *, mpp: float | None = None, on_error: str = "
         mpp: micrometres per pixel of level 0, believed more than the file.
         on_error: "fail": a stored tile that is damaged is an error; "blank": it is glass, of which
             a warning is logged. A damaged PNG or JPEG is always an error.
+        icc: read colours as the file's ICC profile means them, in sRGB; else as they are stored.
 
     Raises:
         InputError: the file is missing, empty, truncated, no image, not grey or RGB, or cannot be
-            read in bounded memory, or OpenSlide is needed and missing; or ``mpp`` is out of range.
+            read in bounded memory, or OpenSlide is needed and missing; or ``mpp`` is out of range,
+            or the profile damaged.
     """
-    return open_counting(Damage(place_of(path), on_error), mpp=mpp)
+    return open_counting(Damage(place_of(path), on_error), mpp=mpp, icc=icc)
 
 
-def open_counting(damage: Damage, *, mpp: float | None = None) -> Slide:
+def open_counting(damage: Damage, *, mpp: float | None = None, icc: bool = False) -> Slide:
     """Open the file that ``damage`` is of as `open_slide` does; several openings can share it."""
     if mpp is not None:
         check_mpp(mpp)
-    return Slide(damage, _open(damage), mpp)
+    stored = _open(damage)
+    if icc:
+        try:
+            stored = in_srgb(stored, damage.path)
+        except InputError:
+            stored.close()
+            raise
+    elif stored.icc:
+        logger.debug(
+            "%s: has an ICC profile of %d bytes; it is not applied without --icc",
+            damage.path,
+            len(stored.icc),
+        )
+    return Slide(damage, stored, mpp)
 
 
 def open_mask(path: str | Place) -> Slide:
@@ -119,13 +140,13 @@ def _open_file(file: StoredFile, damage: Damage, *, as_mask: bool) -> StoredImag
     )
 
 
-def read_image(path: str | Place) -> Uint8:
+def read_image(path: str | Place, *, icc: bool = False) -> Uint8:
     """Read a whole image at level 0 as (h, w, 3) uint8 RGB.
 
     Raises:
         InputError: as ``open_slide``; or the image has more than 2**28 pixels.
     """
-    with open_slide(path) as slide:
+    with open_slide(path, icc=icc) as slide:
         if slide.width * slide.height > MAX_PIXELS_AT_ONCE:
             raise InputError(
                 f"{path}: {slide.width} x {slide.height} pixels are too many to read at once; cut"

@@ -1,6 +1,5 @@
 """An open slide or image, of which windows are read."""
 
-import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ from genselfdiff.slides.stored.stored_image import Box, StoredImage, StoredLevel
 from genselfdiff.slides.window import check_window
 
 Uint8 = NDArray[np.uint8]
-
-logger = logging.getLogger("genselfdiff")
 
 
 @dataclass(frozen=True)
@@ -61,10 +58,6 @@ class Slide:
         self._stored = stored
         self._closed = False
         self._thumbnail: tuple[int, Uint8] | None = None
-        if stored.icc_bytes:
-            logger.debug(
-                "%s: has an ICC profile of %d bytes; it is not applied", self.path, stored.icc_bytes
-            )
 
     @property
     def blank_tiles(self) -> int:

@@ -300,4 +300,5 @@ def _load(config: FinetuneConfig, pairs: Sequence[Pair]) -> LabelledImages:
         ignore_label=config.ignore_label,
         instances=config.instances,
         scale=1.0 if same else enlargement,
+        icc=config.icc,
     )

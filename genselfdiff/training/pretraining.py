@@ -57,6 +57,7 @@ class PretrainTask:
             mpp=config.mpp,
             image_mpp=config.image_mpp,
             on_error=config.on_error,
+            icc=config.icc,
             written=run.path,
         )
         training, validation = split_sources(

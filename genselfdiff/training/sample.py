@@ -131,7 +131,12 @@ def restore_tiles(
     if not 0 <= t < schedule.timesteps:
         raise InputError(f"--t {t}: the time steps of the run are 0 to {schedule.timesteps - 1}")
     dataset = UnlabelledTiles(
-        open_sources([noised.image], mpp=config.mpp, image_mpp=noised.mpp or config.image_mpp),
+        open_sources(
+            [noised.image],
+            mpp=config.mpp,
+            image_mpp=noised.mpp or config.image_mpp,
+            icc=config.icc,
+        ),
         mpp=config.mpp,
         tile_size=config.tile_size,
         seed=sampling.seed,

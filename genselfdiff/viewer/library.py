@@ -29,8 +29,8 @@ class OpenEntry:
         InputError: one cannot be opened, or a layer has another size than the slide.
     """
 
-    def __init__(self, entry: Entry, mpp: float | None) -> None:
-        self.tiles = SlideTiles(entry.slide, mpp)
+    def __init__(self, entry: Entry, mpp: float | None, icc: bool) -> None:
+        self.tiles = SlideTiles(entry.slide, mpp, icc)
         slide = self.tiles.slide
         layers = [Layer(path) for path in entry.layers]
         self.layers = sorted(layers, key=lambda layer: layer.kind)  # masks first
@@ -66,11 +66,15 @@ class Library:
     Args:
         entries: the slides, each known by its place among them.
         mpp: micrometres per pixel of the slides, believed more than their files.
+        icc: show colours as the slides' ICC profiles mean them.
     """
 
-    def __init__(self, entries: Sequence[Entry], mpp: float | None = None) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], mpp: float | None = None, icc: bool = False
+    ) -> None:
         self.entries = list(entries)
         self._mpp = mpp
+        self._icc = icc
         self._open: OrderedDict[int, OpenEntry] = OrderedDict()
         self._lock = Lock()
         self._cache = TileCache(_CACHE_BYTES)
@@ -83,7 +87,7 @@ class Library:
         """
         with self._lock:
             if number not in self._open:
-                self._open[number] = OpenEntry(self.entries[number], self._mpp)
+                self._open[number] = OpenEntry(self.entries[number], self._mpp, self._icc)
                 if len(self._open) > _OPEN_AT_ONCE:
                     self._open.popitem(last=False)
             self._open.move_to_end(number)

@@ -62,8 +62,8 @@ class SlideTiles:
         InputError: as ``open_slide``.
     """
 
-    def __init__(self, path: Place, mpp: float | None = None) -> None:
-        self.slide: Slide = open_slide(path, mpp=mpp, on_error="blank")
+    def __init__(self, path: Place, mpp: float | None = None, icc: bool = False) -> None:
+        self.slide: Slide = open_slide(path, mpp=mpp, on_error="blank", icc=icc)
         rows, pixels = self.slide.piece_rows(0), self.slide.piece_pixels(0)
         self._reduced = TileCache(_REDUCED_BYTES)
         self.side = rows if rows in _ALIGNED and pixels == rows * rows else _SLIDE_TILE

@@ -169,7 +169,7 @@ def test_reader_decodes_an_image_once_until_its_bound_is_reached(
     monkeypatch.setattr(
         reading,
         "open_counting",
-        lambda damage, mpp: decoded.append(damage.path) or original(damage, mpp=mpp),
+        lambda damage, **how: decoded.append(damage.path) or original(damage, **how),
     )
 
     def read_alternately(reader: WindowReader) -> int:

@@ -379,7 +379,7 @@ def test_a_worker_keeps_model_and_slide(tmp_path, slides, model, cluster, monkey
         monkeypatch.setattr(worker, name, call)
         return calls
 
-    opened, loaded, done = map(counted, ("open_slide", "find_model", "predict_part"))
+    opened, loaded, done = map(counted, ("requested", "find_model", "predict_part"))
     client = cluster(2)
     outcomes_of(plan_outputs(slides[2:3], tmp_path / "m.tif"), model, client=client)
     assert len(done) > 4

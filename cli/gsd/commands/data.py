@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from genselfdiff.files import refuse_existing, refuse_inputs
+from genselfdiff.segmenting.options import Options
 from gsd.label_imports import image_mpp_option, import_
-from gsd.options import FILE, dask_option, overwriting, progress, verbosity
+from gsd.options import FILE, dask_option, overwriting, progress, setting_option, verbosity
 from gsd.output import say
 
 
@@ -48,6 +49,7 @@ Examples:
 @click.option("--limit", type=int, help="Of tiles of each slide, drawn with --seed; default: all.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @image_mpp_option
+@setting_option(Options, "icc", is_flag=True)
 @dask_option()
 @verbosity
 def tiles(
@@ -59,6 +61,7 @@ def tiles(
     limit: int | None,
     seed: int,
     image_mpp: float | None,
+    icc: bool,
     dask: str | None,
 ) -> None:
     """Cut SLIDES, files or folders, into PNG tiles that hold tissue.
@@ -70,7 +73,7 @@ def tiles(
     from genselfdiff.data.cutting import CutSettings, cut_tiles
     from genselfdiff.slides import find_slides
 
-    settings = CutSettings(mpp, tile_size, tissue, limit, seed, image_mpp)
+    settings = CutSettings(mpp, tile_size, tissue, limit, seed, image_mpp, icc)
     found = find_slides(slides, output)
     if dask is None:
         counts = cut_tiles(found, output, settings, progress())

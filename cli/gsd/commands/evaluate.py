@@ -43,6 +43,7 @@ Examples:
     type=click.FloatRange(0, min_open=True),
     help="Resolution of the images in um/pixel, where their files do not say or are wrong.",
 )
+@setting_option(Options, "icc", is_flag=True)
 @click.option("--foreground", is_flag=True, help="Read every non-zero mask value as class 1.")
 @click.option("--ignore-label", type=int, help="Mask value that is not counted.")
 @click.option(
@@ -70,6 +71,7 @@ def evaluate(
     images: Path,
     masks: Path,
     mpp: float | None,
+    icc: bool,
     foreground: bool,
     ignore_label: int | None,
     truth_objects: Path | None,
@@ -123,6 +125,7 @@ def evaluate(
             images,
             masks,
             mpp=mpp,
+            icc=icc,
             foreground=foreground,
             ignore_label=ignore_label,
             truth_objects=truth_objects,

@@ -140,6 +140,7 @@ Examples:
     help="Only say what it would take: tiles, memory, and the time from a few of them.",
 )
 @setting("on_error")
+@setting("icc", is_flag=True)
 @click.option(
     "--shard",
     callback=_shard,

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from genselfdiff.errors import InputError
+from genselfdiff.segmenting.options import Options
 from genselfdiff.storage.places import Place, Url
-from gsd.options import FILE, PLACE, PLACE_OR_SHIPPED, one_device, verbosity
+from gsd.options import FILE, PLACE, PLACE_OR_SHIPPED, one_device, setting_option, verbosity
 from gsd.output import say
 
 
@@ -40,6 +41,7 @@ Examples:
     type=click.FloatRange(0, min_open=True),
     help="Resolution of the slides in um/pixel, where their files do not say or are wrong.",
 )
+@setting_option(Options, "icc", is_flag=True)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -67,6 +69,7 @@ def view(
     models: tuple[str | Url, ...],
     device: str | None,
     mpp: float | None,
+    icc: bool,
     port: int,
     host: str,
     corrections: Path,
@@ -95,7 +98,7 @@ def view(
     from genselfdiff.viewer.corrections.part import corrections_part
     from genselfdiff.viewer.library import Library
 
-    library = Library(collect(files), mpp)
+    library = Library(collect(files), mpp, icc)
     if len(library.entries) == 1:
         library.open(0)  # what is wrong with it is told here
 
@@ -112,7 +115,7 @@ def view(
 
             addresses = [address_of(model) for model in models]
             slides = [entry.slide for entry in library.entries]
-            options = {"mpp": mpp, "device": device, "on_error": "blank"}
+            options = {"mpp": mpp, "icc": icc, "device": device, "on_error": "blank"}
             predictions = stack.enter_context(closing(Predictions(slides, addresses, options)))
             parts.append(live_part(library, predictions))
             predicted = partial(LiveMask, library, predictions)

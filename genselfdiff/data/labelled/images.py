@@ -22,7 +22,7 @@ class LabelledImages:
     """Labelled images, resampled by ``scale`` (1 leaves them as they are).
 
     ``scale`` is the images' um/px over the wanted um/px. Images are area-averaged down or
-    interpolated up; labels take the nearest pixel.
+    interpolated up; labels take the nearest pixel. ``icc`` is as for `open_slide`.
 
     Each image is decoded once, one at a time, into a temporary file that has no name (in the folder
     TMPDIR, 4 bytes a pixel, 8 with ``instances``) and is mapped from there: memory holds what is
@@ -52,13 +52,16 @@ class LabelledImages:
         ignore_label: int | None = None,
         scale: float = 1.0,
         instances: bool = False,
+        icc: bool = False,
     ) -> None:
         self.stems = [pair.stem for pair in pairs]
 
         def loaded() -> Iterator[NDArray[Any]]:
             for pair in pairs:
                 if instances:
-                    image, labels, numbers = load_numbered_pair(pair, ignore_label=ignore_label)
+                    image, labels, numbers = load_numbered_pair(
+                        pair, ignore_label=ignore_label, icc=icc
+                    )
                     size = _scaled_size(labels, scale)
                     yield _smooth(image, size, scale)
                     labels, numbers = _nearest(labels, size), _nearest(numbers, size)
@@ -66,7 +69,11 @@ class LabelledImages:
                     yield numbers[..., None].view(np.uint8)
                     continue
                 image, labels = load_pair(
-                    pair, num_classes=num_classes, foreground=foreground, ignore_label=ignore_label
+                    pair,
+                    num_classes=num_classes,
+                    foreground=foreground,
+                    ignore_label=ignore_label,
+                    icc=icc,
                 )
                 size = _scaled_size(labels, scale)
                 yield _smooth(image, size, scale)

@@ -130,8 +130,9 @@ def load_pair(
     num_classes: int | None = None,
     foreground: bool = False,
     ignore_label: int | None = None,
+    icc: bool = False,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Read an image, uint8 (H, W, 3), and its labels, uint8 (H, W).
+    """Read an image, uint8 (H, W, 3), as `open_slide` with ``icc``, and its labels, uint8 (H, W).
 
     With ``foreground`` every non-zero value but ``ignore_label`` becomes class 1, of masks with
     soft edges those from half of the largest on; else values must be below ``num_classes`` (256
@@ -140,7 +141,7 @@ def load_pair(
     Raises:
         InputError: a file cannot be read, the sizes differ, or a value is beyond the classes.
     """
-    image, values = _read_pair(pair)
+    image, values = _read_pair(pair, icc)
     if foreground:
         return image, _foreground_labels(values, ignore_label)
     if values.max() >= (num_classes or 0):
@@ -149,7 +150,7 @@ def load_pair(
 
 
 def load_numbered_pair(
-    pair: Pair, *, ignore_label: int | None = None
+    pair: Pair, *, ignore_label: int | None = None, icc: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]:
     """Read an image and its labels as `load_pair` does with ``foreground``, and objects' numbers.
 
@@ -160,7 +161,7 @@ def load_numbered_pair(
     Raises:
         InputError: as `load_pair`.
     """
-    image, values = _read_pair(pair)
+    image, values = _read_pair(pair, icc)
     labels = _foreground_labels(values, ignore_label)
     return image, labels, np.where(labels == 1, values.astype(np.int32), 0)
 
@@ -205,9 +206,9 @@ def by_stem(folder: Path, suffixes: Sequence[str], kind: str) -> dict[str, Path]
     return found
 
 
-def _read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+def _read_pair(pair: Pair, icc: bool) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
     """An image and the stored values of its mask, of the same size."""
-    image, values = read_image(pair.image), read_mask(pair.mask)
+    image, values = read_image(pair.image, icc=icc), read_mask(pair.mask)
     _require_size(pair, values, *image.shape[:2])
     return image, values
 

@@ -28,6 +28,7 @@ class Request:
     Attributes:
         slide: see `content_of`.
         mpp: um/px, where it was given.
+        icc: colours are those of the slide's ICC profile.
         model: name of its file, or its own, and the digest of what is in it.
         tile_size, overlap, region, tta: see ``Options``.
         tissue: whether tiles without tissue are left out; or the image that tells tissue, as
@@ -42,6 +43,7 @@ class Request:
 
     slide: str
     mpp: float | None
+    icc: bool
     model: str
     tile_size: int = field(metadata=named("tile size"))
     overlap: float
@@ -104,6 +106,7 @@ def requested(slide: Place, predictor: Predictor, options: Options) -> Request:
     return Request(
         slide=content_of(slide),
         mpp=options.mpp,
+        icc=options.icc,
         model=f"{Path(predictor.model.source).name} {predictor.model.digest}",
         tile_size=tile_size,
         overlap=overlap,

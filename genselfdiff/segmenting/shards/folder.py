@@ -52,6 +52,7 @@ _PART = re.compile(r"part-\d+(_probabilities)?\.tif|\.part-\d+.*\.(partial|journ
 _BESIDE = (
     "mpp",
     "on_error",
+    "icc",
     "overlay",
     "overlay_width",
     "outline",

@@ -33,7 +33,7 @@ from genselfdiff.segmenting.shards.folder import (
     require_own_folder,
 )
 from genselfdiff.segmenting.sidecars import refuse_zarr, write_beside, write_zarr
-from genselfdiff.slides import is_folder_of_slides, open_slide
+from genselfdiff.slides import is_folder_of_slides
 from genselfdiff.storage.filesystems import NotThere
 from genselfdiff.storage.listing import is_folder, urls_below
 from genselfdiff.storage.places import Place, Url, local_paths, place_of
@@ -162,7 +162,7 @@ def _merged(files: OutputFiles, options: Options, shared: SharedJob, named: Plac
                 f"{slide}: is not there, or another slide by now, but what is beside {named}"
                 f" is drawn from it: put it back and repeat gsd merge {named}"
             )
-        with open_slide(slide, mpp=options.mpp, on_error=options.on_error) as source:
+        with options.opened(slide) as source:
             objects = write_beside(source, result, options, finished.job, keep=True)
         result = replace(result, objects=objects)
     if options.zarr:

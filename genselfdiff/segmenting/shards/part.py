@@ -38,7 +38,6 @@ from genselfdiff.segmenting.shards.folder import (
 )
 from genselfdiff.segmenting.sidecars import made_otherwise
 from genselfdiff.segmenting.slide_task import SlideTask
-from genselfdiff.slides import open_slide
 from genselfdiff.storage.places import Place, Url
 from genselfdiff.storage.uploading import is_there
 
@@ -152,7 +151,7 @@ def segment_part(
     index, request = share.shard.index, requested(path, predictor, options)
     if is_finished(elsewhere, output, request, predictor, options):
         return PartResult(output, output, 0, elsewhere)
-    with open_slide(path, mpp=options.mpp, on_error=options.on_error) as source:
+    with options.opened(path) as source:
         task = SlideTask.of(source, predictor, options, progress)
         shared = agree(task, output, request, share.pieces, share.listed, share.shard.count)
         if index in shared.parts:

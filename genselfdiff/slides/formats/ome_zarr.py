@@ -73,7 +73,7 @@ def open_zarr(path: Place, damage: Damage) -> StoredImage:
         if is_reduction((main.width, main.height), (level.width, level.height))
     ]
     reduced.sort(key=lambda level: -level.width)
-    return StoredImage((main, *reduced), *believed(stated), 0, lambda: None)
+    return StoredImage((main, *reduced), *believed(stated), b"", lambda: None)
 
 
 class _ZarrLevel(StoredLevel):

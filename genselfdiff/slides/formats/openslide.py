@@ -94,7 +94,7 @@ def open_with_openslide(path: Place, damage: Damage) -> StoredImage:
     if not levels:
         raise InputError(f"{path}: is {width} x {height} pixels: there is nothing to read")
     mpp, doubt = believed(_stated_size(properties))
-    return StoredImage(tuple(levels), mpp, doubt, _icc_bytes(properties), slide.close)
+    return StoredImage(tuple(levels), mpp, doubt, _icc(slide.open()), slide.close)
 
 
 class _Handle:
@@ -246,6 +246,6 @@ def _stated_size(properties: Mapping[str, str]) -> PixelSize | None:
     return PixelSize(x, y, "OpenSlide properties")
 
 
-def _icc_bytes(properties: Mapping[str, str]) -> int:
-    size = properties.get("openslide.icc-size", "0")
-    return int(size) if size.isdigit() else 0
+def _icc(slide: Any) -> bytes:
+    profile = slide.color_profile
+    return b"" if profile is None else bytes(profile.tobytes())

@@ -69,7 +69,7 @@ def _open_picture(
         orientation, is_deep = picture_orientation(image), _has_16_bits(image)
         per_byte = _pixels_per_byte(image)
         mpp, doubt = _mpp(image.info.get("dpi", (0.0, 0.0)))
-        icc_bytes = len(image.info.get("icc_profile") or b"")
+        icc = image.info.get("icc_profile") or b""
     if width < 1 or height < 1:
         raise InputError(f"{shown}: is {width} x {height} pixels: there is nothing to read")
     if is_absurd(width, height, size, per_byte):
@@ -85,7 +85,7 @@ def _open_picture(
     levels = upright([picture], orientation)
     if is_deep and not as_mask:
         tell_of_16_bits(levels[0], FULL_RANGE)
-    return StoredImage(levels, mpp, doubt, icc_bytes, lambda: None)
+    return StoredImage(levels, mpp, doubt, icc, lambda: None)
 
 
 class _Picture(StoredLevel):

@@ -50,7 +50,7 @@ def open_tiff(file: StoredFile, damage: Damage, *, as_mask: bool = False) -> Sto
                     stored.append(tiff_level(level, index, file, damage, pixels, finer))
                 levels = upright(stored, page_orientation(main))
                 mpp, doubt = stated_resolution.believed(*_stated_sizes(main, xml))
-                icc_bytes = main.tags[_ICC].count if _ICC in main.tags else 0
+                icc = _icc(main)
                 if main.bitspersample == 16 and main.colormap is None and not as_mask:
                     tell_of_16_bits(levels[-1], white)
         except InputError:
@@ -62,7 +62,12 @@ def open_tiff(file: StoredFile, damage: Damage, *, as_mask: bool = False) -> Sto
                 f"{path}: is no readable TIFF ({one_line(error)}); is it whole?"
             ) from error
         on_failure.pop_all()
-    return StoredImage(levels, mpp, doubt, icc_bytes, file.close, file.ahead_bytes)
+    return StoredImage(levels, mpp, doubt, icc, file.close, file.ahead_bytes)
+
+
+def _icc(page: TiffPage) -> bytes:
+    profile = page.tags.valueof(_ICC, default=b"")
+    return profile if isinstance(profile, bytes) else b""
 
 
 def _significant_bits(page: TiffPage, xml: str) -> int | None:

@@ -183,7 +183,7 @@ class StoredImage:
         levels: from the largest to the smallest, at least one.
         mpp: micrometres per pixel of the largest level, where the file tells.
         doubt: where ``mpp`` is None, what the file tells that cannot be believed; else "".
-        icc_bytes: size of its ICC profile, 0 without.
+        icc: its ICC profile, empty without.
         close: releases the file.
         ahead_bytes: of the file as it is stored, that are held in memory at most.
     """
@@ -191,7 +191,7 @@ class StoredImage:
     levels: tuple[StoredLevel, ...]
     mpp: float | None
     doubt: str
-    icc_bytes: int
+    icc: bytes
     close: Callable[[], None]
     ahead_bytes: int = 0
 

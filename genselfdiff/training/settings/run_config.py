@@ -148,6 +148,13 @@ class RunConfig:
             "Steps between checkpoints that stay; 0: the latest and the best.", least=0
         ).metadata,
     )
+    icc: bool = field(
+        default=False,
+        metadata=About(
+            "Read colours as the ICC profiles of the files mean them, in sRGB, not as they are"
+            " stored."
+        ).metadata,
+    )
     precision: str = field(
         default="auto",
         metadata=About("auto: bfloat16 where it is fast.", choices=PRECISIONS).metadata,

@@ -9,7 +9,7 @@ from genselfdiff.json_records import as_json, from_json
 from genselfdiff.segmenting.jobs.job import Job, Request
 
 STORED = (
-    '{"slide": "slide.tif 0123", "mpp": null, "model": "m.ts 4567", "tile size": 64,'
+    '{"slide": "slide.tif 0123", "mpp": null, "icc": false, "model": "m.ts 4567", "tile size": 64,'
     ' "overlap": 0.25, "region": [0, 0, 200, 100], "tissue": true, "device": "cpu",'
     ' "precision": "float32", "tta": 1, "batch size": 2, "threads": 1, "genselfdiff": "0.1.0",'
     ' "torch": "2.13.0", "kernels": "avx2"}'

@@ -32,6 +32,7 @@ from genselfdiff.segmenting.shards.part import Shard, share_out
 JOB = Job(
     slide="s.tif 0123",
     mpp=None,
+    icc=False,
     model="m.ts 4567",
     tile_size=64,
     overlap=0.25,

@@ -78,6 +78,7 @@ class FakeScan:
     dimensions = (4000, 3000)
     level_dimensions = ((4000, 3000), (1000, 750))
     level_downsamples = (1.0, 4.0)
+    color_profile = None
 
     def __init__(self, properties: dict[str, str]) -> None:
         self.properties = properties

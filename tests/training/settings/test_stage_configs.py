@@ -112,6 +112,7 @@ def full(kind, **settings):
         device="cpu",
         workers=1,
         tensorboard=True,
+        icc=True,
     )
     return kind(**common, **settings)
 

@@ -56,7 +56,7 @@ def open_dicom(path: Place, damage: Damage) -> StoredImage:
                     f"{level[0].path}: is no readable DICOM slide ({one_line(error)}); is it whole?"
                 ) from error
         close = opened.pop_all().close
-    return StoredImage(tuple(stored), *believed(main.pixel_size()), len(main.icc), close)
+    return StoredImage(tuple(stored), *believed(main.pixel_size()), main.icc, close)
 
 
 def _concatenations(instances: Sequence[Instance]) -> list[list[Instance]]:
