@@ -9,8 +9,13 @@ from pathlib import Path
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
 from genselfdiff.slides.formats.dicom.series import files_of_series, is_dicom_slide, series_of
+from genselfdiff.slides.formats.ome_companion import (
+    COMPANION_SUFFIX,
+    companions_of,
+    file_of_slide,
+)
 from genselfdiff.storage.listing import contents_of
-from genselfdiff.storage.places import Place, Url
+from genselfdiff.storage.places import Place, Url, local_paths
 from genselfdiff.storage.remote_file import RemoteFile
 
 WHOLE = 2**26
@@ -117,7 +122,7 @@ def files_of(slide: Path) -> list[Path]:
     """The files that a slide consists of: one for most formats, none if it is not there.
 
     Of a folder (OME-Zarr) all in it; of MIRAX and Hamamatsu's VMS also those beside the named one;
-    of DICOM those of the series.
+    of DICOM those of the series; of OME-TIFFs the file that has its metadata.
     """
     suffix = slide.suffix.lower()
     if is_dicom_slide(slide) or series_of(slide):
@@ -132,9 +137,18 @@ def files_of(slide: Path) -> list[Path]:
             for path in slide.parent.iterdir()
             if path.name.startswith(slide.stem) and path.suffix.lower() in _HAMAMATSU
         ]
+    elif slide.name.lower().endswith(COMPANION_SUFFIX):
+        files = [slide, *_named_by(slide)]
     else:
-        files = [slide]
+        files = [slide, *companions_of(slide)] if slide.exists() else []
     return sorted(path for path in files if path.is_file())
+
+
+def _named_by(companion: Path) -> list[Path]:
+    try:
+        return local_paths([file_of_slide(companion)])
+    except InputError:  # told when it is opened
+        return []
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from genselfdiff.settings import check_mpp
 from genselfdiff.slides.formats.dicom.elements import is_dicom
 from genselfdiff.slides.formats.dicom.opening import open_dicom
 from genselfdiff.slides.formats.dicom.series import is_dicom_slide
+from genselfdiff.slides.formats.ome_companion import COMPANION_SUFFIX, file_of_slide
 from genselfdiff.slides.formats.ome_zarr import is_zarr, open_zarr
 from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES, open_with_openslide
 from genselfdiff.slides.formats.png_jpeg import is_picture, open_picture
@@ -29,6 +30,8 @@ from genselfdiff.storage.stored_file import StoredFile
 Uint8 = NDArray[np.uint8]
 
 logger = logging.getLogger("genselfdiff")
+
+_ISYNTAX = (".isyntax", ".i2syntax")
 
 
 def open_slide(
@@ -125,6 +128,11 @@ def _open_file(file: StoredFile, damage: Damage, *, as_mask: bool) -> StoredImag
     header = file.metadata().read_at(0, 132)
     if not header:
         raise InputError(f"{path}: the file is empty; copy or download it again")
+    if path.suffix.lower() in _ISYNTAX:
+        raise InputError(
+            f"{path}: iSyntax of Philips is not read; export it as DICOM or TIFF with the scanner's"
+            " program, or convert it to OME-TIFF"
+        )
     if path.suffix.lower() in OPENSLIDE_SUFFIXES:
         file.close()
         return open_with_openslide(path, damage)
@@ -135,6 +143,9 @@ def _open_file(file: StoredFile, damage: Damage, *, as_mask: bool) -> StoredImag
     if is_dicom(header) and not as_mask:
         file.close()
         return open_dicom(path, damage)
+    if path.name.lower().endswith(COMPANION_SUFFIX) and not as_mask:
+        file.close()
+        return open_tiff(open_stored(file_of_slide(path)), damage)
     raise InputError(
         f"{path}: is no TIFF, SVS, DICOM, PNG or JPEG, or damaged; convert images to a tiled TIFF"
     )

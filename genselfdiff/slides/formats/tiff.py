@@ -6,6 +6,7 @@ from tifffile import TiffFile, TiffPage
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides.formats import tiff_xml
+from genselfdiff.slides.formats.ome_companion import metadata_file
 from genselfdiff.slides.formats.openslide import is_for_openslide, open_with_openslide
 from genselfdiff.slides.formats.tiff_directories import check_directories
 from genselfdiff.slides.formats.tiff_level import TiffLevel, tiff_level
@@ -50,6 +51,8 @@ def open_tiff(file: StoredFile, damage: Damage, *, as_mask: bool = False) -> Sto
                     stored.append(tiff_level(level, index, file, damage, pixels, finer))
                 levels = upright(stored, page_orientation(main))
                 mpp, doubt = stated_resolution.believed(*_stated_sizes(main, xml))
+                if companion := metadata_file(xml):
+                    doubt = doubt or f"has its metadata in {companion}, which is not beside it"
                 icc = _icc(main)
                 if main.bitspersample == 16 and main.colormap is None and not as_mask:
                     tell_of_16_bits(levels[-1], white)

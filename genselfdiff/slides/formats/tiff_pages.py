@@ -10,6 +10,7 @@ from tifffile import TiffFile, TiffPage
 
 from genselfdiff.errors import InputError
 from genselfdiff.slides.formats import tiff_xml
+from genselfdiff.slides.formats.ome_companion import files_told, metadata_file, read_companion
 from genselfdiff.slides.stored.notes import tell_once
 from genselfdiff.slides.stored.orientation import page_orientation
 from genselfdiff.slides.stored.pixel_format import UnreadKind
@@ -47,6 +48,7 @@ def description_of(page: TiffPage) -> str:
 def slide_pages(tiff: TiffFile, path: Place) -> tuple[list[LevelPage], str]:
     """Return the pages of the pyramid, largest first, and the description of the file.
 
+    That of an OME-TIFF may lie in a file beside it; if it is not there, the file says nothing.
     Other images that are left out, but those of label and glass, are told with the ``path``.
 
     Raises:
@@ -57,6 +59,8 @@ def slide_pages(tiff: TiffFile, path: Place) -> tuple[list[LevelPage], str]:
     if not pages:
         raise ValueError("it holds no image")
     xml = description_of(pages[0])
+    if companion := metadata_file(xml):
+        xml = read_companion(path, companion) or xml
     images = tiff_xml.ome_images(xml)
     others = tiff_xml.ome_other_sizes(images)
     slides = [page for page in pages if not _is_other(page) and _size(page) not in others]
@@ -130,6 +134,11 @@ def _check_planes(main: TiffPage, planes: int, own: list[tiff_xml.Element], path
     ``own``: what OME-XML says of images of the size of ``main``.
     """
     for pixels in own:
+        if len(files := files_told(pixels)) > 1:
+            tell_once(
+                logging.WARNING,
+                f"{path}: is one of {len(files)} files of a stack; only what is in it is read",
+            )
         channels = pixels.get("SizeC", "1")
         if main.samplesperpixel == 1 and channels != "1":
             raise UnreadKind(f"its {channels} channels are separate grey images, not one in RGB")

@@ -32,9 +32,9 @@ def ome_images(xml: str) -> list[tuple[str, Element]]:
     return [
         (image.get("Name", ""), pixels)
         for image in (root.iter() if root is not None else ())
-        if _name(image) == "Image"
+        if name_of(image) == "Image"
         for pixels in image
-        if _name(pixels) == "Pixels"
+        if name_of(pixels) == "Pixels"
     ]
 
 
@@ -128,7 +128,8 @@ def _parsed(xml: str) -> Element | None:
         return None
 
 
-def _name(element: Element) -> str:
+def name_of(element: Element) -> str:
+    """Return the name of an element without its namespace."""
     return str(element.tag).rpartition("}")[2]
 
 

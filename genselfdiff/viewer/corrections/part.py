@@ -107,7 +107,9 @@ class _Answers:
         ]
 
     async def _folder(self, request: Request) -> Response:
-        return JSONResponse({"folder": shown(self._corrections.folder.absolute())}, headers=ASKED_AGAIN)
+        return JSONResponse(
+            {"folder": shown(self._corrections.folder.absolute())}, headers=ASKED_AGAIN
+        )
 
     async def _state(self, request: Request) -> Response:
         (number,) = numbers(request, "slide")
