@@ -1,7 +1,8 @@
 """Reading one mask: the class, or the number of the object, that each pixel has."""
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -75,9 +76,8 @@ def open_mask(path: Path, *, by_colours: bool = True) -> Mask:
         InputError: the file cannot be read, is not such a mask, or its values can mean two things.
     """
     try:
-        with open_input(path) as stream:
-            is_tiff = path.suffix.lower() in (".tif", ".tiff")
-            stored = (_read_tiff if is_tiff else _read_picture)(path, stream)
+        is_tiff = path.suffix.lower() in (".tif", ".tiff")
+        stored = (_read_tiff if is_tiff else _read_picture)(path)
     except InputError:
         raise
     # Decoders raise whatever a damaged file makes them stumble over.
@@ -119,8 +119,8 @@ def is_foreground(values: Values, ignore_label: int | None = None) -> Bool:
     return values != 0
 
 
-def _read_picture(path: Path, stream: BinaryIO) -> _Stored:
-    with Image.open(stream) as file:
+def _read_picture(path: Path) -> _Stored:
+    with open_input(path) as stream, Image.open(stream) as file:
         _require_size(path, *file.size)
         layout = str(file.tile[0][3])  # of the pixels in the file
         if layout.endswith(";16B") and not layout.startswith("I;"):  # read as 8 bits
@@ -138,15 +138,16 @@ def _read_picture(path: Path, stream: BinaryIO) -> _Stored:
         return _Stored(np.asarray(file), colours)
 
 
-def _read_tiff(path: Path, stream: BinaryIO) -> _Stored:
-    with LocalFile(path) as stored:
+def _read_tiff(path: Path) -> _Stored:
+    with ExitStack() as opened:
+        stored = opened.enter_context(LocalFile(path))
         check_directories(stored)
-    with tifffile.TiffFile(stream, name=path.name) as file:
+        file = opened.enter_context(tifffile.TiffFile(stored.stream()))
         page = file.pages.first
         width, height, samples = page.imagewidth, page.imagelength, page.samplesperpixel
         _require_size(path, width, height)
         _require_size(path, page.tilewidth, page.tilelength)
-        if is_absurd(width, height, path.stat().st_size):
+        if is_absurd(width, height, stored.size):
             raise InputError(f"{path}: claims {width} x {height} pixels, but is far too small")
         if page.nbytes > MAX_MASK_BYTES or samples > 4:
             raise InputError(f"{path}: {samples} channels of {page.dtype} are no mask: give one")

@@ -1,5 +1,6 @@
 """Reading masks that programs store in other ways than one index a pixel."""
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -324,3 +325,16 @@ def test_an_ignored_value_is_no_edge() -> None:
     values[40:, :20] = 100
     assert has_soft_edges(values, ignore_label=100)
     assert not has_soft_edges(values, ignore_label=255)
+
+
+def test_a_tiff_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened, original = tmp_path / "a.tif", [], os.open
+    tifffile.imwrite(path, np.eye(40, dtype=np.uint8))
+
+    def counting(name: object, *arguments: int) -> int:
+        opened.append(name)
+        return original(name, *arguments)
+
+    monkeypatch.setattr(os, "open", counting)
+    assert read_mask(path).sum() == 40
+    assert opened == [path]
