@@ -78,6 +78,11 @@ class Annotations:
     left_out: str
     _drawn: Sequence[Annotation]
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is more than fields."""
+        return bool(self._drawn)
+
     def boxes(self, width: int, height: int) -> list[tuple[Box, Annotation]]:
         """The fields as rectangles in a slide of that size, without those that are not in it."""
         found = []

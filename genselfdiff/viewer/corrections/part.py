@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -136,7 +137,8 @@ class _Answers:
         if request.headers.get("content-type") != "application/geo+json":
             raise HTTPException(415)
         content = await body_of(request, _MOST_GEOJSON)
-        return await _answered(request, lambda: self._taken_in(number, content))
+        told = {k: int(v) for k, v in request.query_params.items() if v.isdecimal() and len(v) < 19}
+        return await _answered(request, lambda: self._taken_in(number, content, told))
 
     async def _picture(self, request: Request) -> Response:
         number, *place = numbers(request, "slide", "x", "y", "width", "height")
@@ -239,10 +241,15 @@ class _Answers:
 
         return start
 
-    def _taken_in(self, number: int, content: bytes) -> dict[str, Any]:
-        """Frame the fields of annotations, with what is drawn there."""
+    def _taken_in(self, number: int, content: bytes, told: dict[str, int]) -> dict[str, Any]:
+        """Frame the fields of annotations, with what is drawn there.
+
+        Where nothing is, as in those of ``gsd suggest``, they begin as the page has ``told``.
+        """
         slide, suggested = self._slide(number), self._suggested(number)
         found = read_annotations(content)
+        is_told = not found.is_drawn and not told.keys().isdisjoint(("layer", "model"))
+        begins = self._start(number, self._mask(number, told)) if is_told else None
         wanted = coloured(found.classes)
         of_wanted = self._corrections.labels_of(slide, wanted, suggested)
         indices = dict(zip(found.classes, of_wanted, strict=True))
@@ -250,13 +257,9 @@ class _Answers:
         boxes = found.boxes(slide.width, slide.height)
         for box, field in boxes:
             action = {"id": new_name(), "kind": "field", **asdict(box)}
+            start = begins or partial(found.labels, field=field, indices=indices)
             try:
-                self._corrections.do(
-                    slide,
-                    action,
-                    suggested,
-                    lambda box, field=field: found.labels(box, field, indices),  # type: ignore[misc]
-                )
+                self._corrections.do(slide, action, suggested, start)
             except InputError as error:
                 refused.append(f"{box.x}, {box.y}: {error}")
         outside = len(found.fields) - len(boxes)

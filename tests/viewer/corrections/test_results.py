@@ -13,6 +13,8 @@ from viewer_client import Client
 
 from genselfdiff.data.importers.qupath import read_qupath
 from genselfdiff.slides import open_slide
+from genselfdiff.suggesting.field import Field
+from genselfdiff.suggesting.field_geojson import write_fields
 from genselfdiff.viewer.collection import collect
 from genselfdiff.viewer.corrections.part import corrections_part
 from genselfdiff.viewer.corrections.results import CONTEXT
@@ -171,6 +173,30 @@ def test_qupath_annotations_come_in(client: Client, tmp_path: Path) -> None:
         np.testing.assert_array_equal(here, field.classes)
     again = client.request("POST", "corrections/0/geojson", content=content, headers=kind)
     assert again.json()["told"].startswith("0 fields read; 1 lie outside of the slide; 100, 100:")
+
+
+def test_fields_of_suggest_begin_as_the_mask_shows_them(client: Client, tmp_path: Path) -> None:
+    x, y, width, height = BOX.values()
+    found = [Field(tmp_path / "s.tif", x, y, width, height, np.zeros(1))]
+    write_fields(found, {tmp_path / "s.tif": tmp_path / "s.geojson"})
+    content = (tmp_path / "s.geojson").read_bytes()
+    kind = {"Content-Type": "application/geo+json"}
+    for address, labels in (("geojson?layer=0", mask_in_field()), ("geojson", 0)):
+        answer = client.request(
+            "POST", f"corrections/0/{address}", content=content, headers=kind
+        ).json()
+        assert answer["told"] == "1 fields read"
+        (field,) = answer["fields"]
+        assert {key: field[key] for key in BOX} == BOX
+        shown = np.asarray(
+            Image.open(client.get(f"corrections/0/fields/{field['id']}/0/0/301/202"))
+        )
+        np.testing.assert_array_equal(shown[..., 0], np.broadcast_to(labels, shown.shape[:2]))
+        do(client, "remove", field=field["id"])
+    for odd in ("layer=1", "model=0", "layer=99999999999999"):
+        address = f"corrections/0/geojson?{odd}"
+        answer = client.request("POST", address, content=content, headers=kind)
+        assert (answer.status_code, answer.text) == (422, "there is no such mask")
 
 
 @pytest.mark.parametrize(

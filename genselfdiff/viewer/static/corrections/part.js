@@ -220,7 +220,8 @@ class Corrections {
   }
 
   readGeojson(file) {
-    return this.say(() => this.record.readGeojson(file));
+    const [, , begins] = this.begins;
+    return this.say(() => this.record.readGeojson(file, begins));
   }
 
   writeResults() {

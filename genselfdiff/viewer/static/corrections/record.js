@@ -125,8 +125,10 @@ export class Record {
     await this.take(await send(`corrections/${this.slide}/classes`, { name }));
   }
 
-  async readGeojson(file) {
-    const state = await send(`corrections/${this.slide}/geojson`, file, "application/geo+json");
+  // Fields in which nothing is drawn begin as is told.
+  async readGeojson(file, begins) {
+    const address = `corrections/${this.slide}/geojson?${new URLSearchParams(begins)}`;
+    const state = await send(address, file, "application/geo+json");
     await this.take(state, true);
     return state.told;
   }
