@@ -14,7 +14,6 @@ from genselfdiff.choices import FIELD_CLASS
 from genselfdiff.data.labelled_folder import IGNORED, LabelledField, Written, write_fields
 from genselfdiff.data.naming import stem_of
 from genselfdiff.errors import InputError
-from genselfdiff.files import atomic_file, writing
 from genselfdiff.objects.outlines import Outline, OutlineTracer
 from genselfdiff.objects.painting import paint
 from genselfdiff.slides import open_slide
@@ -22,11 +21,9 @@ from genselfdiff.storage.places import Place, place_of
 from genselfdiff.text import file_name
 from genselfdiff.viewer.corrections.field_labels import Box, FieldLabels, Int32
 from genselfdiff.viewer.corrections.folder import Corrections, DrawnClass, DrawnSlide
+from genselfdiff.viewer.corrections.geojson_files import GeoJsonFiles
 
 logger = logging.getLogger("genselfdiff")
-
-GEOJSON = "geojson"
-"""Name of the folder of that."""
 
 CONTEXT = 64
 """Pixels around a field that are cut out with it, not labelled: networks look beyond its edge."""
@@ -63,6 +60,7 @@ def write_results(
     if len(classes) < 2:
         raise InputError(f"{corrections.folder}: add a class to draw first")
     names = _names([slide for slide, _ in drawn])
+    files = GeoJsonFiles(corrections.folder / "geojson", names.values())
     written = write_fields(
         corrections.folder,
         [each.name for each in classes],
@@ -71,16 +69,12 @@ def write_results(
         overwrite=True,
         progress=progress,
     )
-    folder = corrections.folder / GEOJSON
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-        there = {f"{name}.geojson" for name in names.values()}
-        for path in folder.glob("*.geojson"):
-            if path.name not in there:
-                path.unlink()
-    for slide, fields in drawn:
-        labels = [corrections.labels(slide, field) for field in fields]
-        _write_geojson(folder / f"{names[slide.key]}.geojson", labels, classes)
+    files.write(
+        {
+            names[slide.key]: _geojson([corrections.labels(slide, f) for f in fields], classes)
+            for slide, fields in drawn
+        }
+    )
     return written
 
 
@@ -134,16 +128,12 @@ def _instances(labels: FieldLabels) -> Int32:
     return np.where(labels.objects > 0, painted, 0).astype(np.int32)
 
 
-def _write_geojson(
-    path: Path, fields: Sequence[FieldLabels], classes: Sequence[DrawnClass]
-) -> None:
+def _geojson(fields: Sequence[FieldLabels], classes: Sequence[DrawnClass]) -> bytes:
     features = [_frame(each.field) for each in fields]
     for labels in fields:
-        for outline in objects_of(labels):
-            features.append(_object(outline, labels, classes))
-    with atomic_file(path) as temporary:
-        content = {"type": "FeatureCollection", "features": features}
-        temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
+        features += [_object(outline, labels, classes) for outline in objects_of(labels)]
+    content = {"type": "FeatureCollection", "features": features}
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _frame(box: Box) -> dict[str, Any]:

@@ -34,6 +34,11 @@ function actions(page) {
   ];
 }
 
+function nameOf({ key, ctrlKey, metaKey, shiftKey }) {
+  if (ctrlKey || metaKey) return `Ctrl+${shiftKey ? "Shift+" : ""}${key.toLowerCase()}`;
+  return key === "=" ? "+" : key;
+}
+
 export function answerKeys(page) {
   const list = actions(page);
   const act = (key) => list.some(([name, , action]) => name === key && action() !== false);
@@ -45,7 +50,7 @@ export function answerKeys(page) {
   document.addEventListener("keydown", (event) => {
     const { target } = event;
     if (event.altKey || byId("help").open) return;
-    const key = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + (event.key === "=" ? "+" : event.key);
+    const key = nameOf(event);
     // Sliders and lists have uses of their own for arrows.
     const move = MOVES[key];
     if (move && !target.closest("input, select, nav, [role=slider]")) page.led.panBy(...move);

@@ -16,6 +16,7 @@ from genselfdiff.slides import open_slide
 from genselfdiff.suggesting.field import Field
 from genselfdiff.suggesting.field_geojson import write_fields
 from genselfdiff.viewer.collection import collect
+from genselfdiff.viewer.corrections.geojson_files import GeoJsonFiles
 from genselfdiff.viewer.corrections.part import corrections_part
 from genselfdiff.viewer.corrections.results import CONTEXT
 from genselfdiff.viewer.library import Library
@@ -275,6 +276,39 @@ def test_files_of_others_stay(client: Client, tmp_path: Path) -> None:
     answer = client.request("POST", "corrections/results", json={})
     assert answer.status_code == 422
     assert mine.read_text() == "mine"
+
+
+def test_geojson_that_others_have_changed_stays(client: Client, tmp_path: Path) -> None:
+    frame(client, layer=0)
+    folder = tmp_path / "out" / "geojson"
+    for _ in range(2):
+        assert client.request("POST", "corrections/results", json={}).status_code == 200
+        do(client, "brush", field=FIELD, label=2, points=[[200, 200]], radius=20)
+    (folder / "mine.geojson").write_text("mine")
+    changed = (folder / "s.geojson").read_text() + " "
+    (folder / "s.geojson").write_text(changed)
+    before = stored(tmp_path / "out", "masks")
+    answer = client.request("POST", "corrections/results", json={})
+    assert answer.status_code == 422
+    assert "s.geojson: was written or changed by another program" in answer.text
+    np.testing.assert_array_equal(stored(tmp_path / "out", "masks"), before)
+    (folder / "s.geojson").rename(folder / "t.geojson")
+    assert client.request("POST", "corrections/results", json={}).status_code == 200
+    assert {path.name for path in folder.glob("*.geojson")} == {
+        *("mine.geojson", "s.geojson", "t.geojson")
+    }
+
+
+def test_geojson_of_a_slide_without_fields_goes(tmp_path: Path) -> None:
+    files = GeoJsonFiles(tmp_path / "g", ["a", "b"])
+    files.write({"a": b"1", "b": b"2"})
+    (tmp_path / "b.geojson").write_text("2")
+    (tmp_path / "g" / ".written.json").write_text('{"a": [2212294583], "../b": [450215437]}')
+    GeoJsonFiles(tmp_path / "g", ["c"]).write({"c": b"3"})
+    assert sorted(path.name for path in (tmp_path / "g").glob("*.geojson")) == [
+        *("b.geojson", "c.geojson")
+    ]
+    assert (tmp_path / "b.geojson").exists()
 
 
 def test_slides_that_were_moved_are_found(client: Client, tmp_path: Path) -> None:

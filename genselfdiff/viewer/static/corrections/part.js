@@ -53,7 +53,7 @@ class Corrections {
       ["Escape", "forget what is not finished", () => this.forget()],
       ["Ctrl+z", "undo", step("undo")],
       ["Ctrl+y", "redo", step("redo")],
-      ["Ctrl+Z", "redo", step("redo")],
+      ["Ctrl+Shift+z", "redo", step("redo")],
       ["d", "hide what is drawn, show it again", () => this.choose({ isShown: !this.isShown })],
       ["w", "write images, masks and GeoJSON", () => this.writeResults()],
       ["space", "while it is held: move the slide", () => false],
@@ -135,7 +135,7 @@ class Corrections {
   // What is kept, and where, for people.
   get told() {
     const { record } = this;
-    const count = record.waiting.length;
+    const count = record.unsent;
     if (count && record.error) return `Not saved yet: ${count} strokes. ${record.error}`;
     if (count) return "Saving \u2026";
     return this.message || `Kept in ${this.folder}`;

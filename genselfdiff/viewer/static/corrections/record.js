@@ -13,10 +13,11 @@ export class Record {
   constructor({ changed, told }) {
     this.changed = changed;
     this.told = told;
+    this.unsent = 0;
     this.open(null);
     setInterval(() => this.look(), LOOK_MS);
     window.addEventListener("beforeunload", (event) => {
-      if (this.waiting.length) event.preventDefault();
+      if (this.unsent) event.preventDefault();
     });
   }
 
@@ -27,6 +28,7 @@ export class Record {
     this.fields = [];
     this.waiting = [];
     this.error = "";
+    this.isStale = false;
     if (slide === null) return;
     try {
       await this.take(await this.asked(), true);
@@ -53,31 +55,38 @@ export class Record {
       byte.toString(16).padStart(2, "0")
     )).join("");
     this.waiting.push({ action: { id, ...action }, preview });
+    this.unsent++;
     this.changed();
     if (this.waiting.length === 1) this.sendAll(this.slide, this.waiting);
   }
 
   // One after the other, until the server has them.
   async sendAll(slide, waiting) {
+    let { version } = this.state;
     while (waiting.length) {
       const { action } = waiting[0];
       // What comes after others that wait undoes what these make, too.
-      if (action.kind === "undo" || action.kind === "redo") action.version ??= this.state.version;
+      if (action.kind === "undo" || action.kind === "redo") action.version ??= version;
       try {
         const state = await send(`corrections/${slide}`, action);
-        if (this.slide === slide) await this.take(state);
+        ({ version } = state);
         this.error = "";
+        if (this.slide === slide) await this.take(state);
       } catch (error) {
-        if (this.slide === slide) this.error = error.message;
+        this.error = error.message;
         if (error.status === undefined) {  // it does not answer: nothing is lost yet
           this.changed();
           await new Promise((done) => setTimeout(done, AGAIN_MS));
           continue;
         }
         this.told(error.message);
-        if (this.slide === slide) await this.look(true);
+        if (this.slide === slide) {
+          await this.look(true);
+          ({ version } = this.state);
+        }
       }
       waiting.shift();
+      this.unsent--;
       this.changed();
     }
   }
@@ -93,12 +102,15 @@ export class Record {
     const fields = state.fields.map((field) => known.get(field.id) ?? new FieldPicture(slide, field));
     const recoloured = last !== null && last.classes.length !== state.classes.length;
     this.state = state;
+    const anew = all || isOther || this.isStale;
+    this.isStale = true;  // until all is here
     await Promise.all(fields.map((field) => {
-      if (all || isOther || !known.has(field.id)) return field.refresh(this.colours);
+      if (anew || !known.has(field.id)) return field.refresh(this.colours);
       if (state.changed?.field === field.id) return field.refresh(this.colours, state.changed.box);
       return recoloured ? field.paint(this.colours) : null;
     }));
     if (this.slide !== slide) return;
+    this.isStale = false;
     this.fields = fields;
     this.changed();
   }
