@@ -113,14 +113,9 @@ def read_authors_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
-        _check_size(path)
-        with torch.serialization.safe_globals(_numpy_globals()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except ModelError:
-        raise
-    # A damaged pickle raises whatever its reader stumbles over.
-    except Exception as error:
-        raise ModelError(f"{path}: cannot be read as a PyTorch checkpoint of weights") from error
+        content = load_pickled_weights(path)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(
         isinstance(name, str)
@@ -133,13 +128,30 @@ def read_authors_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def load_pickled_weights(path: Path) -> Any:
+    """What ``torch.save`` has written, if that is tensors, numbers, texts and arrays of NumPy.
+
+    Raises:
+        ModelError: it is damaged, or holds other objects, which a pickle makes by running code.
+    """
+    try:
+        _check_size(path)
+        with torch.serialization.safe_globals(_numpy_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
+    # A damaged pickle raises whatever its reader stumbles over.
+    except Exception as error:
+        raise ModelError("cannot be read as a PyTorch checkpoint of weights alone") from error
+
+
 def _check_size(path: Path) -> None:
     """Raise ModelError if the file would unpack to much more than it holds."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > _MOST_UNPACKED * path.stat().st_size:
-            raise ModelError(f"{path}: would unpack to {unpacked:,} bytes: no weights do")
+            raise ModelError(f"would unpack to {unpacked:,} bytes: no weights do")
 
 
 def _numpy_globals() -> list[Any]:

@@ -14,6 +14,7 @@ from genselfdiff.input_files import open_input
 from genselfdiff.machine import choose_device
 from genselfdiff.models.archive.code import check_compiled
 from genselfdiff.models.archive.reading import read_archive
+from genselfdiff.models.checkpoints.architectures import network_of_checkpoint
 from genselfdiff.models.formats.torchscript_file import archive_of, load_archived, load_module
 from genselfdiff.models.model_file import LoadedModel, check_probabilities, load_model, save_model
 from genselfdiff.models.model_info import OVERLAP, ModelInfo
@@ -24,8 +25,29 @@ _SIZE_MULTIPLE = 32
 _LEAST = 1e-30
 """Of a probability whose logarithm is taken."""
 
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of red, green and blue in 0..1, as torchvision's models have them."""
+
 _SUM = 1e-3
 """How far from 1 probabilities may sum up."""
+
+
+class Normalized(nn.Module):
+    """A network that wants what ImageNet's mean and deviation make of images in 0..1."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) in 0..1."""
+        y: torch.Tensor = self.network((x - self.mean) / self.deviation)
+        return y
 
 
 class ImageNetwork(nn.Module):
@@ -57,8 +79,10 @@ def wrap_model(
     *,
     classes: Sequence[str],
     mpp: float | None,
+    architecture: str | None = None,
     tile_size: int = 512,
     input_scaling: str = "zero_one",
+    imagenet: bool = False,
     size_multiple: int = _SIZE_MULTIPLE,
     overlap: float = OVERLAP,
     colors: Sequence[tuple[int, int, int]] | None = None,
@@ -73,12 +97,15 @@ def wrap_model(
 
     Args:
         network: a module that ``torch.jit.script`` compiles, a TorchScript module, or the file of
-            one, which is looked at before it is loaded as a model's is. It takes (N, 3, H, W)
+            one, which is looked at before it is loaded as a model's is; or with ``architecture`` a
+            file of weights. It takes (N, 3, H, W)
             floating-point images, H and W multiples of ``size_multiple``, and gives (N, C, H, W).
             It is left as it is.
         classes: name of each of the C classes, background first.
         mpp: um per pixel that it was trained at; None: slides are taken as they are.
+        architecture: of a file that holds weights alone, see ``network_of_checkpoint``.
         tile_size: side in pixels of the tiles to predict.
+        imagenet: the network wants ImageNet's mean and deviation taken out of images in 0..1.
         input_scaling: "zero_one" (0..1) or "minus_one_one" (-1..1), of what the network sees.
         size_multiple: 8, 16 or 32.
         overlap: part of a tile that it shares with its neighbour, 0 to 0.5.
@@ -91,11 +118,15 @@ def wrap_model(
     Raises:
         ModelError: the network fails on a tile, or gives other than finite numbers for each class
             and pixel; it does not compile, or its file is none that computes only.
-        InputError: no such device.
+        InputError: no such device or architecture, or what builds it is not installed.
         OutputError: ``output`` exists or cannot be written.
     """
     if isinstance(classes, str):
         raise ModelError(f"classes {classes!r}: give a list of names, background first")
+    if imagenet and input_scaling != "zero_one":
+        raise InputError("ImageNet's mean and deviation are those of images in 0..1: zero_one")
+    if architecture is not None and isinstance(network, nn.Module):
+        raise InputError(f"architecture {architecture}: is of a file of weights: leave it out")
     info = ModelInfo(
         classes=tuple(classes),
         colors=tuple(colors or map(class_color, range(len(classes)))),
@@ -104,6 +135,7 @@ def wrap_model(
         input_scaling=input_scaling,
         size_multiple=size_multiple,
         overlap=overlap,
+        architecture={} if architecture is None else {"name": architecture},
         licence=licence,
     )
     source = Path(network) if isinstance(network, str | Path) else None
@@ -112,8 +144,13 @@ def wrap_model(
         refuse_existing(Path(output), overwrite)
         refuse_inputs([Path(output)], [] if source is None else [source])
     try:
-        module = network if isinstance(network, nn.Module) else _read(Path(network))
-        fitting = _fitted(module, info)
+        if isinstance(network, nn.Module):
+            module = network
+        elif architecture is None:
+            module = _read(Path(network))
+        else:
+            module = network_of_checkpoint(Path(network), architecture)
+        fitting = _fitted(Normalized(module) if imagenet else module, info)
         if output is None:
             parts = load_archived(archive_of(fitting, info), choose_device(device))
             return LoadedModel(name, parts.info, choose_device(device), parts.module, parts.digest)

@@ -12,7 +12,10 @@ from gsd.settings import Names
 
 @click.command(
     epilog="""\b
-Example:
+Examples:
+  gsd wrap unet.pth --architecture unet --classes background,nucleus --mpp 0.25 -o model.ts
+  gsd wrap best.ckpt --architecture smp:Unet:resnet34 --imagenet \\
+      --classes background,tumour,stroma --mpp 0.5 -o model.ts
   gsd wrap plain.ts --classes background,nucleus --mpp 0.25 -o model.ts
   gsd segment slide.svs -o mask.tif --model model.ts
 """
@@ -27,6 +30,11 @@ Example:
 @click.option("--mpp", type=float, required=True, help="Resolution of its training in um/px.")
 @click.option("-o", "--output", required=True, type=FILE, help="Model file to write.")
 @click.option(
+    "--architecture",
+    help="Of a file of weights alone (.pth, .pt, .ckpt, .safetensors): unet, or"
+    " smp:ARCHITECTURE:ENCODER of segmentation_models_pytorch (pip install 'genselfdiff[smp]').",
+)
+@click.option(
     "--tile-size", type=int, default=512, show_default=True, help="Side of the tiles in pixels."
 )
 @click.option(
@@ -35,6 +43,11 @@ Example:
     default="zero_one",
     show_default=True,
     help="What the network sees: zero_one: 0 to 1; minus_one_one: -1 to 1.",
+)
+@click.option(
+    "--imagenet",
+    is_flag=True,
+    help="Take ImageNet's mean out and divide by its deviation, as pretrained encoders want.",
 )
 @click.option(
     "--size-multiple",
@@ -51,13 +64,15 @@ def wrap(
     classes: tuple[str, ...],
     mpp: float,
     output: Path,
+    architecture: str | None,
     tile_size: int,
     input_scaling: str,
+    imagenet: bool,
     size_multiple: int,
     licence: str,
     overwrite: bool,
 ) -> None:
-    """Make a model file of NETWORK, a TorchScript file of any segmentation network.
+    """Make a model file of NETWORK, a TorchScript file of any segmentation network, or weights.
 
     Its forward takes images (N, 3, H, W) alone and gives logits or probabilities (N, C, H, W). It
     is run on one tile first, and what does not fit is said.
@@ -68,8 +83,10 @@ def wrap(
         network,
         classes=classes,
         mpp=mpp,
+        architecture=architecture,
         tile_size=tile_size,
         input_scaling=input_scaling,
+        imagenet=imagenet,
         size_multiple=size_multiple,
         licence=licence,
         output=output,

@@ -1,0 +1,98 @@
+"""Networks by the name of their architecture, with the weights of a file."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from genselfdiff.errors import InputError, ModelError, one_line
+from genselfdiff.models.checkpoints.plain_unet import PlainUNet
+from genselfdiff.models.checkpoints.state_dicts import State, read_state_dict
+
+PLAIN = "unet"
+_SMP = "smp:"
+_HEAD = "segmentation_head.0.weight"
+"""Of every network of segmentation_models_pytorch, as many outputs as it gives."""
+
+
+class OneAgainstRest(nn.Module):
+    """Logits of background and of the one class whose logit a network gives."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) to (N, 2, H, W), the softmax of which is the sigmoid of the one logit."""
+        logit = self.network(x)
+        return torch.cat((torch.zeros_like(logit), logit), 1)
+
+
+def network_of_checkpoint(path: Path, architecture: str) -> nn.Module:
+    """Build a network and give it the weights of a file.
+
+    Args:
+        path: see ``read_state_dict``.
+        architecture: "unet", see ``PlainUNet``, or "smp:ARCHITECTURE:ENCODER", one of
+            segmentation_models_pytorch with its defaults, such as "smp:Unet:resnet34".
+
+    Returns:
+        A network that gives logits; of one output alone, with those of the background before.
+
+    Raises:
+        InputError: no such architecture, or its package is not installed.
+        ModelError: the file holds no weights, or those of another network.
+    """
+    if architecture != PLAIN and not architecture.startswith(_SMP):
+        raise InputError(
+            f"no architecture {architecture!r} of checkpoints: give {PLAIN}, or"
+            f" {_SMP}ARCHITECTURE:ENCODER such as {_SMP}Unet:resnet34"
+        )
+    state = read_state_dict(path)
+    network = PlainUNet(state) if architecture == PLAIN else _of_smp(architecture, state)
+    _load(network, state, architecture)
+    outputs = _outputs(network, state)
+    return OneAgainstRest(network) if outputs == 1 else network
+
+
+def _outputs(network: nn.Module, state: State) -> int:
+    return len(state["outc.conv.weight" if isinstance(network, PlainUNet) else _HEAD])
+
+
+def _of_smp(architecture: str, state: State) -> nn.Module:
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError as error:
+        raise InputError(
+            f"{architecture}: is built by segmentation_models_pytorch, which cannot be imported"
+            f" ({one_line(error)}): pip install 'genselfdiff[smp]'"
+        ) from error
+    _, kind, encoder = (*architecture.split(":", 2), "")[:3]
+    if _HEAD not in state:
+        raise ModelError(f"no weights of {architecture}: they have no {_HEAD}")
+    try:
+        network: nn.Module = smp.create_model(
+            kind, encoder, encoder_weights=None, classes=len(state[_HEAD])
+        )
+    except Exception as error:  # KeyError, ValueError, of whatever an encoder does
+        raise InputError(f"{architecture}: {one_line(error)}") from error
+    return network
+
+
+def _load(network: nn.Module, state: State, architecture: str) -> None:
+    own = network.state_dict()
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or unknown:
+        raise ModelError(
+            f"not weights of {architecture}: {len(missing)} entries missing"
+            f" ({', '.join(missing[:2])}), {len(unknown)} unknown ({', '.join(unknown[:2])})"
+        )
+    for key, value in state.items():
+        if value.shape != own[key].shape:
+            raise ModelError(
+                f"not weights of {architecture}: {key} has shape {tuple(value.shape)} instead of"
+                f" {tuple(own[key].shape)}"
+            )
+        if not value.float().isfinite().all():
+            raise ModelError(f"{key} is not all finite numbers: take another checkpoint")
+    network.load_state_dict(state)
