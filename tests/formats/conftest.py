@@ -43,6 +43,22 @@ def small_unet(info: Callable[..., ModelInfo]) -> tuple[nn.Module, ModelInfo]:
 
 
 @pytest.fixture(scope="session")
+def small_unet_in(
+    tmp_path_factory: pytest.TempPathFactory, small_unet: tuple[nn.Module, ModelInfo]
+) -> Callable[[str], Path]:
+    """The file of ``small_unet`` with a suffix, beside ``model.ts`` of it, written once."""
+    folder = tmp_path_factory.mktemp("small_unet")
+
+    def written(suffix: str) -> Path:
+        for path in (folder / "model.ts", folder / f"model.{suffix}"):
+            if not path.exists():
+                save_model(*small_unet, path)
+        return path
+
+    return written
+
+
+@pytest.fixture(scope="session")
 def darkness(
     tmp_path_factory: pytest.TempPathFactory, info: Callable[..., ModelInfo]
 ) -> Callable[[str], Path]:

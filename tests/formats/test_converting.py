@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from elsewhere import images
+from elsewhere import SIZES, images
 from torch import nn
 
 from genselfdiff.errors import InputError, ModelError
@@ -30,6 +30,23 @@ def test_a_fused_file_becomes_a_portable_one_and_back(
     again = load_model(tmp_path / "fused.ts", "cpu")
     torch.testing.assert_close(again(images((2, 24, 40))), expected, rtol=0, atol=1e-6)
     assert any("gsd" in name for name in torch.jit.export_opnames(again.module))
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_a_graph_of_a_unet_gives_what_it_gives_in_torchscript(
+    small_unet_in: Callable[[str], Path], suffix: str
+) -> None:
+    if suffix == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    path = small_unet_in(suffix)
+    model, plain = load_model(path), load_model(path.with_suffix(".ts"), "cpu")
+    assert model.info == plain.info
+    for size in SIZES:
+        found = model(images(size))
+        torch.testing.assert_close(found, plain(images(size)), rtol=0, atol=1e-4)
+    assert found.shape[1] == 3
+    assert found[:, 0].max() - found[:, 0].min() > 0.2, "nothing to tell apart"
 
 
 def claiming(source: Path, target: Path, **changes: object) -> Path:

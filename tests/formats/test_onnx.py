@@ -28,15 +28,10 @@ pytest.importorskip("onnxscript")
 Written = Callable[[str], Path]
 
 
-@pytest.fixture(scope="module")
-def exported(
-    tmp_path_factory: pytest.TempPathFactory, small_unet: tuple[nn.Module, ModelInfo]
-) -> Path:
+@pytest.fixture
+def exported(small_unet_in: Written) -> Path:
     """``model.onnx``, and ``model.ts`` of the same network beside it."""
-    folder = tmp_path_factory.mktemp("exported")
-    for name in ("model.ts", "model.onnx"):
-        save_model(*small_unet, folder / name)
-    return folder / "model.onnx"
+    return small_unet_in("onnx")
 
 
 @pytest.mark.soak
@@ -56,18 +51,6 @@ def test_every_architecture_from_a_file_in_torchscript(
         model = load_model(path)
         for size in SIZES:
             torch.testing.assert_close(model(images(size)), plain(images(size)), rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_a_unet_gives_what_it_gives_in_torchscript(
-    exported: Path, size: tuple[int, int, int]
-) -> None:
-    model, plain = load_model(exported), load_model(exported.with_suffix(".ts"), "cpu")
-    assert model.info == plain.info
-    found = model(images(size))
-    torch.testing.assert_close(found, plain(images(size)), rtol=0, atol=1e-4)
-    assert found.shape[1] == 3
-    assert found[:, 0].max() - found[:, 0].min() > 0.2 or size == (1, 1, 1), "nothing to tell apart"
 
 
 def test_what_is_written_is_what_the_standard_wants(exported: Path) -> None:
@@ -270,22 +253,6 @@ def test_what_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.onnx: (not an ONNX model|does not tell one ver)"):
         load_model(path)
-
-
-def test_a_damaged_file_is_refused_or_works(darkness: Written, tmp_path: Path) -> None:
-    content = darkness("onnx").read_bytes()
-    path = tmp_path / "damaged.onnx"
-    random = np.random.default_rng(0)
-    refused = 0
-    for place in random.integers(0, len(content), 150):
-        damaged = bytearray(content)
-        damaged[place] ^= 1 << random.integers(8)
-        path.write_bytes(damaged if random.integers(4) else damaged[:place])
-        try:
-            load_model(path)(images((1, 8, 8)))
-        except (ModelError, RuntimeError):
-            refused += 1
-    assert refused > 50
 
 
 def test_settings_for_onnxruntime_do_not_reach_it(darkness: Written) -> None:

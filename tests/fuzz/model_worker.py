@@ -1,6 +1,6 @@
-"""Segments with hostile model files; a line of JSON before and after each tells of it.
+"""Segments with hostile models; a line of JSON before and after each tells of it.
 
-python tests/fuzz/model_worker.py SEED FIRST COUNT
+python tests/fuzz/model_worker.py KIND SEED FIRST COUNT, KIND being torchscript or others
 """
 
 import io
@@ -8,24 +8,28 @@ import json
 import logging
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import traceback
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import tifffile
 import torch
+from format_attacks import spoil, write_models
 from mutations import mutate
 from worker import ADDRESS_SPACE, Darkness, memory
 
 from genselfdiff.errors import GsdError
-from genselfdiff.models.model_file import save_model
+from genselfdiff.models.model_file import load_model, save_model
 from genselfdiff.models.model_info import ModelInfo
 from genselfdiff.models.registry import create_model
+from genselfdiff.models.wrapping import wrap_model
 from genselfdiff.segmenting.one_slide import segment
 
 Members = dict[str, bytes]
@@ -49,13 +53,17 @@ _ACTS = (
 _NAMES = ("../../written", "/tmp/written", "code/../../x.py", "data/x", "model/code/__torch__.py")
 
 
+INFO = ModelInfo(
+    *(("background", "nucleus"), ((0, 0, 0), (255, 0, 0)), 0.5, 64, "minus_one_one"), licence="MIT"
+)
+
+
 def models() -> list[Members]:
     """A network of the package with its own kernels, and one of plain operators."""
-    info = ModelInfo(("background", "nucleus"), ((0, 0, 0), (255, 0, 0)), 0.5, 64, "minus_one_one")
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for network in (create_model("tiny", out_channels=2), Darkness()):
-            save_model(network, info, Path(folder, "model.ts"))
+            save_model(network, INFO, Path(folder, "model.ts"))
             with zipfile.ZipFile(Path(folder, "model.ts")) as archive:
                 found.append({name: archive.read(name) for name in archive.namelist()})
     return found
@@ -141,43 +149,90 @@ def hostile(found: list[Members], seed: int, number: int) -> tuple[bytes, str]:
     return content.getvalue(), told
 
 
-def try_one(found: list[Members], slide: Path, seed: int, number: int) -> dict[str, object]:
+Hostile = Callable[[int, int], tuple[Path, str]]
+"""Writes the model of a seed and a number here; returns it, and what is wrong with it."""
+
+
+def torchscript() -> Hostile:
+    """Model files in TorchScript."""
+    found = models()
+
+    def write(seed: int, number: int) -> tuple[Path, str]:
+        data, told = hostile(found, seed, number)
+        Path("model.ts").write_bytes(data)
+        return Path("model.ts"), told
+
+    return write
+
+
+def others(folder: Path) -> Hostile:
+    """Models in all other formats, of which good ones are written to ``folder``."""
+    found = write_models(folder, Darkness(), INFO)
+    for path in found:
+        with suppress(GsdError):  # a package for other programs is always refused
+            use(path)  # loads the libraries, before memory is counted
+
+    def write(seed: int, number: int) -> tuple[Path, str]:
+        source = found[number % len(found)]
+        model = Path(source.name)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, model)
+        return model, f"{source.name}: {spoil(model, np.random.default_rng((seed, number)))}"
+
+    return write
+
+
+def use(model: Path, slide: Path | None = None) -> None:
+    """Do with a model what can be done with it; raises GsdError where it is refused."""
+    if model.suffix == ".pth":
+        wrap_model(model, classes=INFO.classes, mpp=0.5, architecture="unet", device="cpu")
+        return
+    loaded = load_model(model, "cpu")
+    if slide is not None:
+        segment(slide, "mask.tif", loaded, device="cpu", precision="float32", tissue=False)
+
+
+def try_one(write: Hostile, slide: Path, seed: int, number: int) -> dict[str, object]:
     """Segment with the model of that number, in a folder that holds a secret."""
-    data, told = hostile(found, seed, number)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as above:
+        folder = Path(above, "here")
+        folder.mkdir()
         os.chdir(folder)
         Path("secret").write_text("secret!!")
-        Path("model.ts").write_bytes(data)
+        model, told = write(seed, number)
+        before = set(os.listdir())
         outcome, message = "mask", ""
         try:
-            segment(slide, "mask.tif", "model.ts", device="cpu", precision="float32", tissue=False)
+            use(model, slide)
         except GsdError as error:
             outcome, message = "refused", str(error)
         except Exception:
             outcome, message = "unexpected", traceback.format_exc()
-        left = set(os.listdir()) - {"model.ts", "mask.tif"}
-        if left != {"secret"} or Path("secret").read_text() != "secret!!":
-            outcome, message = "acted", f"{sorted(left)}: {message}"
+        more = set(os.listdir()) - before - {"mask.tif"}
+        if more or Path("secret").read_text() != "secret!!":
+            outcome, message = "acted", f"{sorted(more)}: {message}"
         os.chdir("/")
     return {"number": number, "told": told, "outcome": outcome, "message": message}
 
 
 def main() -> None:
     """Try the numbers, one after another."""
-    seed, first, count = map(int, sys.argv[1:])
+    kind, *numbers = sys.argv[1:]
+    seed, first, count = map(int, numbers)
     logging.disable()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        slide = Path(folder, "slide.tif")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "good")
+        folder.mkdir()
+        slide = Path(temporary, "slide.tif")
         pixels = np.random.default_rng(0).integers(0, 256, (96, 80, 3), np.uint8)
         tifffile.imwrite(slide, pixels, resolution=(20_000, 20_000), resolutionunit=3)
-        found = models()
+        write = torchscript() if kind == "torchscript" else others(folder)
         limit = memory("VmSize") + ADDRESS_SPACE
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         for number in range(first, first + count):
             print(json.dumps({"number": number}), flush=True)
-            print(json.dumps(try_one(found, slide, seed, number)), flush=True)
+            print(json.dumps(try_one(write, slide, seed, number)), flush=True)
 
 
 if __name__ == "__main__":

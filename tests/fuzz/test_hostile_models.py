@@ -1,7 +1,7 @@
-"""Model files that mean harm: each predicts, or is refused in a line, and does nothing else.
+"""Models that mean harm: each predicts, or is refused in a line, and does nothing else.
 
 What is tried depends on a seed and a number only; to see one again:
-``python tests/fuzz/model_worker.py SEED NUMBER 1``.
+``python tests/fuzz/model_worker.py KIND SEED NUMBER 1``.
 """
 
 import json
@@ -15,9 +15,9 @@ WORKER = Path(__file__).parent / "model_worker.py"
 SEED = 1
 
 
-def try_all(first: int, count: int) -> None:
+def try_all(kind: str, first: int, count: int) -> None:
     ended = subprocess.run(
-        [sys.executable, str(WORKER), str(SEED), str(first), str(count)],
+        [sys.executable, str(WORKER), kind, str(SEED), str(first), str(count)],
         capture_output=True,
         text=True,
         check=False,
@@ -33,10 +33,17 @@ def try_all(first: int, count: int) -> None:
 
 
 def test_a_sample_of_hostile_models() -> None:
-    try_all(0, 40)
+    try_all("torchscript", 0, 40)
+
+
+def test_a_sample_of_hostile_models_in_other_formats() -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    try_all("others", 0, 40)
 
 
 @pytest.mark.soak
-def test_a_thousand_hostile_models() -> None:
+@pytest.mark.parametrize("kind", ["torchscript", "others"])
+def test_a_thousand_hostile_models(kind: str) -> None:
     for first in range(40, 1040, 100):
-        try_all(first, 100)
+        try_all(kind, first, 100)
