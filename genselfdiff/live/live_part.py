@@ -10,7 +10,7 @@ from starlette.routing import Route
 from genselfdiff.live.blocks import COARSEST, Picture, blocks_in
 from genselfdiff.live.predictions import Predictions
 from genselfdiff.live.views import View
-from genselfdiff.viewer.answering import ASKED_AGAIN, Part, made, numbers, sent
+from genselfdiff.viewer.answering import ASKED_AGAIN, Part, made, numbers, sent, whole_numbers
 from genselfdiff.viewer.library import Library
 from genselfdiff.viewer.tiles import NoTile, TilePlace
 
@@ -55,8 +55,8 @@ class _Live:
 
     async def _look(self, request: Request) -> Response:
         told = await sent(request, _MOST_BYTES)
-        (slide,) = _whole_numbers([told.get("slide")])
-        models, since, window = (_whole_numbers(told.get(n)) for n in ("models", "since", "window"))
+        (slide,) = whole_numbers([told.get("slide")])
+        models, since, window = (whole_numbers(told.get(n)) for n in ("models", "since", "window"))
         if len(since) != len(models) or len(window) != 4:
             raise HTTPException(422)
         pictures = {Picture(model, slide): n for model, n in zip(models, since, strict=True)}
@@ -98,10 +98,3 @@ class _Live:
     def _encoded(self, picture: Picture, place: TilePlace) -> bytes:
         slide = self._library.open(picture.slide).tiles.slide
         return self._predictions.store.tile(picture, place, slide.width, slide.height)
-
-
-def _whole_numbers(told: object) -> list[int]:
-    """A list of numbers; 422 where it is none."""
-    if not isinstance(told, list) or not all(type(n) is int and 0 <= n < 10**9 for n in told):
-        raise HTTPException(422)
-    return told

@@ -17,9 +17,10 @@ from torch import nn
 
 from genselfdiff.errors import InputError, ModelError, OutputError
 from genselfdiff.files import atomic_file, write_text, writing
-from genselfdiff.input_files import parse_json, read_text
+from genselfdiff.input_files import parse_json
 from genselfdiff.settings import require_types
 from genselfdiff.training.loop.averaging import WeightAverage
+from genselfdiff.training.metrics_file import METRICS, read_metrics
 from genselfdiff.working_files import lock, open_own, remove_abandoned
 
 CHECKPOINT_FORMAT = "2"
@@ -113,7 +114,7 @@ class RunFolder:
         self.config = self.path / "config.toml"
         self.latest = self.path / "latest.safetensors"
         self.best = self.path / "best.safetensors"
-        self.metrics = self.path / "metrics.jsonl"
+        self.metrics = self.path / METRICS
         self.curves = self.path / "curves.png"
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
@@ -249,17 +250,7 @@ class RunFolder:
         Raises:
             InputError: it cannot be read.
         """
-        records: list[dict[str, Any]] = []
-        if not os.path.lexists(self.metrics):
-            return records
-        for line in read_text(self.metrics, errors="surrogateescape").splitlines():
-            with suppress(InputError):
-                record = parse_json(line, self.metrics)
-                if _is_record(record):
-                    records.append(record)
-                    continue
-            break
-        return records
+        return read_metrics(self.metrics)
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines after ``step``, which a resumed run writes again."""
@@ -321,18 +312,6 @@ def resumable_tensors(
     for number, values in optimiser.state_dict()["state"].items():
         tensors |= _named(f"{OPTIMISER}{number}.", values)
     return tensors
-
-
-def _is_record(record: Any) -> bool:
-    """Whether a line of the metrics has what those that read them look for."""
-    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-        return False
-    validation = record.get("validation", {"score": 0.0})
-    tables = [validation, record.get("images", {}), record.get("data", {})]
-    if not all(isinstance(table, dict) for table in tables) or "score" not in validation:
-        return False
-    numbers = [record.get("loss", 0.0), *(value for table in tables for value in table.values())]
-    return all(isinstance(value, int | float) for value in numbers)
 
 
 def _named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

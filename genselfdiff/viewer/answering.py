@@ -94,3 +94,10 @@ async def sent(request: Request, most: int) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise HTTPException(422)
     return content
+
+
+def whole_numbers(told: object) -> list[int]:
+    """A list of numbers that was sent, each as an address could have it; 422 where it is none."""
+    if not isinstance(told, list) or not all(type(n) is int and 0 <= n < 10**9 for n in told):
+        raise HTTPException(422)
+    return told

@@ -28,6 +28,7 @@ class Entry:
     Attributes:
         slide: its file.
         layers: masks and probabilities, in the order in which they were found.
+        added: masks that were made since.
         areas: of each class but the first of the first mask, as far as the mask tells.
         unit: of these, mm2 or pixels.
         state: "segmented", "unfinished", "failed" or "no mask".
@@ -36,6 +37,7 @@ class Entry:
 
     slide: Place
     layers: list[Path] = field(default_factory=list)
+    added: list[Path] = field(default_factory=list)
     areas: dict[str, float] = field(default_factory=dict)
     unit: str = "mm\u00b2"
     state: str = "no mask"
@@ -133,15 +135,21 @@ def _lay_over(mask: Path, before: Place | None, entries: _Entries) -> None:
         slide = _slide_of(mask, name, before, entries)
         entry = entries.of(slide)
         entry.layers.append(mask)
-        if planes > 1 or entry.state == "segmented":
-            return
-        entry.state, entry.error = "segmented", ""
-        pixels = reader.description.get("pixels")
-        if isinstance(pixels, list) and all(isinstance(count, int) for count in pixels):
-            one = 1.0 if reader.mpp is None else reader.mpp**2 / 1e6
-            entry.unit = "px" if reader.mpp is None else entry.unit
-            named = zip(reader.class_names, pixels, strict=False)
-            entry.areas = {name: count * one for name, count in list(named)[1:]}
+        if planes == 1:
+            take_areas(reader, entry)
+
+
+def take_areas(mask: MaskReader, entry: Entry) -> None:
+    """Tell of a slide what its first mask tells of its classes' areas."""
+    if entry.state == "segmented":
+        return
+    entry.state, entry.error = "segmented", ""
+    pixels = mask.description.get("pixels")
+    if isinstance(pixels, list) and all(isinstance(count, int) for count in pixels):
+        one = 1.0 if mask.mpp is None else mask.mpp**2 / 1e6
+        entry.unit = "px" if mask.mpp is None else entry.unit
+        named = zip(mask.class_names, pixels, strict=False)
+        entry.areas = {name: count * one for name, count in list(named)[1:]}
 
 
 def _slide_of(mask: Path, name: str, before: Place | None, entries: _Entries) -> Place:

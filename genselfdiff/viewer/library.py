@@ -1,5 +1,6 @@
 """The slides of the page, opened when they are looked at."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +8,9 @@ from threading import Lock
 from typing import Any
 
 from genselfdiff.errors import InputError
+from genselfdiff.masks import MaskReader
 from genselfdiff.text import shown
-from genselfdiff.viewer.collection import Entry
+from genselfdiff.viewer.collection import Entry, take_areas
 from genselfdiff.viewer.layers import Layer
 from genselfdiff.viewer.objects import ENLARGED, OUTLINE_TILE, LayerObjects
 from genselfdiff.viewer.tile_cache import TileCache
@@ -32,19 +34,32 @@ class OpenEntry:
     def __init__(self, entry: Entry, mpp: float | None, icc: bool) -> None:
         self.tiles = SlideTiles(entry.slide, mpp, icc)
         slide = self.tiles.slide
-        layers = [Layer(path) for path in entry.layers]
+        layers = [self._layer(path) for path in entry.layers]
         self.layers = sorted(layers, key=lambda layer: layer.kind)  # masks first
-        for layer in self.layers:
-            if (layer.width, layer.height) != (slide.width, slide.height):
-                raise InputError(
-                    f"{layer.path}: has {layer.width} x {layer.height} pixels, and its slide"
-                    f" {entry.slide} {slide.width} x {slide.height}: is it the mask of another?"
-                )
+        # What is known of a layer is known by its place: those that come later come last.
+        self.layers += [self._layer(path) for path in entry.added]
         _share_colours(self.layers)
         self._objects: dict[int, LayerObjects] = {}
         self._finding = Lock()
         first = next((layer for layer in self.layers if layer.mpp is not None), None)
         self.mpp = slide.mpp if slide.mpp is not None or first is None else first.mpp
+
+    def add(self, mask: Path) -> None:
+        """Lay another mask over the slide, behind the others.
+
+        Raises:
+            InputError: as the class.
+        """
+        self.layers.append(self._layer(mask))
+
+    def _layer(self, path: Path) -> Layer:
+        layer, slide = Layer(path), self.tiles.slide
+        if (layer.width, layer.height) != (slide.width, slide.height):
+            raise InputError(
+                f"{path}: has {layer.width} x {layer.height} pixels, and its slide"
+                f" {slide.path} {slide.width} x {slide.height}: is it the mask of another?"
+            )
+        return layer
 
     def objects(self, layer: int) -> LayerObjects:
         """Find the objects of a mask, or give them if they are found or looked for.
@@ -93,6 +108,22 @@ class Library:
             self._open.move_to_end(number)
             return self._open[number]
 
+    def add(self, number: int, mask: Path) -> None:
+        """Lay a mask over a slide that was made since, unless it is there already.
+
+        Raises:
+            InputError: it cannot be opened, or has another size.
+        """
+        entry = self.entries[number]
+        opened = self.open(number)
+        with self._lock:
+            if os.path.realpath(mask) in map(os.path.realpath, (*entry.layers, *entry.added)):
+                return
+            opened.add(mask)
+            entry.added.append(mask)
+        with MaskReader(mask) as reader:
+            take_areas(reader, entry)
+
     def overview(self) -> list[dict[str, Any]]:
         """Tell of all slides what is known without opening them."""
         return [
@@ -103,7 +134,7 @@ class Library:
                 "error": shown(entry.error),
                 "areas": {shown(name): area for name, area in entry.areas.items()},
                 "unit": entry.unit,
-                "masks": len(entry.layers),
+                "masks": len(entry.layers) + len(entry.added),
             }
             for entry in self.entries
         ]

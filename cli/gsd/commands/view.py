@@ -7,10 +7,22 @@ from pathlib import Path
 import click
 
 from genselfdiff.errors import InputError
+from genselfdiff.models.shipped import catalogue
 from genselfdiff.segmenting.options import Options
 from genselfdiff.storage.places import Place, Url
-from gsd.options import FILE, PLACE, PLACE_OR_SHIPPED, one_device, setting_option, verbosity
+from gsd.options import (
+    FILE,
+    FILE_OR_SHIPPED,
+    PLACE,
+    PLACE_OR_SHIPPED,
+    one_device,
+    setting_option,
+    verbosity,
+)
 from gsd.output import say
+
+STEPS = 300
+"""Of training in the page, that one may wait for."""
 
 
 @click.command(
@@ -36,6 +48,33 @@ Examples:
     help="Predict what is on the screen, with a model as 'gsd segment' takes it; may be repeated.",
 )
 @one_device
+@click.option(
+    "--masks",
+    type=FILE,
+    metavar="FOLDER",
+    help="Where masks go that are begun in the page; default: beside their slides.",
+)
+@click.option(
+    "--init",
+    type=FILE_OR_SHIPPED,
+    help="What training in the page starts from, as in 'gsd train finetune'; default: the first"
+    " --model, if it comes with gsd.",
+)
+@click.option(
+    "--train-config",
+    type=FILE,
+    metavar="TOML",
+    help="Settings of training in the page, as in 'gsd train finetune --config'; default: those of"
+    f" that, with {STEPS} steps.",
+)
+@click.option(
+    "--runs",
+    type=FILE,
+    metavar="FOLDER",
+    default=Path("runs"),
+    show_default=True,
+    help="Where runs go that are begun in the page.",
+)
 @click.option(
     "--mpp",
     type=click.FloatRange(0, min_open=True),
@@ -68,6 +107,10 @@ def view(
     files: tuple[Place, ...],
     models: tuple[str | Url, ...],
     device: str | None,
+    masks: Path | None,
+    init: str | None,
+    train_config: Path | None,
+    runs: Path,
     mpp: float | None,
     icc: bool,
     port: int,
@@ -109,6 +152,10 @@ def view(
     with ExitStack() as stack:
         parts, predicted = [], None
         if models:
+            from genselfdiff.live.jobs.job import Jobs
+            from genselfdiff.live.jobs.jobs_part import jobs_part
+            from genselfdiff.live.jobs.segmenting import Segmenting
+            from genselfdiff.live.jobs.training import Training, TrainingPlan
             from genselfdiff.live.live_mask import LiveMask
             from genselfdiff.live.live_part import live_part
             from genselfdiff.live.predictions import Predictions, address_of
@@ -116,8 +163,17 @@ def view(
             addresses = [address_of(model) for model in models]
             slides = [entry.slide for entry in library.entries]
             options = {"mpp": mpp, "icc": icc, "device": device, "on_error": "blank"}
+            jobs = stack.enter_context(closing(Jobs()))  # which take longer to end
             predictions = stack.enter_context(closing(Predictions(slides, addresses, options)))
-            parts.append(live_part(library, predictions))
+            on_device = [] if device is None else [f"--device={device}"]
+            words = on_device + ([] if mpp is None else [f"--mpp={mpp}"]) + ["--icc"] * icc
+            segmenting = Segmenting(library, predictions.models, masks, words, jobs)
+            start, training = init or catalogue.name_of(addresses[0]), None
+            if start is not None:
+                told = f"--steps={STEPS}" if train_config is None else f"--config={train_config}"
+                plan = TrainingPlan(corrections, runs, start, (told, *on_device))
+                training = Training(plan, predictions, jobs)
+            parts += [live_part(library, predictions), jobs_part(segmenting, training)]
             predicted = partial(LiveMask, library, predictions)
         parts.insert(0, corrections_part(library, corrections, predicted))
         serve(library, parts, host=host, port=port, browser=browser, announce=announce)

@@ -25,7 +25,8 @@ logger = logging.getLogger("genselfdiff")
 
 BACKGROUND = "background"
 
-_JOURNAL = "corrections.journal"
+JOURNAL = "corrections.journal"
+"""What was drawn, in its folder."""
 
 _LONGEST_NAME = 100
 """Characters of a class's name."""
@@ -82,7 +83,7 @@ class Corrections:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.journal = folder / _JOURNAL
+        self.journal = folder / JOURNAL
         self._starts = folder / "starts"
         self._lock = RLock()
         self._open: Journal | None = None

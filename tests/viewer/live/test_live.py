@@ -2,9 +2,7 @@
 
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
+from live_processes import children, eventually, runs, viewing
 from viewer_client import Client
 
 import genselfdiff
@@ -22,18 +21,7 @@ from genselfdiff.viewer.tiles import TilePlace, layer_tile
 Make = Callable[..., Path]
 Predicting = Callable[..., tuple[Client, Any]]
 
-SECONDS = 60.0
-
 HEIGHT, WIDTH = 1100, 700
-
-
-def eventually(found: Callable[[], Any]) -> Any:
-    """What ``found`` gives, once that is true."""
-    end = time.monotonic() + SECONDS
-    while not (result := found()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return result
 
 
 def look(client: Client, models: int = 1, **changes: Any) -> dict[str, Any]:
@@ -140,24 +128,12 @@ def test_the_process_ends_with_the_server_however_that_ends(
     darkness_model: Path,
 ) -> None:
     slide = write_slide(picture(100, 100))
-    command = [Path(sys.executable).with_name("gsd"), "view", "--no-browser", slide]
-    server = subprocess.Popen(
-        [*command, "--model", darkness_model], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert server.stdout is not None
-    assert server.stdout.readline().startswith(b"http://")
-    (child,) = map(int, Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split())
-    server.send_signal(end)
-    server.communicate(timeout=SECONDS)
-    eventually(lambda: not _runs(child))
-
-
-def _runs(process: int) -> bool:
-    """Whether it is there, and more than what is left of one that has ended."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "Z"
-    except FileNotFoundError:
-        return False
+    with viewing(slide, "--model", darkness_model) as (server, address):
+        assert address.startswith("http://")
+        (child,) = children(server.pid)
+        server.send_signal(end)
+        server.wait(60)
+        eventually(lambda: not runs(child))
 
 
 @pytest.mark.parametrize(

@@ -57,3 +57,34 @@ def test_a_model_that_is_none_is_told(page: Any, write_slide: Make, tmp_path: Pa
     with served(write_slide(np.full((90, 90, 3), 200, np.uint8)), "--model", model) as address:
         opened(page, address)
         page.get_by_text(re.compile("<b>none.ts: (?!the model is being read)")).wait_for()
+
+
+def test_a_whole_slide_is_segmented_and_shown(
+    page: Any,
+    picture: Callable[..., np.ndarray],
+    write_slide: Make,
+    darkness_model: Path,
+    tmp_path: Path,
+) -> None:
+    slide = write_slide(picture(900, 1300, size=50))
+    with served(slide, "--model", darkness_model, "--masks", tmp_path / "masks") as address:
+        opened(page, address)
+        page.get_by_text("All that is seen is predicted.").wait_for()
+        page.keyboard.press("1")
+        settled(page)
+        seen = page.url
+        page.get_by_role("button", name="Segment all").click()
+        page.get_by_role("button", name="Stop").wait_for()
+        page.get_by_role("checkbox", name="slide_mask.tif").wait_for(timeout=60_000)
+        settled(page)
+        page.get_by_text("Finished", exact=True).wait_for()
+        assert page.get_by_role("checkbox", name="slide_mask.tif").is_checked()
+        assert not page.get_by_role("checkbox", name="darkness.ts (live)").is_checked()
+        assert page.url.partition("&layers")[0] == seen.partition("&layers")[0]
+        page.get_by_label("Opacity of slide_mask.tif").fill("100")
+        page.get_by_text("objects", exact=False).first.wait_for()
+        settled(page)
+        assert pixel(page, 675, 525) == pytest.approx(RED, abs=3)
+        page.mouse.click(*at(page, 675, 525))
+        page.locator("#object").wait_for()
+    assert (tmp_path / "masks" / "slide_mask.tif").exists()

@@ -66,6 +66,7 @@ class Live {
       const seen = page.layers.some((layer) => layer.visible);
       for (const layer of added) layer.visible = !seen && layer === added[0];
       page.addLayers(added);
+      if (this.comparing) this.compare(added[0]);
       await page.showLayers();
     } else if (!this.panel.isConnected) page.fillPanel();
     this.describe();
@@ -74,6 +75,21 @@ class Live {
       clearTimeout(this.reading);
       this.reading = setTimeout(() => this.read(slide), ASK_MS);
     }
+  }
+
+  // Show what a model that has just come makes of the slide, beside what the first one does.
+  compareNewest() {
+    this.comparing = true;
+    this.read(this.page.slide);
+  }
+
+  compare(newest) {
+    const { page } = this;
+    this.comparing = false;
+    page.compare.mode = "swipe";
+    page.compare.left = this.layers()[0].index;
+    page.compare.right = newest.index;
+    page.fillPanel();
   }
 
   moved() {
