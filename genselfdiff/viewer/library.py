@@ -81,7 +81,7 @@ class Library:
     Args:
         entries: the slides, each known by its place among them.
         mpp: micrometres per pixel of the slides, believed more than their files.
-        icc: show colours as the slides' ICC profiles mean them.
+        icc: show colours as the slides' ICC profiles mean them; an attribute, too.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Library:
     ) -> None:
         self.entries = list(entries)
         self._mpp = mpp
-        self._icc = icc
+        self.icc = icc
         self._open: OrderedDict[int, OpenEntry] = OrderedDict()
         self._lock = Lock()
         self._cache = TileCache(_CACHE_BYTES)
@@ -102,7 +102,7 @@ class Library:
         """
         with self._lock:
             if number not in self._open:
-                self._open[number] = OpenEntry(self.entries[number], self._mpp, self._icc)
+                self._open[number] = OpenEntry(self.entries[number], self._mpp, self.icc)
                 if len(self._open) > _OPEN_AT_ONCE:
                     self._open.popitem(last=False)
             self._open.move_to_end(number)

@@ -52,6 +52,7 @@ class DrawnSlide(NamedTuple):
         place: its path or URL, as it was when it was drawn on.
         width, height: in pixels.
         mpp: micrometres per pixel; None: unknown.
+        icc: its colours were seen as its ICC profile means them.
     """
 
     key: str
@@ -60,6 +61,7 @@ class DrawnSlide(NamedTuple):
     width: int
     height: int
     mpp: float | None
+    icc: bool = False
 
 
 @dataclass
@@ -348,4 +350,5 @@ def _slide_of(record: Record) -> DrawnSlide:
         int(record["width"]),
         int(record["height"]),
         None if mpp is None else float(mpp),
+        record.get("icc") is True,
     )

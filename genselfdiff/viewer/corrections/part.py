@@ -173,6 +173,7 @@ class _Answers:
                 slide.width,
                 slide.height,
                 opened.mpp,
+                self._library.icc,
             )
         return self._corrections.find(self._slides[number])
 

@@ -96,7 +96,7 @@ def _cut(
         place = elsewhere.get(told.name) or place_of(told.place)
         if isinstance(place, Path) and not os.path.exists(place):
             raise InputError(f"{place}: the slide is not there any more: say where with --slides")
-        with open_slide(place, mpp=told.mpp) as slide:
+        with open_slide(place, mpp=told.mpp, icc=told.icc) as slide:
             if (slide.width, slide.height) != (told.width, told.height):
                 raise InputError(
                     f"{place}: has {slide.width} x {slide.height} pixels, and what was drawn on"

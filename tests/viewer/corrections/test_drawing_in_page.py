@@ -151,8 +151,24 @@ def test_two_pages_see_what_each_draws(page: Any, slide: Make, mask: Make, tmp_p
         page.wait_for_timeout(2500)
         ours = shown(page, 450, 300, 250, 180)
         np.testing.assert_array_equal(shown(other, 450, 300, 250, 180), ours)
+        # A picture that is lost on the way is asked for again.
+        lost = []
+
+        def lose(route: Any) -> None:
+            lost.append(route.request.url)
+            if len(lost) == 1:
+                route.abort()
+            else:
+                route.continue_()
+
+        other.route("**/fields/**", lose)
+        other.mouse.click(*at(other, 640, 350))
+        page.wait_for_timeout(5000)
+        ours = shown(page, 450, 300, 250, 180)
+        np.testing.assert_array_equal(shown(other, 450, 300, 250, 180), ours)
+        assert len(lost) == 2
         records = (tmp_path / "c" / "corrections.journal").read_text().count('"kind":"brush"')
-        assert records == 5
+        assert records == 6
 
 
 def test_pens_draw_hands_do_not_and_hostile_names_are_text(

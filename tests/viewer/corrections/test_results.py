@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from icc_profiles import scanner_profile
 from PIL import Image
 from viewer_client import Client
 
@@ -309,6 +310,24 @@ def test_geojson_of_a_slide_without_fields_goes(tmp_path: Path) -> None:
         *("b.geojson", "c.geojson")
     ]
     assert (tmp_path / "b.geojson").exists()
+
+
+def test_images_have_the_colours_that_were_seen(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    profile = scanner_profile(2.2)
+    Image.fromarray(pixels).save(tmp_path / "s.png", icc_profile=profile)
+    for icc in (False, True):
+        library = Library(collect([tmp_path / "s.png"]), 0.5, icc)
+        client = Client(library, corrections_part(library, tmp_path / f"{icc}"))
+        client.request("POST", "corrections/0/classes", json={"name": "gland"})
+        do(client, "field", x=8, y=8, width=32, height=32)
+        answer = client.request("POST", "corrections/results", json={})
+        assert answer.status_code == 200, answer.text
+        (image,) = (tmp_path / f"{icc}" / "images").iterdir()
+        with open_slide(tmp_path / "s.png", mpp=0.5, icc=icc) as slide, open_slide(image) as cut:
+            wanted = slide.read_level(0, 0, 64, 64)
+            np.testing.assert_array_equal(cut.read_level(0, 0, 64, 64), wanted)
+        assert np.array_equal(wanted, pixels) != icc
 
 
 def test_slides_that_were_moved_are_found(client: Client, tmp_path: Path) -> None:
