@@ -209,3 +209,44 @@ def test_pens_draw_hands_do_not_and_hostile_names_are_text(
         drag(page, (600, 400), (640, 430))
         settled(page)
         assert re.sub(r"&zoom.*", "", page.url) != re.sub(r"&zoom.*", "", before)
+
+
+def test_one_finger_draws_and_two_move_the_slide(page: Any, slide: Make, tmp_path: Path) -> None:
+    journal = tmp_path / "c" / "corrections.journal"
+    with served(slide(), "--corrections", str(tmp_path / "c")) as address:
+        start(page, address)
+        page.keyboard.press("f")
+        drag(page, (450, 300), (700, 480))
+        page.keyboard.press("b")
+        page.keyboard.press(".")
+        session = page.context.new_cdp_session(page)
+
+        def touch(kind: str, *places: tuple[int, int]) -> None:
+            points = [
+                {"x": x, "y": y, "id": number}
+                for number, (x, y) in enumerate(at(page, *place) for place in places)
+            ]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            page.wait_for_timeout(60)
+
+        touch("touchStart", (500, 400))
+        touch("touchMove", (540, 400))
+        touch("touchEnd")
+        saved(page)
+        assert journal.read_text().count('"kind":"brush"') == 1
+        scale = page.inner_text("#scale")
+        touch("touchStart", (560, 400))
+        touch("touchMove", (562, 400))
+        touch("touchStart", (562, 400), (600, 400))
+        for step in range(1, 9):
+            touch("touchMove", (562 - 8 * step, 400), (600 + 8 * step, 400))
+        touch("touchEnd")
+        settled(page)
+        assert page.inner_text("#scale") != scale
+        assert journal.read_text().count('"kind":"brush"') == 1
+        page.keyboard.press("1")
+        settled(page)
+        touch("touchStart", (650, 450))
+        touch("touchEnd")
+        saved(page)
+        assert journal.read_text().count('"kind":"brush"') == 2

@@ -13,6 +13,7 @@ from PIL import Image
 from viewer_client import Client
 
 from genselfdiff.data.importers.qupath import read_qupath
+from genselfdiff.masks import MaskWriter, PyramidShape
 from genselfdiff.slides import open_slide
 from genselfdiff.suggesting.field import Field
 from genselfdiff.suggesting.field_geojson import write_fields
@@ -129,6 +130,30 @@ def test_a_field_begins_as_the_mask_shows_it_and_ends_as_it_was_drawn(
     assert result.exit_code == 0, result.output
     assert f"next: gsd train finetune {out} --init" in result.output
     assert {path: path.read_bytes() for path in out.rglob("*.png")} == before
+
+
+def test_objects_that_touch_are_those_that_the_mask_tells_apart(
+    slide: Make, tmp_path: Path
+) -> None:
+    planes = np.zeros((2, 900, 1300), np.uint8)
+    planes[0, 200:230, 150:210] = 1  # two objects that touch, by their cores
+    planes[1, 210:220, 155:175] = planes[1, 210:220, 185:205] = 1
+    planes[0, 250:290, 300:340] = 1  # one without a core
+    options = {"palette": [(255, 255, 255), (200, 30, 160)], "class_names": ["glass", "nucleus"]}
+    shape, told = PyramidShape(1300, 900, 0.5), {"job": {"slide": "s.tif 0123456789abcdef"}}
+    with MaskWriter(tmp_path / "m.tif", shape, cores=True, **options, description=told) as writer:
+        writer.push(planes)
+    client = asked(tmp_path / "out", slide(), tmp_path / "m.tif")
+    frame(client, layer=0)
+    shown = picture(client)
+    labels = planes[0, 150:352, 130:431]
+    np.testing.assert_array_equal(shown[..., 0], labels)
+    numbers = shown[..., 1]
+    assert len(np.unique(numbers)) == 4
+    assert numbers[65, 25] != numbers[65, 75] != 0
+    assert (numbers[labels > 0] > 0).all()
+    client.request("POST", "corrections/results", json={})
+    assert len(np.unique(inner(stored(tmp_path / "out", "instances")))) == 4
 
 
 def test_touching_objects_stay_apart(client: Client, tmp_path: Path) -> None:

@@ -179,6 +179,10 @@ class Corrections {
   }
 
   drawn(stroke, field) {
+    if (stroke.label !== IGNORED && !this.record.state.classes[stroke.label]) {
+      this.page.tell("There is no class to draw yet: add one.");
+      return;
+    }
     this.message = "";
     const preview = stroke.kind === "object" ? null : { stroke, field };
     this.record.do({ ...stroke, field: field.id }, preview);

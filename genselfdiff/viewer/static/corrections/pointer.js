@@ -23,12 +23,17 @@ export class Pointer {
     this.held = null;
     this.hasPen = false;
     this.isMoving = false;
+    // Fingers that move the slide together, until all are lifted.
+    this.fingers = new Set();
     const { element } = stage.viewer;
     // Before OpenSeadragon, which would move the slide.
     element.addEventListener("pointerdown", (event) => this.down(event), true);
     element.addEventListener("pointermove", (event) => this.move(event), true);
     element.addEventListener("pointerup", (event) => this.up(event), true);
     element.addEventListener("pointercancel", (event) => this.cancel(event), true);
+    for (const end of ["pointerup", "pointercancel"]) {
+      document.addEventListener(end, ({ pointerId }) => this.fingers.delete(pointerId));
+    }
     element.addEventListener("pointerleave", () => {
       this.place = null;
       owner.moved();
@@ -46,7 +51,7 @@ export class Pointer {
   // Forget what is not finished.
   forget() {
     const had = Boolean(this.stroke || this.corners || this.frame);
-    this.stroke = this.corners = this.frame = this.first = null;
+    this.stroke = this.corners = this.frame = this.first = this.pressed = null;
     return had;
   }
 
@@ -58,25 +63,33 @@ export class Pointer {
   takes(event) {
     if (event.pointerType === "pen") this.hasPen = true;
     // A hand that rests beside a pen draws nothing.
-    const isHand = event.pointerType === "touch" && this.hasPen;
+    const isHand = (event.pointerType === "touch" && this.hasPen) || this.fingers.size > 0;
     return this.owner.tool !== "look" && !this.isMoving && !isHand && this.stage.info;
   }
 
   down(event) {
-    if (this.held !== null) {
-      this.forget();  // a second finger
-      this.owner.moved();
-    }
+    if (this.held !== null && event.pointerType === "touch") this.giveTo(event);
     if (!this.takes(event) || event.button !== 0) return;
     event.stopPropagation();
     event.preventDefault();
     document.activeElement?.blur();
     if (this.held !== null) return;
     this.held = event.pointerId;
+    this.began = event;
     this.stage.viewer.element.setPointerCapture(event.pointerId);
     this.place = this.at(event);
     this[this.owner.tool](this.place, event);
     this.owner.moved();
+  }
+
+  // A second finger has come: the two move the slide, and OpenSeadragon has to know the first.
+  giveTo({ pointerId }) {
+    const { began, corners, held, stage } = this;
+    this.cancel(began);
+    if (corners?.length > 1) this.corners = corners.slice(0, -1);
+    this.fingers = new Set([held, pointerId]);
+    stage.viewer.element.releasePointerCapture(held);
+    began.target.dispatchEvent(new PointerEvent("pointerdown", began));
   }
 
   move(event) {
@@ -95,11 +108,9 @@ export class Pointer {
     event.stopPropagation();
     this.held = null;
     if (this.stroke) this.finish();
-    if (this.frame) {
-      const frame = this.frame;
-      this.frame = null;
-      this.owner.framed(frame);
-    }
+    if (this.pressed) this.owner.drawn(this.pressed, this.within);
+    if (this.frame) this.owner.framed(this.frame);
+    this.pressed = this.frame = this.first = null;
     // A polygon that was drawn in one go is closed where the pointer is lifted.
     if (this.corners && this.dragged > NEAR / this.scale) this.close();
     this.owner.moved();
@@ -140,8 +151,8 @@ export class Pointer {
   object(place) {
     const field = this.owner.fieldAt(place);
     if (!field) return this.owner.outside();
-    const stroke = { kind: "object", label: this.owner.label, points: [[place.x, place.y]] };
-    this.owner.drawn(stroke, field);
+    this.pressed = { kind: "object", label: this.owner.label, points: [[place.x, place.y]] };
+    this.within = field;
   }
 
   polygon(place, event) {
