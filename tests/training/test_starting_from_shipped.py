@@ -205,6 +205,12 @@ def test_the_weights_of_a_run_are_shipped(tmp_path, config, ship):
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     exported, named = load_model(tmp_path / "model.ts", "cpu"), load_model("mine", "cpu")
     torch.testing.assert_close(named(images), exported(images), rtol=0, atol=0.01)
+    with pytest.raises(InputError, match="needs a licence: --licence CC-BY-4"):
+        push(run.path, tmp_path / "unlicensed")
+    assert push(run.path, tmp_path / "mine", licence="MIT").licence == "MIT"
+    passed_on = load_model(tmp_path / "mine", "cpu")
+    assert torch.equal(passed_on(images), exported(images)), "nothing is rounded"
+    assert 'license: "mit"' in (tmp_path / "mine/README.md").read_text()
 
 
 @pytest.mark.parametrize(
