@@ -47,7 +47,7 @@ class Search:
         most: candidates of all slides together, drawn with ``seed``, about as many of each.
         seed: of the draw.
         mpp: um/px of slides whose files do not tell, see ``open_slide``.
-        on_error: see ``open_slide``.
+        on_error, icc: see ``open_slide``.
     """
 
     size: float
@@ -55,6 +55,11 @@ class Search:
     seed: int
     mpp: float | None = None
     on_error: str = "fail"
+    icc: bool = False
+
+    def open(self, slide: Place) -> Slide:
+        """Open a slide; errors as of ``open_slide``."""
+        return open_slide(slide, mpp=self.mpp, on_error=self.on_error, icc=self.icc)
 
 
 def find_candidates(
@@ -74,12 +79,15 @@ def find_candidates(
     Raises:
         InputError: a slide cannot be read or has no mpp, or no field is left.
     """
+    if known is not None and known.icc != search.icc:
+        told = "with" if known.icc else "without"
+        raise InputError(f"what is known was read {told} --icc, and fields have to be, too")
     mpp, side = (MPP, side_of(MPP)) if known is None else (known.mpp, known.side)
     of_each = math.ceil(search.most / len(slides))
     fields: list[Field] = []
     cells: list[Float32] = []
     for number, path in enumerate(progress_bar(slides, desc="fields", progress=progress)):
-        with open_slide(path, mpp=search.mpp, on_error=search.on_error) as slide:
+        with search.open(path) as slide:
             view = slide.at_mpp(mpp)
             if min(view.width, view.height) < side:
                 raise InputError(f"{path}: is less than {side * mpp:g} um wide or high")

@@ -34,6 +34,7 @@ def suggest_fields(
     seed: int = 0,
     mpp: float | None = None,
     on_error: str = "fail",
+    icc: bool = False,
     device: str | None = None,
     progress: bool | None = None,
 ) -> list[Field]:
@@ -49,7 +50,7 @@ def suggest_fields(
         candidates: fields that are looked at, of all slides together.
         known: tissue that fields have to be like; None: most of these slides' tissue.
         seed: of which fields are looked at, and of a random choice.
-        mpp, on_error: see ``open_slide``.
+        mpp, on_error, icc: see ``open_slide``.
         device: of the model; None: the best there is.
         progress: show progress bars on stderr; None: only on a terminal.
 
@@ -68,7 +69,7 @@ def suggest_fields(
         if value is not None and not value > 0:
             raise InputError(f"{name} {value} must be more than 0")
     predictor = Predictor(find_model(model, device), "auto") if by == "model" else None
-    search = Search(size, candidates, seed, mpp, on_error)
+    search = Search(size, candidates, seed, mpp, on_error, icc)
     fields = find_candidates(find_slides(slides), search, known, progress)
     if predictor is not None:
         fields = with_uncertainty(fields, predictor, search, progress)

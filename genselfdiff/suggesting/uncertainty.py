@@ -12,7 +12,7 @@ from genselfdiff.inference.model_view import model_view
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.tiles import mirror_to, to_batch
 from genselfdiff.progress import progress_bar
-from genselfdiff.slides import ScaledView, open_slide
+from genselfdiff.slides import ScaledView
 from genselfdiff.suggesting.candidates import Search
 from genselfdiff.suggesting.field import Field
 
@@ -72,7 +72,7 @@ def _tiles(fields: Sequence[Field], predictor: Predictor, search: Search) -> Ite
     multiple = predictor.model.info.size_multiple
     side = -(-_TILE // multiple) * multiple
     for path in dict.fromkeys(field.slide for field in fields):
-        with open_slide(path, mpp=search.mpp, on_error=search.on_error) as slide:
+        with search.open(path) as slide:
             view, scale = model_view(slide, predictor.model.info.mpp)
             for field in (field for field in fields if field.slide == path):
                 for x, y in _corners(field, scale, side):

@@ -50,6 +50,7 @@ class KnownTissue:
         whitening: (n, n) that brings statistics without their mean to where distances are taken.
         points: (m, n) known cells there.
         limit: distance beyond which a cell is unlike them.
+        icc: colours were read by ICC profiles, as those that are compared have to be.
     """
 
     mpp: float
@@ -58,15 +59,18 @@ class KnownTissue:
     whitening: Float64
     points: Float32
     limit: float
+    icc: bool = False
 
     @classmethod
-    def of(cls, images: Sequence[NDArray[np.floating]], mpp: float, side: int) -> "KnownTissue":
+    def of(
+        cls, images: Sequence[NDArray[np.floating]], mpp: float, side: int, icc: bool = False
+    ) -> "KnownTissue":
         """Learn what is known.
 
         Args:
             images: of each image (cells, n) statistics. Each cell is compared with those of other
                 images to find ``limit``; of one image alone, with its other cells.
-            mpp, side: see above.
+            mpp, side, icc: see above.
 
         Raises:
             InputError: there are too few cells.
@@ -96,7 +100,7 @@ class KnownTissue:
             for i in range(len(images))
         ]
         limit = float(np.quantile(np.concatenate(distances), LIMIT))
-        return cls(mpp, side, mean, whitening, points, limit)
+        return cls(mpp, side, mean, whitening, points, limit, icc)
 
     def whitened(self, statistics: NDArray[np.floating]) -> Float64:
         """Statistics (..., n) where distances are taken."""
@@ -126,6 +130,7 @@ class KnownTissue:
             "mpp": self.mpp,
             "side": self.side,
             "limit": self.limit,
+            "icc": self.icc,
             "statistics": list(STATISTICS),
             "mean": self.mean.tolist(),
             "whitening": self.whitening.tolist(),
@@ -148,17 +153,17 @@ class KnownTissue:
         count = len(STATISTICS)
         try:
             check_mpp(content["mpp"])
-            side, limit = content["side"], float(content["limit"])
+            side, limit, icc = content["side"], float(content["limit"]), content["icc"]
             mean = _array(content["mean"], (count,))
             whitening = _array(content["whitening"], (count, count))
             points = _array(content["points"], (-1, count)).astype(np.float32)
-            if type(side) is not int or not 16 <= side <= 1024 or side % 4:
+            if type(icc) is not bool or type(side) is not int or not 16 <= side <= 1024 or side % 4:
                 raise ValueError("side")
             if not (math.isfinite(limit) and limit > 0) or len(points) < NEIGHBOURS:
                 raise ValueError("limit")
         except (KeyError, TypeError, ValueError, InputError) as error:
             raise InputError(f"{path}: is damaged: make it anew") from error
-        return cls(float(content["mpp"]), side, mean, whitening, points, limit)
+        return cls(float(content["mpp"]), side, mean, whitening, points, limit, icc)
 
 
 def _array(content: Any, shape: tuple[int, ...]) -> Float64:

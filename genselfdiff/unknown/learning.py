@@ -33,6 +33,7 @@ def known_tissue(
     *,
     mpp: float | None = None,
     image_mpp: float | None = None,
+    icc: bool = False,
     progress: bool | None = False,
 ) -> KnownTissue:
     """Know the tissue of images.
@@ -42,6 +43,7 @@ def known_tissue(
             images are meant, or a file of ``KnownTissue.write``.
         mpp: um/px at which cells are seen; None: that of the run, else 0.5.
         image_mpp: um/px of images whose files do not tell; None: that of the run.
+        icc: see ``open_slide``; of a run, as it was trained.
         progress: show a progress bar on stderr; None: only on a terminal.
 
     Raises:
@@ -55,11 +57,13 @@ def known_tissue(
             known = KnownTissue.read(path)
             if mpp is not None and mpp != known.mpp:
                 raise InputError(f"{path}: sees tissue at {known.mpp:g} um/px, not at {mpp:g}")
+            if icc and not known.icc:
+                raise InputError(f"{path}: was made without --icc: leave that out, or make it anew")
             return known
         if (path / "config.toml").is_file():
             run = PretrainConfig.read(path / "config.toml")
             sources, mpp = list(run.data), mpp or run.mpp
-            image_mpp = image_mpp or run.image_mpp
+            image_mpp, icc = image_mpp or run.image_mpp, run.icc
     files = find_slides(sources)
     mpp = MPP if mpp is None else mpp
     side = side_of(mpp)
@@ -68,8 +72,8 @@ def known_tissue(
     for file in progress_bar(files, desc="known tissue", progress=progress):
         with open_slide(file, on_error="blank") as slide:
             own = slide.mpp
-        with open_slide(file, mpp=own or image_mpp, on_error="blank") as slide:
+        with open_slide(file, mpp=own or image_mpp, on_error="blank", icc=icc) as slide:
             images.append(SlideCells(slide, mpp, side).some(count))
-    known = KnownTissue.of([each for each in images if len(each)] or images, mpp, side)
+    known = KnownTissue.of([each for each in images if len(each)] or images, mpp, side, icc)
     logger.info("known tissue: %d cells of %d images", len(known.points), len(files))
     return known

@@ -80,13 +80,14 @@ def map_unknown(
     """
     place, output = place_of(slide), Path(output)
     check_map(place, output, overwrite=overwrite)
-    with open_slide(place, mpp=mpp, on_error=on_error) as source:
+    with open_slide(place, mpp=mpp, on_error=on_error, icc=known.icc) as source:
         cells = SlideCells(source, known.mpp, known.side, progress)
         shape = PyramidShape(source.width, source.height, source.mpp)
         told = {
             "slide": f"{place.name} {fingerprint(place)}",
             "cell_mpp": known.mpp,
             "cell_side": known.side,
+            "icc": known.icc,
         }
         columns = _cells_of(source.width, cells.lefts, cells.view.scale)
         rows = _cells_of(source.height, cells.tops, cells.view.scale)

@@ -12,6 +12,7 @@ from genselfdiff.errors import InputError, OutputError
 from genselfdiff.models.model_file import LoadedModel
 from genselfdiff.suggesting.field_geojson import files_of, write_fields
 from genselfdiff.suggesting.suggest import suggest_fields
+from genselfdiff.unknown.learning import known_tissue
 from gsd.main import main
 
 SIDE = 200
@@ -118,6 +119,16 @@ def test_bad_requests(write, tissue) -> None:
         suggest_fields([glass], 0, by="random")
     with pytest.raises(InputError, match=r"small\.tif: is less than 16 um wide or high"):
         suggest_fields([write(tissue(20, 600, 0), "small.tif")], 2, by="random")
+
+
+def test_what_is_known_was_read_in_the_same_colours(write, tissue) -> None:
+    slide = write(tissue(600, 600, 0))
+    for icc in (False, True):
+        known = known_tissue(slide, icc=icc)
+        assert suggest_fields([slide], 2, by="random", size=100, known=known, icc=icc)
+        told = f"what is known was read {'with' if icc else 'without'} --icc"
+        with pytest.raises(InputError, match=told):
+            suggest_fields([slide], 2, by="random", size=100, known=known, icc=not icc)
 
 
 def test_the_command(tmp_path, write, tissue) -> None:

@@ -76,14 +76,17 @@ def test_constant_statistics_break_nothing() -> None:
 
 
 def test_the_file_brings_back_the_same(tmp_path) -> None:
-    known = KnownTissue.of([cells(300, 0), cells(300, 1)], 0.25, 32)
+    known = KnownTissue.of([cells(300, 0), cells(300, 1)], 0.25, 32, icc=True)
     known.write(tmp_path / "known.json")
     read = known_tissue(tmp_path / "known.json")
-    assert (read.mpp, read.side, read.limit) == (0.25, 32, known.limit)
+    assert (read.mpp, read.side, read.limit, read.icc) == (0.25, 32, known.limit, True)
     some = cells(50, 2)
     np.testing.assert_allclose(read.unlikeness(some), known.unlikeness(some), atol=2e-3)
     with pytest.raises(InputError, match=r"sees tissue at 0.25 um/px, not at 0.5"):
         known_tissue(tmp_path / "known.json", mpp=0.5)
+    KnownTissue.of([cells(300, 0)], 0.25, 32).write(tmp_path / "known.json")
+    with pytest.raises(InputError, match="was made without --icc"):
+        known_tissue(tmp_path / "known.json", icc=True)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +94,7 @@ def test_the_file_brings_back_the_same(tmp_path) -> None:
     [
         ("mpp", "a"),
         ("side", 7),
+        ("icc", 1),
         ("limit", -1),
         ("limit", None),
         ("mean", [1, 2]),

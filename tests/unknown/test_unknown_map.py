@@ -1,11 +1,13 @@
 """The map: where it is high, its size and edges, its file, and the command."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 from click.testing import CliRunner
+from icc_profiles import scanner_profile
 
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.slides import open_slide
@@ -114,6 +116,16 @@ def test_what_is_known_of_a_run_is_what_it_was_trained_on(tmp_path, write, tissu
     assert of_run.mpp == 0.25
     assert of_run.side == 64
     np.testing.assert_array_equal(of_run.points, of_images.points)
+
+
+def test_a_slide_is_read_in_the_colours_that_the_known_were(tmp_path, tissue) -> None:
+    path = tmp_path / "slide.tif"
+    told = {"resolution": (2e4, 2e4), "resolutionunit": 3, "iccprofile": scanner_profile(1.2)}
+    tifffile.imwrite(path, tissue(512, 512, 0), tile=(256, 256), photometric="rgb", **told)
+    known = known_tissue(path, icc=True)
+    assert map_unknown(path, tmp_path / "a.tif", known).unlike < 10
+    as_stored = replace(known, icc=False)
+    assert map_unknown(path, tmp_path / "b.tif", as_stored).unlike > 200
 
 
 def test_the_command(tmp_path, known, write, marked) -> None:

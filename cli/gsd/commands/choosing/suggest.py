@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from genselfdiff.choices import FIELD_RANKINGS, ON_ERROR
+from genselfdiff.segmenting.options import Options
 from genselfdiff.storage.places import Place
 from gsd.options import (
     FILE,
@@ -13,6 +14,7 @@ from gsd.options import (
     one_device,
     overwriting,
     progress,
+    setting_option,
     verbosity,
 )
 from gsd.output import say
@@ -84,6 +86,7 @@ Examples:
     show_default=True,
     help="What a damaged tile of a slide does: end with an error, or count as glass.",
 )
+@setting_option(Options, "icc", is_flag=True)
 @overwriting
 @one_device
 @verbosity
@@ -100,6 +103,7 @@ def suggest(
     seed: int,
     mpp: float | None,
     on_error: str,
+    icc: bool,
     overwrite: bool,
     device: str | None,
 ) -> None:
@@ -135,6 +139,7 @@ def suggest(
         seed=seed,
         mpp=mpp,
         on_error=on_error,
+        icc=icc,
         device=device,
         progress=progress(),
     )

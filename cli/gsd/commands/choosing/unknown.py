@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from genselfdiff.choices import ON_ERROR
+from genselfdiff.segmenting.options import Options
 from genselfdiff.storage.places import Place
-from gsd.options import FILE, PLACE, overwriting, progress, verbosity
+from gsd.options import FILE, PLACE, overwriting, progress, setting_option, verbosity
 from gsd.output import say
 
 
@@ -51,6 +52,7 @@ Examples:
     show_default=True,
     help="What a damaged tile of the slide does: end with an error, or count as glass.",
 )
+@setting_option(Options, "icc", is_flag=True)
 @overwriting
 @verbosity
 def unknown(
@@ -62,6 +64,7 @@ def unknown(
     like_mpp: float | None,
     mpp: float | None,
     on_error: str,
+    icc: bool,
     overwrite: bool,
 ) -> None:
     """Map where SLIDE is unlike the tissue of --like: pen, bubbles, blur, other stains.
@@ -74,7 +77,7 @@ def unknown(
     from genselfdiff.unknown.unknown_map import check_map, map_unknown
 
     check_map(slide, output, like=like, keep=keep, overwrite=overwrite)
-    known = known_tissue(like, mpp=cell_mpp, image_mpp=like_mpp, progress=progress())
+    known = known_tissue(like, mpp=cell_mpp, image_mpp=like_mpp, icc=icc, progress=progress())
     if keep is not None:
         known.write(keep)
     found = map_unknown(
