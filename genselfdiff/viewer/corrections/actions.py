@@ -3,6 +3,7 @@
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,14 @@ class Action(NamedTuple):
     box: Box | None = None
     has_start: bool = False
     stroke: Stroke | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What `action_of` makes the same action of."""
+        told: dict[str, Any] = {"id": self.name, "kind": self.kind}
+        if self.box is not None:
+            return told | asdict(self.box) | {"start": self.has_start}
+        told["field"] = self.field
+        return told if self.stroke is None else told | self.stroke.record()
 
 
 def action_of(content: Any) -> Action:

@@ -169,20 +169,20 @@ class Corrections:
             InputError: it cannot be done.
             OutputError: it cannot be written.
         """
-        content = dict(content, start=start is not None)
-        action = action_of(content)
+        action = action_of({**content, "start": start is not None})
+        record = action.record()
         with self._lock:
             self._begin(slide, suggested)
             actions = self._of(slide).actions
             if actions.knows(action.name):
                 return None
-            self._require_class(content)
+            self._require_class(record)
             actions.check(action)
             if start is not None and action.box is not None:
                 with writing(self._starts):
                     self._starts.mkdir(exist_ok=True)
                 write_start(start_path(self._starts, action.name), *start(action.box))
-            return _told(action, actions.do(action, lambda: self._note(slide, "do", content)))
+            return _told(action, actions.do(action, lambda: self._note(slide, "do", record)))
 
     def step(self, slide: DrawnSlide, op: str, version: Any) -> tuple[str, Box] | None:
         """Undo or redo; return as `do`.
@@ -235,7 +235,7 @@ class Corrections:
             self._add_class(name.strip() if isinstance(name, str) else name, None)
 
     def find(self, slide: DrawnSlide) -> DrawnSlide:
-        """The slide as it is known here: one that was moved and copied has another fingerprint."""
+        """The slide as it is known here: one that was moved may have another fingerprint."""
         with self._lock:
             if slide.key in self._slides:
                 return slide

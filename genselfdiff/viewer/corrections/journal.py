@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def _records(content: bytes, path: Path) -> list[Record]:
         crc, _, text = line.partition(b" ")
         record = None
         if crc == b"%08x" % zlib.crc32(text):
-            record = json.loads(text)
+            with suppress(ValueError, RecursionError):
+                record = json.loads(text)
         if isinstance(record, dict):
             found.append(record)
         else:

@@ -34,7 +34,7 @@ from genselfdiff.viewer.corrections.beginnings import (
     of_mask,
     read_annotations,
 )
-from genselfdiff.viewer.corrections.field_labels import MOST_PIXELS, Box, Int32, Uint8
+from genselfdiff.viewer.corrections.field_labels import Box, Int32, Uint8
 from genselfdiff.viewer.corrections.folder import (
     Corrections,
     DrawnClass,
@@ -190,7 +190,6 @@ class _Answers:
         classes = self._corrections.classes(self._suggested(number))
         return self._corrections.state(self._slide(number)) | {
             "classes": [{"name": each.name, "colour": each.colour} for each in classes],
-            "most_pixels": MOST_PIXELS,
         }
 
     def _done(self, number: int, content: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What comes of corrections: a folder that training takes, and GeoJSON that QuPath opens."""
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,8 +21,6 @@ from genselfdiff.text import file_name
 from genselfdiff.viewer.corrections.field_labels import Box, FieldLabels, Int32
 from genselfdiff.viewer.corrections.folder import Corrections, DrawnClass, DrawnSlide
 from genselfdiff.viewer.corrections.geojson_files import GeoJsonFiles
-
-logger = logging.getLogger("genselfdiff")
 
 CONTEXT = 64
 """Pixels around a field that are cut out with it, not labelled: networks look beyond its edge."""
@@ -64,7 +61,7 @@ def write_results(
     written = write_fields(
         corrections.folder,
         [each.name for each in classes],
-        _cut(corrections, drawn, names, {place.name: place for place in slides}),
+        _cut(corrections, drawn, names, slides),
         total=sum(len(fields) for _, fields in drawn),
         overwrite=True,
         progress=progress,
@@ -90,12 +87,10 @@ def _cut(
     corrections: Corrections,
     drawn: Sequence[tuple[DrawnSlide, list[str]]],
     names: dict[str, str],
-    elsewhere: dict[str, Place],
+    slides: Sequence[Place],
 ) -> Iterator[LabelledField]:
     for told, fields in drawn:
-        place = elsewhere.get(told.name) or place_of(told.place)
-        if isinstance(place, Path) and not os.path.exists(place):
-            raise InputError(f"{place}: the slide is not there any more: say where with --slides")
+        place = _place_of(told, slides)
         with open_slide(place, mpp=told.mpp, icc=told.icc) as slide:
             if (slide.width, slide.height) != (told.width, told.height):
                 raise InputError(
@@ -118,6 +113,21 @@ def _cut(
                     told.mpp,
                     corrections.journal,
                 )
+
+
+def _place_of(told: DrawnSlide, slides: Sequence[Place]) -> Place:
+    """Where a slide is now: where it was, or the one of its name among ``slides``."""
+    place = place_of(told.place)
+    if isinstance(place, Path) and os.path.exists(place):
+        return place
+    # A URL stands in the journal without what may be secret.
+    for known in (str, lambda slide: slide.name):
+        for slide in slides:
+            if known(slide) in (told.place, told.name):
+                return slide
+    if isinstance(place, Path):
+        raise InputError(f"{place}: the slide is not there any more: say where with --slides")
+    return place
 
 
 def _instances(labels: FieldLabels) -> Int32:

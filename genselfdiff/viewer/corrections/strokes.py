@@ -42,6 +42,10 @@ class Stroke:
     points: Points
     radius: float
 
+    def record(self) -> dict[str, Any]:
+        """What `stroke_of` makes the same stroke of, but for its kind."""
+        return {"label": self.label, "radius": self.radius, "points": self.points.tolist()}
+
 
 def stroke_of(content: Any, kind: str) -> Stroke:
     """Make a stroke of what was sent, or stands in a journal.

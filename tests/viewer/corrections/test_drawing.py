@@ -178,9 +178,11 @@ def test_damaged_records_are_left_out_and_told(
     end(corrections)
     lines = corrections.journal.read_bytes().splitlines(keepends=True)
     lines[-2] = lines[-2].replace(b'"radius":4', b'"radius":5')
+    for odd in (b"{", b"[" * 100_000):
+        lines.insert(1, b"%08x %b\n" % (zlib.crc32(odd), odd))
     corrections.journal.write_bytes(b"".join(lines))
     again = Corrections(tmp_path)
-    assert "1 damaged records are left out" in caplog.text
+    assert "3 damaged records are left out" in caplog.text
     alone = drawn(FIELD, brush(2, (130, 70)), folder=tmp_path / "other")
     np.testing.assert_array_equal(pixels(again), pixels(alone))
 

@@ -368,6 +368,32 @@ def test_slides_that_were_moved_are_found(client: Client, tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
 
 
+def test_two_slides_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    random, pixels = np.random.default_rng(0), {}
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        pixels[folder] = random.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+        Image.fromarray(pixels[folder]).save(tmp_path / folder / "s.png")
+    client = asked(tmp_path / "out", tmp_path / "a" / "s.png", tmp_path / "b" / "s.png")
+    client.request("POST", "corrections/0/classes", json={"name": "gland"})
+    for number in (0, 1):
+        content = {"id": f"{number:016x}", "kind": "field", "x": number, "y": 0}
+        content |= {"width": 32, "height": 32, "odd": float("inf")}
+        answer = client.request(
+            "POST",
+            f"corrections/{number}",
+            content=json.dumps(content),
+            headers={"Content-Type": "application/json"},
+        )
+        assert answer.status_code == 200
+    assert client.request("POST", "corrections/results", json={}).status_code == 200
+    images = sorted((tmp_path / "out" / "images").iterdir(), key=lambda path: path.stem[-4:])
+    assert len(images) == len(list((tmp_path / "out" / "geojson").glob("*.geojson"))) == 2
+    for image, folder in zip(images, "ab", strict=True):
+        with open_slide(image) as cut:
+            np.testing.assert_array_equal(cut.read_level(0, 0, 64, 64), pixels[folder])
+
+
 def test_a_slide_without_a_mask_gets_classes_in_the_page(tmp_path: Path, slide: Make) -> None:
     client = asked(tmp_path / "out", slide())
     assert client.get("corrections").json() == {"folder": str(tmp_path / "out")}
