@@ -1,7 +1,12 @@
 """``gsd segment --dask local:N`` beside the plain command, on the same generated slides.
 
     python benchmarks/fleet/local_workers.py [--slides 20] [--most 400] [--workers 1]
-        [--architecture small] [--keep FOLDER]
+        [--architecture small] [--model-mpp 0.5] [--keep FOLDER]
+
+    python benchmarks/fleet/local_workers.py --slides 200 --workers 2 --architecture convolutions
+        --model-mpp 1 --keep FOLDER
+
+The second is the run of slides from 1 to 400 Mpx; the folder keeps its slides (5 GB) for the next.
 
 Slides have 1 to ``--most`` megapixels, evenly by the logarithm, tissue everywhere. Printed are
 
@@ -18,6 +23,7 @@ import csv
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,10 +75,13 @@ def main() -> None:
     parser.add_argument("--most", type=float, default=400, help="megapixels")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--architecture", default="small")
+    parser.add_argument("--model-mpp", type=float, default=0.5, help="the slides have 0.5")
     parser.add_argument("--keep", type=Path, help="folder for the files, kept")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
+        for name in ("least_plain", "least_fleet", "plain", "fleet"):  # of another run
+            shutil.rmtree(folder / name, ignore_errors=True)
         for name in ("slides", "least", "plain", "fleet"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         random.seed(0)
@@ -82,7 +91,7 @@ def main() -> None:
             if not path.exists():
                 write_slide(path, int(area**0.5))
         write_slide(folder / "least" / "least.tif", 316)
-        write_model(folder / "model.ts", options.architecture, 256)
+        write_model(folder / "model.ts", options.architecture, 256, options.model_mpp)
 
         def command(slides: str, output: str, *more: str) -> list[str]:
             named = [str(folder / slides), "-o", str(folder / output)]
