@@ -192,14 +192,27 @@ class Small(nn.Module):
         return self.segmentation_head(self.encoder(x))
 
 
+class Traced(Small):
+    """What TorchScript does not compile."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.segmentation_head(self._modules["enc" + "oder"](x))
+
+
+class OfOneSize(Traced):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / len(x[0, 0])
+
+
 def test_how_smp_is_asked(tmp_path, images, monkeypatch):
     asked = []
 
     def create_model(arch, encoder_name, encoder_weights, classes):
         asked.append((arch, encoder_name, encoder_weights))
-        if arch != "Unet":
+        kinds = {"Unet": Small, "UnetPlusPlus": Traced, "PAN": OfOneSize}
+        if arch not in kinds:
             raise KeyError("Wrong architecture type")
-        return Small(classes)
+        return kinds[arch](classes)
 
     library = ModuleType("segmentation_models_pytorch")
     library.create_model = create_model
@@ -215,6 +228,10 @@ def test_how_smp_is_asked(tmp_path, images, monkeypatch):
     with torch.no_grad():
         expected = network(images / 255).softmax(1)
     torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=0)
+    model = wrap_model(tmp_path / "a.ckpt", architecture="smp:UnetPlusPlus:resnet34", **options)
+    torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=0)
+    with pytest.raises(ModelError, match="it does otherwise for each size"):
+        wrap_model(tmp_path / "a.ckpt", architecture="smp:PAN:resnet34", **options)
     with pytest.raises(InputError, match="smp:Net:resnet34: 'Wrong architecture type'"):
         wrap_model(tmp_path / "a.ckpt", architecture="smp:Net:resnet34", **options)
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
@@ -223,7 +240,14 @@ def test_how_smp_is_asked(tmp_path, images, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["Unet:resnet18", "FPN:mobilenet_v2", "DeepLabV3Plus:tu-resnet10t", "Segformer:mit_b0"]
+    "name",
+    [
+        "UnetPlusPlus:resnet18",
+        "Unet:resnet18",
+        "FPN:mobilenet_v2",
+        "DeepLabV3Plus:tu-resnet10t",
+        "Segformer:mit_b0",
+    ],
 )
 def test_networks_of_smp(tmp_path, images, name):
     smp = pytest.importorskip("segmentation_models_pytorch")

@@ -1,5 +1,7 @@
 """Networks by the name of their architecture, with the weights of a file."""
 
+import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -8,11 +10,16 @@ from torch import nn
 from genselfdiff.errors import InputError, ModelError, one_line
 from genselfdiff.models.checkpoints.plain_unet import PlainUNet
 from genselfdiff.models.checkpoints.state_dicts import State, read_state_dict
+from genselfdiff.models.torchscript import script
+
+logger = logging.getLogger("genselfdiff")
 
 PLAIN = "unet"
 _SMP = "smp:"
 _HEAD = "segmentation_head.0.weight"
 """Of every network of segmentation_models_pytorch, as many outputs as it gives."""
+_TOLERANCE = 1e-4
+"""How far logits may be off for another size than that which was traced."""
 
 
 class OneAgainstRest(nn.Module):
@@ -49,14 +56,40 @@ def network_of_checkpoint(path: Path, architecture: str) -> nn.Module:
             f" {_SMP}ARCHITECTURE:ENCODER such as {_SMP}Unet:resnet34"
         )
     state = read_state_dict(path)
-    network = PlainUNet(state) if architecture == PLAIN else _of_smp(architecture, state)
+    is_plain = architecture == PLAIN
+    network = PlainUNet(state) if is_plain else _of_smp(architecture, state)
     _load(network, state, architecture)
-    outputs = _outputs(network, state)
+    outputs = len(state["outc.conv.weight" if is_plain else _HEAD])
+    if not is_plain:
+        network = _compilable(network.eval(), architecture)
     return OneAgainstRest(network) if outputs == 1 else network
 
 
-def _outputs(network: nn.Module, state: State) -> int:
-    return len(state["outc.conv.weight" if isinstance(network, PlainUNet) else _HEAD])
+def _compilable(network: nn.Module, architecture: str) -> nn.Module:
+    """The network itself, if TorchScript compiles it, or else what it does with an image.
+
+    Raises:
+        ModelError: what it does depends on the size.
+    """
+    try:
+        script(network)
+    except Exception as error:  # of TorchScript's compiler, and of somebody's module in it
+        logger.debug("%s: is traced, not compiled: %s", architecture, one_line(error))
+    else:
+        return network
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((1, 3, 128, 128), (2, 3, 160, 192))
+    small, large = (torch.rand(size, generator=generator) for size in sizes)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes, which are tried below
+            traced: nn.Module = torch.jit.trace(network, small)  # type: ignore[no-untyped-call]
+            difference = (traced(large) - network(large)).abs().max()
+    except Exception as error:
+        raise ModelError(f"{architecture} cannot be compiled: {one_line(error)}") from error
+    if not difference <= _TOLERANCE:
+        raise ModelError(f"{architecture} cannot be compiled: it does otherwise for each size")
+    return traced
 
 
 def _of_smp(architecture: str, state: State) -> nn.Module:
