@@ -16,6 +16,8 @@ from genselfdiff.masks import MaskWriter, PyramidShape
 Uint8 = NDArray[np.uint8]
 
 APERIO = "Aperio Image Library v11.2.1 \n"
+PROFILED = "profile.tif"
+"""A slide that is read by its ICC profile."""
 SLIDE = "slide.tif"
 """The whole slide of which the masks are."""
 
@@ -77,6 +79,7 @@ def write_corpus(folder: Path) -> None:
     tifffile.imwrite(folder / "openslide.svslide", pixels, **tiles, compression="jpeg")
     _write_zarrs(folder, pixels)
     _write_dicom(folder, pixels)
+    _write_profile(folder / PROFILED, pixels)
     _write_masks(folder, pixels)
 
 
@@ -102,6 +105,13 @@ def _write_dicom(folder: Path, pixels: Uint8) -> None:
         "plain.dcm": instance(pixels, syntax=uid.ImplicitVRLittleEndian, colours="RGB"),
     }.items():
         made.save_as(folder / name, enforce_file_format=True)
+
+
+def _write_profile(path: Path, pixels: Uint8) -> None:
+    from icc_profiles import scanner_profile
+
+    profile = scanner_profile(1.8)
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(64, 64), iccprofile=profile)
 
 
 def _described(text: bytes) -> dict[str, object]:

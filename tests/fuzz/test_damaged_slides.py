@@ -30,7 +30,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("zarr")
     pytest.importorskip("pydicom")
     folder = tmp_path_factory.mktemp("corpus")
-    places = [str(HERE), str(HERE.parent / "slides" / "dicom")]
+    generated = HERE.parent / "slides"
+    places = [str(HERE), str(generated / "dicom"), str(generated / "colours")]
     code = f"import sys; sys.path[:0] = {places!r}; import pathlib, corpus;"
     code += f"corpus.write_corpus(pathlib.Path({str(folder)!r}))"
     subprocess.run([sys.executable, "-c", code], check=True)

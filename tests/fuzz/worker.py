@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 import torch
 from attacks import attack
-from corpus import SLIDE, is_mask
+from corpus import PROFILED, SLIDE, is_mask
 from mutations import mutate
 from torch import nn
 
@@ -88,6 +88,7 @@ def try_one(predictor: Predictor, corpus: Path, seed: int, number: int) -> dict[
         results.mkdir()
         path, told = damage(corpus, seed, number, given)
         options: dict[str, object] = {"mpp": 0.5, "overlay": number % 3 == 0}
+        options["icc"] = path.name == PROFILED
         options["on_error"] = ("fail", "blank")[number // 3 % 2]
         if is_mask(path.name):
             slide, options["tissue"] = corpus / SLIDE, path

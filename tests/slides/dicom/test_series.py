@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import tifffile
 from dicom_files import dataset, frames_of, instance, put_frames, uid
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError
+from genselfdiff.segmenting.many_slides import segment_all
 from genselfdiff.segmenting.plan import plan_outputs
 from genselfdiff.slides import find_slides, is_folder_of_slides, open_slide
 from genselfdiff.slides.discovery import name_of
 from genselfdiff.slides.fingerprint import files_of, fingerprint
+from genselfdiff.viewer.collection import collect
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -42,6 +45,20 @@ def concatenated(made: "Dataset", sizes: Sequence[int]) -> list["Dataset"]:
         parts.append(part)
         first += size
     return parts
+
+
+def test_a_folder_is_segmented_and_shown(
+    dicom: Write, picture: Uint8, tmp_path: Path, darkness_model: Path
+) -> None:
+    folder = dicom(instance(picture, 0.5, **LOSSLESS), folder="1.2.840.17")
+    (done,) = segment_all(plan_outputs([folder], f"{tmp_path}/out/"), darkness_model, tissue=False)
+    assert done.error is None
+    mask = tmp_path / "out" / "1.2.840.17_mask.tif"
+    assert tifffile.imread(mask).shape == (207, 301)
+    (entry,) = collect([folder, mask])
+    assert (entry.slide, entry.layers) == (folder, [mask])
+    (again,) = segment_all(plan_outputs([folder], f"{tmp_path}/out/"), darkness_model, tissue=False)
+    assert again.result.finished_before
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -84,8 +101,6 @@ def test_a_folder_of_one_series_is_a_slide(dicom: Write, picture: Uint8, tmp_pat
 
 
 def test_what_lies_beside_a_series_is_found_too(dicom: Write, picture: Uint8) -> None:
-    import tifffile
-
     folder = dicom(instance(picture))
     tifffile.imwrite(folder / "a.tif", picture, photometric="rgb")
     assert is_folder_of_slides(folder)

@@ -67,7 +67,9 @@ _NUMBERS = {"US": "H", "UL": "I", "SL": "i", "FL": "f", "OV": "Q"}
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 """Value representations whose lengths have 32 bits, where they are told."""
 
-_BLOCK = 2**18
+_BLOCK, _FIRST_BLOCK = 2**18, 2**13
+"""Bytes that are read at once; the first is small: many files are asked for their series only."""
+
 _DEEPEST, _MOST_ITEMS = 16, 2**22
 """Sequences within each other, and items of all of them: a slide of a million tiles has fewer."""
 
@@ -191,7 +193,8 @@ class _Walk:
         """Hold the next bytes, fewer at the end of the file; return where they are in the block."""
         offset = self.at - self._start
         if not 0 <= offset <= len(self._block) - count:
-            self._block = self._file.read_at(self.at, max(count, _BLOCK))
+            size = _BLOCK if self._block else _FIRST_BLOCK
+            self._block = self._file.read_at(self.at, max(count, size))
             self._start, offset = self.at, 0
             self._block += bytes(max(0, count - len(self._block)))
         return offset
