@@ -133,7 +133,7 @@ def _colour_converter(page: TiffPage, colours: int, scaled: Converter) -> Conver
     if page.photometric == _YCBCR and not decoded:
         to_rgb = _ycbcr_converter(page)
         return lambda stored: to_rgb(scaled(stored[..., :3]))
-    return _as_stored if page.bitspersample == 8 else lambda stored: scaled(stored[..., :3])
+    return _as_stored if page.bitspersample == 8 else lambda stored: scaled(_as_stored(stored))
 
 
 def _samples(page: TiffPage) -> tuple[int, int | None]:
@@ -254,7 +254,9 @@ def over_white(rgba: Uint8, premultiplied: bool = False) -> Uint8:
     return laid
 
 
-def _as_stored(stored: Uint8) -> Uint8:
+def _as_stored(stored: NDArray[Any]) -> NDArray[Any]:
+    if stored.shape[-1] < 3:
+        raise ValueError(f"it has {stored.shape[-1]} sample(s) a pixel, where 3 are told")
     return stored[..., :3]
 
 

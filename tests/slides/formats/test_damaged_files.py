@@ -481,3 +481,21 @@ def test_a_tile_of_webp_that_is_far_larger_than_its_page_says(
     path = tmp_path / "a.tif"
     path.write_bytes(tiff_bytes(64, 64, stored, **tags, tile_offsets=at))
     refused(path, "it says of itself that it is 2500 x 2500 pixels")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_fewer_samples_than_are_told(tmp_path: Path, picture: np.ndarray, dtype: type) -> None:
+    """By a tag that is neither of the ways to store them."""
+    path = tmp_path / "a.tif"
+    options = {"photometric": "rgb", "tile": (64, 64)}
+    tifffile.imwrite(path, picture.astype(dtype) * 100, **options)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as opened:
+        place = opened.pages[0].tags["PlanarConfiguration"].valueoffset
+    data[place] = 5
+    path.write_bytes(data)
+    with (
+        open_slide(path) as slide,
+        pytest.raises(InputError, match=r"column 0, row 0.*it has 1 sample\(s\) a pixel, where 3"),
+    ):
+        slide.read_level(0, 0, 100, 100)
