@@ -8,7 +8,8 @@ import click
 
 from genselfdiff.choices import FIELD_CLASS
 from genselfdiff.data.naming import names_in
-from gsd.options import FILE, Command, progress, verbosity
+from genselfdiff.segmenting.options import Options
+from gsd.options import FILE, Command, progress, setting_option, verbosity
 from gsd.output import say
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ Examples:
 )
 @click.option("--nuclei", is_flag=True, help="Of cells, take the nuclei, not their own outlines.")
 @image_mpp_option
+@setting_option(Options, "icc", is_flag=True)
 @_classes
 @_output
 def qupath(
@@ -248,6 +250,7 @@ def qupath(
     fields: str,
     nuclei: bool,
     image_mpp: float | None,
+    icc: bool,
     classes: str | None,
     output: Path,
     overwrite: bool,
@@ -264,7 +267,7 @@ def qupath(
     found = read_qupath(
         slides,
         annotations,
-        scales=Scales(mpp, image_mpp),
+        scales=Scales(mpp, image_mpp, icc),
         field_class=fields,
         classes=_names(classes),
         nuclei=nuclei,

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import tifffile
+from icc_profiles import expected, scanner_profile
 from importing import box, feature, mask, names, written
 
 from genselfdiff.data.importers.qupath import read_qupath
@@ -30,6 +31,20 @@ def test_what_qupath_gets_from_us_comes_back(tmp_path, slide):
     result = written(read_qupath(slide, tmp_path / "slide.geojson"), tmp_path)
     assert list(result.pixels) == ["background", "stroma", "tumor"]
     np.testing.assert_array_equal(mask(tmp_path, slide.stem), labels)
+
+
+def test_fields_have_the_colours_of_the_profile(tmp_path, image):
+    slide = tmp_path / "a.tif"
+    tifffile.imwrite(slide, image, photometric="rgb", iccprofile=scanner_profile(1.8))
+    (tmp_path / "a.geojson").write_text(json.dumps(feature("gland", box(0, 0, 90, 90))))
+    for icc in (False, True):
+        found = read_qupath(slide, tmp_path / "a.geojson", scales=Scales(icc=icc))
+        (tmp_path / str(icc)).mkdir()
+        written(found, tmp_path / str(icc))
+    stored, seen = (
+        tifffile.imread(tmp_path / str(icc) / "out" / "images" / "a.tif") for icc in (False, True)
+    )
+    assert abs(seen - expected(stored, 1.8)).max() < 1.6
 
 
 def test_fields_that_were_annotated_in_qupath(tmp_path, slide, image, caplog):

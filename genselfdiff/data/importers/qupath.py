@@ -59,7 +59,7 @@ def read_qupath(
         slides: a slide, or a folder of slides.
         annotations: the ``.geojson`` or ``.json`` of the slide; of a folder, that of files with the
             names of the slides.
-        scales: resolutions of the fields and of slides.
+        scales: resolutions of the fields and of slides, and colours.
         field_class: of the annotations that say where fields are.
         classes: the names to take, in the order of their indices, without background; None: all
             there are, by the alphabet.

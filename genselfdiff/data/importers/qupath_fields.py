@@ -27,15 +27,17 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Scales:
-    """Resolutions in um/px.
+    """Resolutions in um/px, and colours.
 
     Attributes:
         fields: at which fields are cut; None: that of level 0.
         slides: of those whose files do not tell it; None: there are none.
+        icc: colours are those of the slides' ICC profiles, see `open_slide`.
     """
 
     fields: float | None = None
     slides: float | None = None
+    icc: bool = False
 
 
 AS_STORED = Scales()
@@ -161,10 +163,10 @@ def _moved(region: Region, window: Window) -> Region:
 
 
 def _open(path: Path, scales: Scales) -> Slide:
-    slide = open_slide(path)
+    slide = open_slide(path, icc=scales.icc)
     if slide.mpp is None and scales.slides is not None:
         slide.close()
-        slide = open_slide(path, mpp=scales.slides)
+        slide = open_slide(path, mpp=scales.slides, icc=scales.icc)
     if slide.mpp is None and scales.fields is not None:
         slide.close()
         raise InputError(
