@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from genselfdiff.choices import FIELD_RANKINGS
 from genselfdiff.errors import InputError
 from genselfdiff.inference.predictor import Predictor
+from genselfdiff.masks import is_own_mask
 from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.slides import find_slides
 from genselfdiff.storage.places import Place
@@ -41,7 +42,7 @@ def suggest_fields(
     """Choose fields to annotate, the first first.
 
     Args:
-        slides: slides, images and folders of them.
+        slides: slides, images and folders of them; masks of ours in them are left out.
         count: how many.
         by: "model", "variety" or "random", see docs/choosing_fields.md.
         model: see ``find_model``; only with ``by`` "model".
@@ -70,10 +71,22 @@ def suggest_fields(
             raise InputError(f"{name} {value} must be more than 0")
     predictor = Predictor(find_model(model, device), "auto") if by == "model" else None
     search = Search(size, candidates, seed, mpp, on_error, icc)
-    fields = find_candidates(find_slides(slides), search, known, progress)
+    fields = find_candidates(slides_of(slides), search, known, progress)
     if predictor is not None:
         fields = with_uncertainty(fields, predictor, search, progress)
     chosen = choose(fields, count, by, per_slide, seed)
     if len(chosen) < count:
         logger.warning("only %d fields: there are no more on tissue", len(chosen))
     return chosen
+
+
+def slides_of(paths: Sequence[str | Place]) -> list[Place]:
+    """The slides that ``paths`` name or hold, as ``find_slides``, without masks of ours.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [slide for slide in find_slides(paths) if not is_own_mask(slide)]
+    if not found:
+        raise InputError("there are masks of gsd and no slides: name the slides")
+    return found

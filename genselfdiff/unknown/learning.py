@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from genselfdiff.errors import InputError
+from genselfdiff.masks import is_own_mask
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import find_slides, open_slide
 from genselfdiff.storage.places import Place
@@ -39,8 +40,8 @@ def known_tissue(
     """Know the tissue of images.
 
     Args:
-        like: an image or slide, a folder of them, a run folder of `gsd train pretrain`, whose
-            images are meant, or a file of ``KnownTissue.write``.
+        like: an image or slide, a folder of them, masks of ours left out, a run folder of
+            `gsd train pretrain`, whose images are meant, or a file of ``KnownTissue.write``.
         mpp: um/px at which cells are seen; None: that of the run, else 0.5.
         image_mpp: um/px of images whose files do not tell; None: that of the run.
         icc: see ``open_slide``; of a run, as it was trained.
@@ -64,15 +65,21 @@ def known_tissue(
             run = PretrainConfig.read(path / "config.toml")
             sources, mpp = list(run.data), mpp or run.mpp
             image_mpp, icc = image_mpp or run.image_mpp, run.icc
-    files = find_slides(sources)
+    files = [file for file in find_slides(sources) if not is_own_mask(file)]
+    if not files:
+        raise InputError(f"{like}: holds nothing but masks of gsd: name the slides")
     mpp = MPP if mpp is None else mpp
     side = side_of(mpp)
     count = max(MOST_CELLS // len(files), _LEAST_OF_EACH)
     images = []
     for file in progress_bar(files, desc="known tissue", progress=progress):
         with open_slide(file, on_error="blank") as slide:
-            own = slide.mpp
-        with open_slide(file, mpp=own or image_mpp, on_error="blank", icc=icc) as slide:
+            seen_at = slide.mpp or image_mpp
+        if seen_at is None:
+            raise InputError(
+                f"{file}: the file does not state its resolution: give it with --like-mpp (um/px)"
+            )
+        with open_slide(file, mpp=seen_at, on_error="blank", icc=icc) as slide:
             images.append(SlideCells(slide, mpp, side).some(count))
     known = KnownTissue.of([each for each in images if len(each)] or images, mpp, side, icc)
     logger.info("known tissue: %d cells of %d images", len(known.points), len(files))

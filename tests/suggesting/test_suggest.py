@@ -13,6 +13,7 @@ from genselfdiff.models.model_file import LoadedModel
 from genselfdiff.suggesting.field_geojson import files_of, write_fields
 from genselfdiff.suggesting.suggest import suggest_fields
 from genselfdiff.unknown.learning import known_tissue
+from genselfdiff.unknown.unknown_map import map_unknown
 from gsd.main import main
 
 SIDE = 200
@@ -119,6 +120,14 @@ def test_bad_requests(write, tissue) -> None:
         suggest_fields([glass], 0, by="random")
     with pytest.raises(InputError, match=r"small\.tif: is less than 16 um wide or high"):
         suggest_fields([write(tissue(20, 600, 0), "small.tif")], 2, by="random")
+
+
+def test_masks_among_the_slides_are_left_out(write, tissue) -> None:
+    slide = write(tissue(600, 600, 0), "slides/a.tif")
+    map_unknown(slide, slide.parent / "m.tif", known_tissue(slide))
+    assert suggest_fields([slide.parent], 2, by="random", size=100)[0].slide == slide
+    with pytest.raises(InputError, match="masks of gsd and no slides"):
+        suggest_fields([slide.parent / "m.tif"], 2, by="random")
 
 
 def test_what_is_known_was_read_in_the_same_colours(write, tissue) -> None:

@@ -118,6 +118,22 @@ def test_what_is_known_of_a_run_is_what_it_was_trained_on(tmp_path, write, tissu
     np.testing.assert_array_equal(of_run.points, of_images.points)
 
 
+def test_a_map_among_the_slides_is_no_known_tissue(tmp_path, known, write, tissue) -> None:
+    slide = write(tissue(600, 600, 0), "slides/a.tif")
+    before = known_tissue(slide.parent)
+    map_unknown(slide, slide.parent / "a_unknown.tif", known)
+    np.testing.assert_array_equal(known_tissue(slide.parent).points, before.points)
+    with pytest.raises(InputError, match="holds nothing but masks of gsd"):
+        known_tissue(slide.parent / "a_unknown.tif")
+
+
+def test_images_of_unknown_resolution_are_told(write, tissue) -> None:
+    path = write(tissue(600, 600, 0), mpp=None)
+    with pytest.raises(InputError, match=r"slide\.tif: the file does not state .* --like-mpp"):
+        known_tissue(path)
+    assert known_tissue(path, image_mpp=0.5).mpp == 0.5
+
+
 def test_a_slide_is_read_in_the_colours_that_the_known_were(tmp_path, tissue) -> None:
     path = tmp_path / "slide.tif"
     told = {"resolution": (2e4, 2e4), "resolutionunit": 3, "iccprofile": scanner_profile(1.2)}

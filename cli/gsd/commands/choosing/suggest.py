@@ -117,13 +117,12 @@ def suggest(
     if model is not None and by != "model":
         raise click.UsageError(f"--model: has no part in --by {by}")
     from genselfdiff.files import refuse_inputs
-    from genselfdiff.slides import find_slides
     from genselfdiff.storage.places import local_paths
     from genselfdiff.suggesting.field_geojson import files_of, write_fields
-    from genselfdiff.suggesting.suggest import suggest_fields
+    from genselfdiff.suggesting.suggest import slides_of, suggest_fields
     from genselfdiff.unknown.known_tissue import KnownTissue
 
-    found = find_slides(slides)
+    found = slides_of(slides)
     files = files_of(found, output)
     refuse_inputs(files.values(), local_paths(found))
     known = None if like is None else KnownTissue.read(like)
