@@ -69,8 +69,8 @@ def unknown(
 ) -> None:
     """Map where SLIDE is unlike the tissue of --like: pen, bubbles, blur, other stains.
 
-    Tissue is cut into cells of 64 pixels. Colours and texture of each are compared with those of
-    known cells. The map has the slide's size; 'gsd view' and QuPath lay it over. A value of 128 or
+    Tissue is cut into cells of 16 um. Colours and texture of each are compared with those of
+    known cells. The map has the slide's size, and 'gsd view' lays it over. A value of 128 or
     more is further from what is known than 99 of 100 known cells are from those of other images.
     """
     from genselfdiff.unknown.learning import known_tissue
