@@ -25,6 +25,7 @@ MISTAKES = [
     ["train", "finetune", "--images", "i", "--masks", "m", "--init", "none", "--classes", "a,b"],
     ["data", "check"],
     ["data", "import", "qupath", "slides"],
+    ["data", "corrections"],
     ["objects", "mask.tif"],
     ["view"],
     ["view", "a.svs", "--port", "70000"],

@@ -53,6 +53,19 @@ def shown(page: Any, x: int, y: int, width: int, height: int) -> np.ndarray:
     return np.where(seen[..., 3] == 0, 0, 1 + distance.argmin(2))
 
 
+def region(name: str, left: int, top: int, right: int, bottom: int) -> list[dict[str, Any]]:
+    """What QuPath exports of a field that an object fills."""
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    return [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [corners]},
+            "properties": {"classification": {"name": kind}},
+        }
+        for kind in ("Region*", name)
+    ]
+
+
 def start(page: Any, address: str) -> None:
     page.set_viewport_size({"width": 1280, "height": 721})  # an even height: pixels lie on pixels
     opened(page, address)
@@ -185,6 +198,11 @@ def test_pens_draw_hands_do_not_and_hostile_names_are_text(
         page.get_by_role("button", name="Add").click()
         saved(page)
         assert page.get_by_text(name, exact=True).is_visible()
+        (tmp_path / "a.geojson").write_text(json.dumps(region(name, 750, 300, 800, 340)))
+        page.set_input_files(".correct input[type=file]", tmp_path / "a.geojson")
+        page.get_by_text("1 fields read").wait_for()
+        settled(page)
+        assert shown(page, 750, 300, 50, 40)[2:-2, 2:-2].all()
         session = page.context.new_cdp_session(page)
 
         def pen(kind: str, x: int, y: int) -> None:

@@ -87,14 +87,21 @@ function classes(owner) {
     const square = label === 0 ? [] : [colourSquare(colour)];
     list.append(element("li", {}, element("label", {}, input, ...square, name)));
   }
+  // Always the same one: what is typed stays when the panel is filled anew.
+  owner.form ??= anotherClass(owner);
+  return element("div", {}, list, owner.form);
+}
+
+function anotherClass(owner) {
   const name = element("input", { type: "text", maxLength: 100, placeholder: "another class" });
   name.setAttribute("aria-label", "Name of another class");
-  const add = element("form", { className: "add" }, name, element("button", {}, "Add"));
-  add.onsubmit = (event) => {
+  const form = element("form", { className: "add" }, name, element("button", {}, "Add"));
+  form.onsubmit = (event) => {
     event.preventDefault();
     owner.addClass(name.value);
+    form.reset();
   };
-  return element("div", {}, list, add);
+  return form;
 }
 
 function fields(owner) {
