@@ -3,6 +3,7 @@
 The command line makes its options of it: what loads torch or codecs is imported where it is used.
 """
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from genselfdiff.models.model_info import ModelInfo
     from genselfdiff.slides import Slide
     from genselfdiff.storage.places import Place
+
+logger = logging.getLogger("genselfdiff")
 
 Region = tuple[int, int, int, int]
 
@@ -234,7 +237,15 @@ class Options:
         return side, info.overlap if self.overlap is None else self.overlap
 
     def for_model(self, info: "ModelInfo") -> "Options":
-        """These, with what they leave to the model as that has it."""
+        """These, with what they leave to the model as that has it.
+
+        A model that tells of its training that colours were read otherwise is warned of.
+        """
+        told = info.training.get("settings")
+        trained = told.get("icc") if isinstance(told, dict) else None
+        if isinstance(trained, bool) and trained is not self.icc:
+            words = ("with", "without") if trained else ("without", "with")
+            logger.warning("the model was trained %s --icc, and slides are read %s it", *words)
         return replace(self, instances=info.instances) if self.instances is None else self
 
 

@@ -1,7 +1,9 @@
 """Colours by the ICC profile: in every format, and in all that reads slides."""
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from genselfdiff.data.labelled.pairs import Pair
 from genselfdiff.data.tiles import UnlabelledTiles, open_sources
 from genselfdiff.errors import InputError, OutputError
 from genselfdiff.masks import MaskReader
+from genselfdiff.models.model_info import ModelInfo
 from genselfdiff.segmenting.one_slide import segment
+from genselfdiff.segmenting.options import Options
 from genselfdiff.slides import open_slide, read_image
 from genselfdiff.slides.slide import Slide
 
@@ -187,3 +191,20 @@ def test_a_mask_knows_it(tmp_path: Path, picture: Uint8, darkness_model: Path) -
     assert "Colours by the slide's ICC profile" in unescape(result.files.report.read_text())
     with pytest.raises(OutputError, match="was made with icc True instead of False"):
         segment(slide, seen, darkness_model, tissue=False)
+
+
+@pytest.mark.parametrize("trained", [None, False, True])
+@pytest.mark.parametrize("icc", [False, True])
+def test_a_model_that_was_trained_otherwise_is_warned_of(
+    info: Callable[..., ModelInfo],
+    caplog: pytest.LogCaptureFixture,
+    trained: bool | None,
+    icc: bool,
+) -> None:
+    training = {} if trained is None else {"settings": {"icc": trained}}
+    Options(icc=icc).for_model(replace(info(), training=training))
+    is_told = "the model was trained" in caplog.text
+    assert is_told is (trained is not None and trained is not icc)
+    if is_told:
+        words = "with --icc, and slides are read without it"
+        assert (words in caplog.text) is trained
