@@ -9,6 +9,7 @@ blending is one multiply-add.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -65,19 +66,27 @@ class TileAxis:
         return range(begin, max(begin, end))
 
     def windows(self) -> Float32:
-        """(tiles, tile) float32 weights; at every pixel those of all tiles sum to 1."""
-        edges = np.arange(self.tile, dtype=np.float64) + 0.5
-        windows = np.ones((len(self.starts), self.tile))
-        total = np.zeros(self.padded)
-        for i, start in enumerate(self.starts):
-            if i > 0:
-                windows[i] *= _rise(edges, self.tile - (start - self.starts[i - 1]))
-            if i + 1 < len(self.starts):
-                windows[i] *= _rise(edges[::-1], self.tile - (self.starts[i + 1] - start))
-            total[start : start + self.tile] += windows[i]
-        for i, start in enumerate(self.starts):
-            windows[i] /= total[start : start + self.tile]
-        return windows.astype(np.float32)
+        """(tiles, tile) float32 weights; at every pixel those of all tiles sum to 1.
+
+        They are shared by all that ask, and not to be changed.
+        """
+        return _windows(self.starts, self.tile, self.padded)
+
+
+@lru_cache(maxsize=8)
+def _windows(starts: tuple[int, ...], tile: int, padded: int) -> Float32:
+    edges = np.arange(tile, dtype=np.float64) + 0.5
+    windows = np.ones((len(starts), tile))
+    total = np.zeros(padded)
+    for i, start in enumerate(starts):
+        if i > 0:
+            windows[i] *= _rise(edges, tile - (start - starts[i - 1]))
+        if i + 1 < len(starts):
+            windows[i] *= _rise(edges[::-1], tile - (starts[i + 1] - start))
+        total[start : start + tile] += windows[i]
+    for i, start in enumerate(starts):
+        windows[i] /= total[start : start + tile]
+    return windows.astype(np.float32)
 
 
 def tile_axis(
