@@ -97,27 +97,16 @@ def test_what_goes_wrong_is_told(
     no_model.write_text("this is none")
     image = picture(100, 100)
     slides = [write_slide(image, None, "without.tif"), write_slide(image, 0.5, "with.tif")]
-    client, _ = predicting(slides, no_model, darkness_model)
+    client, predictions = predicting(slides, no_model, darkness_model)
     told = eventually(lambda: (m := client.get("live").json()["models"])[0]["error"] and m)
     assert told[0]["error"].startswith(f"{no_model}: ")
     error = eventually(lambda: look(client, models=2)["pictures"][1]["error"])
     assert "resolution" in error
     eventually(lambda: look(client, 2, slide=1)["pictures"][1]["put"])  # the other goes on
-
-
-def test_a_process_that_is_killed_is_told(
-    picture: Callable[..., np.ndarray],
-    write_slide: Make,
-    darkness_model: Path,
-    predicting: Predicting,
-) -> None:
-    client, predictions = predicting([write_slide(picture(100, 100))], darkness_model)
-    eventually(lambda: client.get("live").json()["models"][0]["classes"])
     os.kill(predictions._process.pid, signal.SIGKILL)
-    error = eventually(lambda: client.get("live").json()["models"][0]["error"])
-    assert error == "the process that predicts has ended (status -9)"
+    told = eventually(lambda: (m := client.get("live").json()["models"])[1]["error"] and m)
+    assert told[1]["error"] == "the process that predicts has ended (status -9)"
     look(client)
-    predictions.close()
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])

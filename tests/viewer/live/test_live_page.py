@@ -88,3 +88,50 @@ def test_a_whole_slide_is_segmented_and_shown(
         page.mouse.click(*at(page, 675, 525))
         page.locator("#object").wait_for()
     assert (tmp_path / "masks" / "slide_mask.tif").exists()
+
+
+CONFIG = """
+[finetune]
+architecture = "tiny"
+width = 8
+tile_size = 64
+batch_size = 2
+steps = 5
+log_every = 1
+validate_every = 5
+"""
+
+
+def test_what_was_trained_predicts_beside_the_model_before(
+    page: Any,
+    picture: Callable[..., np.ndarray],
+    write_slide: Make,
+    darkness_model: Path,
+    labelled: Path,
+    tmp_path: Path,
+) -> None:
+    config, runs = tmp_path / "train.toml", tmp_path / "runs"
+    config.write_text(CONFIG)
+    slide = write_slide(picture(300, 400, size=50))
+    options = ["--corrections", labelled, "--init", "none", "--train-config", config]
+    with served(slide, "--model", darkness_model, "--runs", runs, *options) as address:
+        opened(page, address)
+        page.get_by_text("All that is seen is predicted.").wait_for()
+        page.get_by_role("button", name="Train", exact=True).click()
+        page.get_by_role("button", name="Stop").wait_for()
+        page.get_by_role("checkbox", name="run1 (live)").wait_for(timeout=90_000)
+        page.get_by_role("img", name=re.compile("Loss from .* at step 5")).wait_for()
+        page.get_by_role("img", name=re.compile("Validation Dice from .* at step 5")).wait_for()
+        page.get_by_role("slider", name="Border between the masks").wait_for()
+        page.get_by_text("All that is seen is predicted.").wait_for()
+        settled(page)
+        assert "compare=swipe-0-1-50" in page.url
+        chosen = (
+            "[...document.querySelectorAll('#panel select')].map((s) => s.selectedOptions[0].text)"
+        )
+        assert page.evaluate(chosen)[-2:] == ["darkness.ts (live)", "run1 (live)"]
+        page.reload()
+        page.get_by_role("checkbox", name="run1 (live)").wait_for()
+        settled(page)
+        assert "compare=swipe-0-1-50" in page.url
+    assert (runs / "run1" / "model.ts").exists()

@@ -6,11 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import tifffile
 from live_processes import eventually
-from PIL import Image
 from viewer_client import Client
 
 from genselfdiff.live.jobs import training as training_module
@@ -39,23 +36,6 @@ class Given:
 def jobs() -> Iterator[Jobs]:
     with closing(Jobs()) as jobs:
         yield jobs
-
-
-@pytest.fixture
-def labelled(tmp_path: Path, picture: Callable[..., np.ndarray]) -> Path:
-    """A folder of two labelled images, of which a corner is not."""
-    folder = tmp_path / "labelled"
-    for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True)
-    for number in range(2):
-        image = picture(128, 128, seed=number)
-        mask = (image[..., 1] < 100).astype(np.uint8)
-        mask[:20, :20] = 255
-        resolution = {"resolution": (2e4, 2e4), "resolutionunit": 3}
-        tifffile.imwrite(folder / f"images/{number}.tif", image, photometric="rgb", **resolution)
-        Image.fromarray(mask).save(folder / f"masks/{number}.png")
-    (folder / "classes.csv").write_text("value,class\n0,rest\n1,dark\n")
-    return folder
 
 
 def trained(labelled: Path, steps: int, jobs: Jobs) -> tuple[Client, Given]:
