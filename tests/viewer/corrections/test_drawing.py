@@ -158,16 +158,17 @@ def test_what_a_kill_cuts_off_is_not_there_and_what_follows_is(tmp_path: Path) -
     end(corrections)
     whole = corrections.journal.read_bytes()
     first = pixels(corrections)
-    corrections = drawn(brush(2, (130, 70)), folder=tmp_path)
+    corrections = drawn(brush(2, (130, 70), (131, 71)), folder=tmp_path)
     end(corrections)
     longer = corrections.journal.read_bytes()
     for cut in range(len(whole), len(longer)):
         corrections.journal.write_bytes(longer[:cut])
         again = Corrections(tmp_path)
         np.testing.assert_array_equal(pixels(again), first)
-        if cut % 40 == 0:
+        if (len(longer) - 1 - cut) % 40 == 0:
             again.do(SLIDE, brush(3, (150, 80)), CLASSES)
             end(again)
+            assert again.journal.read_bytes().endswith(b"\n")
             assert len(read_journal(again.journal)) == len(whole.splitlines()) + 1
 
 
