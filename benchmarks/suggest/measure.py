@@ -8,7 +8,7 @@ are taken; of the others, fields are chosen by each ranking, cut out with their 
 is fine-tuned on them alone, as a user would. One in five of the fields, at least one, validates.
 
 - monuseg: the shipped model `nuclei`, which has seen none of its images, on fields of 125 um.
-- glas: from scratch, so that no model can be asked where to label; on fields of 150 um.
+- glas: from scratch, so that no model can be asked where to label; on fields of 160 um.
 
 --results gets a JSON file for each run, and what has one is not done again; checkpoints lie beside
 it, in RESULTS-work. Stopped by --hours, Ctrl-C or a kill, the same command goes on where it was.
@@ -18,6 +18,7 @@ images (bootstrap), each the mean of its seeds.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -91,7 +92,7 @@ DATASETS = {
         "glas2015/masks",
         0.62,
         None,
-        150.0,
+        160.0,
         ("random", "variety"),
         {
             "init": "none",
@@ -117,8 +118,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its files."""
-        return f"{self.dataset}-{self.count}-{self.by}-seed{self.seed}"
+        """Of its files: readable, and a hash of the data set's settings."""
+        settings = hashlib.sha256(repr(DATASETS[self.dataset]).encode()).hexdigest()[:8]
+        return f"{self.dataset}-{self.count}-{self.by}-seed{self.seed}-{settings}"
 
 
 class TimeUp(Exception):
@@ -267,7 +269,9 @@ def print_table(results: Path) -> None:
     scores: dict[tuple[str, int, str], dict[int, dict[str, dict[str, float]]]] = defaultdict(dict)
     for path in sorted(results.glob("*.json")):
         told = json.loads(path.read_text())
-        scores[told["dataset"], told["count"], told["by"]][told["seed"]] = told["scores"]
+        run = Run(*(told[key] for key in ("dataset", "count", "by", "seed")))
+        if path.stem == run.name:  # else of other settings
+            scores[run.dataset, run.count, run.by][run.seed] = told["scores"]
     for dataset, of in DATASETS.items():
         for count in COUNTS:
             baseline = scores[dataset, count, of.rankings[0]]
