@@ -19,6 +19,9 @@ _MOST_SECONDS = 20.0
 _LEAST_PIXELS = 8e6
 """Of level 0, that are predicted at once however slow the model is: a screen of full size."""
 
+_MOST_PIXELS = 256e6
+"""However fast it is: a thousand blocks."""
+
 _MOST_BYTES = 1000
 
 
@@ -75,7 +78,7 @@ class _Live:
         x, y = min(window[0], shown.width - 1), min(window[1], shown.height - 1)
         width = min(max(window[2], 1), shown.width - x)
         height = min(max(window[3], 1), shown.height - y)
-        most = max(_LEAST_PIXELS, _MOST_SECONDS * predictions.speed)
+        most = min(max(_LEAST_PIXELS, _MOST_SECONDS * predictions.speed), _MOST_PIXELS)
         blocks = blocks_in(x, y, width, height) if width * height <= most else []
         predictions.look(View(tuple(pictures), tuple(blocks)))
         found = []

@@ -5,6 +5,8 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,12 @@ PROCESS = [sys.executable, "-m", "genselfdiff.live.process"]
 
 _KEPT_BYTES = 256 * 2**20
 """Of labels, compressed: a large slide of nuclei, at a fiftieth of a byte a pixel."""
+
+_AHEAD = 64
+"""Blocks that the process is told of at once: a view may have thousands."""
+
+Wanted = tuple[Picture, Block | None]
+"""A block; None: the slide is to be laid out, and nothing of it to be predicted yet."""
 
 _PATIENCE = 5.0
 """Seconds that the process has to end, once nobody listens to it."""
@@ -88,7 +96,7 @@ class Predictions:
         self.speed = 0.0
         self._views = Views()
         self._errors: dict[Picture, str] = {}
-        self._sent: list[Any] = []
+        self._sent: list[Wanted] = []
         self._sending = threading.Lock()
         self._ended = False
         self._process = subprocess.Popen(
@@ -131,13 +139,29 @@ class Predictions:
             self._process.wait()
 
     def _want(self) -> None:
-        """Tell the process what is wanted, where that has changed."""
+        """Tell the process what is wanted next, unless it knows enough of that."""
         with self._sending:
-            wanted = self._views.wanted(self.store.missing)
-            wanted = [(picture, blocks) for picture, blocks in wanted if not self._fails(picture)]
-            if wanted != self._sent:
-                self._sent = wanted
-                self._tell({"wanted": wanted})
+            wanted: list[Wanted] = []
+            for picture, blocks in self._views.wanted(self.store.missing):
+                if not self._fails(picture):
+                    wanted += [(picture, block) for block in blocks] or [(picture, None)]
+            unfinished = [each for each in self._sent if self._is_missing(*each)]
+            is_known = wanted[: len(unfinished)] == unfinished
+            if is_known and len(unfinished) >= min(_AHEAD // 2, len(wanted)):
+                return
+            self._sent = wanted[:_AHEAD]
+            groups = groupby(self._sent, key=itemgetter(0))
+            self._tell(
+                {
+                    "wanted": [
+                        (picture, [block for _, block in each if block is not None])
+                        for picture, each in groups
+                    ]
+                }
+            )
+
+    def _is_missing(self, picture: Picture, block: Block | None) -> bool:
+        return block is None or bool(self.store.missing(picture, [block]))
 
     def _fails(self, picture: Picture) -> bool:
         return picture in self._errors or bool(self.models[picture.model].error)

@@ -55,6 +55,12 @@ class Job:
 
     def run(self) -> None:
         """Run all of it."""
+        try:
+            self._run()
+        except (GsdError, OSError) as error:
+            self.state, self.error = "failed", one_line(error)
+
+    def _run(self) -> None:
         for step in self._steps:
             with self._lock:
                 if self._stopped:
@@ -78,12 +84,8 @@ class Job:
                 self.error = "" if self._stopped else _why(said, status)
                 self.state = "stopped" if self._stopped else "failed"
                 return
-        try:
-            self._finish()
-        except (GsdError, OSError) as error:
-            self.state, self.error = "failed", one_line(error)
-        else:
-            self.state = "done"
+        self._finish()
+        self.state = "done"
 
     def stop(self) -> None:
         """End the command as by Ctrl-C; the same command goes on later, if it is one that can."""

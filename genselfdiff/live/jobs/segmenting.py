@@ -5,6 +5,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from genselfdiff.files import writing
 from genselfdiff.live.blocks import Picture
 from genselfdiff.live.jobs.job import Job, Jobs
 from genselfdiff.live.predictions import Model
@@ -43,9 +44,12 @@ class Segmenting:
 
         Raises:
             LookupError: there is no such slide or model.
+            OutputError: the folder of the mask cannot be made.
         """
         slide, model = self._library.entries[picture.slide].slide, self._models[picture.model]
         mask = self.mask(picture)
+        with writing(mask.parent):
+            mask.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             job = self._begun.get(picture)
             if job is not None and job.state in ("waiting", "running", "done"):
@@ -54,7 +58,6 @@ class Segmenting:
             slide_word = slide.address if isinstance(slide, Url) else str(slide)
             job = Job([[*words, "--", slide_word]], lambda: self._library.add(picture.slide, mask))
             self._begun[picture] = job
-        mask.parent.mkdir(parents=True, exist_ok=True)
         self._jobs.add(job)
 
     def stop(self, picture: Picture) -> None:

@@ -127,6 +127,15 @@ def test_what_goes_wrong_at_the_end_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert (job.state, job.error) == ("failed", "No space left on device")
 
 
+def test_a_command_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, jobs: Jobs) -> None:
+    monkeypatch.setattr(job_module, "COMMAND", ("/no/such/program",))
+    first, second = Job([["works"]]), Job([["works"]])
+    jobs.add(first)
+    jobs.add(second)
+    eventually(lambda: second.state == "failed")
+    assert first.error == second.error == "No such file or directory"
+
+
 def segmenting(slide: Path, model: Path, folder: Path | None, jobs: Jobs) -> Segmenting:
     library = Library([Entry(slide)])
     return Segmenting(library, [Model(str(model))], folder, ["--device=cpu"], jobs)
@@ -209,6 +218,20 @@ def test_a_mask_of_something_else_is_not_replaced(
     told = eventually(lambda: (told := made.told(0)[0])["state"] == "failed" and told)
     assert told["error"].startswith(f"{tmp_path / 'slide_mask.tif'}: ")
     assert (tmp_path / "slide_mask.tif").read_text() == "somebody's own"
+
+
+def test_a_folder_that_cannot_be_made_is_told(
+    write_slide: Make, darkness_model: Path, tmp_path: Path, jobs: Jobs
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    slide = write_slide(np.full((64, 64, 3), 200, np.uint8))
+    made = segmenting(slide, darkness_model, tmp_path / "file" / "masks", jobs)
+    client = Client(made._library, jobs_part(made, None))
+    begin = {"slide": 0, "model": 0, "do": "start"}
+    answer = client.request("POST", "jobs/segment", json=begin)
+    assert answer.status_code == 422
+    assert "Not a directory" in answer.text
+    assert client.get("jobs/segment/0").json()[0]["state"] == ""
 
 
 def test_names_of_masks(tmp_path: Path, jobs: Jobs) -> None:
