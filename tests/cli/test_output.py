@@ -24,7 +24,7 @@ def test_names_reach_the_terminal_as_text(tmp_path: Path) -> None:
     for arguments in (
         ["segment", tmp_path / HOSTILE, "-o", tmp_path / "mask.tif", "--model", tmp_path / HOSTILE],
         ["objects", tmp_path / HOSTILE, "-o", tmp_path / "objects.geojson"],
-        ["objects", "a", HOSTILE],
+        ["export", "a", HOSTILE, "-o", "model.ts"],
         ["compare", tmp_path / HOSTILE, tmp_path / "a"],
         [HOSTILE],
     ):
