@@ -145,6 +145,7 @@ class Predictions:
             for picture, blocks in self._views.wanted(self.store.missing):
                 if not self._fails(picture):
                     wanted += [(picture, block) for block in blocks] or [(picture, None)]
+            wanted = list(dict.fromkeys(wanted))  # views overlap
             unfinished = [each for each in self._sent if self._is_missing(*each)]
             is_known = wanted[: len(unfinished)] == unfinished
             if is_known and len(unfinished) >= min(_AHEAD // 2, len(wanted)):

@@ -57,7 +57,7 @@ def test_a_view_that_moves_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_
         assert told == [
             [(HERE, [])],
             [(HERE, [left])],
-            [(HERE, [right, left, left])],
+            [(HERE, [right, left])],
         ]
         predictions._errors[HERE] = "no such slide"
         predictions._want()
