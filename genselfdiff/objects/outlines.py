@@ -61,7 +61,7 @@ class Outline:
 class OutlineTracer:
     """Traces the objects of every label but 0, in memory for one band and the objects still open.
 
-    Objects come by the last row of their exterior and, within it, from left to right; a ring
+    Objects come by the last row of their exterior and, within it, from right to left; a ring
     begins with the leftmost of its highest corners. Neither depends on how the rows are cut.
 
     Args:
