@@ -13,7 +13,7 @@ from genselfdiff.live.predictions import Model, Predictions
 from genselfdiff.models.shipped import catalogue
 from genselfdiff.text import shown
 from genselfdiff.training.metrics_file import METRICS, read_metrics
-from genselfdiff.viewer.corrections.folder import JOURNAL
+from genselfdiff.viewer.corrections.folder import JOURNAL, Corrections
 
 MODEL_NAME = "model.ts"
 """What a run is exported to, in its folder."""
@@ -129,6 +129,10 @@ def _finds_objects(plan: TrainingPlan) -> bool:
     """Whether training goes on from a shipped model that tells objects of one class apart."""
     name = catalogue.name_of(plan.init)
     if name is None or not catalogue.read_info(name).instances:
+        return False
+    if (plan.labelled / JOURNAL).exists():  # whose classes are not written yet
+        return len(Corrections(plan.labelled).classes()) == 2
+    if not (plan.labelled / "instances").is_dir():
         return False
     table = plan.labelled / "classes.csv"
     return not table.exists() or len(read_csv_rows(table)[1]) == 2

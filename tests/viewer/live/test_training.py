@@ -1,6 +1,5 @@
 """Training that is begun in the page: runs, their curves, and the models that come of them."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +16,7 @@ from genselfdiff.live.jobs.segmenting import Segmenting
 from genselfdiff.live.jobs.training import Training, TrainingPlan
 from genselfdiff.live.predictions import Model
 from genselfdiff.viewer.collection import Entry
+from genselfdiff.viewer.corrections.folder import Corrections, DrawnSlide
 from genselfdiff.viewer.library import Library
 
 OPTIONS = ("--device=cpu", "--architecture=tiny", "--width=8", "--tile-size=64", "--batch-size=2")
@@ -122,12 +122,19 @@ def test_runs_are_numbered_and_objects_are_told_apart_where_the_start_does(
     jobs: Any = type("Jobs", (), {"add": lambda self, job: None})()
     Training(plan, Given(), jobs).start()  # type: ignore[arg-type]
     run = str(runs / "run8")
-    words = ["--init", "nuclei", "--steps=5", "--out", run, "--instances"]
-    train = ["train", "finetune", *words, "--", str(folder)]
+    words = ["--init", "nuclei", "--steps=5", "--out", run]
     export = ["export", "-o", f"{run}/model.ts", "--overwrite", run]
+    assert begun.pop() == [["train", "finetune", *words, "--", str(folder)], export]
+    (folder / "instances").mkdir()
+    Training(plan, Given(), jobs).start()  # type: ignore[arg-type]
+    train = ["train", "finetune", *words, "--instances", "--", str(folder)]
     assert begun[0] == [train, export]
-    (folder / "corrections.journal").write_text(json.dumps({}))
-    (folder / "classes.csv").write_text("value,class\n0,a\n1,b\n2,c\n")
+    drawn = Corrections(folder)
+    slide = DrawnSlide("0123", "a.svs", "/a.svs", 64, 64, 0.5)
+    drawn.add_class(slide, "nucleus")
+    Training(plan, Given(), jobs).start()  # type: ignore[arg-type]
+    assert begun[1] == [["data", "corrections", "--", str(folder)], train, export]
+    drawn.add_class(slide, "other")  # more than one class of objects
     Training(plan, Given(), jobs).start()  # type: ignore[arg-type]
     train.remove("--instances")
-    assert begun[1] == [["data", "corrections", "--", str(folder)], train, export]
+    assert begun[2] == [["data", "corrections", "--", str(folder)], train, export]
