@@ -52,7 +52,8 @@ def segment_all(
         dry_run: ``estimate`` each slide instead; nothing is written.
         shard: do this share of the work only, see ``shards``.
         client: of a Dask cluster, whose workers do it: slides come as they are done, and parts of
-            large ones are shared out. Without ``overwrite``, ``dry_run`` and ``shard``.
+            large ones are shared out. They see the folder of the masks; of masks by URL the
+            ``scratch`` of the plan. Without ``overwrite``, ``dry_run`` and ``shard``.
         **options: as for ``segment``.
 
     Raises:
