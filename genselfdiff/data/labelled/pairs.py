@@ -240,20 +240,26 @@ def _entries(folder: Path) -> list[Path]:
 
 
 class _Look(NamedTuple):
-    """What is in a mask: its values but 0 and the ignored one."""
+    """What is in a mask: its values but 0 and the ignored one.
+
+    What is ignored may be an object of that number where it is no larger than others.
+    """
 
     path: Path
     labels: frozenset[int]
-    has_ignored: bool
+    may_ignore_object: bool
     is_soft: bool
     oddity: str
 
     @classmethod
     def of(cls, path: Path, mask: Mask, ignore_label: int | None) -> "_Look":
-        values = frozenset(np.unique(mask.values).tolist())
-        labels = values - {0, ignore_label}
+        values, counts = np.unique(mask.values, return_counts=True)
+        areas: dict[int, int] = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        ignored = 0 if ignore_label is None else areas.get(ignore_label, 0)
+        labels = frozenset(areas) - {0, ignore_label}
+        largest = max((areas[label] for label in labels), default=0)
         is_soft = len(labels) > 1 and has_soft_edges(mask.values, ignore_label)
-        return cls(path, labels, ignore_label in values, is_soft, mask.oddity)
+        return cls(path, labels, 0 < ignored <= largest, is_soft, mask.oddity)
 
 
 def _look_at(pair: Pair, ignore_label: int | None) -> _Look:
@@ -310,7 +316,7 @@ def _check_foreground(
             name_some([look.path for look in binary]),
         )
     labels = frozenset[int]().union(*(look.labels for look in numbered))
-    if any(look.has_ignored for look in looks) and len(labels) > MAX_COUNTED_CLASSES:
+    if any(look.may_ignore_object for look in looks) and len(labels) > MAX_COUNTED_CLASSES:
         logger.warning(
             "the masks seem to hold instance numbers: those numbered %d are left out as unlabelled",
             ignore_label,

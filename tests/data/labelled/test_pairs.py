@@ -209,6 +209,10 @@ def test_instance_numbers_with_an_ignored_one_are_doubted(
     pair: Callable[..., Pair], caplog: pytest.LogCaptureFixture
 ) -> None:
     instances = np.arange(400, dtype=np.uint16).reshape(20, 20)
+    unlabelled = instances.copy()
+    unlabelled[0] = 255
+    inspect_masks([pair(unlabelled, "framed")], foreground=True, ignore_label=255)
+    assert "seem to hold instance numbers" not in caplog.text
     inspect_masks([pair(instances, "many")], foreground=True, ignore_label=255)
     assert "seem to hold instance numbers" in caplog.text
 
