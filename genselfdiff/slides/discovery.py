@@ -8,9 +8,10 @@ from typing import overload
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import is_regular_file
-from genselfdiff.slides.formats.dicom.series import DICOM_SUFFIX, grouped, is_dicom_slide
+from genselfdiff.slides.formats.dicom.series import DICOM_SUFFIX, grouped, is_dicom_slide, series_of
 from genselfdiff.slides.formats.ome_zarr import ZARR_SUFFIX, is_zarr
 from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES
+from genselfdiff.slides.stored.notes import tell_once
 from genselfdiff.storage.listing import is_folder, urls_below
 from genselfdiff.storage.places import Place, Url, place_of
 
@@ -136,10 +137,23 @@ def _images_below(folder: Place) -> Sequence[Place]:
 
 
 def _dicom_slides_below(folder: Path) -> Iterator[Path]:
-    """Each series: its folder, or where others lie there too, its first file."""
+    """Each series: its folder, or where others lie there too, its first file.
+
+    What is no whole slide image is told, and left out.
+    """
     folders: dict[Path, list[Path]] = {}
+    others: list[Path] = []
     for path in sorted(files_below(folder, {DICOM_SUFFIX})):
-        folders.setdefault(path.parent, []).append(path)
+        if series_of(path):
+            folders.setdefault(path.parent, []).append(path)
+        else:
+            others.append(path)
+    if others:
+        tell_once(
+            logging.WARNING,
+            f"{folder}: {len(others)} files are no whole slide images in DICOM, and left out, the"
+            f" first {others[0]}",
+        )
     for place, files in folders.items():
         series = list(grouped(files).values())
         yield from [place] if len(series) == 1 else [found[0] for found in series]

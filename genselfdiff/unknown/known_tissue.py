@@ -145,9 +145,13 @@ class KnownTissue:
         Raises:
             InputError: it cannot be read, or is none.
         """
-        content = read_json(path)
+        none = f"{path}: is no file of known tissue: 'gsd unknown --keep' writes one"
+        try:
+            content = read_json(path)
+        except InputError as error:
+            raise InputError(f"{none} ({error})") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise InputError(f"{path}: is no file of known tissue: 'gsd unknown --keep' writes one")
+            raise InputError(none)
         if content.get("statistics") != list(STATISTICS) or content.get("format_version") != 1:
             raise InputError(f"{path}: is of another version of gsd: make it anew")
         count = len(STATISTICS)

@@ -152,3 +152,15 @@ def test_the_command(tmp_path, write, tissue) -> None:
     assert CliRunner().invoke(main, line).exit_code == 1
     refused = CliRunner().invoke(main, [*line, "--model", "nuclei"])
     assert (refused.exit_code, "has no part in --by variety" in refused.output) == (2, True)
+
+
+def test_what_the_command_says_and_refuses(tmp_path, write, tissue) -> None:
+    slide, output = str(write(tissue(600, 600, 0))), str(tmp_path / "f.geojson")
+    words = ["suggest", slide, "-n", "1", "--by", "random", "--size", "100", "-o", output]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 0, found.output
+    assert "unsure" not in found.output  # no model was asked
+    again = CliRunner().invoke(main, [*words, "--like", slide])
+    assert f"{output}: exists already" in again.output  # before anything is read
+    known = CliRunner().invoke(main, [*words, "--overwrite", "--like", slide])
+    assert "is no file of known tissue: 'gsd unknown --keep' writes one" in known.output

@@ -158,3 +158,14 @@ def test_the_size_of_pixels(dicom: Write, picture: Uint8) -> None:
     nothing = {**shared, "ImagedVolumeWidth": None, "ImagedVolumeHeight": None}
     with open_slide(dicom(instance(picture, **nothing), folder="none")) as slide:
         assert slide.mpp is None
+
+
+def test_what_is_called_dicom_and_is_none_is_told(
+    dicom: Write, picture: Uint8, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = dicom(instance(picture))
+    (folder / "notes.dcm").write_text("no image")
+    assert find_slides([folder]) == [folder]
+    find_slides([folder.parent])
+    told = [record.message for record in caplog.records]
+    assert len(told) == 1 and told[0].endswith(f"left out, the first {folder / 'notes.dcm'}")

@@ -116,7 +116,7 @@ def suggest(
     """
     if model is not None and by != "model":
         raise click.UsageError(f"--model: has no part in --by {by}")
-    from genselfdiff.files import refuse_inputs
+    from genselfdiff.files import refuse_existing, refuse_inputs
     from genselfdiff.storage.places import local_paths
     from genselfdiff.suggesting.field_geojson import files_of, write_fields
     from genselfdiff.suggesting.suggest import slides_of, suggest_fields
@@ -125,6 +125,8 @@ def suggest(
     found = slides_of(slides)
     files = files_of(found, output)
     refuse_inputs(files.values(), local_paths(found))
+    for file in files.values():
+        refuse_existing(file, overwrite)
     known = None if like is None else KnownTissue.read(like)
     fields = suggest_fields(
         found,
@@ -143,8 +145,10 @@ def suggest(
         progress=progress(),
     )
     written = write_fields(fields, files, overwrite=overwrite)
-    say(f"{'field':>5} {'x':>8} {'y':>8} {'unsure':>7} {'of views':>8}  slide")
+    by_model = by == "model"
+    titles = f" {'unsure':>7} {'of views':>8}" if by_model else ""
+    say(f"{'field':>5} {'x':>8} {'y':>8}{titles}  slide")
     for rank, field in enumerate(fields, start=1):
-        numbers = f"{field.uncertainty:7.4f} {field.disagreement:8.4f}"
-        say(f"{rank:5} {field.x:8} {field.y:8} {numbers}  {field.slide.name}")
+        numbers = f" {field.uncertainty:7.4f} {field.disagreement:8.4f}" if by_model else ""
+        say(f"{rank:5} {field.x:8} {field.y:8}{numbers}  {field.slide.name}")
     say(", ".join(map(str, written)))
