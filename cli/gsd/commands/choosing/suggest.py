@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genselfdiff.choices import FIELD_RANKINGS, ON_ERROR
+from genselfdiff.choices import FIELD_RANKINGS
 from genselfdiff.segmenting.options import Options
 from genselfdiff.storage.places import Place
 from gsd.options import (
@@ -74,18 +74,8 @@ Examples:
     " what these slides show.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--mpp",
-    type=click.FloatRange(0, min_open=True),
-    help="Resolution of the slides in um/pixel, where their files do not say or are wrong.",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(ON_ERROR),
-    default="fail",
-    show_default=True,
-    help="What a damaged tile of a slide does: end with an error, or count as glass.",
-)
+@setting_option(Options, "mpp", ranges=True)
+@setting_option(Options, "on_error")
 @setting_option(Options, "icc", is_flag=True)
 @overwriting
 @one_device

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from genselfdiff.choices import ON_ERROR
 from genselfdiff.segmenting.options import Options
 from genselfdiff.storage.places import Place
 from gsd.options import FILE, PLACE, overwriting, progress, setting_option, verbosity
@@ -40,18 +39,8 @@ Examples:
     type=click.FloatRange(0, min_open=True),
     help="Resolution of the images of --like in um/pixel, where their files do not say.",
 )
-@click.option(
-    "--mpp",
-    type=click.FloatRange(0, min_open=True),
-    help="Resolution of the slide in um/pixel, where its file does not say or is wrong.",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(ON_ERROR),
-    default="fail",
-    show_default=True,
-    help="What a damaged tile of the slide does: end with an error, or count as glass.",
-)
+@setting_option(Options, "mpp", ranges=True)
+@setting_option(Options, "on_error")
 @setting_option(Options, "icc", is_flag=True)
 @overwriting
 @verbosity
