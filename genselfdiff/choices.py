@@ -4,6 +4,8 @@ A command line needs them before it knows whether anything is to be computed, so
 imports nothing.
 """
 
+DEFAULT_MODEL = "nuclei"
+"""The model of those that come with gsd that is used where none is named."""
 FIELD_RANKINGS = ("model", "variety", "random")
 """By what fields to annotate are chosen."""
 PRECISIONS = ("auto", "float32", "bfloat16")

@@ -40,6 +40,13 @@ def shown(text: str | Path, *, keep: str = "") -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """How many there are of what: "1 tile", "2 tiles", "0 classes"."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 def shell_command(words: Iterable[str | Path]) -> str:
     """Join ``words`` to a line that a POSIX shell takes apart again, with nothing hidden in it.
 

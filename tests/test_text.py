@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genselfdiff.text import file_name, shell_command, shown, spreadsheet_cell
+from genselfdiff.text import counted, file_name, shell_command, shown, spreadsheet_cell
 
 LATIN_1 = os.fsdecode(b"sl\xe9e.tif")
 
@@ -33,6 +33,12 @@ def test_what_steers_a_terminal_is_shown_as_an_escape(text: str, expected: str) 
 
 def test_lines_are_kept_on_request() -> None:
     assert shown("one\ntwo\x1b", keep="\n") == "one\ntwo\\x1b"
+
+
+def test_one_is_not_told_as_several() -> None:
+    told = [counted(n, noun) for n, noun in ((0, "tile"), (1, "tile"), (2, "labelled image"))]
+    assert told == ["0 tiles", "1 tile", "2 labelled images"]
+    assert [counted(n, "class") for n in (1, 2)] == ["1 class", "2 classes"]
 
 
 HARD_WORDS = [

@@ -18,6 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from genselfdiff.choices import DEFAULT_MODEL
 from genselfdiff.data.folder_parts import replacing
 from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError, OutputError
@@ -26,7 +27,7 @@ from genselfdiff.input_files import is_regular_file, open_input, read_csv_rows
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import IMAGE_SUFFIXES, open_slide, read_image
 from genselfdiff.slides.resolution import agree
-from genselfdiff.text import shell_command, shown, spreadsheet_cell
+from genselfdiff.text import counted, shell_command, shown, spreadsheet_cell
 
 logger = logging.getLogger("genselfdiff")
 
@@ -64,8 +65,8 @@ class Written:
     """What was written.
 
     ``fields`` is the number of images, ``pixels`` their pixels by class and ``ignored`` those of
-    none, ``objects`` how many there are where that is known, ``mpps`` the resolutions that are,
-    which the images tell.
+    none, ``objects`` how many there are where that is known, ``numbered`` whether it is known of
+    all images, one of which has several, ``mpps`` the resolutions that are, which the images tell.
     """
 
     folder: Path
@@ -73,13 +74,14 @@ class Written:
     pixels: dict[str, int]
     ignored: int
     objects: int
+    numbered: bool
     mpps: tuple[float, ...]
 
     def summary(self) -> str:
-        """Lines for people, with the command that comes next."""
+        """Lines for people, the last of which is the command that comes next, to be pasted."""
         total = max(sum(self.pixels.values()) + self.ignored, 1)
-        objects = f", {self.objects} objects" if self.objects else ""
-        lines = [f"{self.folder}: {self.fields} labelled images{objects}"]
+        objects = f", {counted(self.objects, 'object')}" if self.objects else ""
+        lines = [f"{self.folder}: {counted(self.fields, 'labelled image')}{objects}"]
         lines += [
             f"  {index} {shown(name)}: {100 * count / total:.2f} % of the pixels"
             for index, (name, count) in enumerate(self.pixels.items())
@@ -88,11 +90,19 @@ class Written:
             lines.append(
                 f"  {IGNORED} not labelled: {100 * self.ignored / total:.2f} % of the pixels"
             )
-        words = [str(self.folder)]
-        if len(self.mpps) < self.fields:
-            words += ["--mpp", f"{np.median(self.mpps):.3g}" if self.mpps else "..."]
-        command = ["gsd", "train", "finetune", *words, "--init", "...", "--out", "..."]
-        lines.append(f"next: {shell_command(command)}")
+        if self.fields < 2:
+            lines.append("training takes two images at least, of which one validates")
+        command: list[str | Path] = ["gsd", "train", "finetune", self.folder]
+        command += ["--init", DEFAULT_MODEL]
+        if self.numbered and len(self.pixels) == 2:
+            command.append("--instances")
+        if not self.mpps:
+            lines.append("no image tells its resolution: add --mpp, in um/px")
+        elif len(self.mpps) < self.fields:
+            command += ["--mpp", f"{np.median(self.mpps):.3g}"]
+        name = self.folder.name
+        run = self.folder.with_name(f"{name}-run") if name else self.folder / "run"
+        lines.append(f"next: {shell_command([*command, '--out', run])}")
         return "\n".join(lines)
 
 
@@ -181,7 +191,8 @@ def _write_fields(
 ) -> Written:
     pixels = np.zeros(256, np.int64)
     rows: list[tuple[str, str, str, str]] = []
-    objects, mpps = 0, []
+    counts: list[int | None] = []
+    mpps = []
     for part in ("images", "masks"):
         (folder / part).mkdir()
     for field in fields:
@@ -190,20 +201,29 @@ def _write_fields(
             raise InputError(f"{field.source}: two images would be called {field.name}: rename one")
         told = _write_image(folder / "images", field)
         _write_mask(mask, field.classes)
-        count = ""
+        count = None
         if field.instances is not None:
-            found = _write_numbers(folder / "instances" / field.name, field)
-            objects, count = objects + found, str(found)
+            count = _write_numbers(folder / "instances" / field.name, field)
+        counts.append(count)
         if told is not None:
             mpps.append(told)
         pixels += np.bincount(field.classes.ravel(), minlength=256)
         mpp = "" if told is None else f"{told:.6g}"
-        rows.append((field.name, mpp, count, str(field.source)))
+        objects = "" if count is None else str(count)
+        rows.append((field.name, mpp, objects, str(field.source)))
     named = [(str(index), name) for index, name in enumerate(class_names)]
     write_csv(folder / "classes.csv", ("value", "class"), named)
     write_csv(folder / TABLE_NAME, ("name", "mpp", "objects", "source"), rows)
-    counted = {name: int(pixels[index]) for index, name in enumerate(class_names)}
-    return Written(folder, len(rows), counted, int(pixels[IGNORED]), objects, tuple(mpps))
+    known = [count for count in counts if count is not None]
+    return Written(
+        folder,
+        fields=len(rows),
+        pixels={name: int(pixels[index]) for index, name in enumerate(class_names)},
+        ignored=int(pixels[IGNORED]),
+        objects=sum(known),
+        numbered=len(known) == len(counts) and max(known, default=0) > 1,
+        mpps=tuple(mpps),
+    )
 
 
 def require_names(names: Sequence[str], where: Path | str) -> None:

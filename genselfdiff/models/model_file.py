@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import nn
 
+from genselfdiff.choices import DEFAULT_MODEL
 from genselfdiff.errors import GsdError, InputError, ModelError, one_line
 from genselfdiff.files import atomic_file
 from genselfdiff.input_files import open_input
@@ -251,14 +252,14 @@ def find_model(
     named = model or os.environ.get("GSD_MODEL")
     if named:
         return load_model(named, device)
-    if catalogue.name_of(catalogue.DEFAULT) is None:
+    if catalogue.name_of(DEFAULT_MODEL) is None:
         raise ModelError(
             "no model, and this installation of gsd came without one: give --model FILE or set"
             " GSD_MODEL; 'gsd train finetune' trains one and 'gsd export RUN -o model.ts' writes"
             " its file"
         )
-    logger.info("model: %s, shipped with gsd; another with --model or GSD_MODEL", catalogue.DEFAULT)
-    return load_model(catalogue.DEFAULT, device)
+    logger.info("model: %s, shipped with gsd; another with --model or GSD_MODEL", DEFAULT_MODEL)
+    return load_model(DEFAULT_MODEL, device)
 
 
 def _from_weights(model: str | Path, device: torch.device) -> ModelParts:

@@ -30,8 +30,8 @@ def test_labelbox_then_check():
     Path("export.json").write_text(json.dumps([entry]))
     done = gsd("import", "labelbox", "export.json", "--images", "pictures", "-o", "fields", "-q")
     assert done.exit_code == 0, done.output
-    assert "fields: 1 labelled images, 1 objects\n  0 background: 91.83 %" in done.output
-    assert "next: gsd train finetune fields --mpp ... --init" in done.output
+    assert "fields: 1 labelled image, 1 object\n  0 background: 91.83 %" in done.output
+    assert "next: gsd train finetune fields --init nuclei --out fields-run" in done.output
     again = gsd("import", "labelbox", "export.json", "--images", "pictures", "-o", "fields", "-q")
     assert again.exit_code == 1
     done = gsd("check", "fields", "--sheet", "sheet.png", "-q")

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 from genselfdiff.data.folder_parts import replacing
 from genselfdiff.data.folder_settings import folder_settings
 from genselfdiff.data.labelled.masks import read_mask
-from genselfdiff.data.labelled.pairs import find_pairs
+from genselfdiff.data.labelled.pairs import find_pairs, inspect_masks
 from genselfdiff.data.labelled_folder import PARTS, LabelledField, Written, write_fields
 from genselfdiff.errors import InputError, OutputError
 
@@ -96,8 +97,49 @@ def test_the_next_command_can_be_pasted(tmp_path: Path, folder: str, name: str) 
     )
     words = os.fsdecode(shown.stdout).split("\0")
     assert words[3] == str(out)
+    assert words[4:-1] == ["--init", "nuclei", "--out", f"{out}-run"]
     assert folder_settings(out)["classes"] == ("background", name)
     assert not (tmp_path / "PWNED").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "objects", "taken"),
+    [
+        (["x"], (2, 1), True),
+        (["x"], (1, 1), False),  # nothing is told apart
+        (["x"], (2, None), False),
+        (["x", "y"], (2, 2), False),
+    ],
+)
+def test_the_next_command_takes_numbers_of_objects_where_training_would(
+    tmp_path: Path, classes: list[str], objects: tuple[int | None, ...], taken: bool
+) -> None:
+    numbers = [None if n is None else np.arange(48, dtype=np.int32) % (n + 1) for n in objects]
+    images = [
+        field(name, None if found is None else found.reshape(6, 8))
+        for name, found in zip("ab", numbers, strict=True)
+    ]
+    out = tmp_path / "out"
+    told = write_fields(out, ["background", *classes], images).summary()
+    words = shlex.split(told.splitlines()[-1])[1:]
+    assert ("--instances" in words) is taken
+    if taken:
+        settings = folder_settings(out, instances=True)
+        pairs = find_pairs(settings["images"], settings["masks"])
+        assert inspect_masks(pairs, True, ignore_label=255).numbered
+    assert "two images at least" not in told
+
+
+def test_what_the_next_command_lacks_is_said(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    unknown = replace(field("a"), mpp=None)
+    told = write_fields(Path(), ["background", "x"], [unknown]).summary().splitlines()
+    assert told[0] == ".: 1 labelled image"
+    assert "training takes two images at least, of which one validates" in told
+    assert "no image tells its resolution: add --mpp, in um/px" in told
+    assert told[-1] == "next: gsd train finetune . --init nuclei --out run"
+    told = write_fields(Path("b"), ["background", "x"], [field("b"), unknown]).summary()
+    assert told.endswith("next: gsd train finetune b --init nuclei --mpp 0.5 --out b-run")
 
 
 FOREIGN = [".hidden", "images/.notes", "images/mine.png", "masks/a.txt", "instances/b.png"]

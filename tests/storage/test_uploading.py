@@ -248,7 +248,7 @@ def test_masks_in_a_bucket_are_shared_out(
     to = ("memory://lab/", "-o", "memory://out/", "--shard")
     first = shards("segment", *to, "1/2")
     assert first.exit_code == 0, first.output
-    assert "more parts before gsd merge memory://out/1_mask.tif" in first.output
+    assert ": done; 1 more part before gsd merge memory://out/1_mask.tif" in first.output
     early = shards("merge", "memory://out/")
     assert early.exit_code == 1
     assert "memory://out/1_mask.tif: not finished yet: run gsd segment with --shard 2/2" in (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from genselfdiff.models.shipped.catalogue import DEFAULT
+from genselfdiff.choices import DEFAULT_MODEL
 from genselfdiff.storage.places import Place
 from gsd.options import FILE, PLACE, PLACE_OR_SHIPPED, dask_option, verbosity
 from gsd.output import say
@@ -25,7 +25,7 @@ Examples:
     type=PLACE_OR_SHIPPED,
     metavar="MODEL",
     help="Model file, its URL, or a name of 'gsd models'; default: what GSD_MODEL names, else"
-    f" {DEFAULT}.",
+    f" {DEFAULT_MODEL}.",
 )
 @click.option(
     "-o",

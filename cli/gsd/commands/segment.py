@@ -9,7 +9,7 @@ from typing import Unpack
 
 import click
 
-from genselfdiff.models.shipped.catalogue import DEFAULT
+from genselfdiff.choices import DEFAULT_MODEL
 from genselfdiff.segmenting.options import OptionArguments, Options
 from genselfdiff.storage.places import Place, Url
 from gsd.object_options import object_options
@@ -97,7 +97,7 @@ Examples:
     type=PLACE_OR_SHIPPED,
     metavar="MODEL",
     help="Model file of 'gsd export', its URL, or a name of 'gsd models'; default: what GSD_MODEL"
-    f" names, else {DEFAULT}.",
+    f" names, else {DEFAULT_MODEL}.",
 )
 @setting("mpp")
 @flag("overlay")

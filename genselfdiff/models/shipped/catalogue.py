@@ -15,8 +15,6 @@ from genselfdiff.models.shipped.card import ModelCard
 logger = logging.getLogger("genselfdiff")
 
 FOLDER = Path(__file__).parents[2] / "shipped"
-DEFAULT = "nuclei"
-"""The model that is used where none is named."""
 LARGEST = 16_000_000
 """Bytes of a file of weights: they are in the repository and in every installation."""
 

@@ -40,6 +40,7 @@ from genselfdiff.segmenting.sidecars import made_otherwise
 from genselfdiff.segmenting.slide_task import SlideTask
 from genselfdiff.storage.places import Place, Url
 from genselfdiff.storage.uploading import is_there
+from genselfdiff.text import counted, shell_command
 
 logger = logging.getLogger("genselfdiff")
 
@@ -96,9 +97,10 @@ class PartResult:
         mask = self.mask if self.elsewhere is None else self.elsewhere / self.mask.name
         if self.part == self.mask:
             return f"{mask}: finished before by the same slide, model and settings"
+        merge = shell_command(["gsd", "merge", str(mask)])
         if not self.missing:
-            return f"{self.part}: done, as all parts: gsd merge {mask}"
-        return f"{self.part}: done; {self.missing} more parts before gsd merge {mask}"
+            return f"{self.part}: done, as all parts: {merge}"
+        return f"{self.part}: done; {counted(self.missing, 'more part')} before {merge}"
 
 
 def share_out(sizes: Sequence[int], count: int) -> list[list[Piece]]:

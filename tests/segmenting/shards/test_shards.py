@@ -28,6 +28,7 @@ from genselfdiff.segmenting.shards import merge, part
 from genselfdiff.segmenting.shards.folder import SharedJob, beside_options, read_job
 from genselfdiff.segmenting.shards.merge import find_shared, merge_parts
 from genselfdiff.segmenting.shards.part import Shard, share_out
+from genselfdiff.text import shell_command
 
 JOB = Job(
     slide="s.tif 0123",
@@ -122,7 +123,7 @@ def test_merged_it_is_what_one_process_makes(tmp_path, picture, write_slide, mod
         shares.append(outcome.result)
     if count > 1:
         assert shares[-1].missing == 0
-        assert "gsd merge" in shares[-1].summary()
+        assert f"gsd merge {shell_command([together / 'm.tif'])}" in shares[-1].summary()
         assert find_shared([together]) == {together / "m.tif": None}
         merge_parts(together / "m.tif")
     assert result.tiles > count

@@ -128,7 +128,7 @@ def test_a_field_begins_as_the_mask_shows_it_and_ends_as_it_was_drawn(
     before = {path: path.read_bytes() for path in out.rglob("*.png")}
     result = CliRunner().invoke(main, ["data", "corrections", str(out)])
     assert result.exit_code == 0, result.output
-    assert f"next: gsd train finetune {out} --init" in result.output
+    assert f"next: gsd train finetune {out} --init nuclei --out {out}-run" in result.output
     assert {path: path.read_bytes() for path in out.rglob("*.png")} == before
 
 
