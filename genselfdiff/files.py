@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import stat
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +18,15 @@ def require_folder(target: Path) -> None:
     """Raise OutputError where the folder of ``target`` is not there."""
     if not os.path.isdir(target.parent):  # also where the name is too long
         raise OutputError(f"{target}: the folder {target.parent} does not exist: create it first")
+
+
+def names_file(path: Path) -> bool:
+    """Whether a path that is to become a folder has an ending as files have.
+
+    That begins with a letter, unlike what stands behind the dot of a version. A folder that is
+    there has none.
+    """
+    return re.fullmatch(r"\.[A-Za-z]\w*", path.suffix) is not None and not os.path.isdir(path)
 
 
 def refuse_existing(target: Path, overwrite: bool) -> None:

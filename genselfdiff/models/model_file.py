@@ -25,12 +25,12 @@ from genselfdiff.errors import GsdError, InputError, ModelError, one_line
 from genselfdiff.files import atomic_file
 from genselfdiff.input_files import open_input
 from genselfdiff.machine import choose_devices
-from genselfdiff.models.formats.choosing import format_of
+from genselfdiff.models.formats.choosing import format_of, require_suffix
 from genselfdiff.models.formats.format import ModelParts
 from genselfdiff.models.formats.torchscript_file import check_loaded
-from genselfdiff.models.model_info import ModelInfo
+from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
 from genselfdiff.models.pixels import Picture, rgb_pixels
-from genselfdiff.models.published.model_folder import has_whole_weights, whole_weights
+from genselfdiff.models.published.model_folder import WEIGHTS, has_whole_weights, whole_weights
 from genselfdiff.models.segmenter import compiled_segmenter
 from genselfdiff.models.shipped import catalogue
 from genselfdiff.models.torchscript import steady_inference
@@ -38,6 +38,9 @@ from genselfdiff.storage.opening import cached_copy
 from genselfdiff.storage.places import Place, Url, place_of
 
 logger = logging.getLogger("genselfdiff")
+
+_RUN_SETTINGS = "config.toml"
+"""In a run folder of ``gsd train``, which is no model yet."""
 
 
 def check_probabilities(output: object, images: torch.Tensor) -> torch.Tensor:
@@ -162,10 +165,11 @@ def save_model(
     Raises:
         ModelError: the network does not compile or run, its output does not have one channel per
             class, or it needs operators beyond those.
-        InputError: no such format, or what it needs is not installed.
+        InputError: no such format, an ending of none, or what it needs is not installed.
         OutputError: the file cannot be written.
     """
     path = Path(path)
+    require_suffix(path, format)
     try:
         content = format_of(path, format).contents(network, info, portable)
     except ModelError as error:
@@ -273,7 +277,14 @@ def _from_weights(model: str | Path, device: torch.device) -> ModelParts:
 
 def _from_file(path: Path, device: torch.device) -> ModelParts:
     if path.is_dir():
-        raise ModelError(f"a folder: 'gsd export {path} -o model.ts' makes a model file of a run")
+        if (path / _RUN_SETTINGS).exists():
+            raise ModelError(
+                f"a run folder: 'gsd export {path} -o model.ts' makes a model file of it"
+            )
+        raise ModelError(
+            f"a folder that holds no model: one of 'gsd push' has {WEIGHTS} and {EXTRA_FILE}, and"
+            " of a run folder 'gsd export RUN -o model.ts' makes a model file"
+        )
     if not path.exists():
         near = get_close_matches(str(path), catalogue.names(), 1)
         also = f"; {near[0]!r} is a model that comes with gsd" if near else ""

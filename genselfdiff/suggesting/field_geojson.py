@@ -7,7 +7,7 @@ import orjson
 
 from genselfdiff.choices import FIELD_CLASS
 from genselfdiff.errors import InputError
-from genselfdiff.files import atomic_file, refuse_existing, writing
+from genselfdiff.files import atomic_file, names_file, refuse_existing, writing
 from genselfdiff.storage.places import Place
 from genselfdiff.suggesting.field import Field
 
@@ -24,6 +24,11 @@ def files_of(slides: Sequence[Place], output: Path) -> dict[Place, Path]:
     is_file = output.suffix.lower() in _SUFFIXES
     if len(slides) == 1 and is_file:
         return {slides[0]: output}
+    if names_file(output) and not is_file:
+        raise InputError(
+            f"{output}: fields are written as {' or '.join(_SUFFIXES)}: name such a file for one"
+            " slide, or a folder, which has no ending or is there"
+        )
     if is_file:
         raise InputError(f"{output}: there are {len(slides)} slides: name a folder")
     files = {slide: output / f"{Path(slide.name).stem}.geojson" for slide in slides}

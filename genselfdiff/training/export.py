@@ -11,8 +11,9 @@ from torch import nn
 
 from genselfdiff.choices import class_color
 from genselfdiff.errors import InputError, ModelError
-from genselfdiff.files import refuse_existing, refuse_inputs
+from genselfdiff.files import names_file, refuse_existing, refuse_inputs
 from genselfdiff.input_files import is_regular_file
+from genselfdiff.models.formats.choosing import SUFFIXES, require_suffix
 from genselfdiff.models.model_file import load_model, model_path, save_model
 from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
 from genselfdiff.models.published.hub import download_model, hub_address, upload_model
@@ -32,6 +33,7 @@ from genselfdiff.models.shipped.weights import WholeWeights, write_weights
 from genselfdiff.models.unet import UNet
 from genselfdiff.models.weights import load_initial_weights
 from genselfdiff.storage.places import Place, Url
+from genselfdiff.text import shell_command
 from genselfdiff.training.networks import segmenter_network
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.settings.stage_configs import FinetuneConfig
@@ -70,7 +72,7 @@ def export(
     refuse_existing(output, overwrite)
     is_whole = has_whole_weights(run)
     is_finished = is_whole or is_regular_file(run)
-    refuse_inputs([output], [model_path(run)] if is_finished else RunFolder(run).files())
+    refuse_inputs([output], [model_path(run)] if is_finished else _run_at(run).files())
     if is_finished:
         _refuse_choices(run, licence, step)
     network: nn.Module
@@ -81,7 +83,7 @@ def export(
         model = load_model(Path(run), "cpu")
         network, info = restored_network(model), model.info
     else:
-        network, info = _best_of(RunFolder(run), step)
+        network, info = _best_of(_run_at(run), step)
         info = replace(info, licence=licence)
     save_model(network, info, output, portable=portable, format=format)
     return info
@@ -107,11 +109,17 @@ def push(
 
     Raises:
         ModelError: as by `export`.
-        InputError: there is no licence, or the Hub cannot be reached.
+        InputError: there is no licence, ``target`` has the name of a file, or the Hub cannot be
+            reached.
         OutputError: a file exists and not ``overwrite``, or cannot be written.
     """
     if has_whole_weights(model):
         _refuse_choices(model, licence, step)
+    if isinstance(target, Path) and names_file(target):
+        raise InputError(
+            f"{target}: a model is pushed into a folder: name one without an ending, or one that is"
+            f" there; 'gsd export' writes model files ({', '.join(SUFFIXES)})"
+        )
     if isinstance(target, Path) and is_model_folder(model):
         raise InputError(
             f"{model}: is such a folder already: copy it, or push it to hf://USER/NAME"
@@ -130,7 +138,7 @@ def push(
             info, card = weights.info, catalogue.read_card(str(model))
             write_model_folder(folder, weights.state, info, card=card, overwrite=overwrite)
         else:
-            network, info = _best_of(RunFolder(model), step)
+            network, info = _best_of(_run_at(model), step)
             info = replace(info, licence=licence)
             write_model_folder(folder, network.state_dict(), info, overwrite=overwrite)
         if isinstance(target, Url):
@@ -155,14 +163,14 @@ def pull(
 
     Raises:
         ModelError: it is no such folder, or damaged.
-        InputError: the Hub cannot be reached, or as by `export`.
+        InputError: the Hub cannot be reached, ``output`` has another ending than model files, or
+            as by `export`.
         OutputError: as by `export`.
     """
+    require_suffix(output, format)
     folder = download_model(model) if isinstance(model, Url) else model
     if not is_model_folder(folder):
-        raise ModelError(
-            f"{model}: is no folder of 'gsd push': it has no {WEIGHTS} and {EXTRA_FILE}"
-        )
+        raise ModelError(f"{model}: {_why_no_model_folder(folder, output)}")
     try:
         if output.suffix or format is not None:
             return export(folder, output, portable=portable, format=format, overwrite=overwrite)
@@ -214,6 +222,40 @@ def _refuse_choices(model: str | Path, licence: str, step: int | None) -> None:
     """Raise ModelError where a model that is no run is to have what it has already."""
     if licence or step is not None:
         raise ModelError(f"{model}: has its own licence and one checkpoint: leave out both")
+
+
+def _run_at(path: str | Path) -> RunFolder:
+    """The run folder ``path``.
+
+    Raises:
+        ModelError: it is a file, or not there.
+    """
+    run = RunFolder(path)
+    if run.path.suffix.lower() in SUFFIXES and run.path.is_file():
+        raise ModelError(
+            f"{path}: a model file has no weights to pass on: give the folder of the run that it"
+            " was exported from"
+        )
+    if not run.path.is_dir():
+        found = "is a file" if run.path.exists() else "there is no such folder"
+        names = ", ".join(catalogue.names())
+        raise ModelError(
+            f"{path}: {found}: give a run folder of 'gsd train finetune', a name of 'gsd models'"
+            f" ({names}), or a folder of 'gsd push'"
+        )
+    return run
+
+
+def _why_no_model_folder(folder: Path, output: Path) -> str:
+    """Why a model cannot be pulled from ``folder``, and what to do."""
+    if folder.exists():
+        return f"is no folder of 'gsd push': it has no {WEIGHTS} and {EXTRA_FILE}"
+    if catalogue.name_of(str(folder)) is None:
+        return "there is no such folder"
+    arguments: list[str | Path] = ["export", folder, "-o", output]
+    if not output.suffix:
+        arguments = ["push", folder, output]
+    return f"comes with gsd: {shell_command(['gsd', *arguments])}"
 
 
 def _finished(model: str | Path) -> WholeWeights:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from genselfdiff.errors import InputError, ModelError
+from genselfdiff.models.formats.choosing import SUFFIXES
 from genselfdiff.models.published.model_folder import has_whole_weights, whole_weights
 from genselfdiff.models.shipped import catalogue
 from genselfdiff.models.unet import UNet
@@ -35,6 +36,9 @@ Config = TypeVar("Config", bound=RunConfig)
 
 AUTHORS_DEVIATION = 0.01
 
+_CHECKPOINT, _AUTHORS = ".safetensors", (".pth", ".pt")
+"""Endings of the files of weights that runs start from."""
+
 
 def kept_init(init: str) -> str:
     """``init`` as a run keeps it: a name as it is, so that it holds on any machine; else a path."""
@@ -48,7 +52,7 @@ def origin_of(config: RunConfig) -> PretrainConfig | FinetuneConfig | None:
     """Settings of the run or model that ``config.init`` names; None where it names none.
 
     Raises:
-        ModelError: there is no such run or file.
+        ModelError: there is no such run or file, or it has no weights to start from.
     """
     if config.init == NO_INIT:
         return None
@@ -56,9 +60,7 @@ def origin_of(config: RunConfig) -> PretrainConfig | FinetuneConfig | None:
         return _settings_of(config.init)
     path = Path(config.init)
     if not path.exists():
-        raise ModelError(
-            f"{path}: no such run folder or checkpoint; --init none trains from scratch"
-        )
+        raise ModelError(f"{path}: there is no such file or folder: {_taken()}")
     folder = _run_of(path)
     return None if folder is None else read_run_config(folder.config)
 
@@ -126,14 +128,9 @@ def _state_of(init: str) -> Mapping[str, torch.Tensor]:
     path = Path(init)
     if path.is_dir():
         return read_checkpoint(RunFolder(path).weights_of(None)).weights
-    if path.suffix == ".safetensors":
+    if path.suffix == _CHECKPOINT:
         return read_checkpoint(path).weights
-    if path.suffix in (".pth", ".pt"):
-        return read_authors_checkpoint(path)
-    raise ModelError(
-        f"{path}: neither a run folder nor a checkpoint of gsd train (.safetensors), nor a"
-        " .pth of the authors' code: give one, or --init none to train from scratch"
-    )
+    return read_authors_checkpoint(path)
 
 
 def _fitted(
@@ -167,17 +164,38 @@ def _settings_of(model: str) -> FinetuneConfig:
 
 
 def _run_of(path: Path) -> RunFolder | None:
-    """The run that a folder is, or that a checkpoint lies in."""
+    """The run that a folder is, or that a checkpoint lies in; None for one of the authors."""
     if path.is_dir():
-        return RunFolder(path)
-    if path.suffix != ".safetensors":
+        run = RunFolder(path)
+        if not run.config.exists():
+            raise ModelError(
+                f"{path}: not a run folder of gsd train (no {run.config.name} in it): {_taken()}"
+            )
+        return run
+    if path.suffix in _AUTHORS:
         return None
+    if path.suffix.lower() in SUFFIXES:
+        raise ModelError(
+            f"{path}: a model file has no weights to train on: give the folder of the run that it"
+            " was exported from"
+        )
+    if path.suffix != _CHECKPOINT:
+        raise ModelError(f"{path}: no file of weights: {_taken()}")
     for folder in (path.parent, path.parent.parent):
         if RunFolder(folder).config.exists():
             return RunFolder(folder)
     raise ModelError(
         f"{path}: does not lie in a run folder of gsd train, whose config.toml is needed too:"
         " leave it there"
+    )
+
+
+def _taken() -> str:
+    """What ``--init`` can be, for people."""
+    return (
+        f"--init takes a name of 'gsd models' ({', '.join(catalogue.names())}), a run folder, a"
+        f" checkpoint in one (*{_CHECKPOINT}), a folder of 'gsd push', a .pth of the authors' code,"
+        " or none, to train from scratch"
     )
 
 

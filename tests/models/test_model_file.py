@@ -321,9 +321,14 @@ def test_files_that_are_no_models(tmp_path, conv_net, info):
     newer = rewritten(good, tmp_path / "newer.ts", format_version=FORMAT_VERSION + 1)
     missing = rewritten(good, tmp_path / "missing.ts", classes=None)
 
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.toml").touch()
+
     for path, message in (
         (tmp_path / "absent.ts", "no such"),
-        (tmp_path, "a folder: 'gsd export"),
+        (tmp_path, r"a folder that holds no model: .*model\.safetensors and gsd\.json"),
+        (run, "a run folder: 'gsd export"),
         (text, "not a model file"),
         (checkpoint, "a checkpoint without gsd.json"),
         (foreign, "a TorchScript file without gsd.json"),

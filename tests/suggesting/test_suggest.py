@@ -96,6 +96,16 @@ def test_what_qupath_shows_of_a_field(tmp_path, write, tissue) -> None:
     assert second["measurements"]["gsd rank"] == 2
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_name_of_another_file_is_no_folder(tmp_path, count) -> None:
+    slides = [tmp_path / f"{n}.svs" for n in range(count)]
+    with pytest.raises(InputError, match=r"s3\.txt: fields are written as \.geojson or \.json"):
+        files_of(slides, tmp_path / "s3.txt")
+    (tmp_path / "s3.txt").mkdir()
+    for folder in ("s3.txt", "v1.2", "fields"):
+        assert files_of(slides, tmp_path / folder)[slides[0]] == tmp_path / folder / "0.geojson"
+
+
 def test_files_of_several_slides(tmp_path, write, tissue) -> None:
     slides = [write(tissue(300, 300, n), f"s/{n}.tif") for n in range(2)]
     fields = suggest_fields(slides, 2, by="random", size=100, per_slide=1)

@@ -402,7 +402,7 @@ def test_damaged_checkpoints_are_named(tmp_path, pretrain_config):
     run.latest.write_bytes(content[: len(content) // 2])
     with pytest.raises(ModelError, match=r"latest\.safetensors: damaged"):
         pretrain(pretrain_config, run.path, resume=True, progress=False)
-    with pytest.raises(ModelError, match="not a run folder"):
+    with pytest.raises(ModelError, match="there is no such folder: give a run folder"):
         export(tmp_path / "nowhere", tmp_path / "model.ts")
     with pytest.raises(
         ModelError, match=r"run: a run of `gsd train pretrain`, not of `gsd train finetune`"

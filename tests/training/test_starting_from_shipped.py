@@ -60,6 +60,44 @@ def test_a_run_starts_from_a_folder_as_from_a_shipped_model(config, ship, tmp_pa
         assert task.config.start_share > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nope", "there is no such file or folder"),
+        ("empty", r"not a run folder of gsd train \(no config\.toml in it\)"),
+        ("notes.txt", "no file of weights"),
+    ],
+)
+def test_what_it_can_start_from_is_said(config, ship, tmp_path, name, told):
+    ship()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    taken = (
+        r"--init takes a name of 'gsd models' \(nuclei\), a run folder, a checkpoint in one"
+        r" \(\*\.safetensors\), a folder of 'gsd push', .* or none"
+    )
+    with (
+        pytest.raises(ModelError, match=f"{name}: {told}: {taken}"),
+        prepared(dataclasses.replace(config, init=str(tmp_path / name))),
+    ):
+        pass
+
+
+def test_a_model_file_has_nothing_to_start_from(config, ship, tmp_path):
+    ship()
+    for name in ("model.ts", "model.PT2"):
+        (tmp_path / name).touch()
+        config = dataclasses.replace(config, init=str(tmp_path / name))
+        with (
+            pytest.raises(
+                ModelError,
+                match=f"{name}: a model file has no weights to train on: .* the folder of the run",
+            ),
+            prepared(config),
+        ):
+            pass
+
+
 def test_a_run_starts_with_all_of_it_where_cores_are_learnt(config, ship, caplog):
     caplog.set_level(logging.INFO, "genselfdiff")
     ship(instances=True)

@@ -7,6 +7,7 @@ import click
 from genselfdiff.choices import MODEL_FORMATS
 from genselfdiff.errors import InputError
 from genselfdiff.storage.places import Place, Url
+from genselfdiff.text import shell_command
 from gsd.options import FILE, FILE_OR_SHIPPED, PLACE, overwriting, verbosity
 from gsd.output import say
 
@@ -54,7 +55,8 @@ def push(
         private=private,
         overwrite=overwrite,
     )
-    say(f"{target}: pushed; gsd pull {target} -o model.ts")
+    pull = shell_command(["gsd", "pull", str(target), "-o", "model.ts"])
+    say(f"pushed to {target}\nnext: {pull}")
 
 
 @click.command(

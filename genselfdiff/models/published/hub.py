@@ -4,6 +4,7 @@ Tokens are the library's affair: ``hf auth login``, or HF_TOKEN. None is read or
 """
 
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,7 +84,20 @@ def _asking(url: Url) -> Iterator[ModuleType]:
     try:
         yield huggingface_hub
     except Exception as error:  # of the library, of HTTP, of the network
-        raise InputError(f"{url}: {_without_token(one_line(error))}") from None
+        told = _without_token(one_line(_network_failure(error) or error))
+        if _network_failure(error) is not None:
+            told = f"the Hub cannot be reached: {told}"
+        raise InputError(f"{url}: {told}") from None
+
+
+def _network_failure(error: BaseException) -> BaseException | None:
+    """What has failed of the network, where that is behind ``error``."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ConnectionError, TimeoutError, socket.gaierror)):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _without_token(text: str) -> str:

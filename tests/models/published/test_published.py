@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,70 @@ def test_what_is_there_is_not_replaced_unasked(folder, tmp_path):
         push(folder, tmp_path / "again")
     with pytest.raises(ModelError, match="has its own licence"):
         push(folder, Url("hf://user/model"), licence="MIT")
+
+
+def test_what_cannot_be_pushed_is_said_with_what_can(ship, tmp_path, monkeypatch):
+    ship()
+    monkeypatch.chdir(tmp_path)
+    export("nuclei", "model.ts")
+    Path("notes").touch()
+    for model, told in (
+        (
+            "nope",
+            "nope: there is no such folder: give a run folder of 'gsd train finetune', a name",
+        ),
+        ("notes", "notes: is a file: give a run folder"),
+        (
+            "model.ts",
+            "model.ts: a model file has no weights to pass on: give the folder of the run",
+        ),
+    ):
+        refused = gsd("push", model, "out")
+        assert refused.exit_code == 1
+        assert refused.stderr.startswith(f"Error: {told}")
+        assert not Path("out").exists()
+    done = gsd("push", "nuclei", "my models")
+    assert done.stdout == "pushed to my models\nnext: gsd pull 'my models' -o model.ts\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "told"), [("m.ts", "export nuclei -o m.ts"), ("m", "push nuclei m")]
+)
+def test_a_shipped_model_is_not_pulled(ship, tmp_path, monkeypatch, output, told):
+    ship()
+    monkeypatch.chdir(tmp_path)
+    refused = gsd("pull", "nuclei", "-o", output)
+    assert refused.stderr == f"Error: nuclei: comes with gsd: gsd {told}\n"
+    assert gsd(*told.split()).exit_code == 0
+    missing = gsd("pull", "nope", "-o", output)
+    assert missing.stderr == "Error: nope: there is no such folder\n"
+
+
+def test_names_that_say_another_thing_than_is_written(folder, tmp_path):
+    refused = gsd("push", "nuclei", tmp_path / "README.md")
+    assert "README.md: a model is pushed into a folder" in refused.stderr
+    assert "(.ts, .onnx, .pt2, .zip)" in refused.stderr
+    assert gsd("push", "nuclei", tmp_path / "v1.2").exit_code == 0
+    for command in (["pull", folder], ["export", "nuclei"]):
+        refused = gsd(*command, "-o", tmp_path / "y.tsx")
+        assert refused.exit_code == 1
+        assert "y.tsx: no ending of model files: they are called .ts, .onnx, .pt2" in refused.stderr
+        assert not (tmp_path / "y.tsx").exists()
+    assert gsd("pull", folder, "-o", tmp_path / "y.tsx", "--format", "torchscript").exit_code == 0
+
+
+def test_a_hub_out_of_reach_is_said(folder):
+    pytest.importorskip("huggingface_hub")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # where nobody listens afterwards
+    environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{port}", "NO_PROXY": "*"}
+    command = [str(Path(sys.executable).with_name("gsd")), "push", str(folder), "hf://user/model"]
+    refused = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+    assert refused.stderr == (
+        "Error: hf://user/model: the Hub cannot be reached: Connection refused\n"
+    )
 
 
 @pytest.mark.parametrize("address", ["hf://user", "hf://user/a/b", "hf://user/a b", "hf://../a"])
