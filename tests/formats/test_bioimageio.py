@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
-import socket
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from genselfdiff.errors import ModelError
 from genselfdiff.models.model_file import load_model, save_model
 from genselfdiff.models.model_info import ModelInfo
 
+onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
@@ -61,17 +64,64 @@ def test_the_description_is_that_of_the_model(files: dict[str, bytes]) -> None:
     assert Image.open(io.BytesIO(files["cover.png"])).size == (512, 256)
 
 
-def test_its_own_program_passes_it_offline(
-    darkness: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+def with_other_weights(stored: dict[str, bytes]) -> dict[str, bytes]:
+    """What the files of weights would be, were its one weight another."""
+    module = torch.jit.load(io.BytesIO(stored["weights.pt"]))
+    for parameter in module.parameters():
+        parameter.data += 0.1
+    torchscript = io.BytesIO()
+    torch.jit.save(module, torchscript)
+    graph = onnx.load_from_string(stored["weights.onnx"])
+    (weight,) = (each for each in graph.graph.initializer if "threshold" in each.name)
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.float32([0.1]), weight.name))
+    return {"weights.pt": torchscript.getvalue(), "weights.onnx": graph.SerializeToString()}
+
+
+ITS_PROGRAM = """
+import json, socket, sys
+from pathlib import Path
+
+def refused(*_):
+    raise OSError("no network")
+
+socket.socket.connect = refused
+from bioimageio import core
+
+def told(path):
+    summary = core.test_description(Path(path))
+    return summary.status, [each.name for each in summary.details if each.status == "failed"]
+
+print(json.dumps([told(path) for path in sys.argv[1:]]))
+"""
+
+
+def test_its_own_program_passes_it_offline_and_no_other_weights(
+    darkness: Callable[[str], Path], files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    core = pytest.importorskip("bioimageio.core")
-
-    def refused(*_: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(socket.socket, "connect", refused)
-    summary = core.test_description(darkness("zip"))
-    assert summary.status == "passed", summary.format()
+    environment = Path(sys.prefix, "bioimageio")
+    if not (environment / ".installed").exists():
+        pytest.skip("`make test` could not install bioimageio.core, or was not asked")
+    packages = [darkness("zip")]
+    for name, data in with_other_weights(files).items():
+        before, after = (hashlib.sha256(each).hexdigest() for each in (files[name], data))
+        told = files["bioimageio.yaml"].decode().replace(before, after)
+        packages.append(tmp_path / f"other_{name}.zip")
+        with zipfile.ZipFile(packages[-1], "w") as archive:
+            for each, content in {**files, name: data, "bioimageio.yaml": told}.items():
+                archive.writestr(each, content)
+    answer = subprocess.run(
+        [environment / "bin" / "python", "-W", "ignore", "-c", ITS_PROGRAM, *packages],
+        cwd=tmp_path,
+        env={**os.environ, "BIOIMAGEIO_CACHE_PATH": str(tmp_path / "cache")},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    reproduce = "Reproduce test outputs from test inputs"
+    assert json.loads(answer.stdout) == [
+        ["passed", []],
+        ["valid-format", [f"{reproduce} (torchscript)"]],
+        ["valid-format", [f"{reproduce} (onnx)"]],
+    ]
 
 
 def test_without_a_licence_there_is_none(info: Callable[..., ModelInfo], tmp_path: Path) -> None:
