@@ -82,6 +82,11 @@ def lay_out(
 
 def _check_region(slide: Slide, region: Region) -> None:
     x, y, width, height = region
+    if width < 1 or height < 1:
+        raise InputError(
+            f"{slide.path}: the region {x},{y},{width},{height} is {width} pixels wide and {height}"
+            " high: --region takes x,y,width,height, of which the last two are at least 1"
+        )
     try:
         check_window(x, y, width, height, slide.width, slide.height)
     except ValueError as error:

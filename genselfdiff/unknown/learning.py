@@ -71,16 +71,23 @@ def known_tissue(
     mpp = MPP if mpp is None else mpp
     side = side_of(mpp)
     count = max(MOST_CELLS // len(files), _LEAST_OF_EACH)
+    seen = [_resolution_of(file, image_mpp) for file in files]  # of all, before any takes its time
     images = []
-    for file in progress_bar(files, desc="known tissue", progress=progress):
-        with open_slide(file, on_error="blank") as slide:
-            seen_at = slide.mpp or image_mpp
-        if seen_at is None:
-            raise InputError(
-                f"{file}: the file does not state its resolution: give it with --like-mpp (um/px)"
-            )
+    bar = progress_bar(files, desc="known tissue", progress=progress)
+    for file, seen_at in zip(bar, seen, strict=True):
         with open_slide(file, mpp=seen_at, on_error="blank", icc=icc) as slide:
             images.append(SlideCells(slide, mpp, side).some(count))
     known = KnownTissue.of([each for each in images if len(each)] or images, mpp, side, icc)
     logger.info("known tissue: %d cells of %d images", len(known.points), len(files))
     return known
+
+
+def _resolution_of(file: Place, otherwise: float | None) -> float:
+    """um/px of an image, ``otherwise`` where its file does not tell."""
+    with open_slide(file, on_error="blank") as slide:
+        mpp = slide.mpp or otherwise
+    if mpp is None:
+        raise InputError(
+            f"{file}: the file does not state its resolution: give it with --like-mpp (um/px)"
+        )
+    return mpp

@@ -111,9 +111,13 @@ def check_map(
     *,
     like: Place | None = None,
     keep: Path | None = None,
+    mpp: float | None = None,
+    on_error: str = "fail",
     overwrite: bool = False,
 ) -> None:
     """Look at what ``map_unknown`` shall read and write, and at what is known and kept beside it.
+
+    Where tissue is still to be known from ``like``, which takes its time, the slide is opened.
 
     Raises:
         InputError, OutputError: as ``map_unknown``.
@@ -128,6 +132,9 @@ def check_map(
         refuse_existing(path, overwrite)
     if is_own_mask(slide):
         raise InputError(f"{slide}: is a mask that gsd has written: name the slide it is of")
+    if like is not None:
+        with open_slide(slide, mpp=mpp, on_error=on_error) as source:
+            source.at_mpp(source.mpp or 1.0)  # which says so where it is not known
 
 
 def _planes(values: Float32) -> Uint8:

@@ -1,11 +1,14 @@
 """What the page shows: slides, and the masks that belong to each."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genselfdiff.data.labelled_folder import PARTS
+from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError
 from genselfdiff.input_files import read_csv_rows
 from genselfdiff.masks import MaskReader, is_own_mask
@@ -13,7 +16,10 @@ from genselfdiff.resumable_file import unfinished
 from genselfdiff.slides import find_slides, is_folder_of_slides
 from genselfdiff.slides.discovery import files_below
 from genselfdiff.storage.places import Place, Url, place_of
+from genselfdiff.viewer.corrections.folder import JOURNAL, STARTS
 from genselfdiff.viewer.layers import planes_of
+
+logger = logging.getLogger("genselfdiff")
 
 _SUMMARY_NAME = "summary.csv"
 """The table that ``gsd segment`` leaves in a folder of masks."""
@@ -49,6 +55,7 @@ def collect(paths: Sequence[str | Place]) -> list[Entry]:
 
     A mask of gsd belongs to the slide whose name it tells, another to the slide named before it. A
     slide that is not named is looked for where the folder's summary says, and beside the mask.
+    What corrections have cut out in a folder is shown where its own folder is named only.
 
     Args:
         paths: slides, masks, files of probabilities, and folders of them; slides, or folders of
@@ -61,6 +68,8 @@ def collect(paths: Sequence[str | Place]) -> list[Entry]:
     masks: list[tuple[Path, Place | None]] = []
     begun: list[str] = []
     last: Place | None = None
+    cut_out: set[Path] = set()
+    further: list[str] = []
     for path in map(place_of, paths):
         in_folder = is_folder_of_slides(path)
         if in_folder and isinstance(path, Path):
@@ -72,13 +81,31 @@ def collect(paths: Sequence[str | Place]) -> list[Entry]:
                 entries.of(file)
                 last = None if in_folder else file
                 continue
+            if in_folder and file.parent != path and _is_cut_out(file):
+                cut_out.add(file.parent)
+                continue
             if in_folder and (_is_overlay(file) or (is_own_mask(file) and not planes_of(file))):
                 continue  # pictures of masks, and numbers of objects
-            if is_own_mask(file) or (last is not None and not in_folder and planes_of(file) == 1):
+            is_own = is_own_mask(file)
+            if is_own or (last is not None and not in_folder and planes_of(file) == 1):
                 masks.append((file, None if in_folder else last))
+                if not is_own:
+                    logger.info("%s: taken for a mask of %s", file, last)
             else:
                 entries.of(file)
+                further += [] if in_folder or last is None else [str(file)]
                 last = None if in_folder else file
+    if further:
+        logger.info(
+            "%s: taken for %s: a mask is a TIFF of gsd, or of one grey plane",
+            name_some(further),
+            "a slide of its own" if len(further) == 1 else "slides of their own",
+        )
+    if cut_out:
+        told = name_some(sorted(cut_out))
+        if not masks and not list(entries):
+            raise InputError(f"{told}: cut out by corrections: name the folder that is to be shown")
+        logger.info("%s: left out: cut out by corrections", told)
     for mask, before in masks:
         _lay_over(mask, before, entries)
     for entry in entries:
@@ -103,6 +130,12 @@ class _Entries:
 
 def _target(journal: Path) -> Path:
     return journal.with_name(journal.name[1 : -len(_JOURNAL)])
+
+
+def _is_cut_out(path: Path) -> bool:
+    """Whether the page has written a file into its folder of corrections."""
+    folder = path.parent
+    return folder.name in (*PARTS, STARTS) and (folder.parent / JOURNAL).exists()
 
 
 def _is_overlay(path: Path) -> bool:

@@ -191,14 +191,21 @@ def test_a_region_costs_what_it_holds(tmp_path, picture, write_slide, darkness_m
     np.testing.assert_array_equal(mask_of(tmp_path / "m.tif"), dark(image))
 
 
-@pytest.mark.parametrize(
-    "region", [(0, 0, 65, 64), (-1, 0, 9, 9), (0, 0, 0, 5), (64, 0, 1, 1), (0, 60, 4, 5)]
-)
+@pytest.mark.parametrize("region", [(0, 0, 65, 64), (-1, 0, 9, 9), (64, 0, 1, 1), (0, 60, 4, 5)])
 def test_regions_outside(tmp_path, picture, write_slide, darkness_model, region):
     slide = write_slide(picture(64, 64))
     with pytest.raises(InputError, match=r"slide\.tif: the region .* not inside its 64 x 64 pix"):
         genselfdiff.segment(slide, tmp_path / "m.tif", darkness_model, device="cpu", region=region)
     assert not (tmp_path / "m.tif").exists()
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 5), (5, 0), (-3, 5)])
+def test_regions_of_nothing(tmp_path, picture, write_slide, darkness_model, width, height):
+    told = rf"slide\.tif: the region 1,2,{width},{height} is {width} pixels wide and {height} high"
+    region = (1, 2, width, height)
+    slide = write_slide(picture(64, 64))
+    with pytest.raises(InputError, match=told):
+        genselfdiff.segment(slide, tmp_path / "m.tif", darkness_model, device="cpu", region=region)
 
 
 def test_mask_bytes_do_not_depend_on_workers(

@@ -85,6 +85,27 @@ def test_bad_requests(tmp_path, known, write, tissue) -> None:
     assert not (tmp_path / "y_map.tif").exists()
 
 
+@pytest.mark.parametrize("name", ["none.tif", "untold.tif"])
+def test_a_slide_that_cannot_be_mapped_is_told_before_tissue_is_read(
+    tmp_path, write, tissue, monkeypatch, name
+) -> None:
+    write(tissue(300, 300, 1), "untold.tif", mpp=None)
+    (tmp_path / "none.tif").write_text("none")
+    like = write(tissue(600, 600, 0), "like/a.tif").parent
+    monkeypatch.setattr("genselfdiff.unknown.learning.known_tissue", None)
+    words = ["unknown", tmp_path / name, "--like", like, "-o", tmp_path / "map.tif"]
+    told = CliRunner().invoke(main, list(map(str, words)))
+    assert told.stderr.startswith(f"Error: {tmp_path / name}: ")
+
+
+def test_what_is_known_is_opened_before_any_of_it_is_read(write, tissue, monkeypatch) -> None:
+    write(tissue(600, 600, 0), "like/a.tif")
+    like = write(tissue(600, 600, 0), "like/b.tif", mpp=None).parent
+    monkeypatch.setattr("genselfdiff.unknown.learning.SlideCells", None)
+    with pytest.raises(InputError, match=r"b\.tif: the file does not state its resolution"):
+        known_tissue(like)
+
+
 def test_a_slide_of_nothing_but_glass_has_an_empty_map(tmp_path, known, write) -> None:
     glass = write(np.full((300, 300, 3), 245, np.uint8))
     found = map_unknown(glass, tmp_path / "map.tif", known)

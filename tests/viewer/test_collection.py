@@ -48,6 +48,44 @@ def test_a_mask_of_another_program_belongs_to_the_slide_before_it(
     assert shown(collect([slide(), other])) == {"s.tif": ["other.tif"]}
 
 
+def test_what_each_further_file_is_taken_for_is_said(
+    slide: Make, mask: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "genselfdiff")
+    collect([slide(), mask()])
+    collect([tmp_path])
+    assert not caplog.text
+    grey, picture, fake = (tmp_path / name for name in ("grey.tif", "p.png", "fake.dcm"))
+    Image.fromarray(np.zeros((900, 1300), np.uint8)).save(grey)
+    Image.fromarray(np.zeros((900, 1300), np.uint8)).save(picture)
+    fake.write_text("none")
+    assert set(shown(collect([slide(), grey, picture, fake]))) == {"s.tif", "p.png", "fake.dcm"}
+    assert caplog.messages == [
+        f"{grey}: taken for a mask of {tmp_path / 's.tif'}",
+        f"{picture}, {fake}: taken for slides of their own: a mask is a TIFF of gsd, or of one grey"
+        " plane",
+    ]
+
+
+def test_what_corrections_cut_out_is_no_slide_unless_it_is_named(
+    slide: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "genselfdiff")
+    cut = [slide(f"fields/{name}/a.tif") for name in ("images", "masks", "instances", "starts")]
+    slide("images/b.tif")
+    slide("fields/c.tif")
+    assert len(collect([tmp_path])) == 6
+    (tmp_path / "fields/corrections.journal").touch()
+    assert set(shown(collect([tmp_path]))) == {"b.tif", "c.tif"}
+    assert f"{cut[0].parent}, {cut[2].parent}, {cut[1].parent}, " in caplog.text
+    assert "left out: cut out by corrections" in caplog.text
+    assert set(shown(collect([tmp_path / "fields"]))) == {"c.tif"}
+    assert set(shown(collect([cut[0].parent]))) == set(shown(collect([cut[0]]))) == {"a.tif"}
+    (tmp_path / "fields/c.tif").unlink()
+    with pytest.raises(InputError, match=r"images, .* cut out by corrections: name the folder"):
+        collect([tmp_path / "fields"])
+
+
 def test_a_mask_alone_finds_the_slide_beside_it(slide: Make, mask: Make) -> None:
     slide()
     assert shown(collect([mask()])) == {"s.tif": ["m.tif"]}

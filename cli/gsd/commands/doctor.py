@@ -24,8 +24,8 @@ Examples:
     "--model",
     type=PLACE_OR_SHIPPED,
     metavar="MODEL",
-    help="Model file, its URL, or a name of 'gsd models'; default: what GSD_MODEL names, else"
-    f" {DEFAULT_MODEL}.",
+    help="Model file, its URL, a folder of 'gsd push', or a name of 'gsd models'; default: what"
+    f" GSD_MODEL names, else {DEFAULT_MODEL}.",
 )
 @click.option(
     "-o",

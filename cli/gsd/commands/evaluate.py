@@ -88,7 +88,7 @@ def evaluate(
 ) -> None:
     """Compare what MODEL makes of labelled images with their labels.
 
-    MODEL is a model file, or a name of 'gsd models'.
+    MODEL is a model file, a folder of 'gsd push', or a name of 'gsd models'.
 
     Images are predicted whole, as 'gsd segment' does. For each class: Dice, IoU, precision, recall,
     accuracy, Hausdorff distance and HD95; and of objects AJI, AJI+, PQ, SQ and DQ, which is F1 at

@@ -96,8 +96,8 @@ Examples:
     "--model",
     type=PLACE_OR_SHIPPED,
     metavar="MODEL",
-    help="Model file of 'gsd export', its URL, or a name of 'gsd models'; default: what GSD_MODEL"
-    f" names, else {DEFAULT_MODEL}.",
+    help="Model file of 'gsd export', its URL, a folder of 'gsd push', or a name of 'gsd models';"
+    f" default: what GSD_MODEL names, else {DEFAULT_MODEL}.",
 )
 @setting("mpp")
 @flag("overlay")

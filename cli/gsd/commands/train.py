@@ -137,7 +137,8 @@ def finetune(
 
     FOLDER is one that 'gsd data import' or the page of 'gsd view' has written. It says where images
     and masks are, the names of the classes, and that 255 is not labelled; with --instances its
-    numbers of objects are taken. Or name --images and --masks.
+    numbers of objects are taken. Or name --images and --masks. --init takes folders of 'gsd push'
+    as well.
     """
     if resume:
         config = _resumed(FinetuneConfig, out)

@@ -26,6 +26,7 @@ from genselfdiff.data.polygons import Region
 from genselfdiff.errors import InputError
 from genselfdiff.slides import IMAGE_SUFFIXES, is_folder_of_slides
 from genselfdiff.slides.formats import ZARR_SUFFIX
+from genselfdiff.text import counted
 
 logger = logging.getLogger("genselfdiff")
 
@@ -79,6 +80,12 @@ def read_qupath(
     if field_class != FIELD_CLASS and field_class not in counts:
         there = name_some(sorted(counts), limit=20)
         raise InputError(f"{annotations}: nothing has the class {field_class}: there are {there}")
+    if counts.keys() == {field_class}:
+        raise InputError(
+            f"{annotations}: has {counted(counts[field_class], 'field')}, and nothing is annotated"
+            " in them yet: draw all that lies in them in QuPath, give it classes and export all"
+            " objects as GeoJSON, or read the file in the page of 'gsd view' and draw there"
+        )
     names, labels = _labels(counts, field_class, classes, annotations)
     _tell(annotations, found, labels, nuclei)
     fields = _fields(read, field_class, labels, left_out)

@@ -27,6 +27,8 @@ BACKGROUND = "background"
 
 JOURNAL = "corrections.journal"
 """What was drawn, in its folder."""
+STARTS = "starts"
+"""What fields began with, beside it."""
 
 _LONGEST_NAME = 100
 """Characters of a class's name."""
@@ -86,7 +88,7 @@ class Corrections:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.journal = folder / JOURNAL
-        self._starts = folder / "starts"
+        self._starts = folder / STARTS
         self._lock = RLock()
         self._open: Journal | None = None
         self._read = 0

@@ -80,6 +80,7 @@ def test_a_whole_slide_is_segmented_and_shown(
         page.get_by_text("Finished", exact=True).wait_for()
         assert page.get_by_role("checkbox", name="slide_mask.tif").is_checked()
         assert not page.get_by_role("checkbox", name="darkness.ts (live)").is_checked()
+        page.get_by_text("Off: tick the box of a layer that is called (live)").wait_for()
         assert page.url.partition("&layers")[0] == seen.partition("&layers")[0]
         page.get_by_label("Opacity of slide_mask.tif").fill("100")
         page.get_by_text("objects", exact=False).first.wait_for()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from genselfdiff.choices import FIELD_RANKINGS
+from genselfdiff.choices import DEFAULT_MODEL, FIELD_RANKINGS
 from genselfdiff.segmenting.options import Options
 from genselfdiff.storage.places import Place
 from gsd.options import (
@@ -49,8 +49,8 @@ Examples:
 @click.option(
     "--model",
     type=PLACE_OR_SHIPPED,
-    help="With --by model: a model file, or a name of 'gsd models'; default: the one that"
-    " GSD_MODEL names, else nuclei.",
+    help="With --by model: a model file, its URL, a folder of 'gsd push', or a name of 'gsd"
+    f" models'; default: the one that GSD_MODEL names, else {DEFAULT_MODEL}.",
 )
 @click.option(
     "--size",

@@ -65,7 +65,7 @@ def unknown(
     from genselfdiff.unknown.learning import known_tissue
     from genselfdiff.unknown.unknown_map import check_map, map_unknown
 
-    check_map(slide, output, like=like, keep=keep, overwrite=overwrite)
+    check_map(slide, output, like=like, keep=keep, mpp=mpp, on_error=on_error, overwrite=overwrite)
     known = known_tissue(like, mpp=cell_mpp, image_mpp=like_mpp, icc=icc, progress=progress())
     if keep is not None:
         known.write(keep)

@@ -165,7 +165,9 @@ class Live {
       })
       .filter(Boolean);
     const { answer } = this;
-    if (answer) {
+    if (this.layers().length && !this.shown().length) {
+      told.push("Off: tick the box of a layer that is called (live), and what you look at is predicted.");
+    } else if (answer) {
       const { pictures, seen, most, speed } = answer;
       const errors = new Set(pictures.map(({ error }) => error).filter(Boolean));
       const missing = pictures.reduce((sum, picture) => sum + picture.missing, 0);
