@@ -14,6 +14,7 @@ from genselfdiff.slides.formats.ome_companion import (
     companions_of,
     file_of_slide,
 )
+from genselfdiff.slides.formats.ome_planes import files_of_planes
 from genselfdiff.storage.listing import contents_of
 from genselfdiff.storage.places import Place, Url, local_paths
 from genselfdiff.storage.remote_file import RemoteFile
@@ -122,7 +123,8 @@ def files_of(slide: Path) -> list[Path]:
     """The files that a slide consists of: one for most formats, none if it is not there.
 
     Of a folder (OME-Zarr) all in it; of MIRAX and Hamamatsu's VMS also those beside the named one;
-    of DICOM those of the series; of OME-TIFFs the file that has its metadata.
+    of DICOM those of the series; of OME-TIFFs those that have its metadata, or its red, green and
+    blue.
     """
     suffix = slide.suffix.lower()
     if is_dicom_slide(slide) or series_of(slide):
@@ -138,10 +140,10 @@ def files_of(slide: Path) -> list[Path]:
             if path.name.startswith(slide.stem) and path.suffix.lower() in _HAMAMATSU
         ]
     elif slide.name.lower().endswith(COMPANION_SUFFIX):
-        files = [slide, *_named_by(slide)]
+        files = [slide, *_named_by(slide), *files_of_planes(slide)]
     else:
-        files = [slide, *companions_of(slide)] if slide.exists() else []
-    return sorted(path for path in files if path.is_file())
+        files = [slide, *companions_of(slide), *files_of_planes(slide)] if slide.exists() else []
+    return sorted(path for path in set(files) if path.is_file())
 
 
 def _named_by(companion: Path) -> list[Path]:

@@ -13,7 +13,11 @@ from genselfdiff.settings import check_mpp
 from genselfdiff.slides.formats.dicom.elements import is_dicom
 from genselfdiff.slides.formats.dicom.opening import open_dicom
 from genselfdiff.slides.formats.dicom.series import is_dicom_slide
-from genselfdiff.slides.formats.ome_companion import COMPANION_SUFFIX, file_of_slide
+from genselfdiff.slides.formats.ome_companion import (
+    COMPANION_SUFFIX,
+    file_of_slide,
+    read_metadata,
+)
 from genselfdiff.slides.formats.ome_zarr import is_zarr, open_zarr
 from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES, open_with_openslide
 from genselfdiff.slides.formats.png_jpeg import is_picture, open_picture
@@ -145,7 +149,7 @@ def _open_file(file: StoredFile, damage: Damage, *, as_mask: bool) -> StoredImag
         return open_dicom(path, damage)
     if path.name.lower().endswith(COMPANION_SUFFIX) and not as_mask:
         file.close()
-        return open_tiff(open_stored(file_of_slide(path)), damage)
+        return open_tiff(open_stored(file_of_slide(path)), damage, xml=read_metadata(path))
     raise InputError(
         f"{path}: is no TIFF, SVS, DICOM, PNG or JPEG, or damaged; convert images to a tiled TIFF"
     )

@@ -62,6 +62,9 @@ def write_corpus(folder: Path) -> None:
     planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
     separate = {"planarconfig": "separate", "photometric": "rgb", "tile": (64, 64)}
     tifffile.imwrite(folder / "planes.tif", planes, compression="zlib", **separate)
+    named = {"axes": "CYX", "Channel": {"Name": ["Red", "Green", "Blue"]}}
+    grey = {"photometric": "minisblack", "tile": (64, 64), "compression": "zlib"}
+    tifffile.imwrite(folder / "planes.ome.tif", planes, metadata=named, **grey)
     _write_ome(folder / "pyramid.ome.tif", pixels)
     _write_philips(folder / "philips.tiff", pixels)
     for name, code in (("jpeg.svs", "jpeg"), ("j2k.svs", 33005)):

@@ -29,7 +29,7 @@ def metadata_file(xml: str) -> str:
 
 def read_companion(place: Place, name: str) -> str | None:
     """The OME-XML in the file ``name`` beside ``place``; None: it cannot be had."""
-    if not _is_plain(name):
+    if not is_plain(name):
         return None
     try:
         return read_metadata(place.parent / name)
@@ -55,13 +55,11 @@ def file_of_slide(place: Place) -> Place:
     Raises:
         InputError: it describes none, or the TIFF is not beside it.
     """
-    images = [pixels for _, pixels in ome_images(read_metadata(place))]
-    images = [pixels for pixels in images if ome_size(pixels)]
-    if not images:
+    main = largest_image(read_metadata(place))
+    if main is None:
         raise InputError(f"{place}: is no OME-XML that describes an image")
-    main = max(images, key=_area)
     names = [uuid.get("FileName", "") for data in main if _is_first(data) for uuid in data]
-    if not names or not _is_plain(names[0]):
+    if not names or not is_plain(names[0]):
         raise InputError(f"{place}: does not name the file of its image; name the TIFF itself")
     found = place.parent / names[0]
     try:
@@ -71,6 +69,12 @@ def file_of_slide(place: Place) -> Place:
         raise InputError(
             f"{place}: its image is in {names[0]}, which is not beside it; put it there"
         ) from error
+
+
+def largest_image(xml: str) -> Element | None:
+    """The Pixels element of the largest image that OME-XML describes; None: of none."""
+    images = [pixels for _, pixels in ome_images(xml) if ome_size(pixels)]
+    return max(images, key=_area, default=None)
 
 
 def files_told(pixels: Element) -> set[str]:
@@ -107,6 +111,6 @@ def _is_first(element: Element) -> bool:
     return name_of(element) == "TiffData" and all(first == "0" for first in firsts)
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
     """Whether a name is one of a file in the same folder."""
     return bool(name) and not set(name) & set("/\\\0") and name not in (".", "..")

@@ -75,6 +75,7 @@ class TiffLevel(StoredLevel):
 
     Attributes:
         tiles: which pieces are stored.
+        file: where they are.
     """
 
     tiles: TileMap
@@ -90,10 +91,9 @@ class TiffLevel(StoredLevel):
     ) -> None:
         page = level.page
         super().__init__(level.width, level.height, *piece, damage)
-        self._path = damage.path
         self._index = index
         self._is_tiled = page.is_tiled
-        self._file = file
+        self.file = file
         self._file_size = file.size
         self._pixels = pixels
         self._offsets = np.asarray(page.dataoffsets, np.int64)
@@ -108,34 +108,37 @@ class TiffLevel(StoredLevel):
         missing = int((self._offsets > self._file_size - self._counts).sum())
         if missing == expected or (missing and not self.damage.is_tolerated):
             raise InputError(
-                f"{self._path}: is truncated: {missing} of {expected} stored pieces lie beyond its"
-                " end; copy or download it again, or take what is missing for glass with --on-error"
-                " blank"
+                f"{self.file.place}: is truncated: {missing} of {expected} stored pieces lie beyond"
+                " its end; copy or download it again, or take what is missing for glass with"
+                " --on-error blank"
             )
 
     def expect(self, pieces: Iterable[Piece]) -> None:
         """Have the file fetch them ahead."""
-        self._file.expect(part for piece in pieces for part in self._ranges(*piece))
+        self.file.expect(part for piece in pieces for part in self.ranges(*piece))
 
     def want(self, pieces: Iterable[Piece]) -> None:
         """Have the file fetch them, neighbours together."""
-        self._file.want(part for piece in pieces for part in self._ranges(*piece))
+        self.file.want(part for piece in pieces for part in self.ranges(*piece))
 
     @abstractmethod
-    def _ranges(self, column: int, row: int) -> Iterator[Range]:
+    def ranges(self, column: int, row: int) -> Iterator[Range]:
         """Which bytes of the file decoding a piece reads."""
 
     def _read_at(self, offset: int, count: int) -> bytes:
-        data = self._file.read_at(offset, count)
+        data = self.file.read_at(offset, count)
         if len(data) != count:
             raise ValueError("the file ends early")
         return data
 
     def _unreadable(self, column: int, row: int, offset: int, error: Exception) -> Unreadable:
         kind = "tile" if self._is_tiled else "strip"
-        return Unreadable(
-            f"{kind} (column {column}, row {row}) of level {self._index}, at byte {offset},", error
+        place = self.file.place
+        name = f" of {place.name}" if place != self.damage.path else ""
+        where = (
+            f"{kind} (column {column}, row {row}) of level {self._index}, at byte {offset}{name},"
         )
+        return Unreadable(where, error)
 
 
 class _Segments(TiffLevel):
@@ -216,7 +219,7 @@ class _Segments(TiffLevel):
         except Exception as error:  # every codec has errors of its own
             raise self._unreadable(column, row, int(self._offsets[index]), error) from error
 
-    def _ranges(self, column: int, row: int) -> Iterator[Range]:
+    def ranges(self, column: int, row: int) -> Iterator[Range]:
         if self._stored[row, column] and not self.tiles.is_rebuilt(column, row):
             first = row * self._across + column
             for index in range(first, len(self._counts), self._per_plane):
@@ -270,7 +273,7 @@ class _RawStrips(TiffLevel):
 
     def decode(self, column: int, row: int) -> Uint8:
         first, last = self._rows_of(row)
-        strips = enumerate(self._ranges(column, row), first // self._strip_rows)
+        strips = enumerate(self.ranges(column, row), first // self._strip_rows)
         parts = [self._read_part(strip, part) for strip, part in strips]
         stored = np.frombuffer(b"".join(parts), self._dtype)
         try:
@@ -286,7 +289,7 @@ class _RawStrips(TiffLevel):
         first = row * self.piece_height
         return first, min(first + self.piece_height, self.height)
 
-    def _ranges(self, column: int, row: int) -> Iterator[Range]:
+    def ranges(self, column: int, row: int) -> Iterator[Range]:
         first, last = self._rows_of(row)
         for strip in range(first // self._strip_rows, (last - 1) // self._strip_rows + 1):
             top = strip * self._strip_rows

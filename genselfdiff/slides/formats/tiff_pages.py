@@ -45,10 +45,17 @@ def description_of(page: TiffPage) -> str:
         return told.decode("latin-1")
 
 
-def slide_pages(tiff: TiffFile, path: Place) -> tuple[list[LevelPage], str]:
-    """Return the pages of the pyramid, largest first, and the description of the file.
+def file_description(tiff: TiffFile, path: Place) -> str:
+    """Return what a file tells of itself; that of an OME-TIFF may lie in a file beside it."""
+    pages = (page for page in tiff.pages if isinstance(page, TiffPage))
+    xml = next(map(description_of, pages), "")
+    companion = metadata_file(xml)
+    return (read_companion(path, companion) if companion else None) or xml
 
-    That of an OME-TIFF may lie in a file beside it; if it is not there, the file says nothing.
+
+def slide_pages(tiff: TiffFile, path: Place, xml: str) -> list[LevelPage]:
+    """Return the pages of the pyramid, largest first, of a file with the description ``xml``.
+
     Other images that are left out, but those of label and glass, are told with the ``path``.
 
     Raises:
@@ -58,9 +65,6 @@ def slide_pages(tiff: TiffFile, path: Place) -> tuple[list[LevelPage], str]:
     pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
     if not pages:
         raise ValueError("it holds no image")
-    xml = description_of(pages[0])
-    if companion := metadata_file(xml):
-        xml = read_companion(path, companion) or xml
     images = tiff_xml.ome_images(xml)
     others = tiff_xml.ome_other_sizes(images)
     slides = [page for page in pages if not _is_other(page) and _size(page) not in others]
@@ -77,7 +81,7 @@ def slide_pages(tiff: TiffFile, path: Place) -> tuple[list[LevelPage], str]:
     own = [pixels for _, pixels in images if tiff_xml.ome_size(pixels) == _size(main)]
     _check_planes(main, max(len(planes), _told_planes(main)), own, path)
     if tiff_xml.is_philips(xml):
-        return _philips_levels(main, slides), xml
+        return _philips_levels(main, slides)
     apart = {tiff_xml.ome_size(pixels) for _, pixels in images} - {_size(main)}
     chain = [page for page in slides if _size(page) not in apart]
     reduced = [page for page in (*chain, *_sub_pages(main)) if _is_level_of(main, page)]
@@ -85,7 +89,21 @@ def slide_pages(tiff: TiffFile, path: Place) -> tuple[list[LevelPage], str]:
     levels = [main, *(by_size[size] for size in sorted(by_size, reverse=True))]
     left = {_size(page) for page in whole if page.is_tiled == main.is_tiled}
     _tell_left_out(left - {_size(page) for page in levels}, main, path)
-    return [LevelPage(page, *_size(page)) for page in levels], xml
+    return [LevelPage(page, *_size(page)) for page in levels]
+
+
+def pages_of_plane(tiff: TiffFile, directory: int) -> list[LevelPage]:
+    """Return the pages of one plane of an OME-TIFF, largest first.
+
+    Raises:
+        ValueError: the file has no such directory.
+    """
+    if not 0 <= directory < len(tiff.pages):
+        raise ValueError(f"it has no directory {directory}")
+    main = tiff.pages[directory].aspage()
+    reduced = {_size(page): page for page in _sub_pages(main) if _is_level_of(main, page)}
+    pages = [main, *(reduced[size] for size in sorted(reduced, reverse=True))]
+    return [LevelPage(page, *_size(page)) for page in pages]
 
 
 def require_one_mask(tiff: TiffFile, path: Place) -> None:
@@ -141,7 +159,10 @@ def _check_planes(main: TiffPage, planes: int, own: list[tiff_xml.Element], path
             )
         channels = pixels.get("SizeC", "1")
         if main.samplesperpixel == 1 and channels != "1":
-            raise UnreadKind(f"its {channels} channels are separate grey images, not one in RGB")
+            raise UnreadKind(
+                f"its {channels} channels are separate grey images, not one in RGB, nor called Red,"
+                " Green and Blue"
+            )
     if planes < 2:
         return
     text = description_of(main)
