@@ -35,6 +35,9 @@ ARCHITECTURES = {
     "tiny": "0.8 M parameters; for trying things out",
 }
 DEFAULT_ARCHITECTURE = "small"
+ENCODER_ARCHITECTURE = {"vit": "that of --encoder, frozen, and a small decoder"}
+"""Of stage 2 alone."""
+ENCODER_WIDTH = 32
 FRESH_WEIGHTS = ("torch", "normal")
 INIT_LAYERS = ("all", "encoder")
 """What of a network that a run starts from is taken along; its output head as it fits."""

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from genselfdiff.errors import ModelError
+from genselfdiff.models.encoders.encoder_network import EncoderNetwork
 from genselfdiff.models.unet import UNet
 
 HEAD_PREFIX = "net.final_conv."
@@ -64,7 +65,10 @@ def load_initial_weights(
 
 
 def with_last_layer_of(
-    network: UNet, state: Mapping[str, torch.Tensor], channels: int, taken: Mapping[int, int]
+    network: UNet | EncoderNetwork,
+    state: Mapping[str, torch.Tensor],
+    channels: int,
+    taken: Mapping[int, int],
 ) -> dict[str, torch.Tensor]:
     """``state`` with the last layer of ``network``, but for the outputs that are taken along.
 

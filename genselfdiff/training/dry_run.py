@@ -27,6 +27,7 @@ class RunEstimate:
     Attributes:
         config: every setting, those filled in from the files among them.
         parameters: of the network.
+        learning: those of them that are not frozen.
         device, precision: where and in what the steps are computed.
         processes: that work together.
         step_seconds: median of the measured steps, loading included.
@@ -40,6 +41,7 @@ class RunEstimate:
 
     config: RunConfig
     parameters: int
+    learning: int
     device: str
     precision: str
     processes: int
@@ -60,6 +62,8 @@ class RunEstimate:
     def summary(self) -> str:
         """Lines for people."""
         config = self.config
+        frozen = self.learning < self.parameters
+        of_which = f", of which {self.learning / 1e6:.1f} M learn" if frozen else ""
         several = f" in {self.processes} processes" if self.processes > 1 else ""
         on_gpu = (
             "" if self.gpu_memory is None else f"{self.gpu_memory / 2**30:.2f} GiB on the GPU, "
@@ -67,7 +71,7 @@ class RunEstimate:
         return "\n".join(
             (
                 f"network: {config.architecture}, width {config.width},"
-                f" {self.parameters / 1e6:.1f} M parameters,"
+                f" {self.parameters / 1e6:.1f} M parameters{of_which},"
                 f" at {config.network_mpp:g} um/px, tiles of {config.tile_size} pixels",
                 f"device: {self.device}, {self.precision}{several}",
                 f"step: {self.step_seconds:.2f} s for {config.batch_size} tiles"
@@ -114,6 +118,7 @@ def estimate_run(
     return RunEstimate(
         config=config,
         parameters=sum(parameter.numel() for parameter in step.network.parameters()),
+        learning=sum(parameter.numel() for parameter in step.parameters),
         device=str(step.device),
         precision=step.precision,
         processes=step.world.size,

@@ -1,5 +1,6 @@
 """From a finished stage-2 run to the file that `gsd segment` takes, or that gsd is shipped with."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,6 +14,7 @@ from genselfdiff.choices import class_color
 from genselfdiff.errors import InputError, ModelError
 from genselfdiff.files import names_file, refuse_existing, refuse_inputs
 from genselfdiff.input_files import is_regular_file
+from genselfdiff.models.encoders.encoder_network import EncoderNetwork
 from genselfdiff.models.formats.choosing import SUFFIXES, require_suffix
 from genselfdiff.models.model_file import load_model, model_path, save_model
 from genselfdiff.models.model_info import EXTRA_FILE, ModelInfo
@@ -38,6 +40,8 @@ from genselfdiff.training.networks import segmenter_network
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.settings.stage_configs import FinetuneConfig
 from genselfdiff.version import __version__
+
+logger = logging.getLogger("genselfdiff")
 
 
 def export(
@@ -85,6 +89,12 @@ def export(
     else:
         network, info = _best_of(_run_at(run), step)
         info = replace(info, licence=licence)
+        if isinstance(network, EncoderNetwork):
+            logger.warning(
+                "%s: holds the weights of %s, whose licence says who may get the file",
+                output,
+                info.architecture["encoder"]["name"],
+            )
     save_model(network, info, output, portable=portable, format=format)
     return info
 
@@ -108,7 +118,7 @@ def push(
         overwrite: replace files that exist in a folder.
 
     Raises:
-        ModelError: as by `export`.
+        ModelError: as by `export`, or the run has an encoder of other people's.
         InputError: there is no licence, ``target`` has the name of a file, or the Hub cannot be
             reached.
         OutputError: a file exists and not ``overwrite``, or cannot be written.
@@ -139,6 +149,11 @@ def push(
             write_model_folder(folder, weights.state, info, card=card, overwrite=overwrite)
         else:
             network, info = _best_of(_run_at(model), step)
+            if isinstance(network, EncoderNetwork):
+                raise ModelError(
+                    f"{model}: the encoder in it is somebody else's model, which gsd does not pass"
+                    " on: 'gsd export' makes a file, which its licence may let you share"
+                )
             info = replace(info, licence=licence)
             write_model_folder(folder, network.state_dict(), info, overwrite=overwrite)
         if isinstance(target, Url):
@@ -265,7 +280,7 @@ def _finished(model: str | Path) -> WholeWeights:
     return whole_weights(model)
 
 
-def _best_of(folder: RunFolder, step: int | None) -> tuple[UNet, ModelInfo]:
+def _best_of(folder: RunFolder, step: int | None) -> tuple[UNet | EncoderNetwork, ModelInfo]:
     """The network of the best checkpoint, or of ``step``, and its description."""
     config = FinetuneConfig.read(folder.config)
     weights = folder.weights_of(step)
@@ -278,7 +293,11 @@ def _best_of(folder: RunFolder, step: int | None) -> tuple[UNet, ModelInfo]:
         mpp=config.resample_to,
         tile_size=config.tile_size,
         input_scaling=config.input_scaling,
-        architecture={"name": config.architecture, "width": config.width},
+        architecture={
+            "name": config.architecture,
+            "width": config.width,
+            **({"encoder": config.encoder_shape} if config.has_encoder else {}),
+        },
         training={
             "genselfdiff": __version__,
             "torch": torch.__version__,

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from genselfdiff.errors import InputError, ModelError
+from genselfdiff.models.encoders.encoder_network import EncoderNetwork
+from genselfdiff.models.encoders.vit_weights import read_vit
 from genselfdiff.models.formats.choosing import SUFFIXES
 from genselfdiff.models.published.model_folder import has_whole_weights, whole_weights
 from genselfdiff.models.shipped import catalogue
@@ -96,8 +98,8 @@ def require_resolution_of(config: RunConfig, origin: RunConfig, what: str, way_o
         )
 
 
-def start_weights(network: UNet, config: RunConfig) -> None:
-    """Give ``network`` fresh weights, and those that ``config.init`` has.
+def start_weights(network: UNet | EncoderNetwork, config: RunConfig) -> None:
+    """Give ``network`` fresh weights, and those that ``config.init`` or ``config.encoder`` has.
 
     The output head is taken along between runs of one stage, in stage 2 as far as it fits: the
     classes if there are as many, and the cores if both learn them. Without the decoder it is not.
@@ -107,6 +109,14 @@ def start_weights(network: UNet, config: RunConfig) -> None:
     """
     if config.fresh_weights == "normal":
         _draw_as_the_authors(network)
+    if isinstance(config, FinetuneConfig) and config.encoder is not None:
+        report = load_initial_weights(
+            network.get_submodule("encoder"),
+            read_vit(config.encoder).state,
+            origin=config.encoder,
+            head=True,
+        )
+        logger.info("%s: %s, which stay as they are", config.encoder, report)
     if config.init == NO_INIT:
         return
     state, head, output = _state_of(config.init), isinstance(config, PretrainConfig), ""
@@ -134,7 +144,7 @@ def _state_of(init: str) -> Mapping[str, torch.Tensor]:
 
 
 def _fitted(
-    network: UNet,
+    network: UNet | EncoderNetwork,
     state: Mapping[str, torch.Tensor],
     config: FinetuneConfig,
     origin: FinetuneConfig,

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from genselfdiff.training.settings.run_config import RunConfig
+from genselfdiff.training.settings.run_config import NO_INIT, RunConfig
 from genselfdiff.training.settings.stage_configs import FinetuneConfig, PretrainConfig
 from gsd.options import FILE, FILE_OR_SHIPPED, Command, progress, setting_option, verbosity
 from gsd.output import RANK, say
@@ -103,6 +103,7 @@ Examples:
       --resample-to 0.5 --val 'TCGA-A7-*' --init run1 --out run2
   gsd train finetune --images fields/ --masks masks/ --mpp 0.5 --group 'TCGA-..-....' \\
       --fold 1/5 --init run1 --out fold1
+  gsd train finetune corrections/ --encoder uni2-h/ --tile-size 256 --out run2
   gsd train finetune --config run2/config.toml --seed 2 --out run3
   gsd train finetune --out run2 --resume
   torchrun --nproc-per-node 4 -m gsd train finetune --sync-loss --config study.toml --out run2
@@ -113,6 +114,7 @@ Examples:
 @setting_option(FinetuneConfig, "images", type=FILE, default=None)
 @setting_option(FinetuneConfig, "masks", type=FILE, default=None)
 @setting_option(FinetuneConfig, "init", type=FILE_OR_SHIPPED, default=None)
+@setting_option(FinetuneConfig, "encoder", type=FILE, default=None)
 @setting_option(FinetuneConfig, "start_share")
 @setting_option(FinetuneConfig, "init_layers")
 @setting_option(FinetuneConfig, "classes", type=Names(), default=None)
@@ -147,6 +149,9 @@ def finetune(
         del options["folder"]
         if folder is not None:
             _take_folder(folder, options)
+        if options["encoder"] is not None:
+            options["encoder"] = str(options["encoder"])
+            options["init"] = options["init"] or NO_INIT
         needed = ("images", "masks", "init")
         missing = [f"--{name}" for name in needed if options[name] is None]
         if missing:

@@ -30,7 +30,7 @@ def read_state_dict(path: Path) -> State:
         raise ModelError("there is no such file")
     if path.suffix.lower() == ".safetensors":
         try:
-            return _without_prefix(tensors_in(read_bytes(path)))
+            return _without_prefix(tensors_in(read_bytes(path, path.stat().st_size)))
         except SafetensorError as error:
             raise ModelError(f"damaged weights: {error}") from error
     content = load_pickled_weights(path)

@@ -10,6 +10,11 @@ RAMP = 10
 """Steps from which on the average is long: until then its decay is (1 + n) / (10 + n)."""
 
 
+def learning_parameters(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters of what is not frozen."""
+    return ((name, value) for name, value in network.named_parameters() if value.requires_grad)
+
+
 class WeightAverage:
     """Exponential moving average (EMA) of a network's parameters, mixed with those of its start.
 
@@ -27,7 +32,7 @@ class WeightAverage:
     def __init__(self, network: nn.Module, decay: float, start_share: float = 0.0) -> None:
         self.decay = decay
         self.start_share = start_share
-        self._parameters = dict(network.named_parameters())
+        self._parameters = dict(learning_parameters(network))
         self.values = {
             name: parameter.detach().clone()
             for name, parameter in self._parameters.items()

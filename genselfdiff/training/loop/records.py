@@ -12,6 +12,7 @@ import torch
 from genselfdiff.errors import ModelError
 from genselfdiff.models.weights import all_finite, load_initial_weights
 from genselfdiff.training.curves import draw_curves
+from genselfdiff.training.loop.averaging import learning_parameters
 from genselfdiff.training.loop.health import LossWatch
 from genselfdiff.training.loop.step import MOMENTS, TrainingStep, learning_rate
 from genselfdiff.training.loop.task import Task
@@ -183,7 +184,7 @@ def restore(step: TrainingStep, watch: LossWatch, run: RunFolder) -> tuple[int, 
 
 def _require_fit(step: TrainingStep, checkpoint: Checkpoint, path: Path) -> None:
     """Raise ModelError unless average and optimiser of a checkpoint are those of the network."""
-    own = dict(step.network.named_parameters())
+    own = dict(learning_parameters(step.network))
     wanted = {f"average {name}": own[name].shape for name in step.average.values}
     wanted |= {f"start {name}": own[name].shape for name in step.average.start}
     found = {f"average {name}": value for name, value in checkpoint.average.items()}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from genselfdiff.machine import has_fast_bfloat16, to_device
-from genselfdiff.training.loop.averaging import WeightAverage
+from genselfdiff.training.loop.averaging import WeightAverage, learning_parameters
 from genselfdiff.training.loop.distributed import World
 from genselfdiff.training.loop.task import Objective
 from genselfdiff.training.settings.run_config import RunConfig
@@ -28,6 +28,7 @@ class TrainingStep:
 
     Attributes:
         network: what is trained; channels_last, on ``device``.
+        parameters: those of it that learn.
         optimiser: Adam, one kernel for all parameters where the device has it.
         average: moving average of the weights.
         autocast: context of the run's precision.
@@ -47,8 +48,9 @@ class TrainingStep:
         self.config = config
         self.device = device
         self.world = world
+        self.parameters = [parameter for _, parameter in learning_parameters(network)]
         self.optimiser = torch.optim.Adam(
-            network.parameters(), lr=config.learning_rate, betas=(config.beta1, BETA2), fused=True
+            self.parameters, lr=config.learning_rate, betas=(config.beta1, BETA2), fused=True
         )
         self.average = WeightAverage(network, config.ema, config.kept_start)
         self.autocast = _autocast(device, config.precision)
@@ -82,16 +84,14 @@ class TrainingStep:
                     )
                 (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
             total += loss.detach() / config.accumulate
-        norm = nn.utils.clip_grad_norm_(
-            self.network.parameters(), config.clip_norm or NEVER_CLIPPED
-        )
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm or NEVER_CLIPPED)
         self.optimiser.step()
         self.average.update(step)
         return torch.stack((total, norm.detach().float()))
 
     def load_optimiser(self, state: dict[int, dict[str, torch.Tensor]]) -> None:
         """Go on with the state of the optimiser by the parameters' numbers."""
-        for number, parameter in enumerate(self.network.parameters()):
+        for number, parameter in enumerate(self.parameters):
             # In the parameter's own layout, as the kernel goes through both alike.
             self.optimiser.state[parameter] = {
                 name: torch.empty_like(parameter).copy_(value)

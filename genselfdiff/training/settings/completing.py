@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from genselfdiff.choices import ENCODER_ARCHITECTURE
 from genselfdiff.data.labelled.pairs import Pair, find_pairs, inspect_masks
 from genselfdiff.data.labelled.splits import split_pairs
 from genselfdiff.errors import InputError
+from genselfdiff.json_records import as_json
+from genselfdiff.models.encoders.vit_weights import read_vit
 from genselfdiff.models.published.model_folder import has_whole_weights
 from genselfdiff.slides import open_slide
 from genselfdiff.slides.resolution import BLURRED_ENLARGEMENT, agree
@@ -66,6 +69,7 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
         )
     if config.init == NO_INIT and config.init_layers != "all":
         raise InputError(f"--init-layers {config.init_layers}: needs an --init to take them of")
+    config = _with_encoder(config)
     pairs = find_pairs(config.images, config.masks)
     summary = inspect_masks(
         pairs,
@@ -111,6 +115,43 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
     ).with_network()
 
 
+def _with_encoder(config: FinetuneConfig) -> FinetuneConfig:
+    """``config`` with the network that the weights of ``config.encoder`` ask for.
+
+    Raises:
+        InputError: it contradicts other settings, or there is none and the architecture needs one.
+        ModelError: it cannot be used.
+    """
+    if config.encoder is None:
+        if config.has_encoder and config.init == NO_INIT:
+            raise InputError(
+                f"--architecture {config.architecture}: give the weights of its encoder with"
+                " --encoder"
+            )
+        return config
+    if config.init != NO_INIT:
+        raise InputError(
+            f"--encoder {config.encoder}: is what the run starts from: leave out --init"
+            f" {config.init}"
+        )
+    if config.architecture is not None and not config.has_encoder:
+        raise InputError(
+            f"--encoder {config.encoder}: is no part of architecture {config.architecture}: leave"
+            " out --architecture"
+        )
+    if config.input_scaling != FinetuneConfig.input_scaling:
+        raise InputError(
+            f"--encoder {config.encoder}: has a scaling of its own: leave out --input-scaling"
+        )
+    (architecture,) = ENCODER_ARCHITECTURE
+    return replace(
+        config,
+        architecture=architecture,
+        encoder=os.path.abspath(config.encoder),
+        encoder_shape=as_json(read_vit(config.encoder).shape),
+    )
+
+
 def _as_finished(
     config: FinetuneConfig, origin: FinetuneConfig, num_classes: int, mpp: float
 ) -> FinetuneConfig:
@@ -141,7 +182,9 @@ def _with_origin(
     require_resolution_of(config, origin, config.images, way_out)
     config = with_architecture_of(config, origin)
     if isinstance(origin, FinetuneConfig):
-        config = replace(config, attributions=origin.attributions)
+        config = replace(
+            config, attributions=origin.attributions, encoder_shape=origin.encoder_shape
+        )
         if origin.instances and numbered and not config.instances:
             logger.info(
                 "%s tells touching objects apart, and the masks hold their numbers: this run"

@@ -22,7 +22,7 @@ def read_settings(path: Path, stage: str) -> dict[str, Any]:
     content = read_toml(path, errors="surrogateescape")
     if content.pop("stage", stage) != stage:
         raise InputError(f"{path}: has the settings of another stage, not of gsd train {stage}")
-    for name in ("origin", "attributions"):  # what a run keeps of what it started from
+    for name in ("encoder_shape", "origin", "attributions"):  # of what a run started from
         content.pop(name, None)
     tables = {name: content.pop(name, {}) for name in STAGES}
     if not isinstance(tables[stage], dict):

@@ -204,13 +204,15 @@ class RunConfig:
 
         name = self.architecture or DEFAULT_ARCHITECTURE
         shape = architecture(name)
-        multiple = shape.size_multiple
+        return self._with_sizes(name, shape.size_multiple, shape.width)
+
+    def _with_sizes(self, name: str, multiple: int, width: int) -> Self:
         if self.tile_size % multiple:
             raise InputError(
                 f"tile_size {self.tile_size} must be a multiple of {multiple} with architecture"
                 f" {name}"
             )
-        return replace(self, architecture=name, width=self.width or shape.width)
+        return replace(self, architecture=name, width=self.width or width)
 
     def shareable(self) -> dict[str, Any]:
         """What is set, as JSON has it, without names of files and of this machine's devices.

@@ -6,10 +6,14 @@ The command line makes its options of them: what loads torch or codecs is import
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from genselfdiff.choices import (
+    ARCHITECTURES,
     AUGMENTATIONS,
+    DEFAULT_ARCHITECTURE,
+    ENCODER_ARCHITECTURE,
+    ENCODER_WIDTH,
     INIT_LAYERS,
     INPUT_SCALINGS,
     LOSS_FORMS,
@@ -113,6 +117,7 @@ class FinetuneConfig(RunConfig):
         fold: (k, n); None: as ``val`` says.
         train_images: drawn with the seed; None: all.
         augmentation: policy of `genselfdiff.data.labelled.augment`.
+        encoder_shape: fields of the `VitShape` of the encoder, filled in from it.
         origin: settings of the run ``init``, filled in from it; kept for the exported model.
         attributions: what the model ``init`` owes to others, filled in from it; kept as well.
 
@@ -144,6 +149,22 @@ class FinetuneConfig(RunConfig):
             "What is taken of --init; encoder: all before the decoder, which starts afresh, as does"
             " the output head.",
             choices=INIT_LAYERS,
+        ).metadata,
+    )
+    architecture: str | None = field(
+        default=None,
+        metadata=About(
+            "; ".join(f"{n}: {what}" for n, what in (ARCHITECTURES | ENCODER_ARCHITECTURE).items())
+            + f". Default: that of --init or --encoder, else {DEFAULT_ARCHITECTURE}.",
+            choices=ARCHITECTURES | ENCODER_ARCHITECTURE,
+        ).metadata,
+    )
+    encoder: str | None = field(
+        default=None,
+        metadata=About(
+            "Weights of a pathology foundation model (UNI, Virchow, H-optimus, Phikon, ...) that"
+            " you have: a vision transformer, as a file or a folder of the Hugging Face Hub. It"
+            " stays as it is; a small decoder learns."
         ).metadata,
     )
     images: str = field(default="", metadata=About("Folder of labelled images.").metadata)
@@ -255,11 +276,12 @@ class FinetuneConfig(RunConfig):
             choices=INPUT_SCALINGS,
         ).metadata,
     )
+    encoder_shape: dict[str, Any] | None = None
     origin: dict[str, Any] | None = None
     attributions: tuple[str, ...] = ()
 
     stage = "finetune"
-    local = (*RunConfig.local, "images", "masks", "val", "group", "attributions")
+    local = (*RunConfig.local, "encoder", "images", "masks", "val", "group", "attributions")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -280,6 +302,19 @@ class FinetuneConfig(RunConfig):
     def network_mpp(self) -> float | None:
         """um/px that the network sees."""
         return self.resample_to
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the network is a frozen encoder and a decoder, no U-Net."""
+        return self.architecture in ENCODER_ARCHITECTURE
+
+    def with_network(self) -> Self:
+        """See ``RunConfig``."""
+        from genselfdiff.models.encoders.vision_transformer import STRIDE
+
+        if self.architecture is None or not self.has_encoder:
+            return super().with_network()
+        return self._with_sizes(self.architecture, STRIDE, ENCODER_WIDTH)
 
     @property
     def kept_start(self) -> float:

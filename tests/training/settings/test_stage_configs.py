@@ -152,6 +152,8 @@ FULL = (
         loss_form="pixel",
         sync_loss=True,
         input_scaling="zero_one",
+        encoder="vit.pth",
+        encoder_shape={"name": "vit.pth", "mean": [0.5, 0.5, 0.5]},
         origin={"steps": 5, "schedule": "linear"},
         attributions=("A Set, CC0",),
     ),

@@ -1,0 +1,1 @@
+"""Encoders of other people's, and the network that is made of one."""
