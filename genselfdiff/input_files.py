@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from xml.parsers import expat
 
 from genselfdiff.errors import InputError, one_line
+from genselfdiff.text import counted
 
 LARGEST_TEXT = 2**31
 """Bytes of a text that is read at once: annotations of a million objects have less."""
@@ -187,7 +188,8 @@ def read_csv_rows(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
     except csv.Error as error:
         raise InputError(f"{path}: is no table: {one_line(error)}") from error
     if any(None in row for row in rows):
-        raise InputError(f"{path}: a row has more cells than the {len(names)} columns have names")
+        columns = counted(len(names), "column")
+        raise InputError(f"{path}: a row has more cells than its line of names, {columns}")
     return names, rows
 
 

@@ -23,6 +23,7 @@ from genselfdiff.settings import check_mpp
 from genselfdiff.slides import ScaledView, TissueMap, open_slide
 from genselfdiff.slides.discovery import name_of
 from genselfdiff.slides.fingerprint import fingerprint
+from genselfdiff.text import counted
 
 logger = logging.getLogger("genselfdiff")
 
@@ -264,4 +265,4 @@ def _cut(
     if damaged and not cut:
         raise damaged[0]
     if damaged:
-        logger.warning("%d tiles are left out, as %s", len(damaged), damaged[0])
+        logger.warning("left out: %s, as %s", counted(len(damaged), "tile"), damaged[0])

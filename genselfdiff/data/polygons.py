@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from genselfdiff.data.labelled_folder import IGNORED
 from genselfdiff.errors import InputError
+from genselfdiff.text import counted
 
 logger = logging.getLogger("genselfdiff")
 
@@ -89,13 +90,13 @@ def warn_of_outside(regions: Sequence[Region], height: int, width: int, source: 
     outside = ((middles < 0) | (middles > (width, height))).any(1).sum()
     if outside:
         logger.warning(
-            "%s: %d of %d outlines lie outside the image of %d x %d pixels: is it the right one, at"
-            " the scale of the outlines?",
+            "%s: outside the image of %d x %d pixels: %d of %s: is it the right one, at the scale"
+            " of the outlines?",
             source,
-            outside,
-            len(outlines),
             width,
             height,
+            outside,
+            counted(len(outlines), "outline"),
         )
 
 

@@ -11,6 +11,7 @@ from genselfdiff.errors import GsdError, one_line
 from genselfdiff.fleet.clusters import connect
 from genselfdiff.models.model_file import LoadedModel
 from genselfdiff.segmenting.options import Options
+from genselfdiff.text import counted
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -97,7 +98,8 @@ def _greeted(client: "Client", model: LoadedModel, folder: Path) -> dict[str, ob
 def _counted(subject: str, answers: Mapping[str, object], client: "Client") -> Finding:
     address = client.scheduler.address
     if answers:
-        return ok(subject, f"{address}: {len(answers)} workers; dashboard {client.dashboard_link}")
+        workers = counted(len(answers), "worker")
+        return ok(subject, f"{address}: {workers}; dashboard {client.dashboard_link}")
     return wrong(
         subject,
         f"{address}: no worker came within {WAIT_SECONDS:.0f} s",

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from genselfdiff.text import counted
+
 Grade = Literal["ok", "warning", "wrong"]
 
 
@@ -52,13 +54,9 @@ def page(sections: Mapping[str, Sequence[Finding]]) -> Iterator[str]:
                 yield f"{'':{width + 11}}  to do: {finding.advice}"
         yield ""
     grades = [finding.grade for finding in findings]
-    yield f"{grades.count('wrong')} wrong, {_counted(grades.count('warning'))}"
+    yield f"{grades.count('wrong')} wrong, {counted(grades.count('warning'), 'warning')}"
 
 
 def is_wrong(sections: Mapping[str, Sequence[Finding]]) -> bool:
     """Whether anything is wrong."""
     return any(finding.grade == "wrong" for section in sections.values() for finding in section)
-
-
-def _counted(warnings: int) -> str:
-    return "1 warning" if warnings == 1 else f"{warnings} warnings"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from genselfdiff.doctor.findings import Finding, ok, warning, wrong
 from genselfdiff.errors import one_line
+from genselfdiff.text import counted
 from genselfdiff.working_files import lock
 
 GIB = 2**30
@@ -85,7 +86,9 @@ def space(folder: Path) -> Iterator[Finding]:
     else:
         yield ok("space", told)
     if status.f_files and status.f_favail < _FEW_NAMES:
-        yield warning("space", f"room for {status.f_favail} more files", "delete small files")
+        yield warning(
+            "space", f"room for {counted(status.f_favail, 'more file')}", "delete small files"
+        )
 
 
 def locks(folder: Path) -> Iterator[Finding]:

@@ -33,6 +33,7 @@ from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.objects import check_min_area, seed_distance_in_pixels
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import open_slide
+from genselfdiff.text import counted
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -160,10 +161,10 @@ def evaluate(
             watch(each.case)
     if truth_objects is not None and not are_apart:
         logger.warning(
-            "%s: none of %d masks holds more than one number: what is labelled in each counts as"
+            "%s: none of %s holds more than one number: what is labelled in each counts as"
             " one object",
             truth_objects,
-            len(pairs),
+            counted(len(pairs), "mask"),
         )
     settings: dict[str, object] = {
         "icc": icc,

@@ -19,6 +19,7 @@ from genselfdiff.evaluation.scores import (
 from genselfdiff.evaluation.tables import interval, number, shown_metrics
 from genselfdiff.files import write_text
 from genselfdiff.pages import css_colour, render
+from genselfdiff.text import counted
 
 _IN_LIST = ("dice", "hd95_um", "hd95_px", "pq")
 _COUNTS = (
@@ -104,7 +105,7 @@ def write_page(path: str | Path, report: EvaluationReport, pictures: Mapping[str
 
 
 def _lead(report: EvaluationReport) -> str:
-    images = f"{len(report.images)} image{'' if len(report.images) == 1 else 's'}"
+    images = counted(len(report.images), "image")
     size = f"{report.matrix.sum() / 1e6:.3g} million pixels"
     mpp = "" if report.mpp is None else f" of {report.mpp:.4g} \u00b5m"
     return f"{images}, {size}{mpp}"

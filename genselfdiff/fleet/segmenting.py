@@ -29,6 +29,7 @@ from genselfdiff.segmenting.shards.folder import folder_of, part_files
 from genselfdiff.slides import open_slide
 from genselfdiff.storage.places import Place, Url, place_of
 from genselfdiff.storage.uploading import is_there
+from genselfdiff.text import counted
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -73,7 +74,7 @@ def segment_on(
     blank: dict[int, int] = defaultdict(int)
     bar = progress_bar(
         total=sum(size.pixels for size in sizes) / 1e6,
-        desc=f"{len(slides)} slides",
+        desc=counted(len(slides), "slide"),
         bar_format="{desc} {percentage:3.0f}%|{bar}| [{elapsed}, {remaining} left{postfix}]",
         progress=progress,
     )
@@ -90,7 +91,8 @@ def segment_on(
             done += ended
             speed = predicted / 1e6 / (time.perf_counter() - begin)
             bar.set_postfix_str(
-                f"{done} done, {speed:.1f} Mpx/s, {coordinator.workers} workers", refresh=False
+                f"{done} done, {speed:.1f} Mpx/s, {counted(coordinator.workers, 'worker')}",
+                refresh=False,
             )
             bar.update(work / 1e6)
             if not ended:

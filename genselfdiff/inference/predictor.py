@@ -21,6 +21,7 @@ from genselfdiff.models.model_file import LoadedModel, check_probabilities, load
 from genselfdiff.models.packing import pack_weights
 from genselfdiff.models.segmenter import with_memory_format
 from genselfdiff.models.torchscript import steady_inference
+from genselfdiff.text import counted
 
 AGREEMENT = 0.97
 """Dice of every class between float32 and bfloat16 from which "auto" chooses bfloat16."""
@@ -190,8 +191,9 @@ class Predictor:
             size = f"{pixels.shape[3]} x {pixels.shape[2]}"
             if is_out_of_memory(error):
                 raise InputError(
-                    f"{self.model.device} has too little memory for {pixels.shape[0]} tiles of"
-                    f" {size}: use a smaller --batch-size or --tile-size"
+                    f"{self.model.device} has too little memory for"
+                    f" {counted(pixels.shape[0], 'tile')} of {size}: use a smaller --batch-size or"
+                    " --tile-size"
                 ) from error
             raise ModelError(
                 f"{self.model.source}: the model failed on tiles of {size}: {one_line(error)}"
@@ -199,8 +201,9 @@ class Predictor:
         info = self.model.info
         if probabilities.shape[1] != info.channels:
             raise ModelError(
-                f"{self.model.source}: gives {probabilities.shape[1]} channels, but names"
-                f" {len(info.classes)} classes{' beside cores' if info.instances else ''}"
+                f"{self.model.source}: gives {counted(probabilities.shape[1], 'channel')}, but"
+                f" names {counted(len(info.classes), 'class')}"
+                f"{' beside cores' if info.instances else ''}"
             )
         low, high = (extreme.item() for extreme in probabilities.aminmax())
         if not math.isfinite(high - low):

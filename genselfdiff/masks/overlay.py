@@ -15,6 +15,7 @@ from genselfdiff.masks.legend import with_legend
 from genselfdiff.masks.mask_reader import MaskReader
 from genselfdiff.slides import Slide
 from genselfdiff.slides.stored import MAX_PIXELS_AT_ONCE, require_upright
+from genselfdiff.text import counted
 
 Uint8 = NDArray[np.uint8]
 
@@ -112,7 +113,8 @@ def draw_overlay(
     labels = _labels(Path(mask_path), slide, picture.shape[1], picture.shape[0])
     highest = int(labels.max())
     if highest >= len(palette):
-        raise InputError(f"{mask_path}: class {highest} is beyond the {len(palette)} colours given")
+        given = counted(len(palette), "colour")
+        raise InputError(f"{mask_path}: class {highest} is beyond the palette of {given}")
     return lay_over(picture, labels, palette, outline=outline)
 
 

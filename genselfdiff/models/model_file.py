@@ -36,6 +36,7 @@ from genselfdiff.models.shipped import catalogue
 from genselfdiff.models.torchscript import steady_inference
 from genselfdiff.storage.opening import cached_copy
 from genselfdiff.storage.places import Place, Url, place_of
+from genselfdiff.text import counted
 
 logger = logging.getLogger("genselfdiff")
 
@@ -56,7 +57,8 @@ def check_probabilities(output: object, images: torch.Tensor) -> torch.Tensor:
     count, _, height, width = images.shape
     if output.dim() != 4 or output.shape[0] != count or output.shape[2:] != images.shape[2:]:
         raise ModelError(
-            f"gives shape {tuple(output.shape)} for {count} images of {width} x {height} pixels"
+            f"gives shape {tuple(output.shape)} for {counted(count, 'image')} of {width} x {height}"
+            " pixels"
         )
     return output
 

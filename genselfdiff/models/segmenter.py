@@ -11,6 +11,7 @@ from genselfdiff.errors import ModelError, one_line
 from genselfdiff.models.export import for_export
 from genselfdiff.models.model_info import ModelInfo, check_input_scaling
 from genselfdiff.models.torchscript import script
+from genselfdiff.text import counted
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -139,7 +140,7 @@ def check_channels(channels: int, info: ModelInfo) -> None:
     """Raise ModelError unless a network that gives so many is one of these classes."""
     if channels != info.channels:
         raise ModelError(
-            f"the network gives {channels} channels, but {len(info.classes)} classes are"
+            f"the network gives {counted(channels, 'channel')}, but {len(info.classes)} classes are"
             f" named{' beside cores' if info.instances else ''}: name as many as the network was"
             " trained with"
         )

@@ -18,6 +18,7 @@ from genselfdiff.models.checkpoints.architectures import network_of_checkpoint
 from genselfdiff.models.formats.torchscript_file import archive_of, load_archived, load_module
 from genselfdiff.models.model_file import LoadedModel, check_probabilities, load_model, save_model
 from genselfdiff.models.model_info import OVERLAP, ModelInfo
+from genselfdiff.text import counted
 
 _SIZE_MULTIPLE = 32
 """What five halvings of the size need, which is what most networks have at most."""
@@ -200,8 +201,8 @@ def _fitted(network: nn.Module, info: ModelInfo) -> ImageNetwork:
     output = check_probabilities(output, tile).float()
     if output.shape[1] != len(info.classes):
         raise ModelError(
-            f"gives {output.shape[1]} channels, but {len(info.classes)} classes are named: give"
-            " one of each, the background's first"
+            f"gives {counted(output.shape[1], 'channel')}, but {len(info.classes)} classes are"
+            " named: give one of each, the background's first"
         )
     if not output.isfinite().all():
         raise ModelError(

@@ -25,6 +25,7 @@ from genselfdiff.objects.measures import measure
 from genselfdiff.objects.outlines import Outline, OutlineTracer
 from genselfdiff.objects.table import ObjectTable, check_table
 from genselfdiff.settings import check_mpp
+from genselfdiff.text import counted
 
 logger = logging.getLogger("genselfdiff")
 
@@ -197,7 +198,7 @@ def write_objects(
                 image.write(ids, objects)
     whole = 0 if splitter is None else splitter.whole
     if whole:
-        logger.warning("%s: %d objects were too large to be taken apart", mask, whole)
+        logger.warning("%s: too large to be taken apart: %s", mask, counted(whole, "object"))
     return ObjectCounts(sizes, whole, None if splitter is None else splitter.cuts)
 
 

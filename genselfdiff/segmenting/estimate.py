@@ -19,6 +19,7 @@ from genselfdiff.segmenting.options import OptionArguments, Options
 from genselfdiff.segmenting.slide_task import SlideTask
 from genselfdiff.slides import ScaledView
 from genselfdiff.storage.places import Place, place_of
+from genselfdiff.text import counted
 
 MEASURED_TILES = 16
 """Read and predicted to tell the time: two for each worker at most."""
@@ -52,10 +53,10 @@ class SlideEstimate:
         mpp = "unknown" if self.mpp is None else f"{self.mpp:g}"
         return (
             f"{self.slide}: {self.width} x {self.height} pixels of {mpp} um; level {self.level}"
-            f" (downsample {self.downsample:g}), scale {self.scale:g}; {self.tiles} tiles"
-            f" to predict, {self.skipped} without tissue to skip; memory below"
-            f" {self.memory / 2**30:.2f} GiB; about {duration(self.seconds)} on {self.device} in"
-            f" {self.precision}"
+            f" (downsample {self.downsample:g}), scale {self.scale:g};"
+            f" {counted(self.tiles, 'tile')} to predict, {self.skipped} without tissue to skip;"
+            f" memory below {self.memory / 2**30:.2f} GiB; about {duration(self.seconds)} on"
+            f" {self.device} in {self.precision}"
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from genselfdiff.progress import duration
 from genselfdiff.segmenting.output_files import OutputFiles
 from genselfdiff.storage.places import Place, Url
-from genselfdiff.text import shown
+from genselfdiff.text import counted, shown
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class SegmentResult:
         )
         lines = [
             f"{self._place(self.files.mask)}: {self.width} x {self.height} pixels,"
-            f" {self.tiles} tiles predicted, {self.skipped} without tissue skipped, {work}"
-            f" on {self.device} in {self.precision}"
+            f" {counted(self.tiles, 'tile')} predicted, {self.skipped} without tissue skipped,"
+            f" {work} on {self.device} in {self.precision}"
         ]
         for name, count in self.pixels.items():
             area = "" if self.areas is None else f", {_area(self.areas[name])}"

@@ -14,6 +14,7 @@ from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES
 from genselfdiff.slides.stored.notes import tell_once
 from genselfdiff.storage.listing import is_folder, urls_below
 from genselfdiff.storage.places import Place, Url, place_of
+from genselfdiff.text import counted
 
 logger = logging.getLogger("genselfdiff")
 
@@ -151,8 +152,8 @@ def _dicom_slides_below(folder: Path) -> Iterator[Path]:
     if others:
         tell_once(
             logging.WARNING,
-            f"{folder}: {len(others)} files are no whole slide images in DICOM, and left out, the"
-            f" first {others[0]}",
+            f"{folder}: left out, as no whole slide images in DICOM:"
+            f" {counted(len(others), 'file')}, the first {others[0]}",
         )
     for place, files in folders.items():
         series = list(grouped(files).values())

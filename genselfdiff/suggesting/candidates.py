@@ -13,6 +13,7 @@ from genselfdiff.progress import progress_bar
 from genselfdiff.slides import ScaledView, Slide, TissueMap, open_slide
 from genselfdiff.storage.places import Place
 from genselfdiff.suggesting.field import Field
+from genselfdiff.text import counted
 from genselfdiff.unknown.known_tissue import KnownTissue
 from genselfdiff.unknown.learning import MPP, side_of
 from genselfdiff.unknown.slide_cells import cells_at
@@ -111,7 +112,9 @@ def find_candidates(
     ]
     if len(kept) < len(fields):
         logger.info(
-            "%d of %d fields left out: unlike known tissue", len(fields) - len(kept), len(fields)
+            "%d of %s left out: unlike known tissue",
+            len(fields) - len(kept),
+            counted(len(fields), "field"),
         )
     if not kept:
         raise InputError(

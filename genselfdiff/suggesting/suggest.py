@@ -17,6 +17,7 @@ from genselfdiff.suggesting.candidates import Search, find_candidates
 from genselfdiff.suggesting.choosing import choose
 from genselfdiff.suggesting.field import Field
 from genselfdiff.suggesting.uncertainty import with_uncertainty
+from genselfdiff.text import counted
 from genselfdiff.unknown.known_tissue import KnownTissue
 
 logger = logging.getLogger("genselfdiff")
@@ -76,7 +77,7 @@ def suggest_fields(
         fields = with_uncertainty(fields, predictor, search, progress)
     chosen = choose(fields, count, by, per_slide, seed)
     if len(chosen) < count:
-        logger.warning("only %d fields: there are no more on tissue", len(chosen))
+        logger.warning("only %s: there are no more on tissue", counted(len(chosen), "field"))
     return chosen
 
 

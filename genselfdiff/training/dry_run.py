@@ -8,6 +8,7 @@ import torch
 
 from genselfdiff.machine import peak_bytes
 from genselfdiff.progress import duration, progress_bar
+from genselfdiff.text import counted
 from genselfdiff.training.loop.step import TrainingStep
 from genselfdiff.training.loop.task import Task
 from genselfdiff.training.loop.train import batches
@@ -74,10 +75,10 @@ class RunEstimate:
                 f" {self.parameters / 1e6:.1f} M parameters{of_which},"
                 f" at {config.network_mpp:g} um/px, tiles of {config.tile_size} pixels",
                 f"device: {self.device}, {self.precision}{several}",
-                f"step: {self.step_seconds:.2f} s for {config.batch_size} tiles"
+                f"step: {self.step_seconds:.2f} s for {counted(config.batch_size, 'tile')}"
                 f" ({self.loading_share:.0%} of it waiting for them);"
                 f" validation: about {duration(self.validation_seconds)}",
-                f"run: {config.steps} steps, about {duration(self.seconds)}",
+                f"run: {counted(config.steps, 'step')}, about {duration(self.seconds)}",
                 f"memory: {on_gpu}{self.memory / 2**30:.2f} GiB"
                 f"{' in each process' if several else ''};"
                 f" checkpoints of {self.checkpoint / 2**20:.0f} MiB",

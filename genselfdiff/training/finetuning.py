@@ -29,7 +29,7 @@ from genselfdiff.inference.resample import is_core, labels_of
 from genselfdiff.losses import MultiLoss, SingleLoss
 from genselfdiff.models.segmenter import Segmenter, size_multiple_of
 from genselfdiff.slides.resolution import MAX_ENLARGEMENT, SAME_SCALE, agree
-from genselfdiff.text import file_name
+from genselfdiff.text import counted, file_name
 from genselfdiff.training.networks import segmenter_network
 from genselfdiff.training.run_folder import RunFolder
 from genselfdiff.training.settings.stage_configs import FinetuneConfig
@@ -78,8 +78,8 @@ class FinetuneTask:
         training, validation = split_pairs(pairs, config.val, seed=config.seed)
         training = budgeted(training, config.train_images, config.seed)
         logger.info(
-            "%d images for training, %d for validation (%s); classes: %s",
-            len(training),
+            "%s for training, %d for validation (%s); classes: %s",
+            counted(len(training), "image"),
             len(validation),
             name_some([pair.stem for pair in validation]),
             ", ".join(config.classes),

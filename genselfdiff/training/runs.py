@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from genselfdiff.errors import InputError, is_out_of_memory
+from genselfdiff.text import counted
 from genselfdiff.training.dry_run import RunEstimate, estimate_run
 from genselfdiff.training.finetuning import FinetuneTask
 from genselfdiff.training.initial_weights import start_weights
@@ -136,8 +137,8 @@ def _too_little_memory(config: RunConfig, device: torch.device) -> Iterator[None
         if not is_out_of_memory(error):
             raise
         raise InputError(
-            f"{device} has too little memory for {config.batch_size} tiles a step: start anew with"
-            " --accumulate, or a smaller --batch-size, --tile-size or --width"
+            f"{device} has too little memory for {counted(config.batch_size, 'tile')} a step: start"
+            " anew with --accumulate, or a smaller --batch-size, --tile-size or --width"
         ) from error
 
 

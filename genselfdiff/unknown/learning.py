@@ -8,6 +8,7 @@ from genselfdiff.masks import is_own_mask
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import find_slides, open_slide
 from genselfdiff.storage.places import Place
+from genselfdiff.text import counted
 from genselfdiff.training.settings.stage_configs import PretrainConfig
 from genselfdiff.unknown.known_tissue import MOST_CELLS, KnownTissue
 from genselfdiff.unknown.slide_cells import SlideCells
@@ -78,7 +79,8 @@ def known_tissue(
         with open_slide(file, mpp=seen_at, on_error="blank", icc=icc) as slide:
             images.append(SlideCells(slide, mpp, side).some(count))
     known = KnownTissue.of([each for each in images if len(each)] or images, mpp, side, icc)
-    logger.info("known tissue: %d cells of %d images", len(known.points), len(files))
+    told = counted(len(known.points), "cell"), counted(len(files), "image")
+    logger.info("known tissue: %s of %s", *told)
     return known
 
 

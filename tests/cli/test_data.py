@@ -36,7 +36,7 @@ def test_labelbox_then_check():
     assert again.exit_code == 1
     done = gsd("check", "fields", "--sheet", "sheet.png", "-q")
     assert done.exit_code == 0, done.output
-    assert "value 1: 8.17 % of the pixels, in 1 images\nno problems" in done.output
+    assert "value 1: 8.17 % of the pixels, in 1 image\nno problems" in done.output
     assert Path("sheet.png").is_file()
     before = Path("fields/masks/a.png").read_bytes()
     refused = gsd("check", "fields", "--sheet", "fields/masks/a.png", "--overwrite")
@@ -46,7 +46,7 @@ def test_labelbox_then_check():
     Path("fields/masks/a.png").rename("fields/masks/b.png")
     done = gsd("check", "fields", "-q")
     assert done.exit_code == 1
-    assert "no image has a mask of its name\n1 problems" in done.output
+    assert "no image has a mask of its name\n1 problem\n" in done.output
 
 
 @pytest.mark.usefixtures("work")
@@ -73,4 +73,4 @@ def test_slides_that_cannot_be_cut_are_counted():
     sizes = ("--mpp", "0.5", "--image-mpp", "0.5", "--tile-size", "32", "--tissue", "0")
     done = gsd("tiles", "pictures", *sizes, "-o", "tiles", "-q")
     assert done.exit_code == 1
-    assert "tiles: 4 tiles of 2 slides; 1 slides could not be read" in done.output
+    assert "tiles: 4 tiles of 2 slides; 1 slide could not be read" in done.output

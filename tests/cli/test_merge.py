@@ -16,7 +16,7 @@ def test_a_mask_that_cannot_be_merged_does_not_stop_the_others(tmp_path):
     assert result.exit_code == 1
     for told in ("a.tif.shards/job.json: is no job", "b.tif.shards/job.json: is no job"):
         assert told in result.output
-    assert "2 of 2 masks are not merged" in result.output
+    assert "not merged: 2 of 2 masks" in result.output
 
 
 def test_where_no_slide_was_cut_there_is_nothing_to_do(

@@ -275,7 +275,7 @@ def test_cells_and_their_nuclei(labelled, caplog):
     cell = feature("tumor", box(1, 1, 9, 8), nucleusGeometry=polygons([box(4, 3, 6, 5)]))
     classes, *_ = labelled(cell)
     assert classes.sum() == 56
-    assert "1 cells have a nucleus: the outlines of the cells are taken; --nuclei" in caplog.text
+    assert "1 cell with a nucleus: the outlines of the cells are taken; --nuclei" in caplog.text
     bare = feature("tumor", box(9, 0, 12, 9))
     bare["properties"]["objectType"] = "cell"
     old = feature("tumor", box(9, 0, 12, 9), id="PathCellObject")

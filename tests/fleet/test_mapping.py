@@ -51,7 +51,7 @@ def test_the_command_shares_tiles_out(tmp_path, slides, cluster, monkeypatch):
     ended = CliRunner().invoke(main, line)
     assert ended.exit_code == 1
     assert f"{slides[0]}: " in ended.stdout
-    assert "tiles of 4 slides; 1 slides could not be read" in ended.stdout
+    assert "tiles of 4 slides; 1 slide could not be read" in ended.stdout
     assert (tmp_path / "tiles" / "tiles.csv").exists()
 
 

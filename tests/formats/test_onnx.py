@@ -105,7 +105,7 @@ class DoublesLarge(nn.Module):
 def test_a_network_that_looks_at_sizes_is_no_graph(
     tmp_path: Path, info: Callable[..., ModelInfo]
 ) -> None:
-    with pytest.raises(ModelError, match="graph fails for 1 images of 1 x 1"):
+    with pytest.raises(ModelError, match="graph fails for 1 image of 1 x 1"):
         save_model(DoublesLarge(), info(), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -128,7 +128,7 @@ def test_the_width_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_classes_beyond_the_palette(tmp_path: Path, slide: Slide) -> None:
     mask = write_mask(tmp_path / "m.tif", blocks())
-    with pytest.raises(InputError, match=r"m\.tif: class 2 is beyond the 2 colours"):
+    with pytest.raises(InputError, match=r"m\.tif: class 2 is beyond the palette of 2 colours"):
         draw_overlay(slide, mask, PALETTE[:2], 300)
 
 

@@ -106,7 +106,7 @@ class Odd(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("smaller", r"network: gives shape \(1, 2, 16, 16\) for 1 images of 64 x 64 pixels"),
+        ("smaller", r"network: gives shape \(1, 2, 16, 16\) for 1 image of 64 x 64 pixels"),
         ("channels", "gives 3 channels, but 2 classes are named"),
         ("infinite", "infinite or none"),
         ("fails", "fails on a tile of 64 pixels: wants 17 channels"),

@@ -183,7 +183,7 @@ def test_too_large_objects_stay_whole_and_are_told(
     monkeypatch.setattr(instances, "MAX_BOX", 1000)
     counted = write_objects(path, instances=True)
     assert (counted.counts["nucleus"], counted.whole) == (3, 1)
-    assert f"{path}: 1 objects were too large" in caplog.text
+    assert f"{path}: too large to be taken apart: 1 object" in caplog.text
 
 
 def test_the_distance_of_seeds() -> None:

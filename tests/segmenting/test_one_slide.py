@@ -411,7 +411,7 @@ def test_a_model_that_runs_out_of(tmp_path, picture, write_slide, info, kind):
     save_model(Excessive(kind == "memory"), info(), tmp_path / "model.ts")
     slide = write_slide(picture(100, 100))
     told = {
-        "memory": (InputError, "cpu has too little memory for 1 tiles of 64 x 64.*--batch-size"),
+        "memory": (InputError, "cpu has too little memory for 1 tile of 64 x 64.*--batch-size"),
         "numbers": (ModelError, r"model\.ts: its output in bfloat16 is not a number.*--precision"),
     }
     with pytest.raises(told[kind][0], match=told[kind][1]):

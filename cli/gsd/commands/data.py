@@ -8,6 +8,7 @@ import click
 
 from genselfdiff.files import refuse_existing, refuse_inputs
 from genselfdiff.segmenting.options import Options
+from genselfdiff.text import counted
 from gsd.label_imports import image_mpp_option, import_
 from gsd.options import FILE, dask_option, overwriting, progress, setting_option, verbosity
 from gsd.output import say
@@ -87,10 +88,11 @@ def tiles(
             counts = cut_tiles(found, output, settings, progress=False, mapping=mapping)
     cut = {path: count for path, count in counts.items() if count is not None}
     for path, count in cut.items():
-        say(f"{path}: {count} tiles")
+        say(f"{path}: {counted(count, 'tile')}")
     failed = len(counts) - len(cut)
-    without = f"; {failed} slides could not be read" if failed else ""
-    say(f"{output}: {sum(cut.values())} tiles of {len(cut)} slides{without}")
+    without = f"; {counted(failed, 'slide')} could not be read" if failed else ""
+    tiles = counted(sum(cut.values()), "tile")
+    say(f"{output}: {tiles} of {counted(len(cut), 'slide')}{without}")
     if failed:
         sys.exit(1)
 

@@ -7,6 +7,7 @@ import click
 
 from genselfdiff.errors import GsdError
 from genselfdiff.storage.places import Place, Url
+from genselfdiff.text import counted
 from gsd.options import FILE, PLACE, verbosity
 from gsd.output import complain, report, say
 
@@ -53,5 +54,5 @@ def merge(masks: tuple[Place, ...], scratch: Path | None) -> None:
             report(error)
     if failed:
         names = ", ".join(map(str, failed))
-        complain(f"{len(failed)} of {len(shared)} masks are not merged: {names}")
+        complain(f"not merged: {len(failed)} of {counted(len(shared), 'mask')}: {names}")
         sys.exit(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from genselfdiff.text import counted
 from gsd.object_options import object_options
 from gsd.options import FILE, dask_option, overwriting, progress, verbosity
 from gsd.output import complain, report, say
@@ -109,5 +110,5 @@ def objects(
                 report(found)
     if failed:
         names = ", ".join(map(str, failed))
-        complain(f"{len(failed)} of {len(plan)} masks failed: {names}")
+        complain(f"{len(failed)} of {counted(len(plan), 'mask')} failed: {names}")
         sys.exit(1)

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from genselfdiff.text import counted
 from gsd.options import FILE, one_device, overwriting, verbosity
 from gsd.output import say
 
@@ -67,9 +68,9 @@ def sample(
     sampling = Sampling(count, steps, seed, ancestral)
     if image is None:
         sample_run(run, output, sampling, size=size, **options)
-        say(f"{output}: {count} images")
+        say(f"{output}: {counted(count, 'image')}")
         return
     found = restore_tiles(run, output, NoisedTiles(image, t, image_mpp), sampling, **options)
     for number, pair in enumerate(zip(found.noised, found.restored, strict=True), 1):
         say("tile {}: {:.1f} dB with noise, {:.1f} dB restored".format(number, *pair))
-    say(f"{output}: {count} tiles of {image.name}")
+    say(f"{output}: {counted(count, 'tile')} of {image.name}")

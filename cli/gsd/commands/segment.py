@@ -12,6 +12,7 @@ import click
 from genselfdiff.choices import DEFAULT_MODEL
 from genselfdiff.segmenting.options import OptionArguments, Options
 from genselfdiff.storage.places import Place, Url
+from genselfdiff.text import counted
 from gsd.object_options import object_options
 from gsd.options import (
     FILE,
@@ -232,5 +233,5 @@ def segment(
                 report(outcome.error)
     if failed:
         names = ", ".join(str(outcome.slide) for outcome in failed)
-        complain(f"{len(failed)} of {len(plan.pairs)} slides failed: {names}")
+        complain(f"{len(failed)} of {counted(len(plan.pairs), 'slide')} failed: {names}")
         sys.exit(1)

@@ -138,10 +138,10 @@ def _tell(
     cells = sum(each.has_nucleus for each in found)
     if cells and not nuclei:
         logger.warning(
-            "%s: %d cells have a nucleus: the outlines of the cells are taken; --nuclei takes those"
-            " of the nuclei",
+            "%s: %s with a nucleus: the outlines of the cells are taken; --nuclei takes those of"
+            " the nuclei",
             source,
-            cells,
+            counted(cells, "cell"),
         )
 
 

@@ -24,7 +24,7 @@ from genselfdiff.files import atomic_file
 from genselfdiff.masks import lay_over
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import IMAGE_SUFFIXES, read_image
-from genselfdiff.text import shown
+from genselfdiff.text import counted, shown
 
 SHEET_WIDTH = 1600
 _SIDE, _GAP, _LETTER = 312, 8, 13
@@ -58,8 +58,8 @@ class FolderCheck:
     def summary(self, most: int = 32) -> str:
         """Lines for people; of more than ``most`` values of masks the number is told."""
         sizes = ", ".join(f"{count} of {w} x {h}" for (w, h), count in self.sizes.most_common(5))
-        more = f" and {len(self.sizes) - 5} other sizes" if len(self.sizes) > 5 else ""
-        lines = [f"{self.pairs} labelled images" + (f": {sizes}{more}" if sizes else "")]
+        more = f" and {counted(len(self.sizes) - 5, 'other size')}" if len(self.sizes) > 5 else ""
+        lines = [counted(self.pairs, "labelled image") + (f": {sizes}{more}" if sizes else "")]
         total = max(self.pixels.total(), 1)
         if len(self.pixels) > most:
             lines.append(
@@ -68,10 +68,10 @@ class FolderCheck:
         else:
             lines += [
                 f"  value {value}: {100 * count / total:.2f} % of the pixels, in"
-                f" {self.images_with[value]} images"
+                f" {counted(self.images_with[value], 'image')}"
                 for value, count in sorted(self.pixels.items())
             ]
-        problems = f"{len(self.problems)} problems" if self.problems else "no problems"
+        problems = counted(len(self.problems), "problem") if self.problems else "no problems"
         return "\n".join([*lines, *(f"  {shown(problem)}" for problem in self.problems), problems])
 
 

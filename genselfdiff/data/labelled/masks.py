@@ -14,6 +14,7 @@ from genselfdiff.input_files import open_input
 from genselfdiff.slides.formats import check_directories, require_one_mask
 from genselfdiff.slides.stored import is_absurd, page_orientation, palette_of, turned
 from genselfdiff.storage.stored_file import LocalFile
+from genselfdiff.text import counted
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 
@@ -202,7 +203,8 @@ def _one_channel(path: Path, pixels: NDArray[Any]) -> Mask:
 def _as_shown(path: Path, values: Values, colours: NDArray[np.integer]) -> Mask:
     used = np.unique(values)
     if used[-1] >= len(colours):
-        raise InputError(f"{path}: holds {used[-1]}, but its palette has {len(colours)} colours")
+        there = counted(len(colours), "colour")
+        raise InputError(f"{path}: holds {used[-1]}, but its palette has {there}")
     black, white = ((colours[:, :3] == level).all(1) for level in (0, 255))
     hidden = colours[:, 3] == 0
     if hidden[0]:

@@ -22,6 +22,7 @@ from genselfdiff.data.naming import name_some, stem_of
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import is_regular_file
 from genselfdiff.slides import IMAGE_SUFFIXES, open_slide, read_image
+from genselfdiff.text import counted
 
 logger = logging.getLogger("genselfdiff")
 
@@ -66,9 +67,11 @@ def find_pairs(images_dir: str | Path, masks_dir: str | Path) -> list[Pair]:
     without_image = sorted(masks.keys() - images.keys())
     problems = []
     if without_mask:
-        problems.append(f"{len(without_mask)} images without a mask ({name_some(without_mask)})")
+        alone = counted(len(without_mask), "image")
+        problems.append(f"{alone} without a mask ({name_some(without_mask)})")
     if without_image:
-        problems.append(f"{len(without_image)} masks without an image ({name_some(without_image)})")
+        alone = counted(len(without_image), "mask")
+        problems.append(f"{alone} without an image ({name_some(without_image)})")
     if problems:
         raise InputError(
             f"{images_dir} and {masks_dir}: {' and '.join(problems)}: "
@@ -196,9 +199,9 @@ def by_stem(folder: Path, suffixes: Sequence[str], kind: str) -> dict[str, Path]
         raise InputError(f"{folder}: no {kind} in this folder ({expected})")
     if left_out:
         logger.warning(
-            "%s: %d entries are left out (%s): expected as %ss are %s",
+            "%s: left out: %s (%s): expected as %ss are %s",
             folder,
-            len(left_out),
+            counted(len(left_out), "other name"),
             name_some(left_out),
             kind,
             expected,
@@ -280,7 +283,9 @@ def _require_size(pair: Pair, values: NDArray[np.integer], height: int, width: i
 def _tell_oddities(looks: Sequence[_Look]) -> None:
     for oddity in sorted({look.oddity for look in looks if look.oddity}):
         odd = [look.path for look in looks if look.oddity == oddity]
-        logger.warning("%d of %d masks: each %s (%s)", len(odd), len(looks), oddity, name_some(odd))
+        logger.warning(
+            "%d of %s: each %s (%s)", len(odd), counted(len(looks), "mask"), oddity, name_some(odd)
+        )
 
 
 def _check_foreground(
@@ -295,23 +300,22 @@ def _check_foreground(
     soft = [look for look in looks if look.is_soft]
     if soft and numbered:
         raise InputError(
-            f"{soft[0].path} has soft edges, as {len(soft)} of {len(looks)} masks, but"
+            f"{soft[0].path} has soft edges, as {len(soft)} of {counted(len(looks), 'mask')}, but"
             f" {numbered[0].path} numbers of objects, as {len(numbered)}: give masks of one kind"
         )
     if soft:
         logger.warning(
-            "%d of %d masks have soft edges: values from half of the largest on are read as class 1"
-            " (%s)",
+            "%d of %s with soft edges: values from half of the largest on are read as class 1 (%s)",
             len(soft),
-            len(looks),
+            counted(len(looks), "mask"),
             name_some([look.path for look in soft]),
         )
     binary = [look for look in looks if look.labels == {255}]
     if numbered and binary:
         logger.warning(
-            "%d masks hold several numbers of objects, and %d only 0 and 255: what is labelled in"
+            "%s with several numbers of objects, and %d with 0 and 255 only: what is labelled in"
             " each of these is taken for one object (%s)",
-            len(numbered),
+            counted(len(numbered), "mask"),
             len(binary),
             name_some([look.path for look in binary]),
         )

@@ -12,6 +12,7 @@ from genselfdiff.data.labelled.pairs import Pair
 from genselfdiff.data.naming import name_some, names_in, one_form
 from genselfdiff.errors import InputError
 from genselfdiff.input_files import is_regular_file, read_csv_rows, read_text
+from genselfdiff.text import counted
 
 Fold = tuple[int, int]
 """The k-th, from 1, of n parts."""
@@ -80,7 +81,8 @@ def budgeted(pairs: Sequence[Pair], count: int | None, seed: int) -> list[Pair]:
         return list(pairs)
     if count > len(pairs):
         raise InputError(
-            f"--train-images {count}: only {len(pairs)} images are left for training: give fewer"
+            f"--train-images {count}: only {counted(len(pairs), 'image')} left for training: give"
+            " fewer"
         )
     order = np.random.default_rng(seed).permutation(len(pairs))
     return [pairs[index] for index in sorted(order[:count])]
@@ -135,7 +137,7 @@ def _drawn(groups: Sequence[str], fraction: float, seed: int) -> set[str]:
     sizes = Counter(groups)
     if len(sizes) < 2:
         raise InputError(
-            f"all {len(groups)} images are of the group {groups[0]}: none is left to validate"
+            f"{counted(len(groups), 'image')}, of one group, {groups[0]}: none is left to validate"
         )
     wanted, chosen, count = round(fraction * len(groups)), set[str](), 0
     for name in _shuffled(groups, seed)[:-1]:
@@ -177,7 +179,8 @@ def _named(pairs: Sequence[Pair], val: str | Sequence[str]) -> set[int]:
         matching = {index for index, pair in enumerate(pairs) if matches(pair, name)}
         if not matching:
             raise InputError(
-                f"--val {name}: matches none of the {len(pairs)} images ({pairs[0].stem}, ...)"
+                f"--val {name}: matches none of {counted(len(pairs), 'image')}"
+                f" ({pairs[0].stem}, ...)"
             )
         chosen |= matching
     if not chosen:

@@ -10,6 +10,7 @@ from genselfdiff.errors import ModelError, one_line
 from genselfdiff.models.formats.format import quiet
 from genselfdiff.models.model_info import ModelInfo
 from genselfdiff.models.segmenter import check_channels, prepared_segmenter
+from genselfdiff.text import counted
 
 SIZES = ((1, 1, 1), (3, 17, 40), (2, 64, 96))
 """(N, H, W) of images that an export is tried with: the least, an odd one, one that fits."""
@@ -88,6 +89,6 @@ def _check(program: ExportedProgram, segmenter: nn.Module) -> None:
         if found is None or (found - expected).abs().max() > TOLERANCE:
             count, _, height, width = images.shape
             raise ModelError(
-                f"the network cannot be exported: its graph fails for {count} images of {width} x"
-                f" {height} pixels"
+                f"the network cannot be exported: its graph fails for"
+                f" {counted(count, 'image')} of {width} x {height} pixels"
             )

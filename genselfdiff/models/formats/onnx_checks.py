@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from genselfdiff.errors import ModelError
 from genselfdiff.models.model_info import EXTRA_FILE
-from genselfdiff.text import shown
+from genselfdiff.text import counted, shown
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, ModelProto, TensorProto
@@ -146,8 +146,8 @@ def _check_ends(model: "ModelProto") -> None:
     inputs = [value for value in graph.input if value.name not in weights]
     if len(inputs) != 1 or len(graph.output) != 1:
         raise ModelError(
-            f"takes {len(inputs)} tensors and gives {len(graph.output)}: a model takes images and"
-            " gives probabilities"
+            f"takes {counted(len(inputs), 'tensor')} and gives {len(graph.output)}: a model takes"
+            " images and gives probabilities"
         )
 
 

@@ -4,6 +4,8 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from genselfdiff.text import counted
+
 if TYPE_CHECKING:
     from markupsafe import Markup
 
@@ -57,7 +59,7 @@ def histogram_svg(sizes: Counter[int], mpp: float | None, colour: str, unit: str
     unit_y = _round_step(highest / 4) if highest > 4 else 1
     parts = [
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'
-        f' aria-label="Histogram of {sizes.total()} diameters">'
+        f' aria-label="Histogram of {counted(sizes.total(), "diameter")}">'
     ]
     for i in range(math.floor(highest / unit_y) + 1):
         y = floor - down * i * unit_y / highest

@@ -12,6 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from genselfdiff.data.reading import shared_reader
 from genselfdiff.errors import InputError, TrainingError
 from genselfdiff.progress import progress_bar
+from genselfdiff.text import counted
 from genselfdiff.training.loop.distributed import World
 from genselfdiff.training.loop.health import LossWatch
 from genselfdiff.training.loop.interruption import (
@@ -67,7 +68,9 @@ def train(
             " a folder that all of them see"
         )
     if done > config.steps:
-        raise InputError(f"{run.path}: has taken {done} steps already: give --steps of more")
+        raise InputError(
+            f"{run.path}: has taken {counted(done, 'step')} already: give --steps of more"
+        )
     if done:
         logger.info("going on after step %d of %d", done, config.steps)
     if world.is_first:

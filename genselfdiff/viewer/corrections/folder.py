@@ -15,7 +15,7 @@ from genselfdiff.data.importers.qupath import is_ignored
 from genselfdiff.data.labelled_folder import IGNORED
 from genselfdiff.errors import InputError
 from genselfdiff.files import writing
-from genselfdiff.text import shown
+from genselfdiff.text import counted, shown
 from genselfdiff.viewer.corrections.actions import Action, SlideActions, action_of, start_path
 from genselfdiff.viewer.corrections.field_labels import Box, FieldLabels, Int32, Uint8, write_start
 from genselfdiff.viewer.corrections.journal import Journal, Record, read_journal
@@ -316,7 +316,7 @@ class Corrections:
             except (InputError, KeyError, TypeError, ValueError):
                 lost += 1
         if lost:
-            logger.warning("%s: %d records mean nothing, and are left out", self.journal, lost)
+            logger.warning("%s: left out: %s of no meaning", self.journal, counted(lost, "record"))
 
     def _take(self, record: Record) -> None:
         """Take a record of the journal, or raise what is wrong with it."""

@@ -11,6 +11,7 @@ from typing import Any
 from genselfdiff.errors import OutputError
 from genselfdiff.files import writing
 from genselfdiff.input_files import read_bytes
+from genselfdiff.text import counted
 from genselfdiff.working_files import lock, open_own
 
 logger = logging.getLogger("genselfdiff")
@@ -107,7 +108,7 @@ def _records(content: bytes, path: Path) -> list[Record]:
         else:
             damaged += 1
     if damaged:
-        logger.warning("%s: %d damaged records are left out", path, damaged)
+        logger.warning("%s: left out: %s", path, counted(damaged, "damaged record"))
     return found
 
 

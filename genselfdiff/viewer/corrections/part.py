@@ -17,7 +17,7 @@ from starlette.routing import Route
 from genselfdiff.errors import GsdError, InputError, one_line
 from genselfdiff.slides.fingerprint import fingerprint
 from genselfdiff.storage.places import Url
-from genselfdiff.text import shown
+from genselfdiff.text import counted, shown
 from genselfdiff.viewer.answering import (
     ASKED_AGAIN,
     Part,
@@ -264,8 +264,8 @@ class _Answers:
                 refused.append(f"{box.x}, {box.y}: {error}")
         outside = len(found.fields) - len(boxes)
         lines = [
-            f"{len(boxes) - len(refused)} fields read",
-            *([f"{outside} lie outside of the slide"] if outside else []),
+            counted(len(boxes) - len(refused), "field") + " read",
+            *([f"{outside} outside of the slide"] if outside else []),
             *refused,
             *([found.left_out] if found.left_out else []),
         ]

@@ -1,7 +1,7 @@
 // The objects of masks: waiting until the server has found them, and what it tells of one.
 
 import { ask, element } from "./dom.js";
-import { number } from "./scale.js";
+import { counted, number } from "./scale.js";
 
 const ASK_MS = 500;
 
@@ -48,7 +48,7 @@ export class Objects {
     if (!state) return "";
     if (state.error) return state.error;
     if (state.count === null) return `Looking for objects: ${Math.floor(100 * state.share)} %`;
-    return `${state.count.toLocaleString("en")} objects`;
+    return counted(state.count, "object");
   }
 
   async at(layer, { x, y }) {

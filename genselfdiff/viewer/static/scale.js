@@ -25,6 +25,11 @@ export function showScale(zoom, mpp) {
     length >= 1000 ? `${number(length / 1000)} mm` : `${number(length)} \u00b5m`;
 }
 
+// "1 stroke", "2 strokes".
+export function counted(count, noun) {
+  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 export function number(value) {
   return String(Number(value.toPrecision(3)));
 }

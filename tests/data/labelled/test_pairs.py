@@ -51,7 +51,7 @@ def test_unpaired_files_are_named_up_to_five(save: Save, tmp_path: Path) -> None
         find_pairs(tmp_path / "images", tmp_path / "masks")
     message = str(caught.value)
     assert "7 images without a mask (1, 2, 3, 4, 5 and 2 more)" in message
-    assert "1 masks without an image (extra)" in message
+    assert "1 mask without an image (extra)" in message
     assert "\n" not in message
 
 
@@ -85,8 +85,8 @@ def test_what_is_left_out_of_a_folder_is_told(
     with caplog.at_level(logging.WARNING, "genselfdiff"):
         pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
     assert [pair.stem for pair in pairs] == ["a", "b"]
-    assert "images: 4 entries are left out (d.png, e.bmp, f.png, patient 1): " in caplog.text
-    assert "masks: 2 entries are left out (d.png, e.bmp): " in caplog.text
+    assert "images: left out: 4 other names (d.png, e.bmp, f.png, patient 1): " in caplog.text
+    assert "masks: left out: 2 other names (d.png, e.bmp): " in caplog.text
 
 
 def test_names_pair_in_both_forms_of_unicode(save: Save, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_masks_of_0_and_255_beside_numbers_of_objects_are_told(
     binary = random_labels(10, 10, classes=2)
     numbers = random_labels(10, 10, classes=9)
     assert inspect_masks([pair(binary * 255, "a"), pair(numbers, "b")], foreground=True).numbered
-    assert "1 masks hold several numbers of objects, and 1 only 0 and 255" in caplog.text
+    assert "1 mask with several numbers of objects, and 1 with 0 and 255 only" in caplog.text
 
 
 def test_an_ignored_value_beside_0_and_255(pair: Callable[..., Pair]) -> None:
@@ -289,7 +289,7 @@ def test_soft_edges_are_read_at_half_and_told(
     pairs = [pair(SOFT, "a"), pair(SOFT // 255 * 255, "b")]
     summary = inspect_masks(pairs, foreground, num_classes=2)
     assert summary == MaskSummary(num_classes=2, foreground=True, numbered=False)
-    assert "1 of 2 masks have soft edges" in caplog.text
+    assert "1 of 2 masks with soft edges" in caplog.text
     np.testing.assert_array_equal(load_pair(pairs[0], foreground=True)[1], SOFT > 127)
 
 

@@ -108,7 +108,7 @@ def test_draw_undo_kill_reopen_export_and_train(
     # The server was killed. What is drawn now is told not to be saved.
     first.keyboard.press("e")
     first.mouse.click(*at(first, 600, 400))
-    first.get_by_text("Not saved yet: 1 strokes").wait_for()
+    first.get_by_text("Not saved yet: 1 stroke.").wait_for()
     first.close()
 
     with served(*files) as address:
@@ -200,7 +200,7 @@ def test_pens_draw_hands_do_not_and_hostile_names_are_text(
         assert page.get_by_text(name, exact=True).is_visible()
         (tmp_path / "a.geojson").write_text(json.dumps(region(name, 750, 300, 800, 340)))
         page.set_input_files(".correct input[type=file]", tmp_path / "a.geojson")
-        page.get_by_text("1 fields read").wait_for()
+        page.get_by_text("1 field read").wait_for()
         settled(page)
         assert shown(page, 750, 300, 50, 40)[2:-2, 2:-2].all()
         session = page.context.new_cdp_session(page)

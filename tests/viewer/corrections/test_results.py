@@ -95,7 +95,8 @@ def test_a_field_begins_as_the_mask_shows_it_and_ends_as_it_was_drawn(
     np.testing.assert_array_equal(part, shown[y : y + height, x : x + width])
 
     assert (
-        "1 labelled images" in client.request("POST", "corrections/results", json={}).json()["told"]
+        "1 labelled image, "
+        in client.request("POST", "corrections/results", json={}).json()["told"]
     )
     out = tmp_path / "out"
     masks = stored(out, "masks")
@@ -187,7 +188,7 @@ def test_qupath_annotations_come_in(client: Client, tmp_path: Path) -> None:
     kind = {"Content-Type": "application/geo+json"}
     answer = client.request("POST", "corrections/0/geojson", content=content, headers=kind)
     told = answer.json()
-    assert told["told"] == "2 fields read; 1 lie outside of the slide"
+    assert told["told"] == "2 fields read; 1 outside of the slide"
     names = [each["name"] for each in told["classes"]]
     assert names == ["background", "stroma", "nucleus", "<img src=x onerror=alert(1)>"]
     client.request("POST", "corrections/results", json={})
@@ -199,7 +200,7 @@ def test_qupath_annotations_come_in(client: Client, tmp_path: Path) -> None:
         here = masks[CONTEXT : CONTEXT + shape[0], CONTEXT : CONTEXT + shape[1]]
         np.testing.assert_array_equal(here, field.classes)
     again = client.request("POST", "corrections/0/geojson", content=content, headers=kind)
-    assert again.json()["told"].startswith("0 fields read; 1 lie outside of the slide; 100, 100:")
+    assert again.json()["told"].startswith("0 fields read; 1 outside of the slide; 100, 100:")
 
 
 def test_fields_of_suggest_begin_as_the_mask_shows_them(client: Client, tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_fields_of_suggest_begin_as_the_mask_shows_them(client: Client, tmp_path
         answer = client.request(
             "POST", f"corrections/0/{address}", content=content, headers=kind
         ).json()
-        assert answer["told"] == "1 fields read"
+        assert answer["told"] == "1 field read"
         (field,) = answer["fields"]
         assert {key: field[key] for key in BOX} == BOX
         shown = np.asarray(

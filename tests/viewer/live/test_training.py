@@ -98,7 +98,9 @@ def test_what_goes_wrong_is_told(tmp_path: Path, labelled: Path, jobs: Jobs) -> 
     job = eventually(
         lambda: (job := client.get("jobs/train").json()["job"])["state"] == "failed" and job
     )
-    assert job["error"].startswith(f"{labelled / 'images'} and {labelled / 'masks'}: 1 images")
+    assert job["error"].startswith(
+        f"{labelled / 'images'} and {labelled / 'masks'}: 1 image without"
+    )
     assert not given.models
 
 

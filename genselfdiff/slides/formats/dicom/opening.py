@@ -15,6 +15,7 @@ from genselfdiff.slides.stored.stated_resolution import believed
 from genselfdiff.slides.stored.stored_image import StoredImage, is_reduction
 from genselfdiff.storage.places import Place, Url
 from genselfdiff.storage.stored_file import LocalFile
+from genselfdiff.text import counted
 
 _SLIDE = "VOLUME"
 
@@ -82,7 +83,7 @@ def _parts(group: Sequence[Instance], path: Path) -> list[Instance]:
     if there != list(wanted):
         missing = ", ".join(str(part) for part in wanted if part not in there)
         raise InputError(
-            f"{path}: a level of it is stored in {len(wanted)} files, and"
+            f"{path}: a level of it is stored in {counted(len(wanted), 'file')}, and"
             f" {f'part {missing} is missing' if missing else 'one is there twice'}"
         )
     first = 0

@@ -1,6 +1,7 @@
 // Drawing on slides: what is plugged into the page.
 
 import { ask } from "../dom.js";
+import { counted } from "../scale.js";
 import { Canvas } from "./canvas.js";
 import { IGNORED } from "./field_picture.js";
 import { sections, TOOLS } from "./panel.js";
@@ -136,7 +137,7 @@ class Corrections {
   get told() {
     const { record } = this;
     const count = record.unsent;
-    if (count && record.error) return `Not saved yet: ${count} strokes. ${record.error}`;
+    if (count && record.error) return `Not saved yet: ${counted(count, "stroke")}. ${record.error}`;
     if (count) return "Saving \u2026";
     return this.message || `Kept in ${this.folder}`;
   }

@@ -2,7 +2,7 @@
 
 import { ask, element, send } from "../dom.js";
 import { Layer } from "../layers.js";
-import { number } from "../scale.js";
+import { counted, number } from "../scale.js";
 import { LiveSource } from "./live_source.js";
 
 const ASK_MS = 500;
@@ -176,8 +176,7 @@ class Live {
       if (seen > most) {
         told.push(`Zoom in to predict: ${mpx(seen)} are seen, ${mpx(most)} at most are predicted.`);
       } else if (missing && !errors.size) {
-        const squares = missing === 1 ? "1 square" : `${missing} squares`;
-        told.push(`In work: ${squares}${speed ? `, ${mpx(speed)} a second` : ""}`);
+        told.push(`In work: ${counted(missing, "square")}${speed ? `, ${mpx(speed)} a second` : ""}`);
       } else if (!errors.size) told.push("All that is seen is predicted.");
     }
     this.lines.replaceChildren(...told.map((line) => element("small", {}, line)));
