@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from genselfdiff.segmenting.output_files import MASK_SUFFIXES, every_file
 from genselfdiff.slides import find_slides, is_folder_of_slides
 from genselfdiff.slides.discovery import name_of
 from genselfdiff.storage.listing import is_folder
+from genselfdiff.storage.opening import for_each
 from genselfdiff.storage.places import Place, Url, place_of
-from genselfdiff.storage.read_ahead import IN_FLIGHT
 from genselfdiff.storage.uploading import scratch_of
 
 
@@ -121,9 +120,8 @@ def plan_outputs(
 def _slides_in(folder: Place) -> list[Place]:
     """The slides in a folder, without masks of ours; where it is elsewhere, many are looked at."""
     found = find_slides([folder])
-    with ThreadPoolExecutor(IN_FLIGHT if isinstance(folder, Url) else 1, "gsd-plan") as pool:
-        masks = pool.map(is_own_mask, found)
-        return [path for path, is_own in zip(found, masks, strict=True) if not is_own]
+    masks = for_each(found, is_own_mask)
+    return [path for path, is_own in zip(found, masks, strict=True) if not is_own]
 
 
 def _real(place: Place) -> Place:

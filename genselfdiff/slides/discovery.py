@@ -12,8 +12,9 @@ from genselfdiff.slides.formats.dicom.series import DICOM_SUFFIX, grouped, is_di
 from genselfdiff.slides.formats.ome_zarr import ZARR_SUFFIX, is_zarr
 from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES
 from genselfdiff.slides.stored.notes import tell_once
-from genselfdiff.storage.listing import is_folder, urls_below
-from genselfdiff.storage.places import Place, Url, place_of
+from genselfdiff.storage.listing import is_folder, names_in, urls_below
+from genselfdiff.storage.opening import for_each
+from genselfdiff.storage.places import Place, Url, local_paths, place_of
 from genselfdiff.text import counted
 
 logger = logging.getLogger("genselfdiff")
@@ -64,17 +65,23 @@ def find_slides(
 def is_folder_of_slides(path: Place) -> bool:
     """Whether ``path`` is a folder to search, not one that is a slide itself."""
     if isinstance(path, Url):
-        return is_folder(path) and path.suffix.lower() != ZARR_SUFFIX
+        return is_folder(path) and path.suffix.lower() != ZARR_SUFFIX and not _is_only_dicom(path)
     return os.path.isdir(path) and not is_zarr(path) and not _is_only_dicom(path)
 
 
 def name_of(slide: Place) -> str:
     """The name of a slide without the ending that its format has; folders of DICOM have none."""
-    return slide.name if isinstance(slide, Path) and is_dicom_slide(slide) else slide.stem
+    return slide.name if is_dicom_slide(slide) else slide.stem
 
 
-def _is_only_dicom(folder: Path) -> bool:
+def _is_only_dicom(folder: Place) -> bool:
     """Whether a folder is a slide in DICOM, and nothing else lies in it."""
+    if isinstance(folder, Url):
+        others = (
+            is_directory or Path(name).suffix.lower() in IMAGE_SUFFIXES
+            for name, is_directory in names_in(folder)
+        )
+        return not any(others) and is_dicom_slide(folder)
     if not is_dicom_slide(folder):
         return False
     visible = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -127,9 +134,13 @@ def _warn(error: OSError) -> None:
 
 def _images_below(folder: Place) -> Sequence[Place]:
     if isinstance(folder, Url):
-        return urls_below(folder, IMAGE_SUFFIXES, {ZARR_SUFFIX})
+        urls = urls_below(folder, {*IMAGE_SUFFIXES, DICOM_SUFFIX}, {ZARR_SUFFIX})
+        instances = [url for url in urls if url.suffix.lower() == DICOM_SUFFIX]
+        others = [url for url in urls if url.suffix.lower() != DICOM_SUFFIX]
+        return sorted([*others, *_dicom_slides(folder, instances)], key=str)
     found = sorted(files_below(folder, {*IMAGE_SUFFIXES, ZARR_SUFFIX}))
-    found = sorted([*found, *_dicom_slides_below(folder)])
+    dicoms = sorted(files_below(folder, {DICOM_SUFFIX}))
+    found = sorted([*found, *local_paths(_dicom_slides(folder, dicoms))])
     # A .vms slide is stored in JPEG files beside it whose names begin with its own.
     stems = tuple(str(path.with_suffix("")) for path in found if path.suffix.lower() == ".vms")
     return [
@@ -137,24 +148,26 @@ def _images_below(folder: Place) -> Sequence[Place]:
     ]
 
 
-def _dicom_slides_below(folder: Path) -> Iterator[Path]:
-    """Each series: its folder, or where others lie there too, its first file.
+def _dicom_slides(folder: Place, files: Sequence[Place]) -> Iterator[Place]:
+    """Each series of ``files``: its folder, or where others lie there too, its first file.
 
     What is no whole slide image is told, and left out.
     """
-    folders: dict[Path, list[Path]] = {}
-    others: list[Path] = []
-    for path in sorted(files_below(folder, {DICOM_SUFFIX})):
-        if series_of(path):
-            folders.setdefault(path.parent, []).append(path)
+    folders: dict[Place, list[Place]] = {}
+    others: list[Place] = []
+    for file, series in zip(files, for_each(files, series_of), strict=True):
+        if series:
+            parent = file.parent
+            place = Url(f"{parent.address}/") if isinstance(parent, Url) else parent
+            folders.setdefault(place, []).append(file)
         else:
-            others.append(path)
+            others.append(file)
     if others:
         tell_once(
             logging.WARNING,
             f"{folder}: left out, as no whole slide images in DICOM:"
             f" {counted(len(others), 'file')}, the first {others[0]}",
         )
-    for place, files in folders.items():
-        series = list(grouped(files).values())
-        yield from [place] if len(series) == 1 else [found[0] for found in series]
+    for place, inside in folders.items():
+        slides = list(grouped(inside).values())
+        yield from [place] if len(slides) == 1 else [found[0] for found in slides]

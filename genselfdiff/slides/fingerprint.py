@@ -4,18 +4,24 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
-from genselfdiff.slides.formats.dicom.series import files_of_series, is_dicom_slide, series_of
+from genselfdiff.slides.formats.dicom.series import (
+    DICOM_SUFFIX,
+    files_of_series,
+    is_dicom_slide,
+    series_of,
+)
 from genselfdiff.slides.formats.ome_companion import (
     COMPANION_SUFFIX,
     companions_of,
     file_of_slide,
 )
 from genselfdiff.slides.formats.ome_planes import files_of_planes
-from genselfdiff.storage.listing import contents_of
+from genselfdiff.storage.listing import contents_of, is_folder
 from genselfdiff.storage.places import Place, Url, local_paths
 from genselfdiff.storage.remote_file import RemoteFile
 
@@ -47,7 +53,8 @@ def fingerprint(slide: Place) -> str:
     A slide by URL that is read whole has the fingerprint of the same file on a disk. Of a larger
     one size, ETag (or version, or where there is neither, the time of modification) and samples
     decide: then a copy elsewhere, or one uploaded in other parts, counts as another slide. Of an
-    OME-Zarr by URL names, sizes and ETags of all its objects do.
+    OME-Zarr by URL names, sizes and ETags of all its objects do. Of DICOM each file of the series
+    counts so.
 
     Raises:
         InputError: a file cannot be read.
@@ -92,23 +99,33 @@ def fingerprint(slide: Place) -> str:
 
 
 def _of_url(url: Url) -> str:
-    with RemoteFile(url) as file:
-        size, stamp = file.size, file.stamp
-        if (known := _known.get(url)) is not None and known[0] == (size, stamp):
+    is_dicom = is_folder(url) or url.suffix.lower() == DICOM_SUFFIX
+    places = files_of_series(url) if is_dicom else [url]
+    urls = [place for place in places if isinstance(place, Url)]
+    with ExitStack() as opened:
+        files = [opened.enter_context(RemoteFile(place)) for place in urls]
+        stamp = tuple((file.place, file.size, file.stamp) for file in files)
+        if (known := _known.get(url)) is not None and known[0] == stamp:
             return known[1]
-        digest = hashlib.sha256(f" {size}\n".encode())
-        if size <= WHOLE:
-            digest.update(file.hold_whole())
-        else:
-            digest.update(f"{stamp}\n".encode())
-            samples = [((size - _SAMPLE) * i // (_SAMPLES - 1), _SAMPLE) for i in range(_SAMPLES)]
+        total = sum(file.size for file in files)
+        digest = hashlib.sha256()
+        for file in files:
+            name = "" if file.place == url else os.fsencode(file.place.name).hex()
+            digest.update(f"{name} {file.size}\n".encode())
+            if total <= WHOLE:
+                digest.update(file.hold_whole())
+                continue
+            digest.update(f"{file.stamp}\n".encode())
+            count = _SAMPLES * file.size // total
+            last = file.size - _SAMPLE
+            samples = [(last * i // max(count - 1, 1), _SAMPLE) for i in range(count)]
             file.want(samples)
             for sample in samples:
                 digest.update(file.read_at(*sample))
     result = digest.hexdigest()[:16]
-    if stamp:
+    if all(file.stamp for file in files):
         _known.clear()
-        _known[url] = (size, stamp), result
+        _known[url] = stamp, result
     return result
 
 
@@ -128,7 +145,7 @@ def files_of(slide: Path) -> list[Path]:
     """
     suffix = slide.suffix.lower()
     if is_dicom_slide(slide) or series_of(slide):
-        files = files_of_series(slide)
+        files = local_paths(files_of_series(slide))
     elif slide.is_dir():
         files = list(_files_below(slide))
     elif suffix == ".mrxs":

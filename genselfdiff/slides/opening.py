@@ -27,6 +27,7 @@ from genselfdiff.slides.slide import Slide
 from genselfdiff.slides.stored.colour_profile import in_srgb
 from genselfdiff.slides.stored.damage import Damage
 from genselfdiff.slides.stored.stored_image import MAX_PIXELS_AT_ONCE, StoredImage
+from genselfdiff.storage.listing import is_folder
 from genselfdiff.storage.opening import open_stored
 from genselfdiff.storage.places import Place, place_of
 from genselfdiff.storage.stored_file import StoredFile
@@ -105,7 +106,7 @@ def _open(damage: Damage, *, as_mask: bool = False) -> StoredImage:
             return _open_folder(path, damage, as_mask=as_mask)
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file")
-    elif is_zarr(path):
+    elif is_zarr(path) or is_folder(path):
         return _open_folder(path, damage, as_mask=as_mask)
     try:
         with ExitStack() as on_failure:
@@ -121,7 +122,7 @@ def _open_folder(path: Place, damage: Damage, *, as_mask: bool) -> StoredImage:
         raise InputError(f"{path}: a mask cannot be a folder; give it as a TIFF or PNG")
     if is_zarr(path):
         return open_zarr(path, damage)
-    if isinstance(path, Path) and is_dicom_slide(path):
+    if is_dicom_slide(path):
         return open_dicom(path, damage)
     raise InputError(f"{path}: is a folder; name a slide or image in it")
 

@@ -54,6 +54,25 @@ def urls_below(folder: Url, suffixes: Collection[str], whole: Collection[str]) -
     return [folder / name for name in sorted(set(found))]
 
 
+def names_in(folder: Url) -> list[tuple[str, bool]]:
+    """List what lies in ``folder`` itself, sorted: its name, and whether it is a folder.
+
+    What is hidden is left out, and so are folders on web servers.
+
+    Raises:
+        InputError: it is not there or cannot be listed.
+    """
+    filesystem, path = filesystem_of(folder)
+    root = path.partition("?")[0].rstrip("/") + "/"
+    found = set()
+    for name, is_directory in patiently(folder, partial(_list, filesystem, path)):
+        inside = name.partition("?")[0].removesuffix("/").removeprefix(root)
+        is_link = is_directory and folder.scheme in ("http", "https")
+        if inside and "/" not in inside and not inside.startswith(".") and not is_link:
+            found.add((inside, is_directory))
+    return sorted(found)
+
+
 def _list(filesystem: Any, path: str) -> list[tuple[str, bool]]:
     filesystem.invalidate_cache()
     entries = filesystem.ls(path, detail=True)

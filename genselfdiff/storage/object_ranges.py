@@ -89,7 +89,7 @@ class _Any(ObjectRanges):
         self._filesystem, self._path = filesystem, path
         info = patiently(url, self._look)
         if info["type"] == "directory":
-            raise InputError(f"{url}: is a folder; name a slide or image in it")
+            raise InputError(f"{url}: is a folder; name a slide or image in it, or end it in /")
         if info.get("size") is None:
             raise InputError(f"{url}: its server does not tell its size: copy the file")
         self.size, self.stamp = int(info["size"]), stamp_of(info)

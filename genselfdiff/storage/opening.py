@@ -2,17 +2,21 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import TypeVar
 
 from genselfdiff.errors import InputError
 from genselfdiff.files import atomic_file, writing
 from genselfdiff.storage.places import Place, Url
-from genselfdiff.storage.read_ahead import cut
+from genselfdiff.storage.read_ahead import IN_FLIGHT, cut
 from genselfdiff.storage.remote_file import RemoteFile
 from genselfdiff.storage.stored_file import LocalFile, StoredFile
+
+Value = TypeVar("Value")
 
 MOST_COPIED = 2**28
 """Bytes of a file that is copied before it is read."""
@@ -27,6 +31,14 @@ def open_stored(place: Place) -> StoredFile:
     if isinstance(place, Url):
         return RemoteFile(place)
     return LocalFile(place)
+
+
+def for_each(places: Sequence[Place], look: Callable[[Place], Value]) -> list[Value]:
+    """What ``look`` gives of each place: of several at a time where one of them is by URL."""
+    if not any(isinstance(place, Url) for place in places):
+        return list(map(look, places))
+    with ThreadPoolExecutor(IN_FLIGHT, "gsd-look") as pool:
+        return list(pool.map(look, places))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from generated_slides import picture
 
 from genselfdiff import open_slide, segment
 from genselfdiff.errors import InputError, OutputError
@@ -42,6 +43,23 @@ def test_a_slide_in_a_bucket_is_read(slide: Path, bucket: Any) -> None:
     assert [str(found) for found in find_slides(["s3://slides/"])] == ["s3://slides/deep/a.tif"]
     with pytest.raises(InputError, match="no such file"):
         open_slide("s3://slides/none.tif")
+
+
+def test_a_series_of_dicom_is_read(bucket: Any, tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    from dicom_files import instance
+
+    for level, step in enumerate((1, 2)):
+        made = instance(picture(500, 700)[::step, ::step], 0.5 * step)
+        path = tmp_path / f"{level}.dcm"
+        made.save_as(path, enforce_file_format=True)
+        bucket.put(str(path), f"slides/1.2/{path.name}")
+    (found,) = find_slides(["s3://slides/1.2/"])
+    for address in (str(found), "s3://slides/1.2/1.dcm"):
+        with open_slide(address) as remote, open_slide(tmp_path) as local:
+            assert remote.levels == local.levels
+            window = 0, 0, 700, 500
+            assert np.array_equal(remote.read_level(*window), local.read_level(*window))
 
 
 def test_an_object_that_changes_is_told(

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError
 from genselfdiff.slides import open_slide
-from genselfdiff.storage.places import Url
 
 Uint8 = NDArray[np.uint8]
 Write = Callable[..., Path]
@@ -146,13 +145,8 @@ def test_sequences_without_end(tmp_path: Path) -> None:
         open_slide(tmp_path / "a.dcm")
 
 
-def test_urls_and_masks(dicom: Write, picture: Uint8) -> None:
-    from genselfdiff.slides.formats.dicom.opening import open_dicom
+def test_masks(dicom: Write, picture: Uint8) -> None:
     from genselfdiff.slides.opening import open_mask
-    from genselfdiff.slides.stored.damage import Damage
 
-    url = Url("s3://bucket/slide/0.dcm")
-    with pytest.raises(InputError, match="copy that folder, and name the copy"):
-        open_dicom(url, Damage(url))
     with pytest.raises(InputError, match="a mask cannot be a folder"):
         open_mask(dicom(instance(picture)))

@@ -7,13 +7,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from genselfdiff.errors import InputError
 from genselfdiff.slides.formats.dicom.elements import ITEM, SEQUENCE_END, UNDEFINED, Header
+from genselfdiff.storage.places import Url
 from genselfdiff.storage.stored_file import StoredFile
 
 Int64 = NDArray[np.int64]
 
 _BEGINNINGS = (b"\xff\xd8", b"\xff\x4f")
 """Of a JPEG and of a JPEG 2000: with what a frame begins, and none of its further fragments."""
+
+_WALKED = 2**26
+"""Bytes of a file by URL whose frames are looked for one by one."""
 
 _ENTRIES = 2**24
 """Of a table of frames that is read at once."""
@@ -85,7 +90,14 @@ def _by_items(file: StoredFile, first: int, number: int) -> Frames:
     """Go from item to item; where a frame may have several, its beginning tells which is its first.
 
     What the file ends before is missing.
+
+    Raises:
+        InputError: it is large and by URL: nearly all of it would be fetched.
     """
+    if isinstance(file.place, Url) and file.size > _WALKED:
+        raise InputError(
+            f"{file.place}: has no table of where its frames are: copy the slide, and name the copy"
+        )
     starts, are_first, at = [], [], first
     while (size := _item_size(file, at)) is not None:
         if at + 8 + size > file.size:

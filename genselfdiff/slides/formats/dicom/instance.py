@@ -1,7 +1,6 @@
 """One file of a whole slide image in DICOM: a level, or a part of its frames."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from genselfdiff.errors import InputError, one_line
@@ -13,7 +12,8 @@ from genselfdiff.slides.formats.dicom.elements import (
     read_header,
 )
 from genselfdiff.slides.stored.stated_resolution import PixelSize
-from genselfdiff.storage.stored_file import LocalFile
+from genselfdiff.storage.places import Place
+from genselfdiff.storage.stored_file import StoredFile
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """SOP class of VL Whole Slide Microscopy Image Storage."""
@@ -51,7 +51,8 @@ class Instance:
     """What a file says of itself.
 
     Attributes:
-        path: the file.
+        file: it, which stays open.
+        directory: the same, for reading what is small.
         header: its elements, and where its pixels are.
         flavor: "VOLUME" of the slide; "LABEL", "OVERVIEW", "THUMBNAIL" and others of pictures.
         width, height: of the whole level in pixels.
@@ -59,7 +60,8 @@ class Instance:
         number: of its frames.
     """
 
-    path: Path
+    file: StoredFile
+    directory: StoredFile
     header: Header
     flavor: str
     width: int
@@ -68,22 +70,23 @@ class Instance:
     number: int
 
     @classmethod
-    def read(cls, path: Path) -> "Instance | None":
-        """Read what a file tells; None if it is DICOM, but no whole slide image.
+    def read(cls, file: StoredFile) -> "Instance | None":
+        """Read what an open file tells; None if it is DICOM, but no whole slide image.
 
         Raises:
             InputError: it cannot be read, or is damaged.
         """
         try:
-            with LocalFile(path) as file:
-                header = read_header(file)
+            directory = file.metadata()
+            header = read_header(directory)
             told = header.elements
             if told.get("SOPClassUID") != (WHOLE_SLIDE,):
                 return None
             kind = told.get("ImageType", ())
             tile = _one(told, "Columns"), _one(told, "Rows")
             return cls(
-                path,
+                file,
+                directory,
                 header,
                 kind[2].upper() if len(kind) > 2 else "",
                 _one(told, "TotalPixelMatrixColumns", tile[0]),
@@ -95,8 +98,13 @@ class Instance:
             raise
         except Exception as error:  # whatever damaged elements lead to
             raise InputError(
-                f"{path}: is no readable DICOM file ({one_line(error)}); is it whole?"
+                f"{file.place}: is no readable DICOM file ({one_line(error)}); is it whole?"
             ) from error
+
+    @property
+    def path(self) -> Place:
+        """Where the file is."""
+        return self.file.place
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Decoding the frames of one level of a whole slide image in DICOM."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -28,8 +28,13 @@ from genselfdiff.slides.formats.missing_tiles import TileMap
 from genselfdiff.slides.stored.damage import Damage, Unreadable
 from genselfdiff.slides.stored.notes import tell_once
 from genselfdiff.slides.stored.pixel_format import ycbcr_to_rgb
-from genselfdiff.slides.stored.stored_image import MAX_PIXELS_AT_ONCE, StoredLevel, is_absurd
-from genselfdiff.storage.stored_file import LocalFile, StoredFile
+from genselfdiff.slides.stored.stored_image import (
+    MAX_PIXELS_AT_ONCE,
+    Piece,
+    StoredLevel,
+    is_absurd,
+)
+from genselfdiff.storage.stored_file import Range
 
 Uint8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -38,20 +43,13 @@ _FEW_TILES, _TILES_A_FRAME = 2**20, 64
 """Of a level that has but some of its tiles: so many need no frames, and more only so sparsely."""
 
 
-class Part(NamedTuple):
-    """A file with frames of the level, which is open."""
-
-    instance: Instance
-    file: LocalFile
-
-
 class DicomLevel(StoredLevel):
     """A level, in one file or a concatenation of several.
 
     Where a file has the images of several optical paths or focal planes, the first is read.
 
     Args:
-        parts: its files in their order.
+        parts: its files in their order, which are open.
         damage: what becomes of frames that cannot be decoded.
         finer: the level of which tiles are made that only this one lacks.
 
@@ -63,9 +61,9 @@ class DicomLevel(StoredLevel):
     tiles: TileMap
 
     def __init__(
-        self, parts: Sequence[Part], damage: Damage, finer: "DicomLevel | None" = None
+        self, parts: Sequence[Instance], damage: Damage, finer: "DicomLevel | None" = None
     ) -> None:
-        main = parts[0].instance
+        main = parts[0]
         across, down = main.tile
         if min(across, down, *main.size) < 1:
             raise ValueError(f"it is {main.width} x {main.height} pixels in tiles of {main.tile}")
@@ -77,12 +75,12 @@ class DicomLevel(StoredLevel):
         super().__init__(*main.size, across, down, damage)
         if is_absurd(self.width, self.height, sum(part.file.size for part in parts)):
             raise ValueError(f"it is far too small for {self.width} x {self.height} pixels")
-        self._parts = parts
-        found = [_frames(part.instance, part.file) for part in parts]
+        self._files = [part.file for part in parts]
+        found = [_frames(part) for part in parts]
         self._part_of = np.repeat(np.arange(len(parts)), [len(each.offsets) for each in found])
         self._offsets = np.concatenate([each.offsets for each in found])
         self._counts = np.concatenate([each.counts for each in found])
-        self._frames = self._placed()
+        self._frames = self._placed(parts)
         self._check_whole()
         self._decode_frame = _decoder(main)
         self.tiles = TileMap(self, self._frames >= 0, None if finer is None else finer.tiles)
@@ -94,10 +92,10 @@ class DicomLevel(StoredLevel):
         frame = int(self._frames[row, column])
         if frame < 0:
             return np.full((self.piece_height, self.piece_width, 3), 255, np.uint8)
-        part = self._parts[self._part_of[frame]]
+        file = self._files[self._part_of[frame]]
         offset, count = int(self._offsets[frame]), int(self._counts[frame])
         try:
-            stored = part.file.read_at(offset, count)
+            stored = file.read_at(offset, count)
             if count == 0 or len(stored) != count:
                 raise ValueError("the file ends early")
             pixels = self._decode_frame(stored)
@@ -107,15 +105,36 @@ class DicomLevel(StoredLevel):
         except (MemoryError, InputError):  # of the whole file, not of this tile
             raise
         except Exception as error:  # every codec has errors of its own
-            where = f"tile (column {column}, row {row}), at byte {offset} of {part.file.place.name}"
+            where = f"tile (column {column}, row {row}), at byte {offset} of {file.place.name}"
             raise Unreadable(where, error) from error
 
-    def _placed(self) -> NDArray[np.int64]:
+    def expect(self, pieces: Iterable[Piece]) -> None:
+        """Have the file fetch them ahead; not where a level has several."""
+        if len(self._files) == 1:
+            self._files[0].expect(part for _, part in self._ranges(pieces))
+
+    def want(self, pieces: Iterable[Piece]) -> None:
+        """Have the files fetch them, neighbours together."""
+        wanted: dict[int, list[Range]] = {}
+        for number, part in self._ranges(pieces):
+            wanted.setdefault(number, []).append(part)
+        for number, parts in wanted.items():
+            self._files[number].want(parts)
+
+    def _ranges(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, Range]]:
+        """Which bytes of which file decoding pieces reads."""
+        for column, row in pieces:
+            frame = int(self._frames[row, column])
+            if frame >= 0 and not self.tiles.is_rebuilt(column, row):
+                place = int(self._offsets[frame]), int(self._counts[frame])
+                yield int(self._part_of[frame]), place
+
+    def _placed(self, parts: Sequence[Instance]) -> NDArray[np.int64]:
         """(rows, columns) the number of the frame that is there, -1 for none."""
         rows, columns = -(-self.height // self.piece_height), -(-self.width // self.piece_width)
         number = len(self._offsets)
-        told = [item for part in self._parts for item in part.instance.frame_items]
-        main = self._parts[0].instance
+        told = [item for part in parts for item in part.frame_items]
+        main = parts[0]
         images = main.optical_paths * main.focal_planes
         if not any("PlanePositionSlideSequence" in item for item in told):
             if number < rows * columns:
@@ -153,11 +172,11 @@ class DicomLevel(StoredLevel):
 
     def _check_whole(self) -> None:
         wanted = self._frames[self._frames >= 0]
-        sizes = np.array([part.file.size for part in self._parts])[self._part_of]
+        sizes = np.array([file.size for file in self._files])[self._part_of]
         beyond = (self._counts <= 0) | (self._offsets > sizes - self._counts)
         missing = int(beyond[wanted].sum())
         if missing and (missing == len(wanted) or not self.damage.is_tolerated):
-            name = self._parts[int(self._part_of[wanted[beyond[wanted]][0]])].file.place
+            name = self._files[int(self._part_of[wanted[beyond[wanted]][0]])].place
             raise InputError(
                 f"{name}: is truncated: {missing} of {len(wanted)} tiles lie beyond its end; copy"
                 " or download it again, or take what is missing for glass with --on-error blank"
@@ -184,15 +203,15 @@ class _Place(NamedTuple):
         return cls(path[0], depth[0], x - 1, y - 1)
 
 
-def _frames(instance: Instance, file: StoredFile) -> Frames:
-    if not 1 <= instance.number <= file.size:
+def _frames(instance: Instance) -> Frames:
+    if not 1 <= instance.number <= instance.file.size:
         raise ValueError(f"it tells {instance.number} frames")
     if not instance.header.pixels_at:
         raise ValueError("it has no pixels")
     if instance.syntax in PLAIN:
         across, down = instance.tile
         return plain_frames(instance.header, instance.number, across * down * instance.samples)
-    return compressed_frames(file, instance.header, instance.number)
+    return compressed_frames(instance.directory, instance.header, instance.number)
 
 
 def _decoder(instance: Instance) -> Callable[[bytes], Uint8]:
@@ -218,11 +237,11 @@ def _decoder(instance: Instance) -> Callable[[bytes], Uint8]:
             may_be_rgb=instance.colours == "RGB",
         )
         return lambda stored: to_rgb(decode(joined(stored)))
-    may_be_ycbcr = instance.colours.startswith("YBR_FULL")
+    may_be_ycbcr, samples = instance.colours.startswith("YBR_FULL"), instance.samples
 
     def jpeg_2000(stored: bytes) -> Uint8:
         pixels = decode_jpeg_2000(joined(stored), limit, may_be_ycbcr=may_be_ycbcr)
-        if pixels.dtype != np.uint8 or pixels.shape[-1] != instance.samples:
+        if pixels.dtype != np.uint8 or pixels.shape[-1] != samples:
             raise ValueError(f"its JPEG 2000 has {pixels.shape[-1]} samples of {pixels.dtype}")
         return to_rgb(pixels)
 

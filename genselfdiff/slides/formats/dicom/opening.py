@@ -3,18 +3,18 @@
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.slides.formats.dicom.instance import Instance
-from genselfdiff.slides.formats.dicom.level import DicomLevel, Part
+from genselfdiff.slides.formats.dicom.level import DicomLevel
 from genselfdiff.slides.formats.dicom.series import files_of_series
 from genselfdiff.slides.stored.damage import Damage
 from genselfdiff.slides.stored.notes import tell_once
 from genselfdiff.slides.stored.stated_resolution import believed
 from genselfdiff.slides.stored.stored_image import StoredImage, is_reduction
-from genselfdiff.storage.places import Place, Url
-from genselfdiff.storage.stored_file import LocalFile
+from genselfdiff.storage.opening import for_each, open_stored
+from genselfdiff.storage.places import Place
+from genselfdiff.storage.stored_file import StoredFile
 from genselfdiff.text import counted
 
 _SLIDE = "VOLUME"
@@ -27,29 +27,18 @@ def open_dicom(path: Place, damage: Damage) -> StoredImage:
 
     Raises:
         InputError: there is no such image, or a file is damaged, missing, or of a kind that is not
-            read; or it lies elsewhere than on this machine.
+            read.
     """
-    if isinstance(path, Url):
-        raise InputError(
-            f"{path}: a DICOM slide is read from a folder of its files: copy that folder, and name"
-            " the copy"
-        )
-    read = [Instance.read(file) for file in files_of_series(path)]
-    instances = [instance for instance in read if instance is not None]
-    if not instances:
-        raise InputError(f"{path}: is DICOM, but no whole slide image")
-    slides = [instance for instance in instances if instance.flavor == _SLIDE]
-    if not slides:
-        others = ", ".join(sorted({instance.flavor or "untold" for instance in instances}))
-        raise InputError(f"{path}: none of its images is that of the slide; there are: {others}")
-    levels = _levels([_parts(group, path) for group in _concatenations(slides)], path)
-    main = levels[0][0]
     with ExitStack() as opened:
+        files = for_each(files_of_series(path), open_stored)
+        for file in files:
+            opened.enter_context(file)
+        levels = _levels(_slide_of(files, path), path)
+        main = levels[0][0]
         stored: list[DicomLevel] = []
         for level in levels:
-            parts = [Part(each, opened.enter_context(LocalFile(each.path))) for each in level]
             try:
-                stored.append(DicomLevel(parts, damage, stored[-1] if stored else None))
+                stored.append(DicomLevel(level, damage, stored[-1] if stored else None))
             except InputError:
                 raise
             except Exception as error:  # whatever damaged elements lead to
@@ -57,7 +46,21 @@ def open_dicom(path: Place, damage: Damage) -> StoredImage:
                     f"{level[0].path}: is no readable DICOM slide ({one_line(error)}); is it whole?"
                 ) from error
         close = opened.pop_all().close
-    return StoredImage(tuple(stored), *believed(main.pixel_size()), main.icc, close)
+    ahead_bytes = main.file.ahead_bytes
+    return StoredImage(tuple(stored), *believed(main.pixel_size()), main.icc, close, ahead_bytes)
+
+
+def _slide_of(files: Sequence[StoredFile], path: Place) -> list[list[Instance]]:
+    """What is of the slide itself in open files, those of a level together."""
+    read = [Instance.read(file) for file in files]
+    instances = [instance for instance in read if instance is not None]
+    if not instances:
+        raise InputError(f"{path}: is DICOM, but no whole slide image")
+    slides = [instance for instance in instances if instance.flavor == _SLIDE]
+    if not slides:
+        others = ", ".join(sorted({instance.flavor or "untold" for instance in instances}))
+        raise InputError(f"{path}: none of its images is that of the slide; there are: {others}")
+    return [_parts(group, path) for group in _concatenations(slides)]
 
 
 def _concatenations(instances: Sequence[Instance]) -> list[list[Instance]]:
@@ -68,7 +71,7 @@ def _concatenations(instances: Sequence[Instance]) -> list[list[Instance]]:
     return list(groups.values())
 
 
-def _parts(group: Sequence[Instance], path: Path) -> list[Instance]:
+def _parts(group: Sequence[Instance], path: Place) -> list[Instance]:
     """The files of a level in their order.
 
     Raises:
@@ -97,7 +100,7 @@ def _parts(group: Sequence[Instance], path: Path) -> list[Instance]:
     return parts
 
 
-def _levels(images: Sequence[list[Instance]], path: Path) -> list[list[Instance]]:
+def _levels(images: Sequence[list[Instance]], path: Place) -> list[list[Instance]]:
     """The largest image, and what is made of it, largest first; others are told."""
     main = max(images, key=lambda parts: parts[0].width * parts[0].height)
     by_size = {main[0].size: main}
