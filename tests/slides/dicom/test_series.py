@@ -168,4 +168,4 @@ def test_what_is_called_dicom_and_is_none_is_told(
     assert find_slides([folder]) == [folder]
     find_slides([folder.parent])
     told = [record.message for record in caplog.records]
-    assert len(told) == 1 and told[0].endswith(f"left out, the first {folder / 'notes.dcm'}")
+    assert len(told) == 1 and told[0].endswith(f": 1 file, the first {folder / 'notes.dcm'}")
