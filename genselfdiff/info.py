@@ -19,6 +19,7 @@ from genselfdiff.errors import GsdError
 from genselfdiff.kernels import convolution_rules, native
 from genselfdiff.kernels.backends import launched_from_cpp
 from genselfdiff.models.shipped import catalogue
+from genselfdiff.text import counted
 from genselfdiff.version import __version__
 
 UNTRIED = "no GPU has run them yet"
@@ -34,7 +35,7 @@ def describe() -> list[tuple[str, str]]:
         ("torch", torch.__version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("system", platform.platform()),
-        ("processor", f"{processor_name()}, {usable_cores()} cores"),
+        ("processor", f"{processor_name()}, {counted(usable_cores(), 'core')}"),
     ]
     gpus = _gpus()
     lines += gpus or [("gpu", "none")]

@@ -126,7 +126,5 @@ def test_tables_are_read_as_spreadsheets_save_them(
 def test_a_row_that_is_too_long_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("name,group\na,b,c\n")
-    with pytest.raises(
-        InputError, match=r"table\.csv: a row has more cells than its .*2 columns"
-    ):
+    with pytest.raises(InputError, match=r"table\.csv: a row has more cells than its .*2 columns"):
         read_csv_rows(path)

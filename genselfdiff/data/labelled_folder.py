@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -100,10 +101,15 @@ class Written:
             lines.append("no image tells its resolution: add --mpp, in um/px")
         elif len(self.mpps) < self.fields:
             command += ["--mpp", f"{np.median(self.mpps):.3g}"]
-        name = self.folder.name
-        run = self.folder.with_name(f"{name}-run") if name else self.folder / "run"
-        lines.append(f"next: {shell_command([*command, '--out', run])}")
+        lines.append(f"next: {shell_command([*command, '--out', _new_run(self.folder)])}")
         return "\n".join(lines)
+
+
+def _new_run(folder: Path) -> Path:
+    """A folder for a run, beside ``folder``, that is not there yet."""
+    begin = folder.with_name(f"{folder.name}-run") if folder.name else folder / "run"
+    further = (begin.with_name(f"{begin.name}{number}") for number in count(2))
+    return next(path for path in chain([begin], further) if not os.path.lexists(path))
 
 
 def write_fields(
@@ -201,20 +207,20 @@ def _write_fields(
             raise InputError(f"{field.source}: two images would be called {field.name}: rename one")
         told = _write_image(folder / "images", field)
         _write_mask(mask, field.classes)
-        count = None
+        found = None
         if field.instances is not None:
-            count = _write_numbers(folder / "instances" / field.name, field)
-        counts.append(count)
+            found = _write_numbers(folder / "instances" / field.name, field)
+        counts.append(found)
         if told is not None:
             mpps.append(told)
         pixels += np.bincount(field.classes.ravel(), minlength=256)
         mpp = "" if told is None else f"{told:.6g}"
-        objects = "" if count is None else str(count)
+        objects = "" if found is None else str(found)
         rows.append((field.name, mpp, objects, str(field.source)))
     named = [(str(index), name) for index, name in enumerate(class_names)]
     write_csv(folder / "classes.csv", ("value", "class"), named)
     write_csv(folder / TABLE_NAME, ("name", "mpp", "objects", "source"), rows)
-    known = [count for count in counts if count is not None]
+    known = [found for found in counts if found is not None]
     return Written(
         folder,
         fields=len(rows),

@@ -18,6 +18,7 @@ from genselfdiff.errors import GsdError, one_line
 from genselfdiff.info import processor_name, rebuild_steps, usable_cores
 from genselfdiff.kernels import native
 from genselfdiff.kernels.backends import OLDEST_GPU
+from genselfdiff.text import counted
 
 GIB = 2**30
 
@@ -44,7 +45,7 @@ def processors(root: Path = Path("/")) -> Iterator[Finding]:
     cores, granted = usable_cores(), limits_here(root).processors
     may_use = cores if granted is None else min(cores, max(round(granted), 1))
     limit = "" if granted is None else f", of which the control group grants {granted:g}"
-    yield ok("processor", f"{processor_name()}, {cores} cores{limit}")
+    yield ok("processor", f"{processor_name()}, {counted(cores, 'core')}{limit}")
     threads = torch.get_num_threads()
     told = f"{threads} for {may_use} processors"
     if threads > may_use:
@@ -57,7 +58,7 @@ def processors(root: Path = Path("/")) -> Iterator[Finding]:
     load = os.getloadavg()[0]
     if load > 1.5 * cores:
         advice = "end other programs, or give fewer threads to each (OMP_NUM_THREADS)"
-        yield warning("load", f"{load:.1f} processes want {cores} cores", advice)
+        yield warning("load", f"{load:.1f} processes want {counted(cores, 'core')}", advice)
 
 
 def memory(root: Path = Path("/")) -> Iterator[Finding]:

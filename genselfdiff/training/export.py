@@ -266,7 +266,7 @@ def _why_no_model_folder(folder: Path, output: Path) -> str:
     if folder.exists():
         return f"is no folder of 'gsd push': it has no {WEIGHTS} and {EXTRA_FILE}"
     if catalogue.name_of(str(folder)) is None:
-        return "there is no such folder"
+        return "there is no such folder: give one of 'gsd push', or hf://USER/NAME"
     arguments: list[str | Path] = ["export", folder, "-o", output]
     if not output.suffix:
         arguments = ["push", folder, output]

@@ -140,6 +140,10 @@ def test_what_the_next_command_lacks_is_said(tmp_path: Path, monkeypatch: Any) -
     assert told[-1] == "next: gsd train finetune . --init nuclei --out run"
     told = write_fields(Path("b"), ["background", "x"], [field("b"), unknown]).summary()
     assert told.endswith("next: gsd train finetune b --init nuclei --mpp 0.5 --out b-run")
+    for taken, free in (("b-run", "b-run2"), ("b-run2", "b-run3")):
+        Path(taken).mkdir()
+        again = write_fields(Path("b"), ["background", "x"], [field("b")], overwrite=True)
+        assert again.summary().endswith(f" --out {free}")
 
 
 FOREIGN = [".hidden", "images/.notes", "images/mine.png", "masks/a.txt", "instances/b.png"]

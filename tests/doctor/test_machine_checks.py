@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from genselfdiff import info
 from genselfdiff.doctor import machine_checks
 from genselfdiff.doctor.limits import Limits, limits_here
 from genselfdiff.kernels import native
@@ -71,6 +72,14 @@ def test_more_threads_than_the_control_group_grants(tmp_path, monkeypatch, found
     assert "OMP_NUM_THREADS=2:" in findings["threads"].advice
     assert "grants 2" in findings["processor"].text
     assert findings["load"].grade == "warning"
+
+
+def test_one_core_is_no_cores(monkeypatch, found):
+    for module in (machine_checks, info):
+        monkeypatch.setattr(module, "usable_cores", lambda: 1)
+    monkeypatch.setattr(machine_checks, "limits_here", lambda root: Limits(None, None))
+    assert found(machine_checks.processors())["processor"].text.endswith(", 1 core")
+    assert dict(info.describe())["processor"].endswith(", 1 core")
 
 
 def test_most_processors_lie_idle(monkeypatch, found):

@@ -64,7 +64,7 @@ def test_the_importer_takes_them_as_frames(tmp_path, write, tissue) -> None:
     slide = write(tissue(600, 600, 0))
     fields = suggest_fields([slide], 2, by="random", size=100)
     (file,) = write_fields(fields, files_of([slide], tmp_path / "slide.geojson"))
-    with pytest.raises(InputError, match="has 2 fields, and nothing is annotated in them yet"):
+    with pytest.raises(InputError, match="has 2 fields, and nothing is annotated inside yet"):
         read_qupath(slide, file)
     content = json.loads(file.read_text())
     drawn = [

@@ -83,7 +83,7 @@ def read_qupath(
     if counts.keys() == {field_class}:
         raise InputError(
             f"{annotations}: has {counted(counts[field_class], 'field')}, and nothing is annotated"
-            " in them yet: draw all that lies in them in QuPath, give it classes and export all"
+            " inside yet: draw all that lies there in QuPath, give it classes and export all"
             " objects as GeoJSON, or read the file in the page of 'gsd view' and draw there"
         )
     names, labels = _labels(counts, field_class, classes, annotations)

@@ -196,7 +196,9 @@ def test_a_shipped_model_is_not_pulled(ship, tmp_path, monkeypatch, output, told
     assert refused.stderr == f"Error: nuclei: comes with gsd: gsd {told}\n"
     assert gsd(*told.split()).exit_code == 0
     missing = gsd("pull", "nope", "-o", output)
-    assert missing.stderr == "Error: nope: there is no such folder\n"
+    assert missing.stderr == (
+        "Error: nope: there is no such folder: give one of 'gsd push', or hf://USER/NAME\n"
+    )
 
 
 def test_names_that_say_another_thing_than_is_written(folder, tmp_path):
