@@ -136,7 +136,7 @@ def _open_file(file: StoredFile, damage: Damage, *, as_mask: bool) -> StoredImag
     if path.suffix.lower() in _ISYNTAX:
         raise InputError(
             f"{path}: iSyntax of Philips is not read; export it as DICOM or TIFF with the scanner's"
-            " program, or convert it to OME-TIFF"
+            " program, or convert it to DICOM with wsidicomizer (docs/formats.md)"
         )
     if path.suffix.lower() in OPENSLIDE_SUFFIXES:
         file.close()
