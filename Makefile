@@ -21,7 +21,7 @@ SOURCES := $(shell find csrc genselfdiff cli -type f -not -name '*.py[co]') \
 CXX_SOURCES := $(shell find csrc tests/native -name '*.cpp' -o -name '*.[ch]')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench gpu lint docs clean
+.PHONY: help setup demo test browser soak bench gpu lint docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ demo: setup  ## the whole journey on the sample slide, in a few minutes; results
 # Not `python -m pytest`, which would put the source tree before the installed package.
 test: setup $(BIOIMAGEIO)/.installed  ## run the tests on the installed package, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist worksteal
+
+browser: setup  ## install Chromium (apt, as root) where there is none, and Playwright, for the tests of the page
+	command -v chromium || command -v google-chrome || \
+		{ apt-get update -qq && apt-get install -qq --no-install-recommends chromium fonts-dejavu-core; }
+	$(KEEP)
+	$(INSTALL) --quiet playwright
 
 soak: setup  ## run the tests that take many minutes: slides and models damaged by the thousand, runs killed
 	$(BIN)/pytest -q -m soak
