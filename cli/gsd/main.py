@@ -43,8 +43,11 @@ COMMANDS = {
     "doctor": "What is wrong with machine, storage, model, slide or cluster.",
 }
 
-_MODULES = {"pull": "push", "suggest": "choosing.suggest", "unknown": "choosing.unknown"}
-"""Of commands in the file of another, or in a folder of their own."""
+_FOLDERS = {
+    "choosing": ("suggest", "unknown"),
+    "models": ("export", "push", "pull", "wrap", "models"),
+}
+"""Of ``commands/``, which has the files of all other commands itself."""
 
 
 class Gsd(click.Group):
@@ -58,7 +61,8 @@ class Gsd(click.Group):
         """Import the command ``cmd_name``."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"gsd.commands.{_MODULES.get(cmd_name, cmd_name)}")
+        folders = [folder for folder, names in _FOLDERS.items() if cmd_name in names]
+        module = importlib.import_module(".".join(("gsd.commands", *folders, cmd_name)))
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -34,7 +34,10 @@ def hub_address(url: Url) -> HubAddress:
     """
     match = _ADDRESS.fullmatch(url.address)
     if match is None:
-        raise InputError(f"{url}: give hf://USER/NAME, or hf://USER/NAME@REVISION")
+        raise InputError(
+            f"{url}: models are passed on in folders, and on the Hub: give hf://USER/NAME, or"
+            " hf://USER/NAME@REVISION"
+        )
     return HubAddress(match[1], match[2])
 
 
