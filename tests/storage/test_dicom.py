@@ -144,3 +144,15 @@ def test_frames_without_a_table(
     monkeypatch.setattr(frames, "_WALKED", 1000)
     with pytest.raises(InputError, match="has no table of where its frames are: copy the slide"):
         open_slide(address)
+
+
+def test_a_folder_that_a_web_server_lists(folder: Path, server: RangeServer) -> None:
+    links = '<a href="../">up</a>'
+    for path in folder.iterdir():
+        server.files[f"/series/{path.name}"] = path.read_bytes()
+        links += f'<a href="{path.name}">{path.name}</a>'
+    server.files["/series/"] = links.encode()
+    with open_slide(f"{server.address}/series/") as remote, open_slide(folder) as local:
+        assert remote.levels == local.levels
+    (found,) = find_slides([f"{server.address}/series/"])
+    assert str(found).endswith("/series/")
