@@ -13,6 +13,7 @@ from torch import nn
 from genselfdiff.errors import ModelError
 from genselfdiff.models.encoders.encoder_network import EncoderNetwork
 from genselfdiff.models.unet import UNet
+from genselfdiff.text import counted
 
 HEAD_PREFIX = "net.final_conv."
 DECODER_PREFIXES = ("net.ups.", "net.detail.")
@@ -45,23 +46,44 @@ def load_initial_weights(
     own = network.state_dict()
     wanted = [key for key in own if head or not key.startswith(HEAD_PREFIX)]
     stored = {key for key in state if head or not key.startswith(HEAD_PREFIX)}
-    missing = [key for key in wanted if key not in stored]
-    unknown = sorted(stored - own.keys())
-    if missing or unknown:
-        raise ModelError(
-            f"{origin}: not weights of this architecture: {len(missing)} entries missing"
-            f" ({', '.join(missing[:2])}), {len(unknown)} unknown ({', '.join(unknown[:2])})"
+    try:
+        require_weights(
+            "this architecture and width",
+            {key: state[key] for key in stored},
+            {key: own[key] for key in wanted},
         )
-    for key in wanted:
-        if own[key].shape != state[key].shape:
-            raise ModelError(
-                f"{origin}: {key} has shape {tuple(state[key].shape)}, but this network needs"
-                f" {tuple(own[key].shape)}: choose the architecture and width it was trained with"
-            )
-        if not all_finite(state[key]):
-            raise ModelError(f"{origin}: {key} is not all finite numbers: take another checkpoint")
+    except ModelError as error:
+        raise ModelError(f"{origin}: {error}") from error
     network.load_state_dict({key: state[key] for key in wanted}, strict=False)
     return LoadReport(tuple(wanted), tuple(key for key in own if key not in wanted))
+
+
+def require_weights(
+    what: str, state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
+) -> None:
+    """Raise ModelError unless ``state`` has the entries of ``wanted`` and no others, all finite.
+
+    Args:
+        what: whose weights they should be, for people.
+        state: what was read.
+        wanted: tensors of the same shapes, which need not hold anything.
+    """
+    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    found = [
+        f"{verb} {counted(len(keys), 'tensor')} ({', '.join(keys[:2])})"
+        for verb, keys in (("lack", missing), ("have beside them", unknown))
+        if keys
+    ]
+    if found:
+        raise ModelError(f"not weights of {what}: they {' and '.join(found)}")
+    for key, own in wanted.items():
+        if state[key].shape != own.shape:
+            raise ModelError(
+                f"not weights of {what}: {key} has shape {tuple(state[key].shape)} instead of"
+                f" {tuple(own.shape)}"
+            )
+        if own.is_floating_point() and not all_finite(state[key]):
+            raise ModelError(f"{key} is not all finite numbers: take another checkpoint")
 
 
 def with_last_layer_of(

@@ -165,7 +165,7 @@ def test_what_are_no_weights_of_it(tmp_path):
     }
     assert told(without).startswith("no weights of a plain U-Net: 'down2.maxpool_conv")
     assert told(state | {"more": torch.ones(2)}).startswith(
-        "not weights of unet: 0 entries missing"
+        "not weights of unet: they have beside them 1 tensor (more)"
     )
     odd = state | {"inc.double_conv.1.weight": torch.ones(3)}
     assert "inc.double_conv.1.weight has shape (3,) instead of (8,)" in told(odd)

@@ -410,7 +410,7 @@ def test_damaged_checkpoints_are_named(tmp_path, pretrain_config):
         export(run.path, tmp_path / "model.ts")
     config = run.config.read_text()
     run.config.write_text(config.replace("width = 8", "width = 16"))
-    with pytest.raises(ModelError, match=r"best\.safetensors: .* has shape .*, but this network"):
+    with pytest.raises(ModelError, match=r"best\.safetensors: .* has shape .* instead of"):
         sample_run(run.path, tmp_path / "grid.png", Sampling(1))
     for old, new, told in (
         ("seed = 0", "seed = 0\ncolour = 1", "unknown setting 'colour'"),

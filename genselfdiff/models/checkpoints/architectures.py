@@ -11,6 +11,7 @@ from genselfdiff.errors import InputError, ModelError, one_line
 from genselfdiff.models.checkpoints.plain_unet import PlainUNet
 from genselfdiff.models.checkpoints.state_dicts import State, read_state_dict
 from genselfdiff.models.torchscript import script
+from genselfdiff.models.weights import require_weights
 
 logger = logging.getLogger("genselfdiff")
 
@@ -58,7 +59,8 @@ def network_of_checkpoint(path: Path, architecture: str) -> nn.Module:
     state = read_state_dict(path)
     is_plain = architecture == PLAIN
     network = PlainUNet(state) if is_plain else _of_smp(architecture, state)
-    _load(network, state, architecture)
+    require_weights(architecture, state, network.state_dict())
+    network.load_state_dict(state)
     outputs = len(state["outc.conv.weight" if is_plain else _HEAD])
     if not is_plain:
         network = _compilable(network.eval(), architecture)
@@ -110,22 +112,3 @@ def _of_smp(architecture: str, state: State) -> nn.Module:
     except Exception as error:  # KeyError, ValueError, of whatever an encoder does
         raise InputError(f"{architecture}: {one_line(error)}") from error
     return network
-
-
-def _load(network: nn.Module, state: State, architecture: str) -> None:
-    own = network.state_dict()
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or unknown:
-        raise ModelError(
-            f"not weights of {architecture}: {len(missing)} entries missing"
-            f" ({', '.join(missing[:2])}), {len(unknown)} unknown ({', '.join(unknown[:2])})"
-        )
-    for key, value in state.items():
-        if value.shape != own[key].shape:
-            raise ModelError(
-                f"not weights of {architecture}: {key} has shape {tuple(value.shape)} instead of"
-                f" {tuple(own[key].shape)}"
-            )
-        if not value.float().isfinite().all():
-            raise ModelError(f"{key} is not all finite numbers: take another checkpoint")
-    network.load_state_dict(state)

@@ -18,7 +18,7 @@ from genselfdiff.errors import InputError, ModelError
 from genselfdiff.input_files import read_json
 from genselfdiff.models.checkpoints.state_dicts import State, read_state_dict
 from genselfdiff.models.encoders.vision_transformer import VisionTransformer, VitShape
-from genselfdiff.models.weights import all_finite
+from genselfdiff.models.weights import require_weights
 from genselfdiff.models.wrapping import IMAGENET_DEVIATION, IMAGENET_MEAN
 
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1536: 24, 1664: 16}
@@ -184,19 +184,7 @@ def _fold_prefix(state: State, shape: VitShape) -> None:
 def _require_all(state: State, shape: VitShape) -> None:
     """Raise ModelError unless ``state`` is that of a transformer of this shape."""
     with torch.device("meta"):
-        wanted = {k: v.shape for k, v in VisionTransformer(shape, ()).state_dict().items()}
+        wanted = VisionTransformer(shape, ()).state_dict()
     for name in [key for key in wanted if key.endswith(".attn.qkv.bias") and key not in state]:
-        state[name] = torch.zeros(wanted[name])  # of layers that have none
-    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or unknown:
-        raise ModelError(
-            f"not the weights of a plain vision transformer: {len(missing)} entries missing"
-            f" ({', '.join(missing[:2])}), {len(unknown)} unknown ({', '.join(unknown[:2])})"
-        )
-    for key, value in state.items():
-        if value.shape != wanted[key]:
-            raise ModelError(
-                f"{key} has shape {tuple(value.shape)} instead of {tuple(wanted[key])}"
-            )
-        if not all_finite(value):
-            raise ModelError(f"{key} is not all finite numbers: take another file")
+        state[name] = torch.zeros(wanted[name].shape)  # of layers that have none
+    require_weights("a plain vision transformer", state, wanted)

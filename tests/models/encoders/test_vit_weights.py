@@ -187,8 +187,8 @@ def test_other_files_are_refused_in_one_line(
 
     assert "transformers: no patch_embed.weight, pos_embed" in told({"a": torch.ones(2)})
     less = {key: value for key, value in state.items() if key != "blocks.1.norm1.bias"}
-    assert "1 entries missing (blocks.1.norm1.bias)" in told(less)
-    assert "1 unknown (blocks.0.attn.q_norm.weight)" in told(
+    assert "they lack 1 tensor (blocks.1.norm1.bias)" in told(less)
+    assert "beside them 1 tensor (blocks.0.attn.q_norm.weight)" in told(
         state | {"blocks.0.attn.q_norm.weight": torch.ones(8)}
     )
     assert "positions are none of a square" in told(state | {"pos_embed": torch.ones(1, 20, 24)})
