@@ -141,4 +141,4 @@ def test_no_folder_is_crowded_but_those_that_are_left() -> None:
 
 
 def is_source(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix not in (".pyc", ".so")
+    return not path.name.startswith(".") and path.suffix not in (".pyc", ".so", ".json")
