@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from genselfdiff.choices import DEFAULT_MODEL
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.resample import is_core, labels_of
 from genselfdiff.models.model_file import load_model
-from genselfdiff.models.shipped import catalogue
 from genselfdiff.slides import open_slide
 
 SIDE = 512
@@ -31,7 +31,7 @@ def test_masks_are_those_that_were_looked_at(request, name, precision, least):
     stored = np.asarray(Image.open(root / "tests" / "reference" / f"nuclei_{name}.png"))
     with open_slide(root / "examples" / "CMU-1-Small-Region.svs") as slide:
         pixels = slide.at_mpp(0.25).read(*CROPS[name], SIDE, SIDE)
-    predictor = Predictor(load_model(catalogue.DEFAULT, "cpu"), precision)
+    predictor = Predictor(load_model(DEFAULT_MODEL, "cpu"), precision)
     given = predictor(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].numpy()
     nuclei = labels_of(given[:2]) == 1
     assert dice(nuclei, stored > 0) >= least

@@ -56,7 +56,7 @@ def test_a_model_that_is_none_is_told(page: Any, write_slide: Make, tmp_path: Pa
     model.write_text("this is none")
     with served(write_slide(np.full((90, 90, 3), 200, np.uint8)), "--model", model) as address:
         opened(page, address)
-        page.get_by_text(re.compile("<b>none.ts: (?!the model is being read)")).wait_for()
+        page.get_by_text(re.compile("<b>none.ts: (?!the model is being read)")).first.wait_for()
 
 
 def test_a_whole_slide_is_segmented_and_shown(
