@@ -113,11 +113,13 @@ def with_last_layer_of(
 
 
 def with_decoder_of(
-    network: nn.Module, state: Mapping[str, torch.Tensor]
+    network: UNet | EncoderNetwork, state: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """``state`` with the decoder of ``network``."""
     own = network.state_dict()
-    return dict(state) | {key: own[key] for key in own if key.startswith(DECODER_PREFIXES)}
+    # Of a network on a frozen encoder, all but that.
+    prefixes = DECODER_PREFIXES if isinstance(network, UNet) else ("net.",)
+    return dict(state) | {key: own[key] for key in own if key.startswith(prefixes)}
 
 
 def all_finite(tensor: torch.Tensor) -> bool:

@@ -85,6 +85,16 @@ def test_a_run_goes_on_without_the_encoder_s_file(
     assert all(torch.equal(first[key], second[key]) for key in first if key.startswith(ENCODER))
 
 
+def test_of_a_run_the_encoder_alone_can_be_taken(run, config):
+    alone = dataclasses.replace(config, encoder=None, init=str(run.path), init_layers="encoder")
+    before = read_checkpoint(run.best).weights
+    with prepared(alone) as (_, step):
+        for key, value in step.network.state_dict().items():
+            is_frozen = key.startswith(ENCODER)
+            learnt = is_frozen or value.dim() > 1  # norms begin alike
+            assert not learnt or torch.equal(value, before[key]) == is_frozen, key
+
+
 @pytest.mark.parametrize("name", ["model.ts", "model.pt2"])
 def test_its_model_predicts_as_the_network_does(run, tmp_path, name, caplog):
     with caplog.at_level(logging.WARNING, "genselfdiff"):
