@@ -1,13 +1,16 @@
-"""One of two processes that share a batch: python process_of_two.py RANK FOLDER."""
+"""One of two processes that share a batch: torchrun ... process_of_two.py FOLDER.
 
+FOLDER gets the gradients, and the names of the threads that are left as the interpreter ends.
+"""
+
+import atexit
 import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from genselfdiff.models.registry import create_model
+from genselfdiff.training.loop.distributed import joined_world
 
 
 def batch():
@@ -26,17 +29,21 @@ def gradients(model, x, t):
     return {name.removeprefix("module."): p.grad for name, p in model.named_parameters()}
 
 
-def main(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    x, t = batch()
-    half = slice(2 * rank, 2 * rank + 2)
-    found = gradients(DistributedDataParallel(network()), x[half], t[half])
-    if rank == 0:
-        torch.save(found, folder / "gradients.pt")
-    dist.destroy_process_group()
+def main(folder: Path) -> None:
+    with joined_world("cpu") as (world, device):
+        atexit.register(tell_threads, folder / f"threads{world.rank}")
+        x, t = batch()
+        half = slice(2 * world.rank, 2 * world.rank + 2)
+        wrapped = world.wrapped(network(), device)
+        found = gradients(wrapped, x[half], t[half])
+        if world.is_first:
+            torch.save(found, folder / "gradients.pt")
+
+
+def tell_threads(file: Path) -> None:
+    names = Path("/proc/self/task").glob("*/comm")
+    file.write_text("".join(sorted(name.read_text() for name in names)))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

@@ -1,5 +1,8 @@
 """One run on several processes, started by torchrun: who writes, and what they tell each other."""
 
+import atexit
+import gc
+import importlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -97,7 +100,10 @@ def joined_world(device: str | None) -> Iterator[tuple[World, torch.device]]:
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     # Of a 1x1 convolution's weights both strides go through memory in one order.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    # Imported later, as by DistributedDataParallel, it keeps this group in default arguments.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group(backend, timeout=PATIENCE)
+    group = dist.group.WORLD
     try:
         yield World(dist.get_rank(), size), chosen
     except (dist.DistBackendError, dist.DistNetworkError) as error:
@@ -109,6 +115,18 @@ def joined_world(device: str | None) -> Iterator[tuple[World, torch.device]]:
         raise TrainingError(_lost()) from error
     # After an error the others may never come here, whom this would wait for.
     dist.destroy_process_group()
+    atexit.register(_end_threads, [group])
+
+
+def _end_threads(groups: list[Any]) -> None:
+    """Drop the last reference to a process group, which ends its threads.
+
+    Gloo's threads give back tensors after their work. The interpreter aborts where they do it while
+    it ends; and they wait for it for ever where the network's reducer, which does not release the
+    interpreter's lock, is the last to hold the group.
+    """
+    gc.collect()  # networks that hold the group
+    groups.clear()
 
 
 def _lost() -> str:
