@@ -1,6 +1,7 @@
 """From the shipped model to one that knows a slide, with gsd's own commands and a page's requests.
 
     python benchmarks/suggest/loop.py IMAGES TRUTH OUT [--by model] [-n 5] [--steps 300] [--seed 0]
+        [--picture FILE]
 
 IMAGES are fields of nuclei at 0.25 um/px that `nuclei` has not seen, TRUTH the numbers of their
 nuclei under the same names, such as MoNuSeg's. They are laid side by side into one slide in OUT.
@@ -8,6 +9,7 @@ nuclei under the same names, such as MoNuSeg's. They are laid side by side into 
 as GeoJSON to the server of `gsd view`, which is then killed as a machine that fails would.
 `gsd data corrections` makes images and masks of what the server has kept, `gsd train finetune` a
 model of them, and `gsd evaluate` compares it with `nuclei` on the images in which no field lies.
+--picture shows of the one whose PQ has changed by the median: the truth, and what both models find.
 """
 
 import argparse
@@ -22,17 +24,20 @@ from typing import Any
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from genselfdiff.data.labelled.masks import read_mask
 from genselfdiff.data.labelled.pairs import Pair, find_pairs
 from genselfdiff.evaluation.bootstrap import mean_interval
 from genselfdiff.evaluation.evaluation_file import read_evaluation
+from genselfdiff.masks.overlay import mark_edges
 from genselfdiff.objects.outlines import OutlineTracer
 from genselfdiff.slides import read_image
 
 GSD = [sys.executable, "-m", "gsd"]
 MPP = 0.25
 METRICS = ("dice", "aji", "pq")
+OUTLINE = (255, 230, 0)
 
 
 def main() -> None:
@@ -45,6 +50,7 @@ def main() -> None:
     parser.add_argument("-n", "--count", type=int, default=5, help="fields")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", type=Path, help="JPEG or PNG")
     options = parser.parse_args()
     out = options.out
     out.mkdir(parents=True)
@@ -70,7 +76,14 @@ def main() -> None:
         for number, pair in enumerate(pairs)
         if not any(meets(box_of(frame), number, across, side) for frame in frames)
     ]
-    report(scores("nuclei", others, out), scores(str(out / "model.ts"), others, out))
+    models = ("nuclei", str(out / "model.ts"))
+    before, after = (scores(model, others, out) for model in models)
+    report(before, after)
+    if options.picture:
+        gains = {name: after["pq"][name] - before["pq"][name] for name in before["pq"]}
+        middle = sorted(gains, key=gains.__getitem__)[len(gains) // 2]
+        shown = next(pair for pair in others if pair.image.stem == middle)
+        draw(options.picture, shown, models, out)
 
 
 def laid(pictures: list[NDArray[Any]], across: int) -> NDArray[Any]:
@@ -173,6 +186,21 @@ def report(before: dict[str, dict[str, float]], after: dict[str, dict[str, float
         means = [float(np.mean(list(model[key].values()))) for model in (before, after)]
         change = f"{apart.mean():+.3f} ({low:+.3f} {high:+.3f})"
         print(f"{key:5} {means[0]:.3f} -> {means[1]:.3f}  {change}  {len(apart)} images")
+
+
+def draw(path: Path, pair: Pair, models: tuple[str, ...], out: Path) -> None:
+    """Save an image's truth beside what each model finds in it, as outlines."""
+    found = [read_mask(pair.mask)]
+    for number, model in enumerate(models):
+        mask = out / f"shown{number}.tif"
+        gsd("segment", pair.image, "-o", mask, "--model", model, "--mpp", MPP, "--labels")
+        found.append(tifffile.imread(mask.with_name(f"{mask.stem}_instances.tif")))
+    image = read_image(pair.image)
+    panels = [np.where(mark_edges(ids)[..., None], OUTLINE, image) for ids in found]
+    gap = np.full((len(image), 8, 3), 255)
+    row = np.concatenate([panels[0], *(part for p in panels[1:] for part in (gap, p))], axis=1)
+    Image.fromarray(row.astype(np.uint8)).save(path, quality=85)
+    print(f"{path}: {pair.image.name}", flush=True)
 
 
 def gsd(*words: object) -> None:

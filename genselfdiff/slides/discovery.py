@@ -25,6 +25,10 @@ IMAGE_SUFFIXES = OPENSLIDE_SUFFIXES | {".svs", ".tif", ".tiff", ".btf", ".png", 
 PROBABILITIES_ZARR = "_probabilities.ome.zarr"
 """End of the names of folders that gsd leaves beside masks, which are no slides."""
 
+NO_SLIDES = {"masks": "classes.csv", "instances": "classes.csv", "images": "corrections.journal"}
+"""Folders of images that are no slides, labels and what was cut out of slides to be corrected, each
+with the file beside it that says so."""
+
 
 @overload
 def find_slides(paths: Iterable[Path], written: Path | None = None) -> list[Path]: ...
@@ -38,8 +42,9 @@ def find_slides(
     Args:
         paths: files, taken whatever they end in, and folders, searched recursively for
             ``IMAGE_SUFFIXES`` and folders in ``ZARR_SUFFIX``, each one slide; hidden files and
-            folders in them are left out. A URL that ends in a slash is a folder, too. A folder
-            with one series of DICOM files is a slide; of several, the first file stands for each.
+            folders in them are left out, and ``NO_SLIDES``. A URL that ends in a slash is a
+            folder, too. A folder with one series of DICOM files is a slide; of several, the first
+            file stands for each.
         written: a folder that results go to; what lies in it, from a call before, is no slide.
 
     Raises:
@@ -139,6 +144,10 @@ def _images_below(folder: Place) -> Sequence[Place]:
         others = [url for url in urls if url.suffix.lower() != DICOM_SUFFIX]
         return sorted([*others, *_dicom_slides(folder, instances)], key=str)
     found = sorted(files_below(folder, {*IMAGE_SUFFIXES, ZARR_SUFFIX}))
+    no_slides = {part for part in {path.parent for path in found} if _is_no_slides(part, folder)}
+    for part in sorted(no_slides):
+        tell_once(logging.INFO, f"{part}: left out: labels, or parts of slides that were corrected")
+    found = [path for path in found if path.parent not in no_slides]
     dicoms = sorted(files_below(folder, {DICOM_SUFFIX}))
     found = sorted([*found, *local_paths(_dicom_slides(folder, dicoms))])
     # A .vms slide is stored in JPEG files beside it whose names begin with its own.
@@ -146,6 +155,13 @@ def _images_below(folder: Place) -> Sequence[Place]:
     return [
         path for path in found if path.suffix.lower() != ".jpg" or not str(path).startswith(stems)
     ]
+
+
+def _is_no_slides(part: Path, named: Path) -> bool:
+    """Whether ``part`` is of ``NO_SLIDES``, and not what was asked for by ``named``."""
+    mark = NO_SLIDES.get(part.name)
+    is_asked_for = part == named or (part.name == "images" and part.parent == named)
+    return mark is not None and not is_asked_for and part.with_name(mark).is_file()
 
 
 def _dicom_slides(folder: Place, files: Sequence[Place]) -> Iterator[Place]:

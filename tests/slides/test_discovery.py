@@ -91,6 +91,25 @@ def test_what_is_no_file_is_left_out_and_told(tmp_path, caplog):
     assert sorted(left_out) == ["gone.svs", "pipe.tif"]
 
 
+def test_labels_and_what_was_cut_out_of_slides_are_none(tmp_path, caplog):
+    fields = tmp_path / "fields"
+    for part in ("images", "masks", "instances"):
+        (fields / part).mkdir(parents=True)
+        (fields / part / "a.png").touch()
+    slide = tmp_path / "a.svs"
+    slide.touch()
+    assert len(find_slides([tmp_path])) == 4  # nothing says what they are
+    (fields / "classes.csv").touch()
+    image = fields / "images" / "a.png"
+    with caplog.at_level("INFO", "genselfdiff"):
+        assert find_slides([tmp_path]) == [slide, image]
+    assert f"{fields / 'masks'}: left out" in caplog.text
+    (fields / "corrections.journal").touch()
+    assert find_slides([tmp_path]) == [slide]
+    assert find_slides([fields]) == [image]
+    assert find_slides([fields / "masks"]) == [fields / "masks" / "a.png"]
+
+
 def test_what_a_call_has_written_among_the_slides_is_none(tmp_path: Path) -> None:
     for name in ("a.svs", "out/tile.png", "outer/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

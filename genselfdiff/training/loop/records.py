@@ -11,6 +11,7 @@ import torch
 
 from genselfdiff.errors import ModelError
 from genselfdiff.models.weights import all_finite, load_initial_weights
+from genselfdiff.text import counted
 from genselfdiff.training.curves import draw_curves
 from genselfdiff.training.loop.averaging import learning_parameters
 from genselfdiff.training.loop.health import LossWatch
@@ -205,5 +206,5 @@ def _require_fit(step: TrainingStep, checkpoint: Checkpoint, path: Path) -> None
 def _made_with(step: TrainingStep) -> str:
     return (
         f"torch {torch.__version__}, {step.device.type} in {step.precision},"
-        f" {torch.get_num_threads()} threads, {step.world.size} processes"
+        f" {counted(torch.get_num_threads(), 'thread')}, {counted(step.world.size, 'process')}"
     )

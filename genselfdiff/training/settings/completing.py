@@ -70,6 +70,7 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
     if config.init == NO_INIT and config.init_layers != "all":
         raise InputError(f"--init-layers {config.init_layers}: needs an --init to take them of")
     config = _with_encoder(config)
+    origin = origin_of(config)  # before the masks are read, which takes its time
     pairs = find_pairs(config.images, config.masks)
     summary = inspect_masks(
         pairs,
@@ -86,7 +87,6 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
     _, validation = split_pairs(
         pairs, config.val, seed=config.seed, group=config.group, fold=config.fold
     )
-    origin = origin_of(config)
     if isinstance(origin, FinetuneConfig) and has_whole_weights(config.init):
         config = _as_finished(config, origin, summary.num_classes, mpp)
     config = replace(
