@@ -24,6 +24,10 @@ from genselfdiff.viewer.corrections.folder import DrawnClass
 from genselfdiff.viewer.layers import Colour, colour_of
 
 
+class NotPredicted(Exception):
+    """What a field shall begin with is being predicted: ask again in a moment."""
+
+
 class Mask(Protocol):
     """What can be shown over a slide: a mask, or what is predicted; see ``viewer.layers.Layer``."""
 
@@ -37,6 +41,18 @@ class Mask(Protocol):
 
     def cores(self, x: int, y: int, width: int, height: int) -> NDArray[np.bool_]:
         """Where the cores of objects are in a window."""
+
+
+class Predicted(Mask, Protocol):
+    """What a model predicts; reading it raises as ``expect``."""
+
+    def expect(self, boxes: Sequence[Box]) -> None:
+        """Have all of some boxes predicted.
+
+        Raises:
+            NotPredicted: not all of it is, yet.
+            InputError: it never will be.
+        """
 
 
 def of_mask(mask: Mask, box: Box) -> tuple[Uint8, Int32]:

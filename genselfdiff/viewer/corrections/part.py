@@ -1,5 +1,6 @@
 """What the page asks of corrections, and how it is answered."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -29,6 +30,8 @@ from genselfdiff.viewer.answering import (
 from genselfdiff.viewer.corrections.actions import STROKES
 from genselfdiff.viewer.corrections.beginnings import (
     Mask,
+    NotPredicted,
+    Predicted,
     classes_of,
     coloured,
     of_mask,
@@ -54,9 +57,12 @@ _MOST_SENT = 2**20
 _MOST_GEOJSON = 2**26
 """Bytes that are taken of a stroke, and of a file."""
 
+_ASK_AGAIN = 0.3
+"""Seconds until it is looked again whether something is predicted."""
+
 
 def corrections_part(
-    library: Library, folder: Path, predicted: Callable[[int, int], Mask] | None = None
+    library: Library, folder: Path, predicted: Callable[[int, int], Predicted] | None = None
 ) -> Part:
     """Make the part of the server with which people draw.
 
@@ -87,7 +93,7 @@ class _Answers:
         self,
         library: Library,
         corrections: Corrections,
-        predicted: Callable[[int, int], Mask] | None,
+        predicted: Callable[[int, int], Predicted] | None,
     ) -> None:
         self._library = library
         self._predicted = predicted
@@ -182,7 +188,7 @@ class _Answers:
             layer for layer in self._library.open(number).layers if layer.kind == "mask"
         ]
         if not layers and self._predicted is not None:
-            with suppress(InputError, LookupError):  # the model is not read yet
+            with suppress(InputError, LookupError, NotPredicted):  # the model is not read yet
                 layers = [self._predicted(number, 0)]
         return classes_of(layers[0]) if layers else []
 
@@ -213,7 +219,7 @@ class _Answers:
     def _mask(self, number: int, content: dict[str, Any]) -> Mask:
         """What a field shall begin as."""
         kind = "model" if "model" in content else "layer"
-        index = content.pop(kind)
+        index = content[kind]
         if type(index) is int and index >= 0:
             with suppress(LookupError):
                 if kind == "model" and self._predicted is not None:
@@ -248,13 +254,15 @@ class _Answers:
         """
         slide, suggested = self._slide(number), self._suggested(number)
         found = read_annotations(content)
+        boxes = found.boxes(slide.width, slide.height)
         is_told = not found.is_drawn and not told.keys().isdisjoint(("layer", "model"))
         begins = self._start(number, self._mask(number, told)) if is_told else None
+        if is_told and "model" in told and self._predicted is not None:
+            self._predicted(number, told["model"]).expect([box for box, _ in boxes])
         wanted = coloured(found.classes)
         of_wanted = self._corrections.labels_of(slide, wanted, suggested)
         indices = dict(zip(found.classes, of_wanted, strict=True))
         refused = []
-        boxes = found.boxes(slide.width, slide.height)
         for box, field in boxes:
             action = {"id": new_name(), "kind": "field", **asdict(box)}
             start = begins or partial(found.labels, field=field, indices=indices)
@@ -273,11 +281,14 @@ class _Answers:
 
 
 async def _answered(request: Request, make: Callable[[], dict[str, Any]]) -> Response:
-    """What was done, or why it cannot be."""
-    try:
-        return JSONResponse(await made(request, make), headers=ASKED_AGAIN)
-    except Stale:
-        told = "Something was drawn here meanwhile, from another page. It is shown now."
-        return PlainTextResponse(told, 409, headers=ASKED_AGAIN)
-    except GsdError as error:
-        return PlainTextResponse(one_line(error), 422, headers=ASKED_AGAIN)
+    """What was done, once what it needs is predicted, or why it cannot be."""
+    while True:
+        try:
+            return JSONResponse(await made(request, make), headers=ASKED_AGAIN)
+        except NotPredicted:
+            await asyncio.sleep(_ASK_AGAIN)
+        except Stale:
+            told = "Something was drawn here meanwhile, from another page. It is shown now."
+            return PlainTextResponse(told, 409, headers=ASKED_AGAIN)
+        except GsdError as error:
+            return PlainTextResponse(one_line(error), 422, headers=ASKED_AGAIN)

@@ -25,6 +25,8 @@ class Page {
     //   keys       [key, what for, action]; the action may return false: the key is not for it
     this.parts = [];
     this.layers = [];
+    // Names and numbers of models whose layers are still to come.
+    this.awaited = [];
     this.outlines = true;
     this.compare = new Compare({
       changed: () => {

@@ -1,19 +1,22 @@
 """Fields that begin as a model predicts them."""
 
+import json
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from browsing import at, opened, served
 from PIL import Image
 from viewer_client import Client
 
-from genselfdiff.live.blocks import Block, BlockStore, Picture
+from genselfdiff.live.blocks import BlockStore, Picture
 from genselfdiff.live.live_mask import LiveMask
 from genselfdiff.live.predictions import Model
+from genselfdiff.live.views import View
 from genselfdiff.viewer.collection import collect
 from genselfdiff.viewer.corrections.part import corrections_part
 from genselfdiff.viewer.library import Library
@@ -23,34 +26,93 @@ Make = Callable[..., Path]
 WIDTH, HEIGHT = 1300, 900
 
 
-def test_a_field_begins_as_it_is_predicted_once_all_of_it_is(slide: Make, tmp_path: Path) -> None:
+class Predicting:
+    """Predicts a block each time that somebody looks; the model comes with the first look."""
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self.labels, self.store = labels, BlockStore(2**24)
+        self.models = [Model("m.ts")]
+        self.failed = ""
+        self.looks: list[View] = []
+
+    def read_model(self) -> None:
+        self.models[0].classes = [("glass", (255, 255, 255)), ("gland", (1, 2, 3))]
+
+    def look(self, view: View) -> None:
+        self.looks.append(view)
+        (picture,) = view.pictures
+        block = self.store.missing(picture, list(view.blocks))[0]
+        left, top, width, height = block.window(WIDTH, HEIGHT)
+        self.store.put(picture, block, self.labels[top : top + height, left : left + width])
+
+    def error(self, picture: Picture) -> str:
+        return self.failed
+
+
+@pytest.fixture
+def predicting() -> Predicting:
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     labels[(y % 40 < 23) & (x % 30 < 17)] = 1
-    model = Model("m.ts")
-    predictions: Any = SimpleNamespace(store=BlockStore(2**24), models=[model])
+    return Predicting(labels)
+
+
+@pytest.fixture
+def client(predicting: Any, slide: Make, tmp_path: Path, monkeypatch: Any) -> Client:
+    monkeypatch.setattr("genselfdiff.viewer.corrections.part._ASK_AGAIN", 0.01)
     library = Library(collect([slide()]))
-    part = corrections_part(library, tmp_path / "c", partial(LiveMask, library, predictions))
-    client = Client(library, part)
+    part = corrections_part(library, tmp_path / "c", partial(LiveMask, library, predicting))
+    return Client(library, part)
 
-    def frame(number: int) -> Any:
-        told = {"id": "c0ffee" * 4, "kind": "field", "model": number}
-        box = {"x": 490, "y": 500, "width": 600, "height": 50}
-        return client.request("POST", "corrections/0", json=told | box)
 
-    assert "is being read" in frame(0).text
-    model.classes = [("glass", (255, 255, 255)), ("gland", (1, 2, 3))]
-    assert (frame(1).status_code, frame(1).text) == (422, "there is no such mask")
-    for block in (Block(c, r) for c in range(3) for r in range(2)):
-        assert frame(0).text.startswith("not all of the field is predicted yet")
-        left, top, width, height = block.window(WIDTH, HEIGHT)
-        window = labels[top : top + height, left : left + width]
-        predictions.store.put(Picture(0, 0), block, window)
-    told = frame(0).json()
+BOX = {"x": 490, "y": 500, "width": 600, "height": 50}
+
+
+def frame(client: Client, model: int) -> Any:
+    told = {"id": "c0ffee" * 4, "kind": "field", "model": model}
+    return client.request("POST", "corrections/0", json=told | BOX)
+
+
+def test_a_field_waits_for_what_is_predicted(client: Client, predicting: Predicting) -> None:
+    threading.Timer(0.3, predicting.read_model).start()
+    told = frame(client, 0).json()
     assert [each["name"] for each in told["classes"]] == ["glass", "gland"]
+    assert len(predicting.looks) == 6  # it touches three blocks across and two down
     answer = client.get(f"corrections/0/fields/{'c0ffee' * 4}/0/0/600/50")
     shown = np.asarray(Image.open(answer))
-    np.testing.assert_array_equal(shown[..., 0], labels[500:550, 490:1090])
+    np.testing.assert_array_equal(shown[..., 0], predicting.labels[500:550, 490:1090])
+
+
+def test_it_does_not_wait_for_what_never_comes(client: Client, predicting: Predicting) -> None:
+    assert (frame(client, 1).status_code, frame(client, 1).text) == (422, "there is no such mask")
+    predicting.failed = "the slide is damaged"
+    predicting.read_model()
+    assert (frame(client, 0).status_code, frame(client, 0).text) == (422, predicting.failed)
+    predicting.models[0].classes, predicting.models[0].error = [], "no model"
+    assert (frame(client, 0).status_code, frame(client, 0).text) == (422, "no model")
+
+
+def test_so_do_fields_of_gsd_suggest_all_at_once(client: Client, predicting: Predicting) -> None:
+    predicting.read_model()
+    corners = np.array([(0, 0), (300, 0), (300, 200), (0, 200), (0, 0)])
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [np.add(corners, (x, 0)).tolist()]},
+            "properties": {"classification": {"name": "Region*"}},
+        }
+        for x in (0, 700)
+    ]
+    content = json.dumps({"type": "FeatureCollection", "features": features})
+    kind = {"content-type": "application/geo+json"}
+    address = "corrections/0/geojson?model=0"
+    told = client.request("POST", address, content=content, headers=kind).json()
+    assert told["told"] == "2 fields read"
+    assert len({view.blocks for view in predicting.looks}) == 1
+    for field, x in zip(told["fields"], (0, 700), strict=True):
+        answer = client.get(f"corrections/0/fields/{field['id']}/0/0/300/200")
+        shown = np.asarray(Image.open(answer))
+        np.testing.assert_array_equal(shown[..., 0], predicting.labels[:200, x : x + 300])
 
 
 def test_it_does_so_in_the_page(
@@ -64,10 +126,9 @@ def test_it_does_so_in_the_page(
     with served(slide, "--model", darkness_model, "--corrections", folder) as address:
         opened(page, address)
         page.keyboard.press("1")
-        page.get_by_text("All that is seen is predicted.").wait_for()
-        page.keyboard.press("f")
+        page.keyboard.press("f")  # nothing may be predicted yet
         chosen = page.get_by_label("A field begins").locator("option:checked")
-        assert chosen.inner_text() == "as darkness.ts (live) shows it"
+        assert chosen.inner_text().startswith("as darkness.ts")
         page.mouse.move(*at(page, 600, 400))
         page.mouse.down()
         page.mouse.move(*at(page, 750, 600), steps=3)

@@ -71,7 +71,10 @@ class Corrections {
       const told = layer.hasObjects ? { layer: layer.index } : { model: layer.model };
       return [JSON.stringify(told), `as ${layer.info.name} shows it`, told];
     });
-    return [...masks, ["", "empty", {}]];
+    const awaited = this.page.awaited.map(({ name, model }) => (
+      [JSON.stringify({ model }), `as ${name} will show it`, { model }]
+    ));
+    return [...masks, ...awaited, ["", "empty", {}]];
   }
 
   // The one that is chosen, if it is there, or the first.

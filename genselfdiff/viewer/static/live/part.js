@@ -55,6 +55,9 @@ class Live {
     }
     if (page.slide !== slide || !page.info) return;
     this.models = told.models;
+    page.awaited = told.models
+      .map(({ name, classes, error }, model) => ({ name, model, isRead: classes.length || error }))
+      .filter(({ isRead }) => !isRead);
     const there = new Set(this.layers().map(({ model }) => model));
     const added = told.models
       .map((state, model) => ({ state, model }))
@@ -71,7 +74,7 @@ class Live {
     } else if (!this.panel.isConnected) page.fillPanel();
     this.describe();
     page.moved(page.stage);
-    if (told.models.some(({ classes, error }) => !classes.length && !error)) {
+    if (page.awaited.length) {
       clearTimeout(this.reading);
       this.reading = setTimeout(() => this.read(slide), ASK_MS);
     }
