@@ -1,15 +1,20 @@
 """Fields that begin as a model predicts them."""
 
 import json
+import signal
+import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from browsing import at, opened, served
+from live_processes import SECONDS, viewing
 from PIL import Image
 from viewer_client import Client
 
@@ -90,6 +95,21 @@ def test_it_does_not_wait_for_what_never_comes(client: Client, predicting: Predi
     assert (frame(client, 0).status_code, frame(client, 0).text) == (422, predicting.failed)
     predicting.models[0].classes, predicting.models[0].error = [], "no model"
     assert (frame(client, 0).status_code, frame(client, 0).text) == (422, "no model")
+
+
+def test_ctrl_c_does_not_wait_for_it(slide: Make, tmp_path: Path) -> None:
+    # A server that does not answer: the model is being read for ever.
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as pool:
+        model = f"http://127.0.0.1:{silent.getsockname()[1]}/m.ts"
+        with viewing(slide(), "--model", model, "--corrections", tmp_path) as (server, address):
+            told = {"id": "c0ffee" * 4, "kind": "field", "model": 0} | BOX
+            asked = pool.submit(httpx.post, f"{address}corrections/0", json=told, timeout=SECONDS)
+            silent.accept()
+            with pytest.raises(TimeoutError):
+                asked.result(timeout=1)
+            server.send_signal(signal.SIGINT)
+            assert server.wait(SECONDS) == 130
+            assert isinstance(asked.exception(), httpx.HTTPError)
 
 
 def test_so_do_fields_of_gsd_suggest_all_at_once(client: Client, predicting: Predicting) -> None:
