@@ -36,7 +36,7 @@ def opened(page: Any, address: str) -> None:
 
 def wait(page: Any, condition: str) -> None:
     """Wait until it holds; Playwright's own way is against the page's policy."""
-    for _ in range(400):
+    for _ in range(2400):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)

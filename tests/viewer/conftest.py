@@ -121,7 +121,7 @@ def page(browser: Any) -> Iterator[Any]:
     """A page that must not complain, nor ask anything of other hosts."""
     context = browser.new_context(viewport={"width": 1280, "height": 720})
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(120_000)
     complaints, hosts = [], set()
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
