@@ -45,10 +45,8 @@ class LiveMask:
         self._picture = Picture(model, slide)
         self._model = told = predictions.models[model]
         self.mpp = opened.mpp
-        if not told.classes and not told.error:
-            raise NotPredicted
-        if told.error:
-            raise InputError(told.error)
+        if not told.classes:
+            raise InputError(told.error) if told.error else NotPredicted
         self.names = [name for name, _ in told.classes]
         self.colours = [colour for _, colour in told.classes]
 

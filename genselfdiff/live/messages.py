@@ -19,10 +19,11 @@ def send(stream: IO[bytes], told: dict[str, Any], content: bytes = b"") -> None:
 
 
 def receive(stream: IO[bytes]) -> Message | None:
-    """The next message; None: the other side has ended."""
+    """The next message; None: the other side has ended, maybe in the middle of one."""
     line = stream.readline()
     if not line.endswith(b"\n"):
         return None
     told: dict[str, Any] = json.loads(line)
-    content = stream.read(told.pop("bytes"))
-    return told, content
+    size = told.pop("bytes")
+    content = stream.read(size)
+    return (told, content) if len(content) == size else None

@@ -98,7 +98,7 @@ class Predictions:
         self._errors: dict[Picture, str] = {}
         self._sent: list[Wanted] = []
         self._sending = threading.Lock()
-        self._ended = False
+        self._ended = ""
         self._process = subprocess.Popen(
             PROCESS,
             stdin=subprocess.PIPE,
@@ -117,6 +117,8 @@ class Predictions:
         """Have another model read."""
         with self._sending:
             self.models.append(model)
+            if self._ended:
+                model.error = self._ended
             self._tell({"model": len(self.models) - 1, "address": model.address})
 
     def look(self, view: View) -> None:
@@ -190,5 +192,7 @@ class Predictions:
                 ]
             self._want()
         status = self._process.wait()
-        for model in self.models:
-            model.error = model.error or f"the process that predicts has ended (status {status})"
+        with self._sending:
+            self._ended = f"the process that predicts has ended (status {status})"
+            for model in self.models:
+                model.error = model.error or self._ended

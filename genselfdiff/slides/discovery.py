@@ -25,7 +25,12 @@ IMAGE_SUFFIXES = OPENSLIDE_SUFFIXES | {".svs", ".tif", ".tiff", ".btf", ".png", 
 PROBABILITIES_ZARR = "_probabilities.ome.zarr"
 """End of the names of folders that gsd leaves beside masks, which are no slides."""
 
-NO_SLIDES = {"masks": "classes.csv", "instances": "classes.csv", "images": "corrections.journal"}
+NO_SLIDES = {
+    "masks": "classes.csv",
+    "instances": "classes.csv",
+    "images": "corrections.journal",
+    "starts": "corrections.journal",
+}
 """Folders of images that are no slides, labels and what was cut out of slides to be corrected, each
 with the file beside it that says so."""
 

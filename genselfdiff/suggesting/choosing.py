@@ -1,6 +1,6 @@
 """Choosing fields: unsure ones that differ from each other, only different ones, or any."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -22,10 +22,11 @@ def choose(
     Args:
         fields: all there are.
         count: how many are wanted.
-        by: one of ``choices.FIELD_RANKINGS``. "model": of the more uncertain half, the most
-            uncertain one, and then always that which differs most from those chosen (greedy
-            k-centre, Gonzalez 1985; for labels, Sener and Savarese 2018). "variety": the same of
-            all, beginning with the one in their middle. "random": drawn with ``seed``.
+        by: one of ``choices.FIELD_RANKINGS``. "model": of the more uncertain half, of all or where
+            ``per_slide`` is given of each slide, the most uncertain one, and then always that which
+            differs most from those chosen (greedy k-centre, Gonzalez 1985; for labels, Sener and
+            Savarese 2018). "variety": the same of all, beginning with the one in their middle.
+            "random": drawn with ``seed``.
         per_slide: at most so many of one slide; None: any number.
         seed: of the draw.
 
@@ -38,8 +39,7 @@ def choose(
             fields, count, per_slide, lambda left, chosen: next(i for i in order if i in left)
         )
     if by == "model":
-        ranked = sorted(fields, key=lambda field: -field.uncertainty)
-        fields = ranked[: max(round(_UNSURE * len(ranked)), _AT_LEAST * count)]
+        fields = _uncertain(fields, count, per_slide)
     looks = np.stack([field.looks for field in fields])
     middle = np.linalg.norm(looks - looks.mean(0), axis=1)
 
@@ -50,6 +50,20 @@ def choose(
         return left[int(nearest.argmax())]
 
     return _taken(fields, count, per_slide, furthest)
+
+
+def _uncertain(fields: Sequence[Field], count: int, per_slide: int | None) -> list[Field]:
+    """The more uncertain fields, the most uncertain first."""
+    groups = defaultdict[object, list[Field]](list)
+    for field in sorted(fields, key=lambda field: -field.uncertainty):
+        groups[field.slide if per_slide else None].append(field)
+    wanted = min(count, per_slide or count)
+    kept = [f for group in groups.values() for f in group[: _most(len(group), wanted)]]
+    return sorted(kept, key=lambda field: -field.uncertainty)
+
+
+def _most(there: int, wanted: int) -> int:
+    return max(round(_UNSURE * there), _AT_LEAST * wanted)
 
 
 def _taken(

@@ -1,5 +1,7 @@
 """Fields as annotations for QuPath, which `gsd data import qupath` takes as frames."""
 
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from genselfdiff.errors import InputError
 from genselfdiff.files import atomic_file, names_file, refuse_existing, writing
 from genselfdiff.storage.places import Place
 from genselfdiff.suggesting.field import Field
+
+logger = logging.getLogger("genselfdiff")
 
 _SUFFIXES = (".geojson", ".json")
 _COLOUR = [255, 200, 0]
@@ -45,7 +49,7 @@ def write_fields(
     Args:
         fields: in the order of their choice, which their names tell.
         files: see ``files_of``; of slides without fields none is written.
-        overwrite: replace files that exist.
+        overwrite: replace files that exist; those that are left of slides without fields are told.
 
     Returns:
         The files.
@@ -67,6 +71,11 @@ def write_fields(
         content = {"type": "FeatureCollection", "features": features}
         with atomic_file(file) as temporary:
             temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    for file in files.values():
+        if file not in wanted.values() and os.path.lexists(file):
+            logger.warning(
+                "%s: is of an earlier choice: no field of its slide was chosen now", file
+            )
     return list(wanted.values())
 
 

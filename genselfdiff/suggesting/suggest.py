@@ -77,7 +77,10 @@ def suggest_fields(
         fields = with_uncertainty(fields, predictor, search, progress)
     chosen = choose(fields, count, by, per_slide, seed)
     if len(chosen) < count:
-        logger.warning("only %s: there are no more on tissue", counted(len(chosen), "field"))
+        bound = "" if per_slide is None else f", with at most {per_slide} of a slide"
+        logger.warning(
+            "only %s: there are no more on tissue%s", counted(len(chosen), "field"), bound
+        )
     return chosen
 
 

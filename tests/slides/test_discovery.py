@@ -93,16 +93,16 @@ def test_what_is_no_file_is_left_out_and_told(tmp_path, caplog):
 
 def test_labels_and_what_was_cut_out_of_slides_are_none(tmp_path, caplog):
     fields = tmp_path / "fields"
-    for part in ("images", "masks", "instances"):
+    for part in ("images", "masks", "instances", "starts"):
         (fields / part).mkdir(parents=True)
         (fields / part / "a.png").touch()
     slide = tmp_path / "a.svs"
     slide.touch()
-    assert len(find_slides([tmp_path])) == 4  # nothing says what they are
+    assert len(find_slides([tmp_path])) == 5  # nothing says what they are
     (fields / "classes.csv").touch()
     image = fields / "images" / "a.png"
     with caplog.at_level("INFO", "genselfdiff"):
-        assert find_slides([tmp_path]) == [slide, image]
+        assert find_slides([tmp_path]) == [slide, image, fields / "starts" / "a.png"]
     assert f"{fields / 'masks'}: left out" in caplog.text
     (fields / "corrections.journal").touch()
     assert find_slides([tmp_path]) == [slide]

@@ -53,3 +53,11 @@ def test_at_most_so_many_of_a_slide(by: str) -> None:
     assert len(chosen) == 4
     assert len(choose(fields, 6, by, None, 0)) == 6
     assert len(choose(fields, 90, by, None, 0)) == 25
+
+
+def test_a_slide_of_which_the_model_is_surer_has_its_share_too() -> None:
+    levels = {"a": 0.8, "b": 0.5, "c": 0.0}
+    fields = [field(n, n, at + n / 100, slide) for slide, at in levels.items() for n in range(12)]
+    chosen = choose(fields, 6, "model", 2, 0)
+    assert sorted(str(each.slide) for each in chosen) == ["a", "a", "b", "b", "c", "c"]
+    assert min(each.uncertainty for each in chosen if str(each.slide) == "c") > 0.05

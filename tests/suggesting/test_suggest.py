@@ -176,3 +176,15 @@ def test_what_the_command_says_and_refuses(tmp_path, write, tissue) -> None:
     assert f"{output}: exists already" in again.output  # before anything is read
     known = CliRunner().invoke(main, [*words, "--overwrite", "--like", slide])
     assert "is no file of known tissue: 'gsd unknown --keep' writes one" in known.output
+
+
+def test_files_of_an_earlier_choice_are_told(tmp_path, write, tissue, caplog) -> None:
+    slides = [str(write(tissue(600, 600, seed), name=f"{seed}.tif")) for seed in range(2)]
+    words = ["suggest", *slides, "-n", "1", "--by", "random", "--size", "100"]
+    output = tmp_path / "fields"
+    output.mkdir()
+    for seed in range(2):
+        (output / f"{seed}.geojson").write_text("{}")
+    found = CliRunner().invoke(main, [*words, "-o", str(output), "--overwrite"])
+    assert found.exit_code == 0, found.output
+    assert caplog.text.count("is of an earlier choice") == 1

@@ -110,6 +110,16 @@ class Corrections:
         with self._lock:
             return dict(self._of(slide).actions.fields())
 
+    def has_room(self, slide: DrawnSlide, box: Box) -> bool:
+        """Whether a field can be framed there."""
+        with self._lock:
+            self._refresh()
+            try:
+                self._of(slide).actions.check(Action("", "field", "", box))
+            except InputError:
+                return False
+            return True
+
     def labels(self, slide: DrawnSlide, field: str) -> FieldLabels:
         """A copy of what is drawn in a field.
 

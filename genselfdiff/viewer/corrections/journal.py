@@ -75,14 +75,20 @@ class Journal:
         lines = b"".join(map(_line, records))
         with writing(self._path):
             try:
-                self._file.seek(self._end)
-                self._file.write(lines)
-                self._file.flush()
-                os.fsync(self._file.fileno())
+                self._write(lines)
             except OSError:
-                self._file.truncate(self._end)
+                os.ftruncate(self._file.fileno(), self._end)
                 raise
         self._end += len(lines)
+
+    def _write(self, lines: bytes) -> None:
+        # Not through the file's buffer: what a full disk refuses would be written from it later.
+        opened = self._file.fileno()
+        os.lseek(opened, self._end, os.SEEK_SET)
+        left = memoryview(lines)
+        while left:
+            left = left[os.write(opened, left) :]
+        os.fsync(opened)
 
     def close(self) -> None:
         """Let others write."""

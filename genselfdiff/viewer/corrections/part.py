@@ -1,6 +1,5 @@
 """What the page asks of corrections, and how it is answered."""
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -57,9 +56,6 @@ _MOST_SENT = 2**20
 _MOST_GEOJSON = 2**26
 """Bytes that are taken of a stroke, and of a file."""
 
-_ASK_AGAIN = 0.3
-"""Seconds until it is looked again whether something is predicted."""
-
 
 def corrections_part(
     library: Library, folder: Path, predicted: Callable[[int, int], Predicted] | None = None
@@ -69,10 +65,11 @@ def corrections_part(
     ============================================ ==================================================
     ``/corrections``                             the folder
     ``/corrections/N``                           what is drawn on a slide: fields, classes; a POST
-                                                 does something, see ``actions.action_of``
+                                                 does something, see ``actions.action_of``, or has
+                                                 202 for an answer: not yet, ask again
     ``/corrections/N/fields/NAME/X/Y/W/H``       PNG of a box of a field: ``FieldLabels.picture``
     ``/corrections/N/classes``                   a POST adds one
-    ``/corrections/N/geojson``                   a POST of a file adds its fields
+    ``/corrections/N/geojson``                   a POST of a file adds its fields; 202 as above
     ``/corrections/results``                     a POST writes them
     ============================================ ==================================================
 
@@ -258,7 +255,8 @@ class _Answers:
         is_told = not found.is_drawn and not told.keys().isdisjoint(("layer", "model"))
         begins = self._start(number, self._mask(number, told)) if is_told else None
         if is_told and "model" in told and self._predicted is not None:
-            self._predicted(number, told["model"]).expect([box for box, _ in boxes])
+            free = [box for box, _ in boxes if self._corrections.has_room(slide, box)]
+            self._predicted(number, told["model"]).expect(free)
         wanted = coloured(found.classes)
         of_wanted = self._corrections.labels_of(slide, wanted, suggested)
         indices = dict(zip(found.classes, of_wanted, strict=True))
@@ -281,14 +279,13 @@ class _Answers:
 
 
 async def _answered(request: Request, make: Callable[[], dict[str, Any]]) -> Response:
-    """What was done, once what it needs is predicted, or why it cannot be."""
-    while True:
-        try:
-            return JSONResponse(await made(request, make), headers=ASKED_AGAIN)
-        except NotPredicted:
-            await asyncio.sleep(_ASK_AGAIN)
-        except Stale:
-            told = "Something was drawn here meanwhile, from another page. It is shown now."
-            return PlainTextResponse(told, 409, headers=ASKED_AGAIN)
-        except GsdError as error:
-            return PlainTextResponse(one_line(error), 422, headers=ASKED_AGAIN)
+    """What was done, that the page shall ask again in a moment, or why it cannot be done."""
+    try:
+        return JSONResponse(await made(request, make), headers=ASKED_AGAIN)
+    except NotPredicted:
+        return JSONResponse({"waits": True}, 202, headers=ASKED_AGAIN)
+    except Stale:
+        told = "Something was drawn here meanwhile, from another page. It is shown now."
+        return PlainTextResponse(told, 409, headers=ASKED_AGAIN)
+    except GsdError as error:
+        return PlainTextResponse(one_line(error), 422, headers=ASKED_AGAIN)

@@ -22,6 +22,7 @@ class Page {
     //   opened()   a slide is shown: page.slide, page.info, page.stage; also called with none
     //   moved()    another part of it is seen
     //   section()  its part of the panel, or null
+    //   isBusy     whether somebody does something in it that opening the slide anew would lose
     //   keys       [key, what for, action]; the action may return false: the key is not for it
     this.parts = [];
     this.layers = [];
@@ -36,8 +37,9 @@ class Page {
       },
       moved: () => this.moved(this.stage),
     });
+    this.objectLines = element("div");
     this.objects = new Objects((all) => {
-      this.fillPanel();
+      this.tellObjects();
       if (all) this.showLayers();
     });
     this.stage = this.newStage("stage");
@@ -172,11 +174,18 @@ class Page {
   outlinesSection() {
     const input = element("input", { type: "checkbox", checked: this.outlines, id: "outlines" });
     input.onchange = () => this.toggleOutlines();
+    this.tellObjects();
+    const label = element("label", {}, input, "Outlines of objects");
+    return element("fieldset", {}, label, this.objectLines);
+  }
+
+  // Apart from the panel, which would be filled anew under a hand that moves a slider in it.
+  tellObjects() {
     const lines = this.layers
       .map((layer) => [layer.info.name, this.objects.told(layer)])
       .filter(([, told]) => told)
       .map(([name, told]) => element("small", {}, `${name}: ${told}`));
-    return element("fieldset", {}, element("label", {}, input, "Outlines of objects"), ...lines);
+    this.objectLines.replaceChildren(...lines);
   }
 
   toggleOutlines() {

@@ -6,7 +6,7 @@ import { counted, number } from "./scale.js";
 const ASK_MS = 500;
 
 export class Objects {
-  // `changed` is called when more is known.
+  // `changed` is called when more is known, and with true when all is.
   constructor(changed) {
     this.changed = changed;
     this.open(null);
@@ -32,12 +32,12 @@ export class Objects {
       try {
         state = await (await ask(`slides/${slide}/objects/${index}`)).json();
       } catch (error) {
-        state = { share: 0, count: null, error: error.message };
+        state = { share: 0, count: null, error: error.message, isAway: error.status === undefined };
       }
       if (this.slide !== slide) return;
       this.states.set(index, state);
       this.changed(state.count !== null);
-      if (state.count !== null || state.error) return;
+      if (state.count !== null || (state.error && !state.isAway)) return;
       await new Promise((done) => setTimeout(done, ASK_MS));
     }
   }

@@ -1,6 +1,8 @@
 """Strokes as pixels, and what is kept of them."""
 
 import json
+import resource
+import signal
 import zlib
 from pathlib import Path
 
@@ -244,6 +246,24 @@ def test_a_record_is_on_the_disk_before_the_answer(
     journal.append({"a": 1})
     assert sizes == [(tmp_path / "j").stat().st_size]
     assert sizes[0] > 0
+
+
+def test_what_a_full_disk_has_refused_does_not_come_later(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.append({"a": 1})
+    size, (_, most) = (tmp_path / "j").stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, most))
+    try:
+        with pytest.raises(OutputError, match="File too large"):
+            journal.append({"b": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (tmp_path / "j").stat().st_size == size
+    journal.append({"c": 3})
+    journal.close()
+    assert read_journal(tmp_path / "j") == [{"a": 1}, {"c": 3}]
 
 
 def test_nothing_is_done_twice_nor_undone_unseen(tmp_path: Path) -> None:

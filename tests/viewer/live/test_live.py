@@ -15,6 +15,7 @@ from viewer_client import Client
 
 import genselfdiff
 from genselfdiff.live.blocks import COARSEST
+from genselfdiff.live.predictions import Model
 from genselfdiff.viewer.layers import Layer
 from genselfdiff.viewer.tiles import TilePlace, layer_tile
 
@@ -107,6 +108,8 @@ def test_what_goes_wrong_is_told(
     told = eventually(lambda: (m := client.get("live").json()["models"])[1]["error"] and m)
     assert told[1]["error"] == "the process that predicts has ended (status -9)"
     look(client)
+    predictions.add(Model("nuclei"))  # one that was trained meanwhile
+    assert client.get("live").json()["models"][2]["error"] == told[1]["error"]
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])

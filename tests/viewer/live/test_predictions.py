@@ -1,5 +1,6 @@
 """What the process that predicts is told, and when."""
 
+import io
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from genselfdiff.live import predictions as predictions_module
 from genselfdiff.live.blocks import Block, Picture, blocks_in
+from genselfdiff.live.messages import receive, send
 from genselfdiff.live.predictions import Predictions
 from genselfdiff.live.views import View, Views
 
@@ -63,3 +65,12 @@ def test_a_view_that_moves_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_
         predictions._errors[HERE] = "no such slide"
         predictions._want()
         assert told[-1] == []
+
+
+def test_a_message_that_was_never_whole_is_the_end() -> None:
+    stream = io.BytesIO()
+    send(stream, {"block": [0, 0]}, b"labels")
+    for size in range(len(stream.getvalue())):
+        assert receive(io.BytesIO(stream.getvalue()[:size])) is None
+    stream.seek(0)
+    assert receive(stream) == ({"block": [0, 0]}, b"labels")

@@ -45,7 +45,7 @@ export class Canvas {
       this.frameOf(field, scale);
     }
     for (const { stroke, field, colour } of content.strokes) this.stroke(stroke, field, colour);
-    if (content.frame) this.frameOf(content.frame, scale);
+    for (const frame of content.frames) this.frameOf(frame, scale);
     if (content.ring) this.ring(content.ring, scale);
     if (content.pointer) this.circle(content.pointer, scale);
   }

@@ -27,10 +27,11 @@ export function sections(owner) {
     title: `${name} (${key})`,
     "aria-pressed": String(owner.tool === tool),
   })));
+  const canUndo = record.state.undo || record.heldHere.length > 0;
   const again = element(
     "div",
     { className: "tools" },
-    button("Undo", () => owner.step("undo"), { disabled: !record.state.undo, title: "Ctrl+Z" }),
+    button("Undo", () => owner.step("undo"), { disabled: !canUndo, title: "Ctrl+Z" }),
     button("Redo", () => owner.step("redo"), { disabled: !record.state.redo, title: "Ctrl+Y" }),
   );
   const shown = element("input", { type: "checkbox", checked: owner.isShown });
@@ -47,8 +48,15 @@ export function sections(owner) {
     element("label", {}, shown, "Show what is drawn"),
     fields(owner),
     results(owner),
-    element("small", { role: "status" }, owner.told),
+    told(owner),
   );
+}
+
+// Always the same element, for those who hear what it says.
+function told(owner) {
+  owner.line ??= element("small", { role: "status" });
+  if (owner.line.textContent !== owner.told) owner.line.textContent = owner.told;
+  return owner.line;
 }
 
 function beginning(owner) {

@@ -24,6 +24,7 @@ class Corrections {
     this.sizeAt = 40;
     this.isShown = true;
     this.beginning = null;
+    this.openedSlide = null;
     this.folder = "";
     this.message = "";
     this.record = new Record({
@@ -90,9 +91,16 @@ class Corrections {
   opened() {
     this.pointer.forget();
     this.message = "";
-    this.beginning = null;
     const { info, slide } = this.page;
+    if (slide !== this.openedSlide) this.beginning = null;
+    this.openedSlide = slide;
     this.record.open(info ? slide : null);
+  }
+
+  // Whether something is being drawn that would be lost.
+  get isBusy() {
+    const { pointer, record } = this;
+    return Boolean(pointer.stroke || pointer.corners || pointer.frame || record.waiting.length);
   }
 
   section() {
@@ -120,7 +128,7 @@ class Corrections {
   }
 
   forget() {
-    const had = this.pointer.forget();
+    const had = this.pointer.forget() || this.record.release();
     this.moved();
     return had;
   }
@@ -142,6 +150,7 @@ class Corrections {
     const count = record.unsent;
     if (count && record.error) return `Not saved yet: ${counted(count, "stroke")}. ${record.error}`;
     if (count) return "Saving \u2026";
+    if (record.heldHere.length) return "Waits until that is predicted. Escape: forget it.";
     return this.message || `Kept in ${this.folder}`;
   }
 
@@ -154,6 +163,12 @@ class Corrections {
       const [r, g, b] = record.state.classes[label]?.colour ?? [120, 120, 120];
       return `rgb(${r} ${g} ${b} / 45%)`;
     };
+    const framed = record.waiting.filter(({ action }) => action.kind === "field");
+    const frames = [
+      ...framed.map(({ action }) => action),
+      ...record.heldHere.flatMap(({ box }) => box ?? []),
+      ...(pointer.frame ? [pointer.frame] : []),
+    ];
     const strokes = record.waiting.flatMap(({ preview }) => (preview ? [preview] : []));
     if (pointer.stroke) strokes.push({ stroke: pointer.stroke, field: pointer.within });
     const isBrush = ["brush", "eraser"].includes(this.tool) && !pointer.isMoving;
@@ -162,7 +177,7 @@ class Corrections {
       fields: record.fields,
       opacity: OPACITY,
       strokes: strokes.map((each) => ({ ...each, colour: colour(each.stroke.label) })),
-      frame: pointer.frame,
+      frames,
       ring: pointer.corners && [...pointer.corners, ...(place ? [[place.x, place.y]] : [])],
       pointer: isBrush && place ? { ...place, radius: this.radius } : null,
     };
@@ -196,6 +211,7 @@ class Corrections {
     if (!this.record.state) return;
     this.message = "";
     this.pointer.forget();
+    if (kind === "undo" && this.record.release()) return;
     this.record.do({ kind });
   }
 

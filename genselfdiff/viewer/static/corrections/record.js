@@ -8,12 +8,20 @@ const AGAIN_MS = 2000;
 
 const LOOK_MS = 2000;
 
+const HELD_MS = 400;
+
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
 export class Record {
   // `changed` is called when other things are drawn, `told` with what people should know.
   constructor({ changed, told }) {
     this.changed = changed;
     this.told = told;
     this.unsent = 0;
+    // What the server has still to take, in its order, by slide.
+    this.queues = new Map();
+    // What waits until something is predicted: the slide, and the box of a field or null.
+    this.held = [];
     this.open(null);
     setInterval(() => this.look(), LOOK_MS);
     window.addEventListener("beforeunload", (event) => {
@@ -26,12 +34,13 @@ export class Record {
     this.slide = slide;
     this.state = null;
     this.fields = [];
-    this.waiting = [];
+    if (!this.queues.has(slide)) this.queues.set(slide, []);
+    this.waiting = this.queues.get(slide);
     this.error = "";
     this.isStale = false;
     if (slide === null) return;
     try {
-      await this.take(await this.asked(), true);
+      await this.take(slide, await this.asked(), true);
     } catch (error) {
       if (this.slide === slide) this.told(error.message);
     }
@@ -68,21 +77,25 @@ export class Record {
       // What comes after others that wait undoes what these make, too.
       if (action.kind === "undo" || action.kind === "redo") action.version ??= version;
       try {
-        const state = await send(`corrections/${slide}`, action);
-        ({ version } = state);
+        const again = () => send(`corrections/${slide}`, action);
+        const state = await again();
         this.error = "";
-        if (this.slide === slide) await this.take(state);
+        if (state.waits) this.hold(slide, again, action);
+        else {
+          ({ version } = state);
+          await this.take(slide, state);
+        }
       } catch (error) {
         this.error = error.message;
         if (error.status === undefined) {  // it does not answer: nothing is lost yet
           this.changed();
-          await new Promise((done) => setTimeout(done, AGAIN_MS));
+          await pause(AGAIN_MS);
           continue;
         }
         this.told(error.message);
         if (this.slide === slide) {
           await this.look(true);
-          ({ version } = this.state);
+          version = this.state?.version ?? version;
         }
       }
       waiting.shift();
@@ -91,9 +104,50 @@ export class Record {
     }
   }
 
-  // Show what the server says is drawn now.
-  async take(state, all = false) {
-    const { slide } = this;
+  // Ask again for what waits until something is predicted; what the server says at last, or null.
+  async hold(slide, again, box = null) {
+    const held = { slide, box };
+    this.held.push(held);
+    this.changed();
+    let state = null;
+    while (this.held.includes(held) && !state) {
+      await pause(HELD_MS);
+      if (!this.held.includes(held)) break;
+      try {
+        const now = await again();
+        if (now.waits) continue;
+        state = now;
+        await this.take(slide, state);
+      } catch (error) {
+        if (error.status === undefined) continue;
+        this.told(error.message);
+        break;
+      }
+    }
+    this.drop(held);
+    return state;
+  }
+
+  // What waits here until something is predicted.
+  get heldHere() {
+    return this.held.filter(({ slide }) => slide === this.slide);
+  }
+
+  // Forget what waits so, the last first; whether there was anything.
+  release() {
+    const last = this.heldHere.at(-1);
+    this.drop(last);
+    return last !== undefined;
+  }
+
+  drop(held) {
+    this.held = this.held.filter((other) => other !== held);
+    this.changed();
+  }
+
+  // Show what the server says is drawn now on a slide, if that is the one that is shown.
+  async take(slide, state, all = false) {
+    if (this.slide !== slide) return;
     const last = this.state;
     if (last !== null && state.version < last.version) return;
     // Steps that this page has not asked for are those of another one.
@@ -124,7 +178,7 @@ export class Record {
     try {
       const now = await this.asked();
       if (this.slide === slide && this.state === state && now.version !== state.version) {
-        await this.take(now, true);
+        await this.take(slide, now, true);
       }
     } catch {
       // What is drawn next tells of it.
@@ -134,15 +188,19 @@ export class Record {
   }
 
   async addClass(name) {
-    await this.take(await send(`corrections/${this.slide}/classes`, { name }));
+    const { slide } = this;
+    await this.take(slide, await send(`corrections/${slide}/classes`, { name }));
   }
 
   // Fields in which nothing is drawn begin as is told.
   async readGeojson(file, begins) {
-    const address = `corrections/${this.slide}/geojson?${new URLSearchParams(begins)}`;
-    const state = await send(address, file, "application/geo+json");
-    await this.take(state, true);
-    return state.told;
+    const { slide } = this;
+    const address = `corrections/${slide}/geojson?${new URLSearchParams(begins)}`;
+    const again = () => send(address, file, "application/geo+json");
+    let state = await again();
+    if (state.waits) state = await this.hold(slide, again);
+    else await this.take(slide, state);
+    return state?.told ?? "";
   }
 
   async writeResults() {

@@ -5,6 +5,8 @@ import { curve } from "./curves.js";
 
 const ASK_MS = 1000;
 
+const AGAIN_MS = 3000;
+
 const AT_WORK = ["waiting", "running"];
 
 // A time as people read it.
@@ -60,6 +62,7 @@ class Jobs {
       );
     } catch (error) {
       page.tell(error.message);
+      if (error.status === undefined) this.reading = setTimeout(() => this.read(), AGAIN_MS);
       return;
     }
     if (page.slide !== slide || !page.info) return;
@@ -71,7 +74,7 @@ class Jobs {
       this.reading = setTimeout(() => this.read(), ASK_MS);
     }
     masks.forEach(({ state }, model) => {
-      if (this.isNew(`mask ${model}`, state)) this.showMask();
+      if (this.isNew(`mask ${model}`, state)) this.showMask(slide);
     });
     if (run?.job && this.isNew("run", run.job.state)) {
       for (const part of page.parts) part.compareNewest?.();
@@ -134,9 +137,15 @@ class Jobs {
     return [heading, ...name, ...(run.job ? told(run.job) : []), ...curves, ...buttons];
   }
 
-  // Open the slide anew, with the mask that has come over it in place of what is live.
-  async showMask() {
+  // Open the slide anew, with the mask that has come over it in place of what is live; not while
+  // somebody draws.
+  async showMask(slide) {
     const { page } = this;
+    if (page.slide !== slide || !page.info) return;
+    if (page.parts.some((part) => part.isBusy)) {
+      setTimeout(() => this.showMask(slide), ASK_MS);
+      return;
+    }
     const count = page.layers.length;
     const live = page.layers.filter(({ info }) => info.kind === "live");
     for (const layer of live) layer.visible = false;

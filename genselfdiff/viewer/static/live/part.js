@@ -7,6 +7,8 @@ import { LiveSource } from "./live_source.js";
 
 const ASK_MS = 500;
 
+const AGAIN_MS = 3000;
+
 const MOVED_MS = 120;
 
 class LiveLayer extends Layer {
@@ -51,6 +53,7 @@ class Live {
       told = await (await ask("live")).json();
     } catch (error) {
       page.tell(error.message);
+      if (error.status === undefined) this.readLater(slide, AGAIN_MS);
       return;
     }
     if (page.slide !== slide || !page.info) return;
@@ -74,10 +77,12 @@ class Live {
     } else if (!this.panel.isConnected) page.fillPanel();
     this.describe();
     page.moved(page.stage);
-    if (page.awaited.length) {
-      clearTimeout(this.reading);
-      this.reading = setTimeout(() => this.read(slide), ASK_MS);
-    }
+    if (page.awaited.length) this.readLater(slide, ASK_MS);
+  }
+
+  readLater(slide, milliseconds) {
+    clearTimeout(this.reading);
+    this.reading = setTimeout(() => this.page.slide === slide && this.read(slide), milliseconds);
   }
 
   // Show what a model that has just come makes of the slide, beside what the first one does.
@@ -129,6 +134,7 @@ class Live {
     } catch (error) {
       this.answer = null;
       this.lines.replaceChildren(element("small", {}, error.message));
+      if (error.status === undefined) this.wait(AGAIN_MS);
       return;
     } finally {
       this.looking = false;
@@ -148,7 +154,6 @@ class Live {
   async take(layer, { count, put, missing, error }) {
     const working = missing > 0 && !error;
     const isOther = working !== layer.working;
-    layer.count = count;
     layer.working = working;
     for (const stage of this.page.stages()) {
       for (const { source } of stage.all()) {
@@ -158,6 +163,7 @@ class Live {
         if (isNew || isOther) stage.viewer.forceRedraw();
       }
     }
+    layer.count = count;  // only now: what could not be fetched is told again
   }
 
   describe() {
