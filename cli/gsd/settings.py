@@ -80,6 +80,8 @@ def settings_sources(command: Command) -> Command:
 
 _REPLACES = {
     "architecture": ("width",),
+    "encoder": ("init", "architecture", "width"),
+    "init": ("encoder",),
     "val": ("fold",),
     "fold": ("val",),
     "folder": ("images", "masks", "classes", "ignore_label"),

@@ -99,8 +99,11 @@ def fingerprint(slide: Place) -> str:
 
 
 def _of_url(url: Url) -> str:
-    is_dicom = is_folder(url) or url.suffix.lower() == DICOM_SUFFIX
-    places = files_of_series(url) if is_dicom else [url]
+    places: list[Place] = [url]
+    if is_folder(url) or url.suffix.lower() == DICOM_SUFFIX or series_of(url):
+        places = files_of_series(url)
+    elif url.name.lower().endswith(COMPANION_SUFFIX):
+        places = [url, file_of_slide(url)]
     urls = [place for place in places if isinstance(place, Url)]
     with ExitStack() as opened:
         files = [opened.enter_context(RemoteFile(place)) for place in urls]

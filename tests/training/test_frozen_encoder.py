@@ -124,7 +124,10 @@ def test_what_contradicts_an_encoder_is_refused(config, fields, run, tmp_path):
     assert "leave out --init" in told(init=str(run.path))
     assert "leave out --architecture" in told(architecture="tiny")
     assert "leave out --input-scaling" in told(input_scaling="zero_one")
-    assert "give the weights of its encoder" in told(encoder=None, architecture="vit")
+    for init in ("none", str(tmp_path / "authors.pth")):
+        (tmp_path / "authors.pth").touch()
+        without = told(encoder=None, architecture="vit", init=init)
+        assert "give the weights of its encoder" in without
     assert "multiple of 16 with architecture vit" in told(tile_size=40)
     assert "there is no such file" in told(ModelError, encoder=str(tmp_path / "gone"))
     with pytest.raises(ModelError, match="somebody else's model"):
@@ -142,3 +145,21 @@ def test_the_command_needs_no_init_with_an_encoder(fields, vit_file):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert "network: vit, width 32, 1.5 M parameters, of which 1.5 M learn" in result.output
+
+
+def test_init_and_encoder_replace_each_other_over_a_file(fields, vit_file, tmp_path):
+    (tmp_path / "init.toml").write_text('[finetune]\ninit = "nuclei"\n')
+    (tmp_path / "encoder.toml").write_text(f'[finetune]\nencoder = "{vit_file}"\n')
+    common = ["train", "finetune", "--dry-run", "--mpp", "0.5", "--val", "patient0"]
+    common += ["--images", str(fields / "images"), "--masks", str(fields / "masks")]
+    common += ["--tile-size", "32", "--batch-size", "2"]
+    for source, typed, network in (
+        (["--config", tmp_path / "init.toml"], ["--encoder", vit_file], "vit"),
+        (["--preset", "laptop"], ["--encoder", vit_file], "vit"),
+        (["--config", tmp_path / "encoder.toml"], ["--init", "none", "--width", "8"], "width 8"),
+    ):
+        result = CliRunner().invoke(main, [*common, *map(str, source), *map(str, typed)])
+        assert result.exit_code == 0, result.output
+        assert network in result.output
+    paper = CliRunner().invoke(main, [*common, "--preset", "paper", "--encoder", str(vit_file)])
+    assert "leave out --input-scaling, or the preset that sets it" in paper.output

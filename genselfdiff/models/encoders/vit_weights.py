@@ -113,8 +113,12 @@ def _in_our_names(state: State) -> Iterator[tuple[str, torch.Tensor]]:
             three = [renamed.get(key.replace("query", part)) for part in parts]
             if all(part is not None for part in three):
                 yield key.replace("query", "qkv"), torch.cat(three)  # type: ignore[arg-type]
-        elif not re.search(r"\.attn\.(key|value)\.", key):
-            yield key, renamed[key]
+                continue
+        elif (found := re.search(r"\.attn\.(key|value)\.", key)) is not None:
+            of_all = [key.replace(found[1], part) in renamed for part in parts]
+            if all(of_all):
+                continue
+        yield key, renamed[key]  # one that lacks the others is none that is known
 
 
 def _shape_of(name: str, state: State, told: Mapping[str, Any]) -> VitShape:

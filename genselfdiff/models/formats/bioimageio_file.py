@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from genselfdiff.choices import ARCHITECTURES
 from genselfdiff.errors import ModelError
 from genselfdiff.models.formats.format import Format, ModelParts
 from genselfdiff.models.formats.onnx_file import INPUT, ONNX, OPSET, OUTPUT
@@ -76,6 +77,7 @@ def _description(info: ModelInfo, files: dict[str, bytes]) -> dict[str, Any]:
     scale = {} if info.mpp is None else {"scale": info.mpp, "unit": "micrometer"}
     sizes = {"min": 2 * info.size_multiple, "step": info.size_multiple}
     classes = [*info.classes, *(["core of an object"] if info.instances else [])]
+    unet = ["unet"] if info.architecture.get("name") in ARCHITECTURES else []
     return {
         "type": "model",
         "format_version": "0.5.4",
@@ -87,7 +89,7 @@ def _description(info: ModelInfo, files: dict[str, bytes]) -> dict[str, Any]:
         "documentation": "README.md",
         "covers": ["cover.png"],
         "attachments": [named(EXTRA_FILE)],
-        "tags": ["histology", "H-and-E", "semantic-segmentation", "2d", "unet", "pytorch"],
+        "tags": ["histology", "H-and-E", "semantic-segmentation", "2d", *unet, "pytorch"],
         "inputs": [
             {
                 "id": INPUT,
@@ -140,6 +142,9 @@ def _title(info: ModelInfo) -> str:
 def _documentation(info: ModelInfo) -> str:
     resolution = "any resolution" if info.mpp is None else f"{info.mpp:g} micrometres per pixel"
     owed = "".join(f"- {shown(text)}\n" for text in info.attributions) or "- nobody's is told.\n"
+    encoder = info.architecture.get("encoder", {}).get("name")
+    if encoder is not None:
+        owed += f"- of the encoder, {shown(encoder)}: see its own card, whose terms hold for it.\n"
     return f"""# {_title(info)}
 
 Classes: {", ".join(map(shown, info.classes))}. Images are H&E-stained tissue at {resolution}, RGB

@@ -81,6 +81,12 @@ def _contents(network: nn.Module, info: ModelInfo, portable: bool) -> BinaryIO:
     onnx = _import("onnx")
     _import("onnxscript")
     _import("onnxruntime")
+    size = sum(value.nbytes for value in network.state_dict().values())
+    if size > LARGEST:
+        raise ModelError(
+            f"the network has {size / 2**30:.1f} GiB of weights; a file of ONNX holds 2 GiB: export"
+            " to .ts or .pt2"
+        )
     program = exported_program(network, info)
     with quiet("torch.onnx"):
         try:

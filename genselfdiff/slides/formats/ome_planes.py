@@ -90,6 +90,8 @@ def _told_planes(pixels: Element) -> dict[int, Plane]:
             uuid.get("FileName", ""), (uuid.text or "").strip(), int(data.get("IFD", "0"))
         )
         channel = int(data.get("FirstC", "0"))
+        if not 0 <= channel < 3:
+            continue
         exact.setdefault(channel, plane)
         count = int(data.get("PlaneCount", "1" if "IFD" in data.attrib else "3"))
         for more in range(1, min(count, 3 - channel)):
@@ -116,15 +118,16 @@ def open_planes(
         ValueError: directories are missing or damaged.
     """
     found = []
+    own = _uuid_of(tiffs.enter_context(TiffFile(file.metadata().stream())))
     for colour, plane in zip(_COLOURS, planes, strict=True):
         part = file
-        if plane.file not in ("", file.place.name):
+        # Of the file's own UUID, whatever it was called once.
+        if plane.file not in ("", file.place.name) and not (plane.uuid and plane.uuid == own):
             part = opened.enter_context(_open_beside(plane.file, colour, damage))
         directories = part.metadata()
         check_directories(directories)
         tiff = tiffs.enter_context(TiffFile(directories.stream()))
-        root = root_of(description_of(tiff.pages.first.aspage()), "<OME")
-        if plane.uuid and root is not None and root.get("UUID", plane.uuid) != plane.uuid:
+        if plane.uuid and _uuid_of(tiff) not in ("", plane.uuid):
             raise InputError(
                 f"{damage.path}: its {colour} is in a file {plane.file} of another UUID than the"
                 " one that is there: put the right one there"
@@ -134,6 +137,11 @@ def open_planes(
     if kinds.count(kinds[0]) != len(kinds) or kinds[0][0][-1] != 1:
         raise UnreadKind("its red, green and blue are not three grey images stored alike")
     return found
+
+
+def _uuid_of(tiff: TiffFile) -> str:
+    root = root_of(description_of(tiff.pages.first.aspage()), "<OME")
+    return "" if root is None else root.get("UUID", "").strip()
 
 
 def _open_beside(name: str, colour: str, damage: Damage) -> StoredFile:

@@ -71,6 +71,10 @@ def complete_finetune(config: FinetuneConfig) -> FinetuneConfig:
         raise InputError(f"--init-layers {config.init_layers}: needs an --init to take them of")
     config = _with_encoder(config)
     origin = origin_of(config)  # before the masks are read, which takes its time
+    if config.has_encoder and config.encoder is None and origin is None:
+        raise InputError(
+            f"--architecture {config.architecture}: give the weights of its encoder with --encoder"
+        )
     pairs = find_pairs(config.images, config.masks)
     summary = inspect_masks(
         pairs,
@@ -119,15 +123,10 @@ def _with_encoder(config: FinetuneConfig) -> FinetuneConfig:
     """``config`` with the network that the weights of ``config.encoder`` ask for.
 
     Raises:
-        InputError: it contradicts other settings, or there is none and the architecture needs one.
+        InputError: it contradicts other settings.
         ModelError: it cannot be used.
     """
     if config.encoder is None:
-        if config.has_encoder and config.init == NO_INIT:
-            raise InputError(
-                f"--architecture {config.architecture}: give the weights of its encoder with"
-                " --encoder"
-            )
         return config
     if config.init != NO_INIT:
         raise InputError(
@@ -141,7 +140,8 @@ def _with_encoder(config: FinetuneConfig) -> FinetuneConfig:
         )
     if config.input_scaling != FinetuneConfig.input_scaling:
         raise InputError(
-            f"--encoder {config.encoder}: has a scaling of its own: leave out --input-scaling"
+            f"--encoder {config.encoder}: has a scaling of its own: leave out --input-scaling, or"
+            " the preset that sets it"
         )
     (architecture,) = ENCODER_ARCHITECTURE
     return replace(

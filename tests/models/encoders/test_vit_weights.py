@@ -196,6 +196,10 @@ def test_other_files_are_refused_in_one_line(
     assert "norm.bias is not all finite" in told(
         state | {"norm.bias": torch.full((24,), torch.nan)}
     )
+    keyless = in_names_of_transformers(timm_state(scaled=False))
+    (key,) = [key for key in keyless if key.endswith("layer.0.attention.attention.key.bias")]
+    del keyless[key]
+    assert "beside them 2 tensors (blocks.0.attn.query.bias" in told(keyless)
     for odd in (torch.ones(()), torch.ones(1, 3), torch.ones(0, 0, 0, 0)):
         for key in ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc2.weight"):
             assert str(tmp_path) in told(state | {key: odd})

@@ -20,6 +20,7 @@ from dicom_files import (
 )
 from numpy.typing import NDArray
 
+from genselfdiff.errors import InputError
 from genselfdiff.slides import open_slide
 from genselfdiff.slides.formats.dicom.elements import KEYWORDS
 
@@ -224,3 +225,24 @@ def test_of_optical_paths_the_first_is_read(
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(read(dicom(made)), picture)
     assert "optical paths" in caplog.text
+
+
+def test_of_one_plane_all_frames_are_read_whatever_their_depth_and_path(
+    dicom: Callable[..., Path], picture: Uint8
+) -> None:
+    """Focus may follow the tissue, and one path may be called anything."""
+    made = instance(picture, sparse=True, syntax=uid.JPEG2000Lossless, colours="YBR_RCT")
+    for number, group in enumerate(made.PerFrameFunctionalGroupsSequence):
+        group.PlanePositionSlideSequence[0].ZOffsetInSlideCoordinateSystem = 0.1 * (number % 3)
+        group.OpticalPathIdentificationSequence[0].OpticalPathIdentifier = "bright"
+    np.testing.assert_array_equal(read(dicom(made)), picture)
+
+
+def test_a_slide_of_which_no_frame_is_read_is_refused(
+    dicom: Callable[..., Path], picture: Uint8
+) -> None:
+    made = instance(picture, sparse=True, syntax=uid.JPEG2000Lossless, colours="YBR_RCT")
+    made.OpticalPathSequence = [dataset(OpticalPathIdentifier=path) for path in "23"]
+    made.NumberOfOpticalPaths = 2
+    with pytest.raises(InputError, match="none of its frames is of its first optical path"):
+        read(dicom(made))

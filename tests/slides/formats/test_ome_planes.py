@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from genselfdiff.errors import InputError
 from genselfdiff.slides import open_slide
 from genselfdiff.slides.fingerprint import files_of, fingerprint
+from genselfdiff.storage.places import Url
 
 Uint8 = NDArray[np.uint8]
 
@@ -163,3 +164,33 @@ def test_by_url_they_have_to_be_in_one_file(
     with open_slide("memory://planes/one.ome.tif") as slide:
         np.testing.assert_array_equal(slide.read_level(0, 0, 602, 413), picture)
     bucket.rm("/planes", recursive=True)
+
+
+def test_a_file_of_all_planes_can_be_renamed(tmp_path: Path, picture: Uint8) -> None:
+    path = tmp_path / "once.ome.tif"
+    uuid = '<UUID FileName="once.ome.tif">urn:uuid:once</UUID>'
+    places = "".join(f'<TiffData FirstC="{i}" IFD="{i}">{uuid}</TiffData>' for i in range(3))
+    with tifffile.TiffWriter(path) as writer:
+        text = described(uuid="once", places=places)
+        for channel in range(3):
+            layout = {"photometric": "minisblack", "tile": (64, 64), "metadata": None}
+            writer.write(picture[..., channel], description=text.encode(), **layout)
+    with open_slide(path.rename(tmp_path / "now.ome.tif")) as slide:
+        np.testing.assert_array_equal(slide.read_level(0, 0, 602, 413), picture)
+
+
+def test_planes_that_no_image_has_cost_nothing(written: Callable[..., list[Path]]) -> None:
+    odd = '<TiffData FirstC="-999999999999" PlaneCount="999999999999"/>'
+    refused(written(places=odd)[0], "does not tell where its three planes are")
+
+
+def test_by_url_what_a_companion_describes_counts(tmp_path: Path, picture: Uint8) -> None:
+    bucket = pytest.importorskip("fsspec").filesystem("memory")
+    found = []
+    for pixels in (picture, 255 - picture):
+        tifffile.imwrite(tmp_path / "r.ome.tif", pixels, tile=(64, 64), metadata=None)
+        bucket.pipe("/set/r.ome.tif", (tmp_path / "r.ome.tif").read_bytes())
+        bucket.pipe("/set/a.companion.ome", described(files=FILES[:1]).encode())
+        found.append(fingerprint(Url("memory://set/a.companion.ome")))
+    assert found[0] != found[1]
+    bucket.rm("/set", recursive=True)

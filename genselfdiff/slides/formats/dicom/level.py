@@ -146,12 +146,13 @@ class DicomLevel(StoredLevel):
         if rows * columns > max(_FEW_TILES, _TILES_A_FRAME * number):
             raise ValueError(f"its {number} frames are too few for {rows} x {columns} tiles")
         placed = np.full((rows, columns), -1, np.int64)
-        first: tuple[str, float] | None = None
+        depth: float | None = None
         for frame, item in enumerate(told):
             place = _Place.of(item, main.first_path)
-            first = first or (main.first_path, place.depth)
-            if (place.path, place.depth) != first:
-                images = max(images, 2)
+            depth = place.depth if depth is None else depth
+            # Of a single path and plane all frames are read: focus may follow the tissue.
+            is_other_path = main.optical_paths > 1 and place.path != main.first_path
+            if is_other_path or (main.focal_planes > 1 and place.depth != depth):
                 continue
             column, left = divmod(place.x, self.piece_width)
             row, above = divmod(place.y, self.piece_height)
@@ -159,6 +160,10 @@ class DicomLevel(StoredLevel):
                 raise ValueError(f"its frame at ({place.x}, {place.y}) lies on no grid of tiles")
             if placed[row, column] < 0:
                 placed[row, column] = frame
+            else:
+                images = max(images, 2)
+        if told and (placed < 0).all():
+            raise ValueError("none of its frames is of its first optical path and focal plane")
         self._tell_first_of(images)
         return placed
 

@@ -116,7 +116,7 @@ def files_of_series(place: Place) -> list[Place]:
     if isinstance(place, Url) and place.scheme in ("http", "https"):
         return [place]
     series = series_of(place)
-    files = _beside(place.parent, place.suffix.lower())
+    files = sorted({*_beside(place.parent, place.suffix.lower()), place}, key=str)
     same = (series and each == series for each in for_each(files, series_of))
     return [file for file, is_same in zip(files, same, strict=True) if is_same or file == place]
 
