@@ -6,7 +6,7 @@ imports nothing.
 
 DEFAULT_MODEL = "nuclei"
 """The model of those that come with gsd that is used where none is named."""
-FIELD_RANKINGS = ("model", "variety", "random")
+FIELD_RANKINGS = ("random", "variety", "model")
 """By what fields to annotate are chosen."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 MODEL_FORMATS = ("torchscript", "onnx", "pt2", "bioimageio")

@@ -27,7 +27,7 @@ def suggest_fields(
     slides: Sequence[str | Place],
     count: int = 10,
     *,
-    by: str = "model",
+    by: str = "random",
     model: LoadedModel | str | Place | None = None,
     size: float = 250.0,
     per_slide: int | None = None,
@@ -45,7 +45,7 @@ def suggest_fields(
     Args:
         slides: slides, images and folders of them; masks of ours in them are left out.
         count: how many.
-        by: "model", "variety" or "random", see docs/choosing_fields.md.
+        by: "random", "variety" or "model", see docs/choosing_fields.md.
         model: see ``find_model``; only with ``by`` "model".
         size: side of a field in um; a smaller slide is one field.
         per_slide: at most so many of one slide; None: any number.
@@ -66,6 +66,8 @@ def suggest_fields(
     """
     if by not in FIELD_RANKINGS:
         raise InputError(f"fields by {by!r}: must be one of {', '.join(FIELD_RANKINGS)}")
+    if model is not None and by != "model":
+        raise InputError(f"a model has no part in fields by {by}")
     numbers = {"count": count, "candidates": candidates, "per_slide": per_slide, "size": size}
     for name, value in numbers.items():
         if value is not None and not value > 0:

@@ -45,7 +45,7 @@ def test_pen_is_left_out(write, tissue, caplog) -> None:
 def test_the_model_says_where(write, tissue, redness: LoadedModel) -> None:
     pixels = tissue(600, 1000, 0)
     pixels[:, 600:, 0] -= np.minimum(pixels[:, 600:, 0], 82)  # about what the model is unsure of
-    fields = suggest_fields([write(pixels)], 2, model=redness, size=100)
+    fields = suggest_fields([write(pixels)], 2, by="model", model=redness, size=100)
     assert fields[0].x >= 600
     assert fields[0].uncertainty == max(field.uncertainty for field in fields) > 0.2
 
@@ -126,8 +126,10 @@ def test_bad_requests(write, tissue) -> None:
     glass = write(np.full((600, 600, 3), 245, np.uint8), "glass.tif")
     with pytest.raises(InputError, match="no field of 100 um has enough tissue"):
         suggest_fields([glass], 2, by="random", size=100)
-    with pytest.raises(InputError, match="fields by 'chance': must be one of model, variety"):
+    with pytest.raises(InputError, match="fields by 'chance': must be one of random, variety"):
         suggest_fields([glass], 2, by="chance")
+    with pytest.raises(InputError, match="a model has no part in fields by random"):
+        suggest_fields([glass], 2, model="nuclei")
     with pytest.raises(InputError, match="count 0 must be more than 0"):
         suggest_fields([glass], 0, by="random")
     with pytest.raises(InputError, match=r"small\.tif: is less than 16 um wide or high"):

@@ -24,8 +24,8 @@ from gsd.output import say
     epilog="""\b
 Examples:
   gsd suggest slide.svs -n 5 -o slide.geojson
-  gsd suggest slides/ --model model.ts -n 10 --per-slide 2 -o fields/
-  gsd suggest slides/ --by variety -n 10 -o fields/
+  gsd suggest slides/ -n 10 --per-slide 2 -o fields/
+  gsd suggest slides/ --by model --model model.ts -n 10 -o fields/
 """
 )
 @click.argument("slides", nargs=-1, required=True, type=PLACE)
@@ -42,9 +42,9 @@ Examples:
 @click.option(
     "--by",
     type=click.Choice(FIELD_RANKINGS),
-    default="model",
+    default="random",
     show_default=True,
-    help="What the model is unsure of, and varied; varied fields; or a draw.",
+    help="A draw; varied fields; or what the model is unsure of, and varied.",
 )
 @click.option(
     "--model",
@@ -99,13 +99,12 @@ def suggest(
 ) -> None:
     """Choose fields of SLIDES to annotate.
 
-    Fields lie on tissue; what is unlike most of it, such as pen and bubbles, is left out. By
-    default those are chosen of which the model is unsure, and of these such that differ. The files
-    open in QuPath, as annotations of the class Region*: annotate all that lies in them, and give
-    the files to 'gsd data import qupath'.
+    Fields lie on tissue; what is unlike most of it, such as pen and bubbles, is left out. Of the
+    others some are drawn, or chosen with --by. The files open in QuPath, as annotations of the
+    class Region*: annotate all that lies in them, and give the files to 'gsd data import qupath'.
     """
     if model is not None and by != "model":
-        raise click.UsageError(f"--model: has no part in --by {by}")
+        raise click.UsageError(f"--model: has no part in --by {by}: add --by model")
     from genselfdiff.files import refuse_existing, refuse_inputs
     from genselfdiff.storage.places import local_paths
     from genselfdiff.suggesting.field_geojson import files_of, write_fields
