@@ -25,14 +25,17 @@ IMAGE_SUFFIXES = OPENSLIDE_SUFFIXES | {".svs", ".tif", ".tiff", ".btf", ".png", 
 PROBABILITIES_ZARR = "_probabilities.ome.zarr"
 """End of the names of folders that gsd leaves beside masks, which are no slides."""
 
+CORRECTIONS_JOURNAL = "corrections.journal"
+"""What was drawn in the page of ``gsd view``, in the folder of corrections."""
+
 NO_SLIDES = {
-    "masks": "classes.csv",
-    "instances": "classes.csv",
-    "images": "corrections.journal",
-    "starts": "corrections.journal",
+    "images": (CORRECTIONS_JOURNAL,),
+    "masks": (CORRECTIONS_JOURNAL, "classes.csv"),
+    "instances": (CORRECTIONS_JOURNAL, "classes.csv"),
+    "starts": (CORRECTIONS_JOURNAL,),
 }
 """Folders of images that are no slides, labels and what was cut out of slides to be corrected, each
-with the file beside it that says so."""
+with the files beside it any of which says so."""
 
 
 @overload
@@ -149,10 +152,13 @@ def _images_below(folder: Place) -> Sequence[Place]:
         others = [url for url in urls if url.suffix.lower() != DICOM_SUFFIX]
         return sorted([*others, *_dicom_slides(folder, instances)], key=str)
     found = sorted(files_below(folder, {*IMAGE_SUFFIXES, ZARR_SUFFIX}))
-    no_slides = {part for part in {path.parent for path in found} if _is_no_slides(part, folder)}
-    for part in sorted(no_slides):
-        tell_once(logging.INFO, f"{part}: left out: labels, or parts of slides that were corrected")
+    no_slides = sorted({path.parent for path in found if _is_no_slides(path.parent, folder)})
     found = [path for path in found if path.parent not in no_slides]
+    if no_slides:
+        told = f"{', '.join(map(str, no_slides))}: labels, or cut out by corrections"
+        if not found:
+            raise InputError(f"{told}: name the folder that is meant")
+        tell_once(logging.INFO, f"{told}: left out")
     dicoms = sorted(files_below(folder, {DICOM_SUFFIX}))
     found = sorted([*found, *local_paths(_dicom_slides(folder, dicoms))])
     # A .vms slide is stored in JPEG files beside it whose names begin with its own.
@@ -163,10 +169,9 @@ def _images_below(folder: Place) -> Sequence[Place]:
 
 
 def _is_no_slides(part: Path, named: Path) -> bool:
-    """Whether ``part`` is of ``NO_SLIDES``, and not what was asked for by ``named``."""
-    mark = NO_SLIDES.get(part.name)
-    is_asked_for = part == named or (part.name == "images" and part.parent == named)
-    return mark is not None and not is_asked_for and part.with_name(mark).is_file()
+    """Whether ``part`` is of ``NO_SLIDES``, and not what the user has ``named``."""
+    marks = NO_SLIDES.get(part.name, ())
+    return part != named and any(part.with_name(mark).is_file() for mark in marks)
 
 
 def _dicom_slides(folder: Place, files: Sequence[Place]) -> Iterator[Place]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import open_input
+from genselfdiff.slides.discovery import IMAGE_SUFFIXES
 from genselfdiff.slides.formats.dicom.series import (
-    DICOM_SUFFIX,
     files_of_series,
     is_dicom_slide,
     series_of,
@@ -100,7 +100,8 @@ def fingerprint(slide: Place) -> str:
 
 def _of_url(url: Url) -> str:
     places: list[Place] = [url]
-    if is_folder(url) or url.suffix.lower() == DICOM_SUFFIX or series_of(url):
+    may_be_dicom = url.suffix.lower() not in IMAGE_SUFFIXES
+    if is_folder(url) or (may_be_dicom and series_of(url)):
         places = files_of_series(url)
     elif url.name.lower().endswith(COMPANION_SUFFIX):
         places = [url, file_of_slide(url)]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genselfdiff.data.labelled_folder import PARTS
 from genselfdiff.data.naming import name_some
 from genselfdiff.errors import InputError
 from genselfdiff.input_files import read_csv_rows
@@ -16,7 +15,6 @@ from genselfdiff.resumable_file import unfinished
 from genselfdiff.slides import find_slides, is_folder_of_slides
 from genselfdiff.slides.discovery import files_below
 from genselfdiff.storage.places import Place, Url, place_of
-from genselfdiff.viewer.corrections.folder import JOURNAL, STARTS
 from genselfdiff.viewer.layers import planes_of
 
 logger = logging.getLogger("genselfdiff")
@@ -55,7 +53,7 @@ def collect(paths: Sequence[str | Place]) -> list[Entry]:
 
     A mask of gsd belongs to the slide whose name it tells, another to the slide named before it. A
     slide that is not named is looked for where the folder's summary says, and beside the mask.
-    What corrections have cut out in a folder is shown where its own folder is named only.
+    What corrections have cut out is shown where its own folder is named only, see `find_slides`.
 
     Args:
         paths: slides, masks, files of probabilities, and folders of them; slides, or folders of
@@ -68,7 +66,6 @@ def collect(paths: Sequence[str | Place]) -> list[Entry]:
     masks: list[tuple[Path, Place | None]] = []
     begun: list[str] = []
     last: Place | None = None
-    cut_out: set[Path] = set()
     further: list[str] = []
     for path in map(place_of, paths):
         in_folder = is_folder_of_slides(path)
@@ -80,9 +77,6 @@ def collect(paths: Sequence[str | Place]) -> list[Entry]:
             if isinstance(file, Url):
                 entries.of(file)
                 last = None if in_folder else file
-                continue
-            if in_folder and file.parent != path and _is_cut_out(file):
-                cut_out.add(file.parent)
                 continue
             if in_folder and (_is_overlay(file) or (is_own_mask(file) and not planes_of(file))):
                 continue  # pictures of masks, and numbers of objects
@@ -101,11 +95,6 @@ def collect(paths: Sequence[str | Place]) -> list[Entry]:
             name_some(further),
             "a slide of its own" if len(further) == 1 else "slides of their own",
         )
-    if cut_out:
-        told = name_some(sorted(cut_out))
-        if not masks and not list(entries):
-            raise InputError(f"{told}: cut out by corrections: name the folder that is to be shown")
-        logger.info("%s: left out: cut out by corrections", told)
     for mask, before in masks:
         _lay_over(mask, before, entries)
     for entry in entries:
@@ -130,12 +119,6 @@ class _Entries:
 
 def _target(journal: Path) -> Path:
     return journal.with_name(journal.name[1 : -len(_JOURNAL)])
-
-
-def _is_cut_out(path: Path) -> bool:
-    """Whether the page has written a file into its folder of corrections."""
-    folder = path.parent
-    return folder.name in (*PARTS, STARTS) and (folder.parent / JOURNAL).exists()
 
 
 def _is_overlay(path: Path) -> bool:

@@ -103,11 +103,13 @@ def test_labels_and_what_was_cut_out_of_slides_are_none(tmp_path, caplog):
     image = fields / "images" / "a.png"
     with caplog.at_level("INFO", "genselfdiff"):
         assert find_slides([tmp_path]) == [slide, image, fields / "starts" / "a.png"]
-    assert f"{fields / 'masks'}: left out" in caplog.text
+    assert f"{fields / 'masks'}: labels, or cut out by corrections: left out" in caplog.text
     (fields / "corrections.journal").touch()
     assert find_slides([tmp_path]) == [slide]
-    assert find_slides([fields]) == [image]
-    assert find_slides([fields / "masks"]) == [fields / "masks" / "a.png"]
+    for part in ("images", "masks"):
+        assert find_slides([fields / part]) == [fields / part / "a.png"]
+    with pytest.raises(InputError, match=r"masks, .*cut out by corrections: name the folder that"):
+        find_slides([fields])
 
 
 def test_what_a_call_has_written_among_the_slides_is_none(tmp_path: Path) -> None:

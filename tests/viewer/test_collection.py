@@ -78,7 +78,7 @@ def test_what_corrections_cut_out_is_no_slide_unless_it_is_named(
     (tmp_path / "fields/corrections.journal").touch()
     assert set(shown(collect([tmp_path]))) == {"b.tif", "c.tif"}
     assert f"{cut[0].parent}, {cut[2].parent}, {cut[1].parent}, " in caplog.text
-    assert "left out: cut out by corrections" in caplog.text
+    assert "cut out by corrections: left out" in caplog.text
     assert set(shown(collect([tmp_path / "fields"]))) == {"c.tif"}
     assert set(shown(collect([cut[0].parent]))) == set(shown(collect([cut[0]]))) == {"a.tif"}
     (tmp_path / "fields/c.tif").unlink()

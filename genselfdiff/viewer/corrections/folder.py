@@ -15,6 +15,7 @@ from genselfdiff.data.importers.qupath import is_ignored
 from genselfdiff.data.labelled_folder import IGNORED
 from genselfdiff.errors import InputError
 from genselfdiff.files import writing
+from genselfdiff.slides.discovery import CORRECTIONS_JOURNAL
 from genselfdiff.text import counted, shown
 from genselfdiff.viewer.corrections.actions import Action, SlideActions, action_of, start_path
 from genselfdiff.viewer.corrections.field_labels import Box, FieldLabels, Int32, Uint8, write_start
@@ -25,8 +26,7 @@ logger = logging.getLogger("genselfdiff")
 
 BACKGROUND = "background"
 
-JOURNAL = "corrections.journal"
-"""What was drawn, in its folder."""
+JOURNAL = CORRECTIONS_JOURNAL
 STARTS = "starts"
 """What fields began with, beside it."""
 
