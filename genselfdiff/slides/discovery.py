@@ -9,6 +9,8 @@ from typing import overload
 from genselfdiff.errors import InputError, one_line
 from genselfdiff.input_files import is_regular_file
 from genselfdiff.slides.formats.dicom.series import DICOM_SUFFIX, grouped, is_dicom_slide, series_of
+from genselfdiff.slides.formats.ome_companion import OME_TIFF_SUFFIXES
+from genselfdiff.slides.formats.ome_planes import files_of_planes
 from genselfdiff.slides.formats.ome_zarr import ZARR_SUFFIX, is_zarr
 from genselfdiff.slides.formats.openslide import OPENSLIDE_SUFFIXES
 from genselfdiff.slides.stored.notes import tell_once
@@ -52,7 +54,7 @@ def find_slides(
             ``IMAGE_SUFFIXES`` and folders in ``ZARR_SUFFIX``, each one slide; hidden files and
             folders in them are left out, and ``NO_SLIDES``. A URL that ends in a slash is a
             folder, too. A folder with one series of DICOM files is a slide; of several, the first
-            file stands for each.
+            file stands for each, and so does the first of OME-TIFFs that hold a plane each.
         written: a folder that results go to; what lies in it, from a call before, is no slide.
 
     Raises:
@@ -160,7 +162,7 @@ def _images_below(folder: Place) -> Sequence[Place]:
             raise InputError(f"{told}: name the folder that is meant")
         tell_once(logging.INFO, f"{told}: left out")
     dicoms = sorted(files_below(folder, {DICOM_SUFFIX}))
-    found = sorted([*found, *local_paths(_dicom_slides(folder, dicoms))])
+    found = sorted([*_of_planes(found), *local_paths(_dicom_slides(folder, dicoms))])
     # A .vms slide is stored in JPEG files beside it whose names begin with its own.
     stems = tuple(str(path.with_suffix("")) for path in found if path.suffix.lower() == ".vms")
     return [
@@ -172,6 +174,16 @@ def _is_no_slides(part: Path, named: Path) -> bool:
     """Whether ``part`` is of ``NO_SLIDES``, and not what the user has ``named``."""
     marks = NO_SLIDES.get(part.name, ())
     return part != named and any(part.with_name(mark).is_file() for mark in marks)
+
+
+def _of_planes(files: Iterable[Path]) -> Iterator[Path]:
+    """``files`` without those whose planes belong to one before them."""
+    further: set[Path] = set()
+    for path in files:
+        if path not in further:
+            yield path
+        if path.name.lower().endswith(OME_TIFF_SUFFIXES):
+            further.update(files_of_planes(path))
 
 
 def _dicom_slides(folder: Place, files: Sequence[Place]) -> Iterator[Place]:

@@ -64,6 +64,28 @@ def test_the_description_is_that_of_the_model(files: dict[str, bytes]) -> None:
     assert Image.open(io.BytesIO(files["cover.png"])).size == (512, 256)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "is_unet", "told"),
+    [
+        ({"name": "fastest", "width": 32}, True, "nobody's is told"),
+        ({"name": "vit", "encoder": {"name": "UNI"}}, False, "- of the encoder, UNI: see its own"),
+        ({}, False, "nobody's is told"),
+    ],
+)
+def test_it_says_what_network_it_is(
+    info: Callable[..., ModelInfo],
+    tmp_path: Path,
+    architecture: dict[str, Any],
+    is_unet: bool,
+    told: str,
+) -> None:
+    path = tmp_path / "model.zip"
+    save_model(Darkness(), info(architecture=architecture), path)
+    with zipfile.ZipFile(path) as archive:
+        assert ("unet" in json.loads(archive.read("bioimageio.yaml"))["tags"]) == is_unet
+        assert told in archive.read("README.md").decode()
+
+
 def with_other_weights(stored: dict[str, bytes]) -> dict[str, bytes]:
     """What the files of weights would be, were its one weight another."""
     module = torch.jit.load(io.BytesIO(stored["weights.pt"]))

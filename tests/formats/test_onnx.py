@@ -94,6 +94,16 @@ def test_a_missing_package_is_told_of(
         load_model(darkness("onnx"))
 
 
+def test_what_a_file_cannot_hold_is_refused_before_it_is_exported(
+    info: Callable[..., ModelInfo], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("genselfdiff.models.formats.onnx_file.LARGEST", 100)
+    monkeypatch.setattr("genselfdiff.models.formats.onnx_file.exported_program", None)
+    with pytest.raises(ModelError, match="GiB of weights; a file of ONNX holds 2 GiB: export to"):
+        save_model(nn.Linear(9, 9), info(), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 class DoublesLarge(nn.Module):
     """Another network for large images than for small ones."""
 

@@ -11,9 +11,10 @@ from genselfdiff.input_files import read_csv_rows
 from genselfdiff.live.jobs.job import Job, Jobs
 from genselfdiff.live.predictions import Model, Predictions
 from genselfdiff.models.shipped import catalogue
+from genselfdiff.slides.discovery import CORRECTIONS_JOURNAL
 from genselfdiff.text import shown
 from genselfdiff.training.metrics_file import METRICS, read_metrics
-from genselfdiff.viewer.corrections.folder import JOURNAL, Corrections
+from genselfdiff.viewer.corrections.folder import Corrections
 
 MODEL_NAME = "model.ts"
 """What a run is exported to, in its folder."""
@@ -62,7 +63,7 @@ class Training:
             folder = str(self._plan.labelled)
             words = ["--init", self._plan.init, *self._plan.options, "--out", str(run)]
             words += ["--instances"] if _finds_objects(self._plan) else []
-            is_drawn = (self._plan.labelled / JOURNAL).exists()
+            is_drawn = (self._plan.labelled / CORRECTIONS_JOURNAL).exists()
             before = [["data", "corrections", "--", folder]] if is_drawn else []
             self._begin(run, [*before, ["train", "finetune", *words, "--", folder]])
 
@@ -130,7 +131,7 @@ def _finds_objects(plan: TrainingPlan) -> bool:
     name = catalogue.name_of(plan.init)
     if name is None or not catalogue.read_info(name).instances:
         return False
-    if (plan.labelled / JOURNAL).exists():  # whose classes are not written yet
+    if (plan.labelled / CORRECTIONS_JOURNAL).exists():  # whose classes are not written yet
         return len(Corrections(plan.labelled).classes()) == 2
     if not (plan.labelled / "instances").is_dir():
         return False

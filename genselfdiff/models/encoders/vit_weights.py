@@ -109,16 +109,13 @@ def _in_our_names(state: State) -> Iterator[tuple[str, torch.Tensor]]:
             renamed[key] = value.float()
     parts = ("query", "key", "value")
     for key in renamed:
-        if ".attn.query." in key:  # transformers keep three layers of what is one here
-            three = [renamed.get(key.replace("query", part)) for part in parts]
-            if all(part is not None for part in three):
-                yield key.replace("query", "qkv"), torch.cat(three)  # type: ignore[arg-type]
-                continue
-        elif (found := re.search(r"\.attn\.(key|value)\.", key)) is not None:
-            of_all = [key.replace(found[1], part) in renamed for part in parts]
-            if all(of_all):
-                continue
-        yield key, renamed[key]  # one that lacks the others is none that is known
+        # Transformers keep three layers of what is one here.
+        found = re.search(r"\.attn\.(query|key|value)\.", key)
+        names = [] if found is None else [key.replace(found[1], part) for part in parts]
+        if found is None or not all(name in renamed for name in names):
+            yield key, renamed[key]
+        elif found[1] == "query":
+            yield key.replace("query", "qkv"), torch.cat([renamed[name] for name in names])
 
 
 def _shape_of(name: str, state: State, told: Mapping[str, Any]) -> VitShape:

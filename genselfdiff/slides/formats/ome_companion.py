@@ -14,6 +14,7 @@ from genselfdiff.storage.places import Place
 
 COMPANION_SUFFIX = ".companion.ome"
 """Lower-case ending of files that hold nothing but OME-XML."""
+OME_TIFF_SUFFIXES = (".ome.tif", ".ome.tiff")
 
 _LARGEST = 2**26
 
@@ -86,7 +87,7 @@ def files_told(pixels: Element) -> set[str]:
 
 def companions_of(tiff: Path) -> list[Path]:
     """The files of OME-XML beside an OME-TIFF that name it; it may take its metadata of them."""
-    if not tiff.name.lower().endswith((".ome.tif", ".ome.tiff")):
+    if not tiff.name.lower().endswith(OME_TIFF_SUFFIXES):
         return []
     with os.scandir(tiff.parent) as entries:
         names = [each.name for each in entries if each.name.lower().endswith(COMPANION_SUFFIX)]

@@ -26,7 +26,6 @@ logger = logging.getLogger("genselfdiff")
 
 BACKGROUND = "background"
 
-JOURNAL = CORRECTIONS_JOURNAL
 STARTS = "starts"
 """What fields began with, beside it."""
 
@@ -87,7 +86,7 @@ class Corrections:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.journal = folder / JOURNAL
+        self.journal = folder / CORRECTIONS_JOURNAL
         self._starts = folder / STARTS
         self._lock = RLock()
         self._open: Journal | None = None

@@ -31,7 +31,11 @@ export function colourSquare([red, green, blue]) {
   return square;
 }
 
-// What the server answers; a refusal of it, or no answer at all, is an error for people.
+// After so long a server that did not answer is asked again.
+export const AGAIN_MS = 2000;
+
+// What the server answers; a refusal of it, or no answer at all, is an error for people: only that
+// of a refusal has a `status`.
 export async function ask(address, signal, more = {}) {
   let answer;
   try {

@@ -17,6 +17,7 @@ from genselfdiff.segmenting.plan import plan_outputs
 from genselfdiff.slides import find_slides, is_folder_of_slides, open_slide
 from genselfdiff.slides.discovery import name_of
 from genselfdiff.slides.fingerprint import files_of, fingerprint
+from genselfdiff.storage.places import Url
 from genselfdiff.viewer.collection import collect
 
 if TYPE_CHECKING:
@@ -133,6 +134,24 @@ def test_all_files_of_a_series_are_in_its_fingerprint(dicom: Write, picture: Uin
     dicom(instance(picture[:128:2, ::2], 1.0), first=1)
     assert fingerprint(folder) != before[0]
     assert fingerprint(folder / "0.dcm") != before[1]
+
+
+def test_files_without_an_ending_or_hidden_are_in_it_too(dicom: Write, picture: Uint8) -> None:
+    bucket = pytest.importorskip("fsspec").filesystem("memory")
+    folder = dicom(instance(picture, 0.5, **LOSSLESS), instance(picture[::2, ::2], 1.0))
+    found, at_urls = [], []
+    for level in (picture, 255 - picture):
+        second = dicom(instance(level[::2, ::2], 1.0, **LOSSLESS), first=1)
+        for number in (0, 1):
+            bucket.pipe(f"/series/I{number}", (second / f"{number}.dcm").read_bytes())
+        at_urls.append(fingerprint(Url("memory://series/I0")))
+        hidden = (second / "0.dcm").rename(second / ".hidden.dcm")
+        found.append((fingerprint(hidden), [path.name for path in files_of(hidden)]))
+        hidden.rename(folder / "0.dcm")
+    assert at_urls[0] != at_urls[1]
+    assert found[0][0] != found[1][0]
+    assert found[0][1] == [".hidden.dcm", "1.dcm"]
+    bucket.rm("/series", recursive=True)
 
 
 def test_of_several_images_the_largest_is_read(

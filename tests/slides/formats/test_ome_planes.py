@@ -10,7 +10,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from genselfdiff.errors import InputError
-from genselfdiff.slides import open_slide
+from genselfdiff.slides import find_slides, open_slide
 from genselfdiff.slides.fingerprint import files_of, fingerprint
 from genselfdiff.storage.places import Url
 
@@ -76,6 +76,12 @@ def test_each_file_stands_for_the_slide(
             half = slide.read_level(0, 0, 301, 207, 1)
             np.testing.assert_array_equal(half, picture[::2, ::2])
         assert sorted(each.name for each in files_of(path)) == sorted(FILES)
+
+
+def test_in_a_folder_they_are_one_slide(written: Callable[..., list[Path]], tmp_path: Path) -> None:
+    red, green, blue = written()
+    assert find_slides([tmp_path]) == [blue]  # the first by its name
+    assert find_slides([red, green]) == [red, green]  # named, each is what was asked for
 
 
 def test_tifffile_sees_the_same(picture: Uint8, written: Callable[..., list[Path]]) -> None:

@@ -1,10 +1,8 @@
 // What is drawn on a slide: asked of the server, sent there stroke by stroke, and kept until it is
 // there.
 
-import { ask, send } from "../dom.js";
+import { AGAIN_MS, ask, send } from "../dom.js";
 import { FieldPicture } from "./field_picture.js";
-
-const AGAIN_MS = 2000;
 
 const LOOK_MS = 2000;
 
@@ -110,22 +108,20 @@ export class Record {
     this.held.push(held);
     this.changed();
     let state = null;
-    while (this.held.includes(held) && !state) {
+    for (;;) {
       await pause(HELD_MS);
-      if (!this.held.includes(held)) break;
+      if (!this.held.includes(held)) return null;
       try {
-        const now = await again();
-        if (now.waits) continue;
-        state = now;
+        state = await again();
+        if (state.waits) continue;
         await this.take(slide, state);
       } catch (error) {
         if (error.status === undefined) continue;
         this.told(error.message);
-        break;
       }
+      this.drop(held);
+      return state;
     }
-    this.drop(held);
-    return state;
   }
 
   // What waits here until something is predicted.

@@ -1,11 +1,9 @@
 // Jobs that are begun here: segmenting a whole slide, and training.
 
-import { ask, element, send } from "../dom.js";
+import { AGAIN_MS, ask, element, send } from "../dom.js";
 import { curve } from "./curves.js";
 
 const ASK_MS = 1000;
-
-const AGAIN_MS = 3000;
 
 const AT_WORK = ["waiting", "running"];
 

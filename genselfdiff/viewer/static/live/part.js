@@ -1,13 +1,11 @@
 // Layers of models that predict what is seen.
 
-import { ask, element, send } from "../dom.js";
+import { AGAIN_MS, ask, element, send } from "../dom.js";
 import { Layer } from "../layers.js";
 import { counted, number } from "../scale.js";
 import { LiveSource } from "./live_source.js";
 
 const ASK_MS = 500;
-
-const AGAIN_MS = 3000;
 
 const MOVED_MS = 120;
 
