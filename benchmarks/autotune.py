@@ -295,10 +295,9 @@ class Search:
         }
         wait(futures.values(), timeout=self._left() / 2)
         answers = {candidate: _answer(future) for candidate, future in futures.items()}
-        pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():  # one may hang
             child.kill()
-            child.join()
+        pool.shutdown(cancel_futures=True)  # waits for the pool's thread, which takes their ends
         return answers
 
     def _left(self) -> float:
