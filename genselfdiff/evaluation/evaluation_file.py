@@ -12,6 +12,7 @@ from genselfdiff.errors import InputError, one_line
 from genselfdiff.evaluation.instance_metrics import InstanceCounts
 from genselfdiff.evaluation.scores import (
     CLASS_METRICS,
+    DISTANCE_METRICS,
     IMAGE_METRICS,
     EvaluationReport,
     ImageScores,
@@ -21,7 +22,7 @@ from genselfdiff.evaluation.scores import (
 from genselfdiff.files import write_text
 from genselfdiff.input_files import read_json
 
-_FORMAT = 1
+_FORMAT = 2
 _KIND = "gsd evaluation"
 
 _LARGEST_COUNT = 2**40
@@ -122,10 +123,8 @@ def _image(entry: Mapping[str, Any], classes: Sequence[str]) -> ImageScores:
     matrix = np.array([[_count(pixels) for pixels in row] for row in entry["confusion"]], np.int64)
     if matrix.shape != (len(classes), len(classes)):
         raise ValueError(f"confusion of {entry['image']} does not fit {len(classes)} classes")
-    distances = [
-        [_or_nan(entry["by_class"][name][key]) for key in ("hausdorff_px", "hd95_px")]
-        for name in classes
-    ]
+    in_pixels = [m.key for m in DISTANCE_METRICS if m.key.endswith("_px")]
+    distances = [[_or_nan(entry["by_class"][name][key]) for key in in_pixels] for name in classes]
     mpp = None if entry["mpp"] is None else _number(entry["mpp"])
     if mpp == 0:
         raise ValueError("mpp is 0")
@@ -141,8 +140,14 @@ def _image(entry: Mapping[str, Any], classes: Sequence[str]) -> ImageScores:
 
 
 def _objects(entry: Mapping[str, Any]) -> InstanceCounts:
-    counts = {key: _count(value) for key, value in entry.items() if key != "iou_sum"}
-    return InstanceCounts(**counts, iou_sum=_number(entry["iou_sum"]))
+    fields = vars(InstanceCounts())
+    if entry.keys() != fields.keys():
+        raise ValueError(f"counts of objects are not {', '.join(fields)}")
+    counts: dict[str, Any] = {
+        key: _number(entry[key]) if isinstance(none, float) else _count(entry[key])
+        for key, none in fields.items()
+    }
+    return InstanceCounts(**counts)
 
 
 def _text(value: object) -> str:

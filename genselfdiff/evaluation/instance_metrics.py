@@ -3,6 +3,7 @@
 Everything is counted, so that images can be pooled by adding their counts.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ Bool = NDArray[np.bool_]
 
 _MATCH_IOU = 0.5
 """Objects match above it; no object can then have two partners (Kirillov et al. 2019)."""
+
+_DETECTED_SHARE = 0.5
+"""Of a true object's pixels, see ``InstanceCounts.object_f1``; no two predictions can have more."""
 
 
 class Overlaps(NamedTuple):
@@ -45,6 +49,19 @@ class Overlaps(NamedTuple):
     def iou(self) -> Float64:
         """(k,) intersection over union, above 0."""
         return self.intersection / self.union
+
+    @property
+    def largest_of_truth(self) -> Int64:
+        """The pair that shares most pixels, of each true object that has any, in their order.
+
+        Of equal ones that of the largest intersection over union, so that no order decides.
+        """
+        return _best_of_each(self.truth, self.intersection, self.iou)
+
+    @property
+    def largest_of_predicted(self) -> Int64:
+        """The same of each predicted object."""
+        return _best_of_each(self.predicted, self.intersection, self.iou)
 
     def chosen(self, truth: Bool, predicted: Bool) -> "Overlaps":
         """Only the chosen objects, (n,) and (m,) bool, and the pairs of two of them."""
@@ -88,6 +105,9 @@ class InstanceCounts:
         iou_sum: of the matched pairs.
         aji_intersection, aji_union: see ``aji``.
         aji_plus_intersection, aji_plus_union: see ``aji_plus``.
+        detected: true objects, see ``object_f1``.
+        truth_area, predicted_area: pixels of all objects.
+        truth_dice, predicted_dice: sums over the objects, see ``object_dice``.
     """
 
     truth: int = 0
@@ -98,6 +118,11 @@ class InstanceCounts:
     aji_union: int = 0
     aji_plus_intersection: int = 0
     aji_plus_union: int = 0
+    detected: int = 0
+    truth_area: int = 0
+    predicted_area: int = 0
+    truth_dice: float = 0.0
+    predicted_dice: float = 0.0
 
     def __add__(self, other: "InstanceCounts") -> "InstanceCounts":
         added = {name: count + getattr(other, name) for name, count in vars(self).items()}
@@ -141,6 +166,32 @@ class InstanceCounts:
         """Panoptic quality, ``dq`` times ``sq``; 0 with objects but no match, NaN without any."""
         return _ratio(2 * self.iou_sum, self.truth + self.predicted)
 
+    @property
+    def object_f1(self) -> float:
+        """F1 of detecting objects, as the GlaS challenge counts; NaN without any object.
+
+        A prediction detects the true object that it shares most pixels with, if it has more than
+        half of this one's. This and the next: Sirinukunwattana et al. 2017,
+        https://doi.org/10.1016/j.media.2016.08.008.
+        """
+        return _ratio(2 * self.detected, self.truth + self.predicted)
+
+    @property
+    def object_dice(self) -> float:
+        """Dice of objects, as the GlaS challenge counts; NaN without any object.
+
+        The mean of two: over true objects, each with the prediction that it shares most pixels
+        with, and over predictions with true objects; every object weighs as it has pixels, and
+        has 0 if none overlaps it.
+        """
+        if not self.truth_area or not self.predicted_area:
+            return 0.0 if self.truth_area or self.predicted_area else math.nan
+        of_truth, of_predicted = (
+            self.truth_dice / self.truth_area,
+            self.predicted_dice / self.predicted_area,
+        )
+        return (of_truth + of_predicted) / 2
+
 
 def count_instances(overlaps: Overlaps) -> InstanceCounts:
     """Count what the metrics are made of."""
@@ -148,6 +199,11 @@ def count_instances(overlaps: Overlaps) -> InstanceCounts:
     matched = iou > _MATCH_IOU
     best = _best_of_each(overlaps.truth, iou)
     one_to_one = _best_assignment(overlaps.truth, overlaps.predicted, iou)
+    of_truth, of_predicted = overlaps.largest_of_truth, overlaps.largest_of_predicted
+    true_areas = overlaps.truth_area[overlaps.truth]
+    predicted_areas = overlaps.predicted_area[overlaps.predicted]
+    dice = 2 * overlaps.intersection / (true_areas + predicted_areas)
+    detected = overlaps.intersection[of_predicted] > _DETECTED_SHARE * true_areas[of_predicted]
     return InstanceCounts(
         len(overlaps.truth_area),
         len(overlaps.predicted_area),
@@ -155,6 +211,11 @@ def count_instances(overlaps: Overlaps) -> InstanceCounts:
         float(iou[matched].sum()),
         *_aggregate(overlaps, best),
         *_aggregate(overlaps, one_to_one),
+        int(detected.sum()),
+        int(overlaps.truth_area.sum()),
+        int(overlaps.predicted_area.sum()),
+        float((true_areas * dice)[of_truth].sum()),
+        float((predicted_areas * dice)[of_predicted].sum()),
     )
 
 
@@ -180,9 +241,12 @@ def _aggregate(overlaps: Overlaps, pairs: Int64) -> tuple[int, int]:
     return int(overlaps.intersection[pairs].sum()), int(union)
 
 
-def _best_of_each(owner: Int64, iou: Float64) -> Int64:
-    """The pair of the largest ``iou`` of each owner that has any; of equal ones the first."""
-    order = np.lexsort((-iou, owner))
+def _best_of_each(owner: Int64, *scores: Int64 | Float64) -> Int64:
+    """The pair of the largest score of each owner that has any.
+
+    Of equal ones, the next of the ``scores`` decides, and then the order of the pairs.
+    """
+    order = np.lexsort((*(-score for score in reversed(scores)), owner))
     _, first = np.unique(owner[order], return_index=True)
     return order[first]
 

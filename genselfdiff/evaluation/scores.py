@@ -44,6 +44,8 @@ DISTANCE_METRICS = (
     Metric("hausdorff_um", "Hausdorff, um", False, 2),
     Metric("hd95_px", "HD95, px", False, 1),
     Metric("hd95_um", "HD95, um", False, 2),
+    Metric("object_hausdorff_px", "Object Hausdorff, px", False, 1),
+    Metric("object_hausdorff_um", "Object Hausdorff, um", False, 2),
 )
 INSTANCE_METRICS = (
     Metric("aji", "AJI"),
@@ -51,6 +53,8 @@ INSTANCE_METRICS = (
     Metric("pq", "PQ"),
     Metric("sq", "SQ"),
     Metric("dq", "DQ = F1 at 0.5"),
+    Metric("object_f1", "Object F1"),
+    Metric("object_dice", "Object Dice"),
 )
 CLASS_METRICS = (*PIXEL_METRICS, *DISTANCE_METRICS, *INSTANCE_METRICS)
 """Of each class; the background has those of pixels only."""
@@ -84,8 +88,8 @@ class ImageScores:
         width, height: in pixels.
         mpp: micrometres per pixel; None: unknown.
         matrix: (C, C) confusion in pixels, rows the truth.
-        distances: (C, 2) Hausdorff distance and HD95 in pixels; NaN where undefined, and for the
-            background.
+        distances: (C, 3) Hausdorff distance, HD95 and that of objects, in pixels; NaN where
+            undefined, and for the background.
         instances: C counts of objects; those of the background are empty.
     """
 
@@ -102,7 +106,7 @@ class ImageScores:
         """(C,) of each of CLASS_METRICS, by key; NaN where it is undefined."""
         pixels = self.distances.T
         um = pixels * (math.nan if self.mpp is None else self.mpp)
-        distances = (pixels[0], um[0], pixels[1], um[1])
+        distances = (values for pair in zip(pixels, um, strict=True) for values in pair)
         keys = (metric.key for metric in DISTANCE_METRICS)
         return _of_counts(self.matrix, self.instances) | dict(zip(keys, distances, strict=True))
 
@@ -180,7 +184,9 @@ def _of_counts(matrix: Int64, instances: Sequence[InstanceCounts]) -> dict[str, 
         pixel_metrics.recall(matrix),
         pixel_metrics.class_accuracy(matrix),
     )
-    objects = np.array([(c.aji, c.aji_plus, c.pq, c.sq, c.dq) for c in instances]).T
+    objects = np.array(
+        [(c.aji, c.aji_plus, c.pq, c.sq, c.dq, c.object_f1, c.object_dice) for c in instances]
+    ).T
     keys = (metric.key for metric in (*PIXEL_METRICS, *INSTANCE_METRICS))
     return dict(zip(keys, (*pixels, *objects), strict=True))
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from genselfdiff.evaluation.distances import boundary_distances
 from genselfdiff.evaluation.instance_metrics import InstanceCounts, count_instances, find_overlaps
+from genselfdiff.evaluation.object_distances import ChosenObjects, object_hausdorff
 from genselfdiff.evaluation.pixel_metrics import confusion
 from genselfdiff.evaluation.scores import ImageScores
 from genselfdiff.objects import (
@@ -123,11 +124,18 @@ def score_image(
     )
     # An object that lies in ignored pixels only is none.
     seen = overlaps.predicted_area > 0
-    distances, instances = [(math.nan, math.nan)], [InstanceCounts()]
+    distances, instances = [(math.nan, math.nan, math.nan)], [InstanceCounts()]
     for c in range(1, num_classes):
-        distances.append(boundary_distances(true_classes == c, predicted_classes == c))
-        of_class = overlaps.chosen(true.classes[1:] == c, (found.classes[1:] == c) & seen)
+        chosen = true.classes[1:] == c, (found.classes[1:] == c) & seen
+        of_class = overlaps.chosen(*chosen)
         instances.append(count_instances(of_class))
+        of_objects = object_hausdorff(
+            ChosenObjects(true.numbers, np.flatnonzero(chosen[0]) + 1),
+            ChosenObjects(found.numbers, np.flatnonzero(chosen[1]) + 1),
+            of_class,
+        )
+        of_masks = boundary_distances(true_classes == c, predicted_classes == c)
+        distances.append((*of_masks, of_objects))
     height, width = truth.labels.shape
     scores = ImageScores(name, width, height, mpp, matrix, np.array(distances), instances)
     return ImageComparison(scores, true, found)

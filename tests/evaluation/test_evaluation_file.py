@@ -72,7 +72,7 @@ def test_overall_is_of_pixels_and_objects_pooled(report):
 
 
 def test_json(content, report):
-    assert content["format"] == 1
+    assert content["format"] == 2
     assert content["model"] == "models/model.ts"
     assert content["classes"] == ["background", "nucleus", "stroma"]
     assert content["mpp"] == 0.25
@@ -126,10 +126,10 @@ def test_images_of_several_or_unknown_resolutions(tmp_path):
         ("[" * 100_000, "nested too deeply"),
         ("[1, 2]", "something else"),
         ('{"classes": [], "images": []}', "something else"),
-        ('{"kind": "gsd evaluation", "format": 2}', "format 2"),
-        ('{"kind": "gsd evaluation", "format": 1}', "KeyError"),
+        ('{"kind": "gsd evaluation", "format": 1}', "format 1"),
+        ('{"kind": "gsd evaluation", "format": 2}', "KeyError"),
         (
-            '{"kind": "gsd evaluation", "format": 1, "model": "m", "classes": ["a"],'
+            '{"kind": "gsd evaluation", "format": 2, "model": "m", "classes": ["a"],'
             ' "settings": {}, "images": []}',
             "no image",
         ),
@@ -163,6 +163,7 @@ def test_files_that_are_no_evaluation(tmp_path, text, message):
         lambda entry: entry["objects"]["nucleus"].update(matched=1e300),
         lambda entry: entry["objects"]["nucleus"].update(iou_sum=float("inf")),
         lambda entry: entry["objects"]["nucleus"].update(unknown=1),
+        lambda entry: entry["objects"]["nucleus"].pop("truth_dice"),
         lambda entry: entry["by_class"]["nucleus"].update(hd95_px="far"),
         lambda entry: entry["by_class"]["nucleus"].update(hd95_px=-1),
     ],

@@ -104,6 +104,40 @@ def test_aji_plus_against_its_definition():
         assert counts_of(*pair).aji_plus == pytest.approx(aji_plus_as_published(*pair))
 
 
+def most_shared(own: set[tuple[int, int]], others: list[set]) -> set:
+    best = max(others, key=lambda other: (len(own & other), jaccard(own, other)))
+    return best if own & best else set()
+
+
+def test_f1_and_dice_of_objects_against_their_definition():
+    """Equations 1 to 5 of Sirinukunwattana et al. 2017, on sets of pixels."""
+    for truth, prediction in fields():
+        true, predicted = objects_of(truth), objects_of(prediction)
+        counts = counts_of(truth, prediction)
+        detected = 0
+        for found in predicted:
+            partner = most_shared(found, true)
+            detected += bool(partner) and len(found & partner) > 0.5 * len(partner)
+        precision, recall = detected / len(predicted), detected / len(true)
+        f1 = 2 * precision * recall / (precision + recall)
+        assert counts.object_f1 == pytest.approx(f1)
+        means = []
+        for own, others in ((true, predicted), (predicted, true)):
+            partners = [most_shared(a, others) for a in own]
+            dice = [2 * len(a & b) / (len(a) + len(b)) for a, b in zip(own, partners, strict=True)]
+            means.append(np.average(dice, weights=[len(a) for a in own]))
+        assert counts.object_dice == pytest.approx(np.mean(means))
+
+
+def test_an_object_is_detected_once_and_by_more_than_half():
+    truth = np.array([[1, 1, 1, 1, 0, 2, 2]])
+    halves = np.array([[1, 1, 2, 2, 0, 3, 0]])
+    assert counts_of(truth, halves).detected == 0
+    joined = np.ones_like(truth)
+    assert counts_of(truth, joined).detected == 1
+    assert counts_of(truth, truth).object_f1 == counts_of(truth, truth).object_dice == 1
+
+
 def test_panoptic_quality_against_monai():
     monai = pytest.importorskip("monai.metrics.panoptic_quality")
     for truth, prediction in fields():
@@ -167,13 +201,15 @@ def test_one_side_empty(empty_side):
     sides[empty_side] = np.zeros_like(sides[0])
     counts = counts_of(*sides)
     assert (counts.aji, counts.aji_plus, counts.pq, counts.dq) == (0, 0, 0, 0)
+    assert (counts.object_f1, counts.object_dice) == (0, 0)
     assert math.isnan(counts.sq)
 
 
 def test_both_sides_empty():
     counts = counts_of(np.zeros((4, 4), int), np.zeros((4, 4), int))
     assert counts == InstanceCounts()
-    for value in (counts.aji, counts.aji_plus, counts.pq, counts.dq, counts.sq):
+    of_challenge = counts.object_f1, counts.object_dice
+    for value in (counts.aji, counts.aji_plus, counts.pq, counts.dq, counts.sq, *of_challenge):
         assert math.isnan(value)
 
 

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from genselfdiff.evaluation.distances import boundary_distances
 from genselfdiff.evaluation.instance_metrics import InstanceCounts, count_instances, find_overlaps
+from genselfdiff.evaluation.object_distances import ChosenObjects, object_hausdorff
 from genselfdiff.evaluation.scoring import ObjectOptions, Prediction, Truth, score_image
 
 
@@ -33,9 +34,12 @@ def test_each_class_is_compared_by_itself():
     assert (scores.name, scores.width, scores.height, scores.mpp) == ("field", 100, 80, None)
     for c in (1, 2):
         a, b = truth == c, prediction == c
-        assert tuple(scores.distances[c]) == boundary_distances(a, b)
+        assert tuple(scores.distances[c, :2]) == boundary_distances(a, b)
         (true, n), (found, m) = ndimage.label(a), ndimage.label(b)
-        assert scores.instances[c] == count_instances(find_overlaps(true, found, n, m))
+        overlaps = find_overlaps(true, found, n, m)
+        assert vars(scores.instances[c]) == pytest.approx(vars(count_instances(overlaps)))
+        sides = ChosenObjects(true, np.arange(1, n + 1)), ChosenObjects(found, np.arange(1, m + 1))
+        assert scores.distances[c, 2] == pytest.approx(object_hausdorff(*sides, overlaps))
     assert np.isnan(scores.distances[0]).all()
     assert scores.instances[0] == InstanceCounts()
 
@@ -43,7 +47,7 @@ def test_each_class_is_compared_by_itself():
 def test_distances_in_um():
     truth, prediction = pair()
     scores = score_image("field", Truth(truth), Prediction(prediction), 3, mpp=0.25).scores.by_class
-    for key in ("hausdorff", "hd95"):
+    for key in ("hausdorff", "hd95", "object_hausdorff"):
         np.testing.assert_allclose(scores[f"{key}_um"], 0.25 * scores[f"{key}_px"])
     unknown = score_image("field", Truth(truth), Prediction(prediction), 3).scores.by_class
     assert np.isnan(unknown["hd95_um"]).all()
@@ -60,7 +64,7 @@ def test_what_is_ignored_is_neither_truth_nor_prediction():
     assert scores.matrix.sum() == (~ignored).sum()
     erased = [np.where(ignored, 0, side).astype(np.uint8) for side in (truth, prediction)]
     expected = score_image("field", Truth(erased[0]), Prediction(erased[1]), 3).scores
-    np.testing.assert_array_equal(scores.distances, expected.distances)
+    np.testing.assert_array_equal(scores.distances[:, :2], expected.distances[:, :2])
     np.testing.assert_array_equal(scores.matrix[1:, 1:], expected.matrix[1:, 1:])
 
 
@@ -144,6 +148,7 @@ def test_nothing_true_or_nothing_predicted():
         assert {
             key for key, values in scores.items() if math.isnan(values[1]) and "_um" not in key
         } == undefined
-        for key in ("dice", "iou", "aji", "aji_plus", "pq", "dq"):
+        for key in ("dice", "iou", "aji", "aji_plus", "pq", "dq", "object_f1", "object_dice"):
             assert scores[key][1] == 0
-        assert scores["hausdorff_px"][1] == scores["hd95_px"][1] == 50
+        for key in ("hausdorff_px", "hd95_px", "object_hausdorff_px"):
+            assert scores[key][1] == 50

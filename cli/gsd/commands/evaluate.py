@@ -91,11 +91,12 @@ def evaluate(
     MODEL is a model file, a folder of 'gsd push', or a name of 'gsd models'.
 
     Images are predicted whole, as 'gsd segment' does. For each class: Dice, IoU, precision, recall,
-    accuracy, Hausdorff distance and HD95; and of objects AJI, AJI+, PQ, SQ and DQ, which is F1 at
-    an IoU of 0.5. These suit nuclei and glands; of tissue such as stroma they say little. A class
-    that is neither in a mask nor predicted has no score there, and leaves the mean to the other
-    images. Files have every metric; what each one counts is in gsd's documentation,
-    under 'Evaluating a model'.
+    accuracy, Hausdorff distance and HD95; of objects AJI, AJI+, PQ, SQ and DQ, which is F1 at an
+    IoU of 0.5; and F1, Dice and Hausdorff distance of objects as the GlaS challenge counts them.
+    Those of objects suit nuclei and glands; of tissue such as stroma they say little. A class that
+    is neither in a mask nor predicted has no score there, and leaves the mean to the other images.
+    Files have every metric; what each one counts is in gsd's documentation, under 'Evaluating a
+    model'.
 
     --instances, --seed-distance and --min-area are those of 'gsd objects', for the objects of the
     prediction; pixels are compared as predicted.
