@@ -80,8 +80,8 @@ def settings_sources(command: Command) -> Command:
 
 _REPLACES = {
     "architecture": ("width",),
-    "encoder": ("init", "architecture", "width"),
-    "init": ("encoder",),
+    "encoder": ("init", "architecture", "width", "start_share"),
+    "init": ("encoder", "start_share"),
     "val": ("fold",),
     "fold": ("val",),
     "folder": ("images", "masks", "classes", "ignore_label"),

@@ -43,7 +43,11 @@ class CasePictures:
         """Draw a case; forget the one that is no longer among the worst or best."""
         scores = case.comparison.scores
         self._drawn = sorted((*self._drawn, scores), key=worst_first)
-        forgotten = self._drawn.pop(_WORST) if len(self._drawn) > _WORST + _BEST else None
+        forgotten = None
+        if len(self._drawn) > _WORST + _BEST:
+            # One without a score, which are the last, or else one between the worst and the best.
+            place = -1 if np.isnan(self._drawn[-1].mean_dice) else _WORST
+            forgotten = self._drawn.pop(place)
         if forgotten is not scores:
             self.addresses[scores.name] = jpeg_address(_draw(case))
         if forgotten is not None:

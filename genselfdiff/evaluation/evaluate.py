@@ -108,7 +108,8 @@ def evaluate(
     loaded = find_model(model, device if client is None else "cpu")
     classes = loaded.info.classes
     if objects.instances is None:
-        objects = replace(objects, instances=loaded.info.instances)
+        apart = loaded.info.instances or objects.seed_distance is not None
+        objects = replace(objects, instances=apart)
     if foreground and len(classes) != 2:
         raise InputError(
             f"{loaded.source}: has {len(classes)} classes: masks read as foreground fit only two"

@@ -38,12 +38,15 @@ _SETTINGS = {
     "ignore_label": "Mask value that is not counted",
     "true_objects": "True objects",
     "instances": "Touching objects taken apart",
-    "seed_distance": "Least distance of their middles, \u00b5m",
-    "min_area": "Smallest object, \u00b5m\u00b2",
+    "seed_distance": "Least distance of their middles",
+    "min_area": "Smallest object",
     "device": "Computed on",
     "precision": "Numbers",
 }
 """What settings are called; those of a newer version keep their own names."""
+
+_UNITS = {"seed_distance": ("\u00b5m", "px"), "min_area": ("\u00b5m\u00b2", "px")}
+"""Of settings: where the resolution of all images is known, and elsewhere."""
 
 _VALUES = {
     True: "yes",
@@ -97,8 +100,7 @@ def write_page(path: str | Path, report: EvaluationReport, pictures: Mapping[str
         legend=[(css_colour(colour), name) for colour, name in _LEGEND],
         notes=[*_notes(report, pictures)],
         settings={
-            _SETTINGS.get(name, name.replace("_", " ")): _told(value)
-            for name, value in report.settings.items()
+            _setting_name(name, report): _told(value) for name, value in report.settings.items()
         },
     )
     write_text(path, page)
@@ -109,6 +111,14 @@ def _lead(report: EvaluationReport) -> str:
     size = f"{report.matrix.sum() / 1e6:.3g} million pixels"
     mpp = "" if report.mpp is None else f" of {report.mpp:.4g} \u00b5m"
     return f"{images}, {size}{mpp}"
+
+
+def _setting_name(name: str, report: EvaluationReport) -> str:
+    told = _SETTINGS.get(name, name.replace("_", " "))
+    if name not in _UNITS:
+        return told
+    known, unknown = _UNITS[name]
+    return f"{told}, {known if all(image.mpp for image in report.images) else unknown}"
 
 
 def _told(value: object) -> str:

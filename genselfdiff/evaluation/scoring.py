@@ -28,7 +28,8 @@ class ObjectOptions:
     """How the objects of a prediction are found, as by ``gsd objects``.
 
     Attributes:
-        instances: take objects apart that only touch; None: where their cores are known.
+        instances: take objects apart that only touch; None: where their cores are known, or
+            ``seed_distance`` is given.
         seed_distance: take them apart where they are thin, not by cores; in um, or in pixels
             without mpp; None: the usual, where cores are not known.
         min_area: in um2, or in pixels without mpp; smaller holes are filled, then smaller objects

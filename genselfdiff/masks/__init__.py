@@ -2,7 +2,7 @@
 
 from genselfdiff.masks.mask_cores import MaskCores
 from genselfdiff.masks.mask_reader import MaskReader
-from genselfdiff.masks.mask_writer import MaskWriter, is_own_mask
+from genselfdiff.masks.mask_writer import MaskWriter, is_own_class_mask, is_own_mask
 from genselfdiff.masks.ome_description import OME_SUFFIXES
 from genselfdiff.masks.overlay import draw_overlay, lay_over, mark_edges, write_overlay
 from genselfdiff.masks.probability_writer import ProbabilityWriter, as_bytes
@@ -20,6 +20,7 @@ __all__ = [
     "PyramidWriter",
     "as_bytes",
     "draw_overlay",
+    "is_own_class_mask",
     "is_own_mask",
     "job_of_zarr",
     "lay_over",

@@ -1,7 +1,7 @@
 """Writing a label mask of any height as a pyramidal TIFF, row by row."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,14 +117,26 @@ class MaskWriter(PyramidWriter):
 
 
 def is_own_mask(path: Place) -> bool:
+    """Whether gsd has written the TIFF, of classes or other; False if it cannot be read."""
+    return _has_first_page(path, lambda page: page.software == SOFTWARE)
+
+
+def is_own_class_mask(path: Place) -> bool:
     """Whether ``MaskWriter`` has written the file; False if it cannot be read."""
+    return _has_first_page(
+        path, lambda page: page.software == SOFTWARE and page.photometric == _PALETTE
+    )
+
+
+def _has_first_page(path: Place, wanted: Callable[[TiffPage], bool]) -> bool:
     try:
         with open_stored(path) as file:
             directories = file.metadata()
             if not is_tiff(directories.read_at(0, 16)):
                 return False
             with TiffFile(directories.stream()) as tiff:
-                return isinstance(tiff.pages[0], TiffPage) and tiff.pages[0].software == SOFTWARE
+                page = tiff.pages[0]
+                return isinstance(page, TiffPage) and wanted(page)
     except Exception:  # damaged tags fail in many ways inside tifffile
         return False
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,8 @@ def _labels(path: Path, slide: Slide, width: int, height: int) -> Uint8:
     """Read the mask at ``width`` x ``height``, from the smallest page that is as large."""
     try:
         with TiffFile(path) as tiff:
-            pages = [page for page in tiff.pages if isinstance(page, TiffPage)]
+            smaller = tiff.pages[0].pages or ()  # of an OME-TIFF, in SubIFDs
+            pages = [page for page in chain(tiff.pages, smaller) if isinstance(page, TiffPage)]
             require_upright(path, pages[0])
             _check_field(path, pages[0], slide)
             large = [page for page in pages if page.imagewidth >= width] or pages[:1]

@@ -239,7 +239,8 @@ def choose_splitter(
     """What takes the objects of a mask apart; None: they stay together.
 
     Args:
-        instances: whether objects that only touch are taken apart; None: where cores are known.
+        instances: whether objects that only touch are taken apart; None: where cores are known, or
+            ``seed_distance`` is given.
         seed_distance: in um, or in pixels without ``mpp``; if given, it is done at necks, whether
             cores are known or not.
         mpp: micrometres per pixel of the mask.
@@ -250,7 +251,9 @@ def choose_splitter(
         InputError: ``seed_distance`` is out of range.
     """
     distance = seed_distance_in_pixels(seed_distance, mpp)
-    if not (cores is not None if instances is None else instances):
+    if instances is None:
+        instances = cores is not None or seed_distance is not None
+    if not instances:
         return None
     pixels = least_area(min_area, mpp, apart=True) / (mpp or 1) ** 2
     if cores is not None and seed_distance is None:

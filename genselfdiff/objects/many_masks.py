@@ -8,16 +8,11 @@ from typing import Any, NamedTuple
 
 from genselfdiff.errors import GsdError, InputError, OutputError, one_line
 from genselfdiff.files import refuse_inputs
-from genselfdiff.masks import is_own_mask
+from genselfdiff.masks import is_own_class_mask
 from genselfdiff.objects.mask_objects import ObjectCounts, write_objects
 
 GEOJSON_ENDING, TABLE_ENDING, LABELS_ENDING = ".geojson", "_objects.csv", "_instances.tif"
 """Of the names of files with the objects of a mask, after the mask's own."""
-
-PROBABILITIES_ENDING = "_probabilities.tif"
-
-_OTHERS = (LABELS_ENDING, PROBABILITIES_ENDING)
-"""Of files that lie beside masks and are none."""
 
 
 class ObjectFiles(NamedTuple):
@@ -117,7 +112,7 @@ def _masks_in(path: Path) -> list[Path]:
     found = [
         file
         for file in sorted(path.iterdir())
-        if not (file.name.startswith(".") or file.name.endswith(_OTHERS)) and is_own_mask(file)
+        if not file.name.startswith(".") and is_own_class_mask(file)
     ]
     if not found:
         raise InputError(f"{path}: no masks of gsd segment in this folder")

@@ -135,8 +135,8 @@ def write_objects(
 
     An object is what hangs together of a class other than 0 by the sides of pixels. Its polygon
     follows the pixels' edges, with holes, and has the pixels' area. Objects are numbered from 1 by
-    their last row, then from left to right, and written while the mask is read: memory follows its
-    width and the objects that are not yet ended.
+    their last row, then from right to left, those that were taken apart one after the other, and
+    written while the mask is read: memory follows its width and the objects that are not yet ended.
 
     Args:
         mask: the mask, see ``MaskReader``.
@@ -146,7 +146,8 @@ def write_objects(
             see ``LabelWriter``.
         instances: take objects apart that only touch; they become detections instead of
             annotations. By their cores where the mask tells these, see ``CoreSplitter``, else where
-            they are thin, see ``InstanceSplitter``. None: where the mask tells cores.
+            they are thin, see ``InstanceSplitter``. None: where the mask tells cores, or
+            ``seed_distance`` is given.
         seed_distance: least distance of the middles of two objects that touch, in um, or in pixels
             without mpp; None: ``instances.SEED_DISTANCE``. If given, objects are taken apart where
             they are thin, also where the mask tells cores.

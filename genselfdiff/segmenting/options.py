@@ -246,7 +246,9 @@ class Options:
         if isinstance(trained, bool) and trained is not self.icc:
             words = ("with", "without") if trained else ("without", "with")
             logger.warning("the model was trained %s --icc, and slides are read %s it", *words)
-        return replace(self, instances=info.instances) if self.instances is None else self
+        if self.instances is not None:
+            return self
+        return replace(self, instances=info.instances or self.seed_distance is not None)
 
 
 class OptionArguments(TypedDict, total=False):

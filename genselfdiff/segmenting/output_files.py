@@ -10,7 +10,6 @@ from genselfdiff.objects import TABLE_SUFFIXES, check_table
 from genselfdiff.objects.many_masks import (
     GEOJSON_ENDING,
     LABELS_ENDING,
-    PROBABILITIES_ENDING,
     TABLE_ENDING,
     stem_of,
 )
@@ -20,6 +19,8 @@ from genselfdiff.storage.places import Url
 
 MASK_SUFFIXES = (".tif", ".tiff")
 OVERLAY_SUFFIXES = (".png",)
+
+PROBABILITIES_ENDING = "_probabilities.tif"
 
 
 class OutputFiles(NamedTuple):

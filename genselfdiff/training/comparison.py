@@ -17,13 +17,18 @@ from genselfdiff.text import aligned, shown
 from genselfdiff.training.curves import plot_label
 from genselfdiff.training.run_folder import RunFolder, read_checkpoint
 from genselfdiff.training.settings.run_config import NO_INIT
-from genselfdiff.training.settings.stage_configs import FinetuneConfig, read_run_config
+from genselfdiff.training.settings.stage_configs import (
+    FinetuneConfig,
+    PretrainConfig,
+    read_run_config,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LOSS = "validation loss"
 SCORE = "validation Dice"
+OBJECT_SCORE = "validation PQ"
 TEST_SCORE = "mean Dice"
 
 _UNTOLD = ("origin", "train_images")
@@ -36,7 +41,8 @@ class Candidate:
 
     Attributes:
         name: what the user called it, as short as it is clear.
-        kind: what ``score``, ``images`` and ``curve`` are: `LOSS`, `SCORE` or `TEST_SCORE`.
+        kind: what ``score``, ``images`` and ``curve`` are: one of `LOSS`, `SCORE`,
+            `OBJECT_SCORE` or `TEST_SCORE`.
         settings: what tells it from the others, for people.
         score: the best of a run's validations; of an evaluation, the mean of its images.
         images: score of each image by name, those of a run at its best validation.
@@ -172,7 +178,7 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
         if other.kind != first.kind:
             raise InputError(
                 f"{other.name} has a {other.kind}, but {first.name} a {first.kind}: compare runs of"
-                " one stage, or evaluations"
+                " one stage and with one kind of score, or evaluations"
             )
     return Comparison(candidates)
 
@@ -192,12 +198,18 @@ def _of_run(path: Path, name: str) -> Candidate:
     }
     return Candidate(
         name,
-        SCORE if isinstance(config, FinetuneConfig) else LOSS,
+        _kind(config),
         settings,
         best.best,
         next((r.get("images", {}) for r in records if r["step"] == best.step), {}),
         tuple((record["step"], record["validation"]["score"]) for record in records),
     )
+
+
+def _kind(config: PretrainConfig | FinetuneConfig) -> str:
+    if isinstance(config, PretrainConfig):
+        return LOSS
+    return OBJECT_SCORE if config.instances else SCORE
 
 
 def _of_evaluation(path: Path, name: str) -> Candidate:

@@ -302,7 +302,7 @@ def _best_of(folder: RunFolder, step: int | None) -> tuple[UNet | EncoderNetwork
             "genselfdiff": __version__,
             "torch": torch.__version__,
             "step": checkpoint.state.step,
-            "validation_dice": checkpoint.state.best,
+            "validation_pq" if config.instances else "validation_dice": checkpoint.state.best,
             "initial_weights": Path(config.init).name,
             "settings": config.shareable(),
         },

@@ -64,6 +64,7 @@ class FinetuneTask:
         dataset: the crops that are trained on.
         training, validation: the labelled images of either side.
         counts: how many these are.
+        names: of these, without suffix.
 
     Raises:
         InputError: images or masks cannot be used.
@@ -85,6 +86,7 @@ class FinetuneTask:
             ", ".join(config.classes),
         )
         self.counts = {"training images": len(training), "validation images": len(validation)}
+        self.names = [pair.stem for pair in training], [pair.stem for pair in validation]
         self.training = _load(config, training)
         self.validation = _load(config, validation)
         self.dataset = LabelledCrops(

@@ -39,5 +39,7 @@ def _is_record(record: Any) -> bool:
     tables = [validation, record.get("images", {}), record.get("data", {})]
     if not all(isinstance(table, dict) for table in tables) or "score" not in validation:
         return False
+    if not isinstance(record.get("files", ""), str) or ("files" in record and "data" not in record):
+        return False
     numbers = [record.get("loss", 0.0), *(value for table in tables for value in table.values())]
     return all(isinstance(value, int | float) for value in numbers)

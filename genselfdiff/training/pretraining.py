@@ -39,6 +39,7 @@ class PretrainTask:
         dataset: these with their time steps.
         held_out: the tiles that validate.
         counts: files on either side.
+        names: of these files.
 
     Raises:
         InputError: the data cannot be used.
@@ -64,6 +65,10 @@ class PretrainTask:
             sources, mpp=config.mpp, tile_size=config.tile_size, seed=config.seed
         )
         self.counts = {"training files": len(training), "validation files": len(validation)}
+        self.names = (
+            [source.path.name for source in training],
+            [source.path.name for source in validation],
+        )
         shared = {source.path for source in training} & {source.path for source in validation}
         logger.info(
             "files for training: %d, for validation: %d%s",

@@ -14,6 +14,7 @@ from genselfdiff.errors import InputError
 from genselfdiff.files import atomic_file, refuse_existing, refuse_inputs
 from genselfdiff.kernels import add_noise
 from genselfdiff.machine import choose_device
+from genselfdiff.models.segmenter import size_multiple_of
 from genselfdiff.models.weights import load_initial_weights
 from genselfdiff.settings import require_type
 from genselfdiff.training.networks import noise_predictor
@@ -73,7 +74,8 @@ def sample_run(
 ) -> None:
     """Draw images with the best checkpoint of a stage-1 run and save them as one grid.
 
-    ``size`` is their side in pixels, a multiple of 8 (None: the tile size of the run).
+    ``size`` is their side in pixels, a multiple of what the network needs: 8, 16 or 32 (None: the
+    tile size of the run).
 
     Raises:
         ModelError: not a stage-1 run.
@@ -84,8 +86,11 @@ def sample_run(
     refuse_inputs([output], RunFolder(run).files())
     config, network = _trained(run, device)
     size = config.tile_size if size is None else size
-    if size < 8 or size % 8:
-        raise InputError(f"--size {size} must be a positive multiple of 8")
+    multiple = size_multiple_of(network)
+    if size < multiple or size % multiple:
+        raise InputError(
+            f"--size {size} must be a positive multiple of {multiple} for this network"
+        )
     schedule = NoiseSchedule.create(config.schedule, config.timesteps)
     save_grid(draw_samples(network, schedule, sampling, size), output)
 

@@ -77,6 +77,12 @@ def test_what_is_typed_replaces_what_tells_the_same_in_a_file(tmp_path, labelled
     assert second["val"] != first["val"]
     assert named["val"] == ["p3"]
     assert "fold" not in named
+    kept = ["--init", tmp_path / "fold1", "--start-share", 0.5, "--out", tmp_path / "kept"]
+    gsd(*again, *kept)
+    of_other = ["train", "finetune", "--config", tmp_path / "kept" / "config.toml"]
+    gsd(*of_other, "--init", "none", "--out", tmp_path / "scratch")
+    assert settings_of(tmp_path / "kept")["start_share"] == 0.5
+    assert settings_of(tmp_path / "scratch")["start_share"] == 0, "that was of the other --init"
     gsd(*again, "--architecture", "small", "--out", tmp_path / "small")
     assert settings_of(tmp_path / "small")["width"] == 32, "its own, not that of the other"
 

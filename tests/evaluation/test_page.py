@@ -20,23 +20,24 @@ from genselfdiff.evaluation.scoring import Prediction, Truth, score_image
 NAMES = ("background", "nucleus <1>")
 
 
-def case(name: str, missed: int, size: tuple[int, int] = (60, 80)) -> Case:
+def case(name: str, missed: int, size: tuple[int, int] = (60, 80), mpp: float | None = 0.5) -> Case:
     """A square of which ``missed`` rows are not predicted; nothing at all if that is all."""
     truth = np.zeros(size, np.uint8)
     truth[10:50, 10:50] = missed < 40
     prediction = truth.copy()
     prediction[10 : 10 + missed] = 0
     image = np.full((*size, 3), (225, 170, 200), np.uint8)
-    comparison = score_image(name, Truth(truth), Prediction(prediction), 2, mpp=0.5)
+    comparison = score_image(name, Truth(truth), Prediction(prediction), 2, mpp=mpp)
     return Case(image, truth, prediction, comparison)
 
 
-def page_of(tmp_path: Path, cases: list[Case]) -> str:
+def page_of(tmp_path: Path, cases: list[Case], **settings: object) -> str:
     pictures = CasePictures()
     for each in cases:
         pictures.add(each)
     scores = tuple(each.comparison.scores for each in cases)
-    report = EvaluationReport(Path("private/folder/model.ts"), NAMES, {"instances": True}, scores)
+    settings = {"instances": True, **settings}
+    report = EvaluationReport(Path("private/folder/model.ts"), NAMES, settings, scores)
     write_page(tmp_path / "page.html", report, pictures.addresses)
     return (tmp_path / "page.html").read_text(encoding="utf-8")
 
@@ -105,6 +106,27 @@ def test_of_many_images_the_worst_and_the_best_have_pictures(tmp_path, monkeypat
     assert list(pictures_in(page)) == [f"missed{n}" for n in (11, 10, 9, 1, 0)]
     assert all(f"missed{n}" in text_of(page) for n in range(12))
     assert "the worst and the best have pictures" in text_of(page)
+
+
+def test_images_without_a_score_take_no_place_of_the_best(tmp_path, monkeypatch):
+    monkeypatch.setattr(case_pictures, "_WORST", 3)
+    monkeypatch.setattr(case_pictures, "_BEST", 2)
+    empty = [case(f"empty{number}", 40) for number in range(4)]
+    scored = [case(f"missed{missed}", 2 * missed) for missed in range(8)]
+    for cases in (empty + scored, scored + empty, scored[:4] + empty + scored[4:]):
+        assert list(pictures_in(page_of(tmp_path, cases))) == [
+            f"missed{n}" for n in (7, 6, 5, 1, 0)
+        ]
+    few = pictures_in(page_of(tmp_path, empty + scored[:3]))
+    assert list(few)[:3] == ["missed2", "missed1", "missed0"]
+    assert len(few) == 5
+
+
+def test_units_are_those_that_the_numbers_were_given_in(tmp_path):
+    cases = [case("good", 2)]
+    assert "Smallest object, \u00b5m\u00b2 4" in text_of(page_of(tmp_path, cases, min_area=4))
+    unknown = [case("good", 2, mpp=None)]
+    assert "Smallest object, px 4" in text_of(page_of(tmp_path, unknown, min_area=4))
 
 
 def test_it_needs_no_other_file(tmp_path):

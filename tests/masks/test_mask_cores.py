@@ -221,7 +221,8 @@ def test_what_an_ordinary_mask_says_of_cores_is_not_enough(tmp_path: Path) -> No
         (True, {"instances": False}, {"b": 4, "c": 1}, None),
         (True, {"seed_distance": 1.5}, {"b": 4, "c": 1}, "where they are thinnest"),
         (False, {}, {"b": 4, "c": 1}, None),
-        (False, {"seed_distance": 1.5}, {"b": 4, "c": 1}, None),
+        (False, {"seed_distance": 1.5}, {"b": 4, "c": 1}, "where they are thinnest"),
+        (False, {"seed_distance": 1.5, "instances": False}, {"b": 4, "c": 1}, None),
         (False, {"instances": True}, {"b": 4, "c": 1}, "where they are thinnest"),
     ],
 )

@@ -108,6 +108,19 @@ def test_large_slides_are_made_smaller(tmp_path: Path, slide: Slide) -> None:
     assert not coloured[:12].any() and not coloured[:, :9].any() and not coloured[:, 61:].any()
 
 
+@pytest.mark.parametrize("name", ["m.tif", "m.ome.tif"])
+def test_of_a_huge_mask_a_smaller_page_is_read(
+    tmp_path: Path, slide: Slide, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    mask = write_mask(tmp_path / name, blocks())
+    write_overlay(slide, mask, tmp_path / "small.png", 150)
+    monkeypatch.setattr("genselfdiff.masks.overlay.MAX_PIXELS_AT_ONCE", 150 * 100)
+    write_overlay(slide, mask, tmp_path / "again.png", 150)
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "small.png").read_bytes()
+    with pytest.raises(InputError, match="has no smaller pages"):
+        write_overlay(slide, mask, tmp_path / "whole.png", 300)
+
+
 def test_the_width_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (120, 300), (GLASS,) * 3).save(tmp_path / "high.png")
     with open_slide(tmp_path / "high.png") as high:

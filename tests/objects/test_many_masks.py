@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from genselfdiff.errors import InputError, OutputError
-from genselfdiff.masks import MaskWriter, PyramidShape
+from genselfdiff.masks import MaskWriter, ProbabilityWriter, PyramidShape
+from genselfdiff.objects import write_objects
 from genselfdiff.objects.many_masks import plan_objects
 
 
@@ -30,8 +31,13 @@ def test_one_mask_goes_to_the_files_that_are_named(tmp_path, write):
 
 def test_of_a_folder_all_that_are_masks_go_to_folders(tmp_path, write):
     masks = [write(f"masks/{name}") for name in ("a.ome.tif", "b.tif")]
-    for name in ("a_instances.tif", "b_probabilities.tif", ".b.tif"):
-        write(f"masks/{name}")
+    write("masks/.b.tif")
+    for name in ("a_instances.tif", "ids.tif"):
+        write_objects(masks[1], labels=tmp_path / "masks" / name)
+    with ProbabilityWriter(
+        tmp_path / "masks" / "p.tif", PyramidShape(20, 20, 0.5), class_names=("a", "b")
+    ) as writer:
+        writer.push(np.zeros((2, 20, 20), np.uint8))
     (tmp_path / "masks" / "notes.tif").write_text("none")
     first, second = plan_objects([tmp_path / "masks"], None, tmp_path / "t", tmp_path / "l")
     assert [first.mask, second.mask] == masks

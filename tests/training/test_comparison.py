@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
+from scipy import ndimage
 from scipy.stats import wilcoxon
 
 from genselfdiff.errors import InputError, ModelError
@@ -147,6 +148,17 @@ def test_stage_1_is_compared_by_its_loss(tmp_path, pretrain_config, runs):
     assert "Wilcoxon" not in table, "tiles have no names"
     with pytest.raises(InputError, match="run0 has a validation Dice, but a a validation loss"):
         compare([stage1[0].path, runs[0].path])
+
+
+def test_a_score_of_objects_is_not_compared_with_dice(tmp_path, runs, fields, finetune_config):
+    config = dataclasses.replace(finetune_config, foreground=True, instances=True, steps=1)
+    for path in (fields / "masks").iterdir():
+        numbers, _ = ndimage.label(np.asarray(Image.open(path)) > 0)
+        Image.fromarray(numbers.astype(np.uint16)).save(path)
+    objects = finetune(config, tmp_path / "objects", progress=False)
+    assert "validation PQ" in compare([objects.path, objects.path]).table()
+    with pytest.raises(InputError, match="objects has a validation PQ, but run0 a validation Dice"):
+        compare([runs[0].path, objects.path])
 
 
 def test_what_cannot_be_compared_is_told(tmp_path, runs):

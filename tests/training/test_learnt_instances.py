@@ -88,6 +88,8 @@ def test_a_run_finds_discs_that_touch(tmp_path, config):
     assert validated[-1]["Dice disc"] > 0.7
     info = export(run.path, tmp_path / "model.ts")
     assert (info.instances, info.channels, info.size_multiple) == (True, 3, 8)
+    assert info.training["validation_pq"] == best
+    assert "validation_dice" not in info.training
     model = load_model(tmp_path / "model.ts", "cpu")
     assert model.info == info
     image = np.array(Image.open(tmp_path / "images" / "patient0-a.png"))

@@ -127,26 +127,34 @@ def test_interrupt_finishes_the_step_and_can_be_resumed(tmp_path, monkeypatch, f
         assert torch.equal(value, after[key]), key
 
 
-def test_the_split_is_kept(tmp_path, fields, monkeypatch, finetune_config):
-    config = dataclasses.replace(finetune_config, val=None)
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_run_goes_on_with_the_files_that_it_began_with(
+    request, tmp_path, fields, monkeypatch, stage
+):
+    config = request.getfixturevalue(f"{stage}_config")
+    run = {"pretrain": pretrain, "finetune": finetune}[stage]
+    if stage == "finetune":
+        config = dataclasses.replace(config, val=None)
     with monkeypatch.context() as patched, pytest.raises(Killed):
         killed_at(patched, 5)
-        finetune(config, tmp_path / "run", progress=False)
-    stored = FinetuneConfig.read(RunFolder(tmp_path / "run").config)
-    (held_out,) = stored.val
-    for folder in (fields / "images", fields / "masks"):
-        shutil.copy(folder / "patient1-a.png", folder / "another.png")
-    stems = []
-    monkeypatch.setattr(
-        "genselfdiff.training.runs.train",
-        lambda task, *_, **__: stems.append(task.validation.stems) or 0.0,
-    )
-    finetune(stored, tmp_path / "run", resume=True)
-    assert stems == [[held_out]]
-    for folder in ("images", "masks"):
-        (fields / folder / f"{held_out}.png").unlink()
-    with pytest.raises(InputError, match=f"{held_out}: matches none"):
-        finetune(stored, tmp_path / "run", resume=True)
+        run(config, tmp_path / "run", progress=False)
+    stored = type(config).read(RunFolder(tmp_path / "run").config)
+    before = RunFolder(tmp_path / "run").read_metrics()
+    another = [fields / folder / "another.png" for folder in ("images", "masks")]
+    for path in another:
+        shutil.copy(path.parent / "patient1-a.png", path)
+    with pytest.raises(InputError, match=r"run: began with other files \(.*; now .*--init"):
+        run(stored, tmp_path / "run", resume=True, progress=False)
+    assert RunFolder(tmp_path / "run").read_metrics() == before
+    for path in another:
+        path.unlink()
+    run(stored, tmp_path / "run", resume=True, progress=False)
+    if stage == "finetune":
+        (held_out,) = stored.val
+        for path in another:
+            (path.parent / f"{held_out}.png").unlink()
+        with pytest.raises(InputError, match=f"{held_out}: matches none"):
+            run(stored, tmp_path / "run", resume=True)
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path, finetune_config):

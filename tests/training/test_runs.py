@@ -61,7 +61,7 @@ def test_sampling_a_run_leaves_a_grid(tmp_path, pretrain_config):
     ):
         with pytest.raises(InputError, match=told):
             Sampling(**({"count": 1} | wrong))
-    with pytest.raises(InputError, match="multiple of 8"):
+    with pytest.raises(InputError, match="multiple of 8 for this network"):
         sample_run(tmp_path / "run", tmp_path / "other.png", Sampling(1), size=12)
     with pytest.raises(InputError, match="use 1 to 50"):
         sample_run(tmp_path / "run", tmp_path / "other.png", Sampling(1, steps=51))
@@ -69,6 +69,14 @@ def test_sampling_a_run_leaves_a_grid(tmp_path, pretrain_config):
         sample_run(tmp_path / "run", tmp_path / "grid.jpg", Sampling(1))
     with pytest.raises(OutputError, match="--overwrite"):
         sample_run(tmp_path / "run", tmp_path / "grid.png", Sampling(1, steps=3))
+
+
+def test_sizes_that_a_network_of_less_resolution_does_not_take(tmp_path, pretrain_config):
+    config = dataclasses.replace(pretrain_config, architecture="fastest", steps=1)
+    pretrain(config, tmp_path / "run", progress=False)
+    with pytest.raises(InputError, match="--size 40 must be a positive multiple of 32"):
+        sample_run(tmp_path / "run", tmp_path / "grid.png", Sampling(1, steps=2), size=40)
+    sample_run(tmp_path / "run", tmp_path / "grid.png", Sampling(1, steps=2), size=64)
 
 
 def test_tiles_are_noised_and_restored(tmp_path, fields, pretrain_config):
@@ -154,6 +162,15 @@ def test_the_encoder_alone_starts_stage_2(tmp_path, pretrain_config, finetune_co
         finetune(dataclasses.replace(config, init="none"), tmp_path / "run2")
     with pytest.raises(InputError, match="needs all layers"):
         finetune(dataclasses.replace(config, start_share=0.5), tmp_path / "run2")
+
+
+def test_stage_2_reads_colours_as_the_stage_2_that_it_starts_from(tmp_path, finetune_config):
+    config = dataclasses.replace(finetune_config, input_scaling="zero_one", steps=1)
+    finetune(config, tmp_path / "run1", progress=False)
+    again = dataclasses.replace(config, init=str(tmp_path / "run1"), input_scaling="minus_one_one")
+    with pytest.raises(InputError, match="has learnt with --input-scaling zero_one: give that"):
+        finetune(again, tmp_path / "run2", progress=False)
+    finetune(dataclasses.replace(again, input_scaling="zero_one"), tmp_path / "run2")
 
 
 def test_stage_1_starts_from_an_earlier_run_head_and_all(tmp_path, pretrain_config):

@@ -1,5 +1,7 @@
 """What a run writes while it trains, and how it goes on from that."""
 
+import hashlib
+import json
 import logging
 import math
 import time
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from genselfdiff.errors import ModelError
+from genselfdiff.errors import InputError, ModelError
 from genselfdiff.models.weights import all_finite, load_initial_weights
 from genselfdiff.text import counted
 from genselfdiff.training.curves import draw_curves
@@ -24,6 +26,28 @@ logger = logging.getLogger("genselfdiff")
 
 SAVE_SECONDS = 300.0
 """A killed run loses at most this much work."""
+
+
+def digest_of(names: tuple[list[str], list[str]]) -> str:
+    """What tells whether a run goes on with the files that it began with."""
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+
+
+def require_same_files(task: Task, run: RunFolder) -> None:
+    """Refuse to go on with other files: the two sides would be drawn anew, and mixed.
+
+    Raises:
+        InputError: there are others than when the run began.
+    """
+    begun = next((record for record in run.read_metrics() if "files" in record), None)
+    if begun is None or begun["files"] == digest_of(task.names):
+        return
+    then = ", ".join(f"{count} {name}" for name, count in begun["data"].items())
+    now = ", ".join(f"{count} {name}" for name, count in task.counts.items())
+    raise InputError(
+        f"{run.path}: began with other files ({then}; now {now}): bring them back, or begin a new"
+        f" run with --init {run.path} and another --out"
+    )
 
 
 class Records:
@@ -49,7 +73,7 @@ class Records:
             self.tracker = Tracker(
                 run, step=done, tensorboard=self.config.tensorboard, on_log=on_log
             )
-            self.tracker.data(task.counts)
+            self.tracker.data(task.counts, digest_of(task.names))
         self.saved = time.monotonic()
         self.cpu_start = time.process_time()
         self._restart_clock(done)

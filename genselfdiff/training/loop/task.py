@@ -33,6 +33,10 @@ class Task(Objective, Protocol):
         """How much data there is on either side, by name."""
 
     @property
+    def names(self) -> tuple[list[str], list[str]]:
+        """Of the files on either side, in their order."""
+
+    @property
     def naive_loss(self) -> float:
         """About what a network loses that knows nothing."""
 

@@ -30,10 +30,10 @@ class Tracker:
         self._untold: list[dict[str, float]] = []
         run.rewind_metrics(step)
 
-    def data(self, counts: dict[str, int]) -> None:
-        """Keep how much there is to train on, once."""
+    def data(self, counts: dict[str, int], files: str) -> None:
+        """Keep how much there is to train on, and a digest of its names, once."""
         if not self._run.read_metrics():
-            self._run.append_metrics({"step": 0, "data": counts})
+            self._run.append_metrics({"step": 0, "data": counts, "files": files})
 
     def training(self, step: int, figures: dict[str, float]) -> None:
         """Keep the figures of a line: loss, learning rate and speed."""

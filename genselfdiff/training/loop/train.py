@@ -19,7 +19,7 @@ from genselfdiff.training.loop.interruption import (
     outlive_the_first_signal,
     stop_request,
 )
-from genselfdiff.training.loop.records import Records, restore
+from genselfdiff.training.loop.records import Records, require_same_files, restore
 from genselfdiff.training.loop.step import TrainingStep
 from genselfdiff.training.loop.task import Task
 from genselfdiff.training.loop.tracking import OnLog
@@ -51,7 +51,8 @@ def train(
     Raises:
         TrainingError: loss or gradient became infinite or not a number, or the loss diverged, the
             last checkpoint being untouched; or no validation score was finite.
-        InputError: the run has taken more steps, or the device has too little memory.
+        InputError: the run has taken more steps, or began with other files, or the device has too
+            little memory.
         OutputError: a checkpoint cannot be written.
     """
     config, world, network = step.config, step.world, step.network
@@ -72,6 +73,7 @@ def train(
             f"{run.path}: has taken {counted(done, 'step')} already: give --steps of more"
         )
     if done:
+        require_same_files(task, run)
         logger.info("going on after step %d of %d", done, config.steps)
     if world.is_first:
         config.write(run.config)

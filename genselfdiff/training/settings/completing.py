@@ -182,6 +182,14 @@ def _with_origin(
     require_resolution_of(config, origin, config.images, way_out)
     config = with_architecture_of(config, origin)
     if isinstance(origin, FinetuneConfig):
+        if config.input_scaling != origin.input_scaling:
+            raise InputError(
+                f"--init {config.init}: has learnt with --input-scaling {origin.input_scaling}:"
+                f" give that, not {config.input_scaling}"
+            )
+        if config.icc is not origin.icc:
+            words = ("with", "without") if origin.icc else ("without", "with")
+            logger.warning("%s was trained %s --icc, and this run is %s it", config.init, *words)
         config = replace(
             config, attributions=origin.attributions, encoder_shape=origin.encoder_shape
         )
