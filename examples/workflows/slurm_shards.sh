@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Slides shared out to the jobs of an array, which need no scheduler but SLURM's:
 #   job=$(sbatch --parsable slurm_shards.sh slides masks)
-#   sbatch --dependency=afterok:$job --wrap 'gsd merge masks'
+#   sbatch --dependency=afterany:$job --wrap 'gsd merge masks'
 #SBATCH --job-name=gsd
 #SBATCH --array=1-8
 #SBATCH --cpus-per-task=8

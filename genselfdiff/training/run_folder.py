@@ -21,6 +21,7 @@ from genselfdiff.input_files import parse_json
 from genselfdiff.settings import require_types
 from genselfdiff.training.loop.averaging import WeightAverage
 from genselfdiff.training.metrics_file import METRICS, read_metrics
+from genselfdiff.training.settings.run_config import CONFIG
 from genselfdiff.working_files import lock, open_own, remove_abandoned
 
 CHECKPOINT_FORMAT = "2"
@@ -111,7 +112,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.config = self.path / "config.toml"
+        self.config = self.path / CONFIG
         self.latest = self.path / "latest.safetensors"
         self.best = self.path / "best.safetensors"
         self.metrics = self.path / METRICS

@@ -9,6 +9,7 @@ from genselfdiff.progress import progress_bar
 from genselfdiff.slides import find_slides, open_slide
 from genselfdiff.storage.places import Place
 from genselfdiff.text import counted
+from genselfdiff.training.settings.run_config import CONFIG
 from genselfdiff.training.settings.stage_configs import PretrainConfig
 from genselfdiff.unknown.known_tissue import MOST_CELLS, KnownTissue
 from genselfdiff.unknown.slide_cells import SlideCells
@@ -62,8 +63,8 @@ def known_tissue(
             if icc and not known.icc:
                 raise InputError(f"{path}: was made without --icc: leave that out, or make it anew")
             return known
-        if (path / "config.toml").is_file():
-            run = PretrainConfig.read(path / "config.toml")
+        if (path / CONFIG).is_file():
+            run = PretrainConfig.read(path / CONFIG)
             sources, mpp = list(run.data), mpp or run.mpp
             image_mpp, icc = image_mpp or run.image_mpp, run.icc
     files = [file for file in find_slides(sources) if not is_own_mask(file)]

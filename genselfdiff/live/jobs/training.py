@@ -14,6 +14,8 @@ from genselfdiff.models.shipped import catalogue
 from genselfdiff.slides.discovery import CORRECTIONS_JOURNAL
 from genselfdiff.text import shown
 from genselfdiff.training.metrics_file import METRICS, read_metrics
+from genselfdiff.training.settings.run_config import CONFIG
+from genselfdiff.training.settings.stage_configs import FinetuneConfig, read_run_config
 from genselfdiff.viewer.corrections.folder import Corrections
 
 MODEL_NAME = "model.ts"
@@ -115,7 +117,7 @@ class Training:
         """The last run, if it has begun and left no model."""
         runs = list(self._runs())
         run = runs[-1][1] if runs else None
-        is_begun = run is not None and (run / "config.toml").exists()
+        is_begun = run is not None and (run / CONFIG).exists()
         return run if run is not None and is_begun and not (run / MODEL_NAME).exists() else None
 
     def _runs(self) -> list[tuple[int, Path]]:
@@ -127,9 +129,8 @@ class Training:
 
 
 def _finds_objects(plan: TrainingPlan) -> bool:
-    """Whether training goes on from a shipped model that tells objects of one class apart."""
-    name = catalogue.name_of(plan.init)
-    if name is None or not catalogue.read_info(name).instances:
+    """Whether training goes on from a model that tells objects of one class apart."""
+    if not _tells_objects_apart(plan.init):
         return False
     if (plan.labelled / CORRECTIONS_JOURNAL).exists():  # whose classes are not written yet
         return len(Corrections(plan.labelled).classes()) == 2
@@ -137,6 +138,18 @@ def _finds_objects(plan: TrainingPlan) -> bool:
         return False
     table = plan.labelled / "classes.csv"
     return not table.exists() or len(read_csv_rows(table)[1]) == 2
+
+
+def _tells_objects_apart(init: str) -> bool:
+    """Of a shipped model or a run."""
+    name = catalogue.name_of(init)
+    if name is not None:
+        return catalogue.read_info(name).instances
+    settings = Path(init) / CONFIG
+    if not settings.exists():
+        return False
+    config = read_run_config(settings)
+    return isinstance(config, FinetuneConfig) and config.instances
 
 
 def _curves(run: Path | None) -> dict[str, list[tuple[int, float]]]:

@@ -246,6 +246,6 @@ def _images_mpp(pairs: Sequence[Pair], given: float | None) -> float:
             wanted = "--mpp says" if given is not None else "other images have"
             raise InputError(
                 f"{path}: has {mpp:g} um/px, but {wanted} {result:g}: all labelled images must"
-                " have one resolution"
+                " have one resolution (--resample-to says at which to train)"
             )
     return result

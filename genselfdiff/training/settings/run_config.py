@@ -21,6 +21,9 @@ from genselfdiff.files import atomic_file
 from genselfdiff.input_files import read_toml
 from genselfdiff.settings import About, require_settings, require_types
 
+CONFIG = "config.toml"
+"""Of the settings, in a run's folder."""
+
 NO_INIT = "none"
 
 LARGEST_WIDTH = 1 << 10

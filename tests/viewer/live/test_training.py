@@ -15,6 +15,7 @@ from genselfdiff.live.jobs.jobs_part import jobs_part
 from genselfdiff.live.jobs.segmenting import Segmenting
 from genselfdiff.live.jobs.training import Training, TrainingPlan
 from genselfdiff.live.predictions import Model
+from genselfdiff.training.settings.stage_configs import FinetuneConfig
 from genselfdiff.viewer.collection import Entry
 from genselfdiff.viewer.corrections.folder import Corrections, DrawnSlide
 from genselfdiff.viewer.library import Library
@@ -140,3 +141,26 @@ def test_runs_are_numbered_and_objects_are_told_apart_where_the_start_does(
     Training(plan, Given(), jobs).start()  # type: ignore[arg-type]
     train.remove("--instances")
     assert begun[2] == [["data", "corrections", "--", str(folder)], train, export]
+
+
+@pytest.mark.parametrize("instances", [False, True])
+def test_from_a_run_that_tells_objects_apart_training_goes_on_so(tmp_path, monkeypatch, instances):
+    begun: list[list[list[str]]] = []
+    monkeypatch.setattr(training_module, "Job", lambda steps, finish: begun.append([*steps]))
+    run, folder = tmp_path / "before", tmp_path / "labelled"
+    (folder / "instances").mkdir(parents=True)
+    run.mkdir()
+    settings = FinetuneConfig(
+        foreground=True,
+        instances=instances,
+        classes=("background", "nucleus"),
+        architecture="tiny",
+        mpp=0.5,
+        resample_to=0.5,
+        start_share=0.0,
+    )
+    settings.with_network().write(run / "config.toml")
+    jobs: Any = type("Jobs", (), {"add": lambda self, job: None})()
+    plan = TrainingPlan(folder, tmp_path / "runs", str(run), ())
+    Training(plan, Given(), jobs).start()  # type: ignore[arg-type]
+    assert ("--instances" in begun[0][0]) is instances
