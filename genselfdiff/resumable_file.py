@@ -164,6 +164,14 @@ def unfinished(target: str | Path) -> dict[str, Any] | None:
     return None
 
 
+def last_record(target: str | Path) -> dict[str, Any]:
+    """The last record of a ``ResumableFile`` that was begun; empty where there is none."""
+    with suppress(OSError):
+        records = _read_journal(_working_files(Path(target))[1])[1]
+        return records[-1] if records else {}
+    return {}
+
+
 def recorded_bytes(target: str | Path) -> int:
     """How long the journal of a ``ResumableFile`` is: it grows with what is finished of it."""
     with suppress(OSError):

@@ -105,17 +105,26 @@ def lock(opened: int) -> bool | None:
 
 @contextmanager
 def alone_at(path: Path) -> Iterator[None]:
-    """Wait until no other process is at ``path``, a file or folder, and keep others from it.
+    """Wait until no other process is at the file ``path``, and keep others from it.
 
-    Where a file system has no locks, this does nothing.
+    Where a file system has no locks, or the folder cannot be written to, this does nothing.
     """
-    opened = os.open(path, os.O_RDONLY)
+    # A file of its own: NFS locks neither folders nor what is not open for writing.
+    name = path.with_name(f".{path.name}.lock")
+    stream: BinaryIO | None = None
+    with suppress(OSError, OutputError):
+        stream = open_own(name, create=True)
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX)
+        while not is_at(stream.fileno(), name):  # removed by the one that was waited for
+            stream.close()
+            stream = open_own(name, create=True)
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX)
     try:
-        with suppress(OSError):
-            fcntl.flock(opened, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(opened)
+        if stream is not None:
+            name.unlink(missing_ok=True)
+            stream.close()
 
 
 def is_at(opened: int, path: Path) -> bool:

@@ -64,6 +64,7 @@ class Predictor:
         precision: the one in use.
         tta: as given.
         max_workers: how many predict at once, at most.
+        held: of batches of tiles, as (rows, columns, tiles): what was measured of their memory.
 
     Raises:
         InputError: no such precision, or the model has none but float32; or ``tta`` is none of
@@ -81,6 +82,7 @@ class Predictor:
         self.precision = "float32"
         self.tta = tta
         self.max_workers = MAX_WORKERS
+        self.held: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._threads: int | None = None
         models = [model, *(load_model(model.source, device) for device in model.further)]
         if any(each.digest != model.digest for each in models):

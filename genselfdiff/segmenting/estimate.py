@@ -1,7 +1,7 @@
 """What segmenting a slide would take, from a few of its tiles; nothing is written."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.resample import BAND, RowResizer, labels_of
 from genselfdiff.inference.tile_grid import TileGrid
-from genselfdiff.machine import peak_bytes
+from genselfdiff.machine import forget_peak, peak_bytes
 from genselfdiff.models.model_file import LoadedModel
 from genselfdiff.progress import duration
 from genselfdiff.segmenting.jobs.job import requested
@@ -48,6 +48,15 @@ class SlideEstimate:
     device: str
     precision: str
 
+    def part(self, share: float) -> "SlideEstimate":
+        """What a ``share`` of the slide takes, from 0 to 1."""
+        return replace(
+            self,
+            tiles=round(self.tiles * share),
+            skipped=round(self.skipped * share),
+            seconds=self.seconds * share,
+        )
+
     def summary(self) -> str:
         """A line for people."""
         mpp = "unknown" if self.mpp is None else f"{self.mpp:g}"
@@ -79,6 +88,7 @@ def estimate(
 
 def estimate_slide(path: Place, predictor: Predictor, options: Options) -> SlideEstimate:
     """Do what ``estimate`` does."""
+    forget_peak()  # of slides before
     with options.opened(path) as source:
         task = SlideTask.of(source, predictor, options)
         view, grid, (_, _, columns, rows) = task.layout.view, task.layout.grid, task.layout.window

@@ -95,6 +95,10 @@ def segment_all(
             result: SegmentResult | PartResult | SlideEstimate
             if dry_run:
                 result = estimate_slide(slide, predictor, chosen)
+                if shard is not None:
+                    result = result.part(
+                        sum(p.end - p.begin for p in pieces if p.shard == shard.index)
+                    )
             elif shard is not None and len(pieces) > 1:
                 share = Share(shard, pieces, str(slide) if plan.folder is not None else None)
                 result = segment_part(

@@ -4,7 +4,7 @@ import math
 
 from genselfdiff.errors import InputError
 from genselfdiff.inference.predictor import MAX_WORKERS
-from genselfdiff.machine import peak_bytes, resident_bytes
+from genselfdiff.machine import forget_peak, peak_bytes, resident_bytes
 from genselfdiff.segmenting.slide_task import SlideTask
 
 READ_AHEAD = 4
@@ -38,7 +38,8 @@ def memory_bound(task: SlideTask, batch_size: int, workers: int = MAX_WORKERS) -
 def keep_within_limit(task: SlideTask, batch_size: int) -> None:
     """Let as many workers predict as ``max_memory``, where it is set, has room for.
 
-    Their activations are measured with one batch, beginning from what the process holds now.
+    Their activations are measured with one batch, beginning from what the process holds now; once,
+    as a later slide finds memory that workers have left to the allocator, and nothing new is held.
 
     Raises:
         InputError: one worker alone needs more.
@@ -46,12 +47,10 @@ def keep_within_limit(task: SlideTask, batch_size: int) -> None:
     limit, layout, predictor = task.options.max_memory, task.layout, task.predictor
     if limit is None:
         return
-    held = resident_bytes()
-    for read in list(layout.grid.batches(layout.view, batch_size))[:1]:
-        batch = read()
-        for _ in range(3):  # TorchScript prepares itself in the first calls
-            predictor(batch)
-    activations = max(peak_bytes() - held, 0)  # too much if loading the model took more
+    size = (layout.grid.rows.tile, layout.grid.columns.tile, batch_size)
+    if size not in predictor.held:
+        predictor.held[size] = _measured(task, batch_size)
+    held, activations = predictor.held[size]
 
     def needed(workers: int) -> int:
         # The allocator may keep what this thread has used, in pieces that do not fit the others.
@@ -64,3 +63,15 @@ def keep_within_limit(task: SlideTask, batch_size: int) -> None:
             " --batch-size, --tile-size or --region"
         )
     predictor.max_workers = max(n for n in range(1, MAX_WORKERS + 1) if needed(n) <= limit)
+
+
+def _measured(task: SlideTask, batch_size: int) -> tuple[int, int]:
+    """Bytes that the process holds, and those of the activations of a batch."""
+    layout, predictor = task.layout, task.predictor
+    held = resident_bytes()
+    forget_peak()
+    for read in list(layout.grid.batches(layout.view, batch_size))[:1]:
+        batch = read()
+        for _ in range(3):  # TorchScript prepares itself in the first calls
+            predictor(batch)
+    return held, max(peak_bytes() - held, 0)

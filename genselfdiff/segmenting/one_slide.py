@@ -26,7 +26,13 @@ from genselfdiff.masks import MaskWriter, ProbabilityWriter, PyramidShape, Pyram
 from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.progress import progress_bar
 from genselfdiff.resumable_file import ResumableFile, unfinished
-from genselfdiff.segmenting.jobs.job import Job, Request, content_of, requested
+from genselfdiff.segmenting.jobs.job import (
+    Job,
+    Request,
+    content_of,
+    requested,
+    warn_of_other_machine,
+)
 from genselfdiff.segmenting.jobs.mask_description import FinishedMask, MaskDescription
 from genselfdiff.segmenting.jobs.mask_state import MaskState, Stage, result_of
 from genselfdiff.segmenting.memory import READ_AHEAD, keep_within_limit
@@ -130,7 +136,7 @@ def segment_to(
     if path in [elsewhere / file.name for file in files.all()]:
         raise OutputError(f"{path}: is an input of this run: name another file for the mask")
     result = None
-    if not (overwrite or beside or os.path.lexists(output)):
+    if not (overwrite or files.all()[1:] or os.path.lexists(output)):
         request = requested(path, predictor, options)
         there = finished_at(elsewhere / output.name, request, options)
         if there is not None:
@@ -141,7 +147,7 @@ def segment_to(
             try:
                 result = segmented()
             except OutputError as error:
-                raise OutputError(f"{elsewhere / output.name}: {error}") from error
+                raise type(error)(f"{elsewhere / output.name}: {error}") from error
     return replace(result, elsewhere=elsewhere)
 
 
@@ -169,25 +175,32 @@ def segment_slide(
     files.check()
     request = requested(path, predictor, options)
     state = MaskState.of(files, len(predictor.model.info.classes), overwrite=overwrite)
-    stage = state.stage(request, accept_damaged=options.on_error != "fail")
+    accept_damaged = options.on_error != "fail"
+    stage = state.stage(request, accept_damaged=accept_damaged)
     is_there = stage is Stage.FINISHED
     if options.zarr:
         refuse_zarr(
             output, state.mask.job if is_there and state.mask else None, overwrite=overwrite
         )
+    share = 1.0
     with options.opened(path) as source:
         if not is_there:
-            state.refuse(files, request, overwrite=overwrite)
+            state.refuse(files, request, accept_damaged=accept_damaged, overwrite=overwrite)
             task = SlideTask.of(source, predictor, options, progress)
             begun = state.begun if stage is Stage.BEGUN else None
-            job = choose(task, request) if begun is None else take_up(task, request, begun)
+            if begun is None:
+                job = choose(task, request)
+            else:
+                warn_of_other_machine(files.mask, request, begun)
+                job = begun
+                obey(task, job)
             wanted = state.still_wanted(files, job)
-            predict(task, wanted, task.describe(job), restart=overwrite)
+            share = predict(task, wanted, task.describe(job), restart=overwrite)
         mask = state.mask if is_there else FinishedMask.read(files.mask)
         assert mask is not None
         result = result_of(path, files, mask, finished_before=is_there)
         seconds = time.perf_counter() - begin
-        result = replace(result, blank_tiles=source.blank_tiles, seconds=seconds)
+        result = replace(result, blank_tiles=source.blank_tiles, seconds=seconds, share=share)
         objects = write_beside(source, result, options, mask.job, keep=is_there)
         if options.zarr:
             write_zarr(files, mask.job, keep=is_there)
@@ -208,12 +221,6 @@ def choose(task: SlideTask, request: Request) -> Job:
     return Job(**vars(request) | chosen)
 
 
-def take_up(task: SlideTask, request: Request, begun: Job) -> Job:
-    """Go on with ``begun`` on this machine, with what it has chosen."""
-    obey(task, begun)
-    return request.on_this_machine(begun)
-
-
 def obey(task: SlideTask, job: Job) -> None:
     """Compute as ``job`` has chosen, within ``max_memory``."""
     keep_within_limit(task, job.batch_size)
@@ -222,8 +229,10 @@ def obey(task: SlideTask, job: Job) -> None:
 
 def predict(
     task: SlideTask, files: OutputFiles, description: MaskDescription, *, restart: bool
-) -> None:
+) -> float:
     """Predict a slide into the mask and, if it is named, the file of probabilities.
+
+    Returns the share of the rows that were not there yet.
 
     Args:
         task: what is predicted, and how.
@@ -255,7 +264,7 @@ def predict(
                 writer = ProbabilityWriter(file, shape, class_names=info.classes, job=job)
                 sinks.append((stack.enter_context(writer), lambda block: as_bytes(block[:classes])))
             is_begun = True
-            _write(sinks, task, description.job.batch_size)
+            missing = _write(sinks, task, description.job.batch_size)
             if content_of(source.path) != description.job.slide:
                 is_begun = False  # of two slides, it is of no use
                 raise InputError(
@@ -266,6 +275,7 @@ def predict(
         if is_begun and unfinished(files.mask) is not None:
             logger.info("%s: what is finished is kept: the same command goes on", files.mask)
         raise
+    return missing / task.layout.window[3]
 
 
 _Sink = tuple[PyramidWriter, Callable[[Float32], Uint8]]
@@ -309,12 +319,13 @@ class _Band:
             self._writer.push(self._rows[:, ahead:])
 
 
-def _write(sinks: list[_Sink], task: SlideTask, batch_size: int) -> None:
-    """Write the rows that are missing as they become final."""
+def _write(sinks: list[_Sink], task: SlideTask, batch_size: int) -> int:
+    """Write the rows that are missing as they become final; return how many they are."""
     source, predictor, layout = task.source, task.predictor, task.layout
     row, height = min(writer.rows_written for writer, _ in sinks), layout.window[3]
-    if row == height:
-        return
+    missing = height - row
+    if not missing:
+        return 0
     rest = layout.rows(row, height) if row else layout
     if row:
         logger.info("%s: goes on at row %d of %d", sinks[0][0].path, row, height)
@@ -345,3 +356,4 @@ def _write(sinks: list[_Sink], task: SlideTask, batch_size: int) -> None:
             pixels += bands[0].height * layout.window[2]
             speed = pixels / 1e6 / (time.perf_counter() - begin)
             bar.set_postfix_str(f"{speed:.1f} Mpx/s", refresh=False)
+    return missing

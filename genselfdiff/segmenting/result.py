@@ -20,7 +20,8 @@ class SegmentResult:
     which only a region was predicted those in the region; ``objects`` the number of objects of
     each class, if they were looked for now. ``finished_before`` says that an earlier run has
     made the mask; ``blank_tiles`` are the slide's stored tiles that were damaged and taken for
-    glass by this run; ``elsewhere`` is the folder that the files were sent to, if they were.
+    glass by this run; ``elsewhere`` is the folder that the files were sent to, if they were;
+    ``share`` is the part of the rows that this run has predicted, less than 1 where it went on.
     """
 
     slide: Place
@@ -39,6 +40,7 @@ class SegmentResult:
     finished_before: bool
     blank_tiles: int
     elsewhere: Url | None = None
+    share: float = 1.0
 
     @property
     def areas(self) -> dict[str, float] | None:
@@ -46,6 +48,13 @@ class SegmentResult:
         if self.mpp is None:
             return None
         return {name: count * (self.mpp / 1000) ** 2 for name, count in self.pixels.items()}
+
+    @property
+    def speed(self) -> str:
+        """How long this run took, and how fast it was, for people."""
+        pixels = sum(self.pixels.values()) * self.share
+        told = f"{duration(self.seconds)}, {pixels / 1e6 / max(self.seconds, 1e-9):.3g} Mpx/s"
+        return told if self.share == 1 else f"{told} (the last {100 * self.share:.0f} % of it)"
 
     def places(self) -> list[Place]:
         """Where the files are now."""
@@ -64,7 +73,7 @@ class SegmentResult:
         work = (
             "finished before by the same slide, model and settings"
             if self.finished_before
-            else f"in {duration(self.seconds)}, {total / 1e6 / self.seconds:.2f} Mpx/s"
+            else f"in {self.speed}"
         )
         lines = [
             f"{self._place(self.files.mask)}: {self.width} x {self.height} pixels,"

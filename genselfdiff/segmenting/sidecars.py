@@ -121,11 +121,13 @@ def made_otherwise(files: OutputFiles, options: Options, job: Job) -> list[Path]
     """
     wanted = _wanted(files, options, job)
     records = {path: read_record(path) for path in wanted}
-    return [
+    others = [
         path
         for path, record in records.items()
         if not os.path.lexists(path) or (record is not None and not record.has(wanted[path]))
     ]
+    folder = zarr_of(files.mask)
+    return [*others, folder] if options.zarr and job_of_zarr(folder) != as_json(job) else others
 
 
 def _due(

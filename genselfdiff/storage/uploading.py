@@ -35,6 +35,16 @@ def scratch_of(url: Url, scratch: str | Path | None = None) -> Path:
     return Path(scratch, hashlib.sha256(str(url.parent).encode()).hexdigest()[:16], url.name)
 
 
+def scratch_with(path: Path, folder: Url) -> Path:
+    """The ``scratch`` below which `scratch_of` has ``path``, a file of ``folder`` or in it."""
+    return next(
+        scratch
+        for scratch in path.parents
+        if scratch_of(folder, scratch) == path.parent
+        or scratch_of(folder / path.name, scratch) == path
+    )
+
+
 @contextmanager
 def worked_on_here(folder: Url, files: Sequence[Path], *, fetch: bool) -> Iterator[None]:
     """Fetch what is there of ``files`` in ``folder``, and send what the block has made of them.

@@ -8,7 +8,10 @@ import pytest
 import tifffile
 from click.testing import CliRunner
 
+from genselfdiff import resumable_file
 from genselfdiff.errors import InputError, OutputError
+from genselfdiff.masks import pyramid_writer
+from genselfdiff.segmenting import one_slide
 from genselfdiff.segmenting.one_slide import segment
 from genselfdiff.slides import open_slide
 from gsd.main import main
@@ -17,9 +20,12 @@ from gsd.main import main
 @pytest.fixture
 def damaged(write_slide: Callable[..., Path], picture: Callable[..., np.ndarray]) -> Path:
     """384 x 384 pixels of which the tile at (128, 256) is damaged."""
-    path = write_slide(picture(384, 384))
+    return with_damage(write_slide(picture(384, 384)), 7)
+
+
+def with_damage(path: Path, tile: int) -> Path:
     with tifffile.TiffFile(path) as opened:
-        offset = opened.pages[0].dataoffsets[7]
+        offset = opened.pages[0].dataoffsets[tile]
     data = bytearray(path.read_bytes())
     data[offset : offset + 100] = bytes(100)
     path.write_bytes(data)
@@ -63,6 +69,33 @@ def test_a_mask_with_glass_for_damaged_tiles_is_no_mask_of_a_strict_run(
     assert segment(damaged, mask, darkness_model, on_error="blank").finished_before
     with pytest.raises(OutputError, match="damaged tiles taken for glass"):
         segment(damaged, mask, darkness_model)
+
+
+def test_a_strict_run_does_not_go_on_with_glass_for_damaged_tiles(
+    write_slide: Callable[..., Path],
+    picture: Callable[..., np.ndarray],
+    darkness_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    damaged = with_damage(write_slide(picture(1024, 256)), 0)
+    right = one_slide.labels_of
+
+    def stop(band: np.ndarray) -> np.ndarray:
+        records = resumable_file.last_record(tmp_path / "mask.tif")
+        if records.get("from_damaged"):
+            raise KeyboardInterrupt
+        return right(band)
+
+    options = {"batch_size": 1, "on_error": "blank", "tissue": False}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pyramid_writer, "RECORD_SECONDS", 0.0)
+        patch.setattr(one_slide, "labels_of", stop)
+        segment(damaged, tmp_path / "mask.tif", darkness_model, **options)
+    strict = options | {"on_error": "fail"}
+    with pytest.raises(OutputError, match=r"was begun with damaged tiles taken for glass: go on"):
+        segment(damaged, tmp_path / "mask.tif", darkness_model, **strict)
+    assert 0 < segment(damaged, tmp_path / "mask.tif", darkness_model, **options).share < 1
 
 
 def test_a_strict_mask_is_one_of_a_tolerant_run(

@@ -12,6 +12,9 @@ from genselfdiff.errors import InputError
 from genselfdiff.progress import duration
 from genselfdiff.segmenting import estimate as module
 from genselfdiff.segmenting.estimate import estimate
+from genselfdiff.segmenting.many_slides import segment_all
+from genselfdiff.segmenting.plan import plan_outputs
+from genselfdiff.segmenting.shards.part import Shard
 
 
 @pytest.mark.parametrize("region", [None, (100, 200, 300, 80)])
@@ -55,6 +58,23 @@ def test_without_tissue(write_slide, darkness_model):
     assert told.tiles == 0 < told.skipped
     with pytest.raises(InputError, match="not inside"):
         estimate(blank, darkness_model, device="cpu", region=(0, 0, 999, 1))
+
+
+def test_of_a_slide_that_is_cut_a_shard_tells_its_own_part(
+    tmp_path, picture, write_slide, darkness_model, monkeypatch
+):
+    monkeypatch.setattr(module, "_seconds_per_tile", lambda *_: 2.0)
+    plan = plan_outputs([write_slide(picture(900, 300))], tmp_path / "m.tif")
+    options = {"dry_run": True, "device": "cpu", "tissue": False}
+    (whole,) = (outcome.result for outcome in segment_all(plan, darkness_model, **options))
+    parts = [
+        outcome.result
+        for index in (1, 2, 3)
+        for outcome in segment_all(plan, darkness_model, shard=Shard(index, 3), **options)
+    ]
+    assert len(parts) == 3
+    assert sum(part.seconds for part in parts) == pytest.approx(whole.seconds, rel=0.05)
+    assert all(0 < part.tiles < whole.tiles for part in parts)
 
 
 @pytest.mark.parametrize("probabilities", [False, True])

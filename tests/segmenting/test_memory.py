@@ -1,6 +1,7 @@
 """Runs keep within the memory they are given."""
 
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -38,8 +39,8 @@ def test_the_limit_is_kept(tmp_path, picture, write_slide, info):
     save_model(Greedy(), info(tile_size=256), tmp_path / "model.ts")
     write_slide(picture(700, 700))
 
-    def peak(*options: str) -> float:
-        arguments = ["segment", "slide.tif", "-o", "m.tif", "--model", "model.ts", "--no-tissue"]
+    def peak(*options: str, slides: str = "slide.tif", masks: str = "m.tif") -> float:
+        arguments = ["segment", slides, "-o", masks, "--model", "model.ts", "--no-tissue"]
         arguments += ["--overwrite", "--device", "cpu", "--precision", "float32", *options]
         done = subprocess.run(
             [sys.executable, "-c", _PROGRAM, *arguments],
@@ -56,6 +57,11 @@ def test_the_limit_is_kept(tmp_path, picture, write_slide, info):
     limit = 1700
     assert free > limit + 200, "eight workers should need more"
     assert peak("--max-memory", f"{limit}M") < limit
+    (tmp_path / "slides").mkdir()
+    for name in ("a.tif", "b.tif"):
+        shutil.copy(tmp_path / "slide.tif", tmp_path / "slides" / name)
+    several = peak("--max-memory", f"{limit}M", slides="slides", masks="masks")
+    assert several < limit, "the second slide counts what the first has left once"
     assert len(whole) > 1000
 
 

@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from generated_slides import picture, write_slide
 
 from genselfdiff import plan_outputs, segment
-from genselfdiff.errors import OutputError
+from genselfdiff.errors import InUseError, OutputError
 from genselfdiff.masks import pyramid_writer
 from genselfdiff.segmenting import one_slide
 from genselfdiff.segmenting.shards import part
@@ -55,6 +55,26 @@ def test_a_mask_goes_to_its_url(
     assert "memory://out/deep/m.tif: 1500 x 1300 pixels" in result.summary()
     assert "memory://out/deep/m.geojson" in result.summary()
     assert json.loads(result.to_json())["files"]["mask"] == "memory://out/deep/m.tif"
+
+
+def test_what_lies_elsewhere_is_written_beside_a_finished_mask_too(
+    slide: Path, darkness_model: Path, tmp_path: Path
+) -> None:
+    segment(slide, "memory://out/m.tif", darkness_model)
+    result = segment(slide, "memory://out/m.tif", darkness_model, overlay=tmp_path / "look.png")
+    assert result.finished_before
+    assert (tmp_path / "look.png").exists()
+
+
+def test_a_mask_that_another_run_is_writing_is_told_as_such(
+    slide: Path, darkness_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_use(*_: object, **__: object) -> None:
+        raise InUseError("another run is writing it")
+
+    monkeypatch.setattr(one_slide, "segment_slide", in_use)
+    with pytest.raises(InUseError, match=r"memory://out/m\.tif: another run"):
+        segment(slide, "memory://out/m.tif", darkness_model)
 
 
 @pytest.mark.parametrize("options", [{}, {"geojson": True, "table": True}])
@@ -248,7 +268,8 @@ def test_masks_in_a_bucket_are_shared_out(
     to = ("memory://lab/", "-o", "memory://out/", "--shard")
     first = shards("segment", *to, "1/2")
     assert first.exit_code == 0, first.output
-    assert ": done; 1 more part before gsd merge memory://out/1_mask.tif" in first.output
+    told = f"gsd merge memory://out/1_mask.tif --scratch {tmp_path / 'scratch'}"
+    assert f": done; 1 more part before {told}" in first.output
     early = shards("merge", "memory://out/")
     assert early.exit_code == 1
     assert "memory://out/1_mask.tif: not finished yet: run gsd segment with --shard 2/2" in (
@@ -272,6 +293,9 @@ def test_masks_in_a_bucket_are_shared_out(
     )
     again = shards("segment", *to, "1/2")
     assert "memory://out/1_mask.tif: finished before" in again.output
+    more = shards("segment", *to, "1/2", "--probabilities")
+    assert "1_mask_probabilities.tif: is not there" in more.output
+    assert "but memory://out/1_mask.tif is finished: repeat the command without" in more.output
     assert shards("merge", "memory://nothing/").exit_code == 1
 
 

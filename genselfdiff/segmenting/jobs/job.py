@@ -1,5 +1,6 @@
 """What decides the pixels of a mask: told in the mask, and obeyed by all runs that work on it."""
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from genselfdiff.segmenting.options import Options, Region
 from genselfdiff.slides.fingerprint import fingerprint
 from genselfdiff.storage.places import Place, place_of
 from genselfdiff.version import __version__
+
+logger = logging.getLogger("genselfdiff")
 
 CHOSEN = ("precision", "batch_size", "threads")
 """What the run that begins may choose where it is None."""
@@ -97,6 +100,20 @@ class Job(Request):
     def is_met_by(self, job: "Job") -> bool:
         """Whether ``job`` is this one."""
         return job == self
+
+
+def warn_of_other_machine(path: Path, request: Request, begun: Job) -> None:
+    """Say where what was begun at ``path`` rounds otherwise than this machine does."""
+    for name in MACHINE:
+        of_this, of_the_first = getattr(request, name), getattr(begun, name)
+        if of_this != of_the_first:
+            logger.warning(
+                "%s: %s %s here, %s where it was begun: a few pixels can differ",
+                path,
+                name,
+                of_this,
+                of_the_first,
+            )
 
 
 def requested(slide: Place, predictor: Predictor, options: Options) -> Request:

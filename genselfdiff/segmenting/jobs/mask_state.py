@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genselfdiff.errors import OutputError
 from genselfdiff.json_records import as_json, from_json
-from genselfdiff.resumable_file import differences, unfinished
+from genselfdiff.resumable_file import differences, last_record, unfinished
 from genselfdiff.segmenting.jobs.job import Job, Request
 from genselfdiff.segmenting.jobs.mask_description import FinishedMask, read_probabilities_job
 from genselfdiff.segmenting.output_files import OutputFiles
@@ -31,6 +31,7 @@ class MaskState:
     Attributes:
         mask: what is finished, with its probabilities where they are wanted.
         journal: the job of a run that has begun the mask and was stopped.
+        has_blanks: that run has taken damaged tiles of the slide for glass.
         probabilities: the job that made the file of probabilities.
         is_taken: a file has the mask's name that is no such mask, or lacks its probabilities.
     """
@@ -39,6 +40,7 @@ class MaskState:
     journal: Job | None = None
     probabilities: Job | None = None
     is_taken: bool = False
+    has_blanks: bool = False
 
     @classmethod
     def of(cls, files: OutputFiles, classes: int, *, overwrite: bool = False) -> "MaskState":
@@ -52,13 +54,14 @@ class MaskState:
         journal = _journal_of(files.mask)
         if overwrite:
             return cls(journal=journal)
+        has_blanks = journal is not None and bool(last_record(files.mask).get("from_damaged"))
         mask = FinishedMask.read(files.mask)
         planes = classes if mask is None else len(mask.pixels)
         probabilities = read_probabilities_job(files.probabilities, planes)
         if mask is not None and files.probabilities is not None and mask.job != probabilities:
             mask = None
         is_taken = mask is None and os.path.lexists(files.mask)
-        return cls(mask, journal, probabilities, is_taken)
+        return cls(mask, journal, probabilities, is_taken, has_blanks)
 
     def stage(self, request: Request, *, accept_damaged: bool = True) -> Stage:
         """What this is to a run.
@@ -73,6 +76,8 @@ class MaskState:
                 Stage.FINISHED if is_sound and request.is_met_by(self.mask.job) else Stage.FOREIGN
             )
         begun = self.begun
+        if self.has_blanks and not accept_damaged:
+            return Stage.FOREIGN
         if self.is_taken or (begun is not None and not request.is_met_by(begun)):
             return Stage.FOREIGN
         return Stage.ABSENT if begun is None else Stage.BEGUN
@@ -90,7 +95,9 @@ class MaskState:
         """``files`` without the probabilities, where ``job`` has made them already."""
         return files._replace(probabilities=None) if self.probabilities == job else files
 
-    def refuse(self, files: OutputFiles, request: Request, *, overwrite: bool) -> None:
+    def refuse(
+        self, files: OutputFiles, request: Request, *, accept_damaged: bool, overwrite: bool
+    ) -> None:
         """Raise OutputError where something is in the way of a mask that is to be made."""
         if self.mask is not None:
             wanted = request.chosen_as(self.mask.job)
@@ -100,6 +107,11 @@ class MaskState:
             raise OutputError(
                 f"{files.mask}: exists already, and was made with {other}: name another file, or"
                 " use --overwrite"
+            )
+        if self.has_blanks and not accept_damaged:
+            raise OutputError(
+                f"{files.mask}: was begun with damaged tiles taken for glass: go on so, with"
+                " --on-error blank, or start anew with --overwrite"
             )
         files.refuse_existing(
             overwrite=overwrite, but_probabilities=self.has_probabilities(request)

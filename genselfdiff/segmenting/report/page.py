@@ -10,7 +10,6 @@ from genselfdiff.files import write_text
 from genselfdiff.json_records import as_json
 from genselfdiff.masks import draw_overlay
 from genselfdiff.pages import Colour, css_colour, jpeg_address, render
-from genselfdiff.progress import duration
 from genselfdiff.segmenting.report.size_histogram import diameter, histogram_svg, middle
 from genselfdiff.segmenting.result import SegmentResult
 from genselfdiff.segmenting.sidecar_record import ObjectSettings
@@ -114,13 +113,10 @@ def _notes(result: SegmentResult, sizes: Mapping[str, Counter[int]]) -> Iterator
 
 
 def _run(result: SegmentResult, settings: Mapping[str, str]) -> dict[str, str]:
-    speed = sum(result.pixels.values()) / 1e6 / max(result.seconds, 1e-9)
     entries = {
         "Mask": result.files.mask.name,  # pages are passed on: no folders
         "Tiles": f"{result.tiles:,} predicted, {result.skipped:,} without tissue skipped",
-        "Time": "made by an earlier run"
-        if result.finished_before
-        else f"{duration(result.seconds)}, {speed:.3g} Mpx/s",
+        "Time": "made by an earlier run" if result.finished_before else result.speed,
         "Device": f"{result.device} in {result.precision}",
     }
     return entries | dict(settings)

@@ -58,11 +58,12 @@ class SummaryTable:
         """
         with self._here():
             rows = self._read()
-            for slide in slides:
-                cells = _row(*slide)
+            for slide, result, error in slides:
+                cells = _row(slide, result, error)
                 # As they will be read again: the column of slides tells which are of the same one.
                 row = {spreadsheet_cell(key): spreadsheet_cell(text) for key, text in cells.items()}
-                rows[row["slide"]] = row
+                rows = _without(rows, row, result)
+                rows[row["slide"]] = _with_earlier(row, rows.get(row["slide"]), result)
             columns = _columns(rows)
             write_csv(
                 self.path,
@@ -78,7 +79,7 @@ class SummaryTable:
             if elsewhere is not None:
                 with writing(folder):
                     folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(alone_at(folder))
+            stack.enter_context(alone_at(self.path))
             if elsewhere is not None:
                 stack.enter_context(worked_on_here(elsewhere, [self.path], fetch=True))
             yield
@@ -95,6 +96,38 @@ class SummaryTable:
         if not is_ours:
             raise InputError(f"{self.path}: is no summary that gsd has written: move it elsewhere")
         return {row["slide"]: row for row in rows}
+
+
+def _without(
+    rows: Mapping[str, Mapping[str, str]], new: Mapping[str, str], result: SegmentResult | None
+) -> dict[str, Mapping[str, str]]:
+    """The rows without those of the same slide whose path was written otherwise.
+
+    Those are of a slide of the same name, and of the same mask or without one.
+    """
+    mask = None if result is None else new["mask"]
+    return {
+        slide: row
+        for slide, row in rows.items()
+        if slide == new["slide"]
+        or _name(row) != _name(new)
+        or not (row["error"] or row.get("mask") == mask)
+    }
+
+
+def _name(row: Mapping[str, str]) -> str:
+    """The name of a slide's file, also in a URL."""
+    return row["slide"].rstrip("/").rpartition("/")[2]
+
+
+def _with_earlier(
+    row: Mapping[str, str], earlier: Mapping[str, str] | None, result: SegmentResult | None
+) -> Mapping[str, str]:
+    """A row of a mask that an earlier run has made, with the time and objects of that run."""
+    if earlier is None or earlier["error"] or result is None or not result.finished_before:
+        return row
+    kept = {key: cell for key, cell in earlier.items() if key.endswith(" objects")}
+    return {**kept, **row, "seconds": earlier["seconds"]}
 
 
 def _row(slide: Place, result: SegmentResult | None, error: Exception | None) -> dict[str, str]:

@@ -19,7 +19,7 @@ from genselfdiff.files import write_once
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.json_records import as_json
 from genselfdiff.resumable_file import ResumableFile, differences
-from genselfdiff.segmenting.jobs.job import MACHINE, Request, requested
+from genselfdiff.segmenting.jobs.job import Request, requested, warn_of_other_machine
 from genselfdiff.segmenting.jobs.mask_state import MaskState, Stage
 from genselfdiff.segmenting.layout import Layout
 from genselfdiff.segmenting.one_slide import choose, finished_at, obey, predict
@@ -39,7 +39,7 @@ from genselfdiff.segmenting.shards.folder import (
 from genselfdiff.segmenting.sidecars import made_otherwise
 from genselfdiff.segmenting.slide_task import SlideTask
 from genselfdiff.storage.places import Place, Url
-from genselfdiff.storage.uploading import is_there
+from genselfdiff.storage.uploading import is_there, scratch_with
 from genselfdiff.text import counted, shell_command
 
 logger = logging.getLogger("genselfdiff")
@@ -97,7 +97,10 @@ class PartResult:
         mask = self.mask if self.elsewhere is None else self.elsewhere / self.mask.name
         if self.part == self.mask:
             return f"{mask}: finished before by the same slide, model and settings"
-        merge = shell_command(["gsd", "merge", str(mask)])
+        below = []
+        if self.elsewhere is not None:
+            below = ["--scratch", str(scratch_with(self.mask, self.elsewhere))]
+        merge = shell_command(["gsd", "merge", str(mask), *below])
         if not self.missing:
             return f"{self.part}: done, as all parts: {merge}"
         return f"{self.part}: done; {counted(self.missing, 'more part')} before {merge}"
@@ -178,6 +181,9 @@ def is_finished(
     beside_options(options, output)
     if elsewhere is not None and not folder_of(output).exists():
         if finished_at(elsewhere / output.name, request, options) is not None:
+            missing = [path for path in files.all()[1:] if not is_there(elsewhere / path.name)]
+            if missing:
+                raise _lacking(elsewhere / missing[0].name, elsewhere / output.name)
             return True
         for url in (elsewhere / path.name for path in files.all()):
             if is_there(url):
@@ -192,10 +198,7 @@ def is_finished(
         is_merging = folder_of(output).exists()
         others = [] if is_merging else made_otherwise(files, options, state.mask.job)
         if others:
-            raise OutputError(
-                f"{others[0]}: is not there or was made with other settings, but {output} is"
-                " finished: repeat the command without --shard to have it made"
-            )
+            raise _lacking(others[0], output)
         return True
     files.refuse_existing(but_probabilities=state.has_probabilities(request))
     if state.journal is not None:
@@ -204,6 +207,13 @@ def is_finished(
             f" {ResumableFile(output).partial} to share it out"
         )
     return False
+
+
+def _lacking(path: Place, mask: Place) -> OutputError:
+    return OutputError(
+        f"{path}: is not there or was made with other settings, but {mask} is finished: repeat the"
+        " command without --shard to have it made"
+    )
 
 
 def agree(
@@ -290,16 +300,7 @@ def _check_same(
 ) -> None:
     """Raise OutputError where this shard has another command than the one that began."""
     job = shared.job
-    for name in MACHINE:
-        of_this, of_the_first = getattr(request, name), getattr(job, name)
-        if of_this != of_the_first:
-            logger.warning(
-                "%s: %s %s here, %s where it was begun: a few pixels can differ",
-                folder,
-                name,
-                of_this,
-                of_the_first,
-            )
+    warn_of_other_machine(folder, request, job)
     asked = job.on_this_machine(request.chosen_as(job))
     command = as_json(asked) | {"shards": shards or shared.shards} | beside_json(beside)
     first = as_json(job) | {"shards": shared.shards} | beside_json(shared.options)

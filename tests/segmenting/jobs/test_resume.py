@@ -14,6 +14,7 @@ from genselfdiff.inference.predictor import Predictor
 from genselfdiff.masks import MaskWriter, ProbabilityWriter, pyramid_writer
 from genselfdiff.models.model_file import load_model, save_model
 from genselfdiff.segmenting import one_slide
+from genselfdiff.segmenting.jobs import job as job_module
 from genselfdiff.segmenting.jobs.job import requested
 from genselfdiff.segmenting.many_slides import segment_all
 from genselfdiff.segmenting.options import Options
@@ -69,6 +70,21 @@ def test_a_finished_mask_is_not_made_again_nor_for_other_settings(tmp_path, slid
         with pytest.raises(OutputError, match=r"m\.tif: exists already"):
             run(slide, mask, darkness_model, **other)
     assert mask.stat().st_mtime_ns == before
+
+
+def test_another_machine_goes_on_with_a_mask(tmp_path, tall, darkness_model, monkeypatch, caplog):
+    mask = tmp_path / "m.tif"
+    interrupt(monkeypatch, tall, mask, darkness_model)
+    monkeypatch.setattr(job_module, "kernels_here", lambda: "another")
+    result = run(tall, mask, darkness_model)
+    assert not result.finished_before
+    assert 0 < result.share < 1
+    assert "(the last " in result.summary()
+    assert "m.tif: kernels another here" in caplog.text
+    assert "a few pixels can differ" in caplog.text
+    assert run(tall, mask, darkness_model).finished_before
+    monkeypatch.undo()
+    assert run(tall, mask, darkness_model).finished_before
 
 
 def test_what_a_finished_mask_was_made_with_is_told(tmp_path, slide, darkness_model):

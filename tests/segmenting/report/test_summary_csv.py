@@ -52,6 +52,33 @@ def test_rows_of_earlier_runs_are_kept(tmp_path: Path, result: SegmentResult) ->
     assert {p.name for p in tmp_path.iterdir()} == {"summary.csv"}
 
 
+def test_a_slide_has_one_row_however_its_path_is_written(
+    tmp_path: Path, result: SegmentResult
+) -> None:
+    summary = SummaryTable(tmp_path)
+    summary.add(Path("slides/a.tif"), None, GsdError("damaged"))
+    summary.add(Path("slides/a.tif"), replace(result, slide=Path("slides/a.tif")), None)
+    summary.add(Path("slides/b.tif"), None, GsdError("damaged"))
+    summary.add(result.slide, replace(result, finished_before=True), None)
+    summary.add(Path("/data/slides/b.tif"), None, GsdError("damaged"))
+    assert [row["slide"] for row in rows(tmp_path)] == [str(result.slide), "/data/slides/b.tif"]
+    summary.add(Path("other/a.tif"), None, GsdError("exists already"))
+    assert len(rows(tmp_path)) == 3, "of another slide of that name, perhaps"
+
+
+def test_what_an_earlier_run_has_made_keeps_its_time_and_objects(
+    tmp_path: Path, result: SegmentResult
+) -> None:
+    summary = SummaryTable(tmp_path)
+    summary.add(result.slide, result, None)
+    before = rows(tmp_path)
+    again = replace(result, finished_before=True, seconds=0.1, objects=None)
+    summary.add(result.slide, again, None)
+    assert rows(tmp_path) == before
+    summary.add(result.slide, replace(again, finished_before=False), None)
+    assert rows(tmp_path)[0]["seconds"] == "0.1"
+
+
 @pytest.mark.parametrize(
     "foreign",
     [b"x", b"", b"name,value\na,1\n", b"slide\na,b,c\n", b"slide,error\na,\n", b"\xff\xfe\x00"],
