@@ -172,6 +172,16 @@ def last_record(target: str | Path) -> dict[str, Any]:
     return {}
 
 
+def discard(target: str | Path) -> None:
+    """Remove what was begun of a ``ResumableFile``.
+
+    Raises:
+        OutputError: another run is writing it, or it cannot be removed.
+    """
+    with ResumableFile(target, {"purpose": "none"}, restart=True):
+        pass
+
+
 def recorded_bytes(target: str | Path) -> int:
     """How long the journal of a ``ResumableFile`` is: it grows with what is finished of it."""
     with suppress(OSError):

@@ -107,24 +107,39 @@ def lock(opened: int) -> bool | None:
 def alone_at(path: Path) -> Iterator[None]:
     """Wait until no other process is at the file ``path``, and keep others from it.
 
-    Where a file system has no locks, or the folder cannot be written to, this does nothing.
+    Where a file system has no locks, this does nothing.
     """
-    # A file of its own: NFS locks neither folders nor what is not open for writing.
+    # A file of its own: NFS locks neither folders nor what is not open for writing. Where that
+    # cannot be, or is another user's, the folder.
     name = path.with_name(f".{path.name}.lock")
-    stream: BinaryIO | None = None
-    with suppress(OSError, OutputError):
-        stream = open_own(name, create=True)
-        fcntl.flock(stream.fileno(), fcntl.LOCK_EX)
-        while not is_at(stream.fileno(), name):  # removed by the one that was waited for
-            stream.close()
-            stream = open_own(name, create=True)
-            fcntl.flock(stream.fileno(), fcntl.LOCK_EX)
+    try:
+        stream = _alone_in(name)
+    except (OSError, OutputError):
+        opened = os.open(path.parent, os.O_RDONLY)
+        try:
+            with suppress(OSError):
+                fcntl.flock(opened, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(opened)
+        return
     try:
         yield
     finally:
-        if stream is not None:
-            name.unlink(missing_ok=True)
-            stream.close()
+        with suppress(OSError):
+            name.unlink()
+        stream.close()
+
+
+def _alone_in(name: Path) -> BinaryIO:
+    """The file of a name, made if need be, and locked."""
+    while True:
+        stream = open_own(name, create=True)
+        with suppress(OSError):
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX)
+        if is_at(stream.fileno(), name):
+            return stream
+        stream.close()  # removed by the one that was waited for
 
 
 def is_at(opened: int, path: Path) -> bool:

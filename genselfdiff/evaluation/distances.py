@@ -45,22 +45,21 @@ def boundary_distances(truth: Bool, prediction: Bool) -> Distances:
         both_empty = not truth.any() and not prediction.any()
         distance = math.nan if both_empty else math.hypot(*truth.shape)
         return Distances(distance, distance)
-    edges = boundary(truth), boundary(prediction)
-    directed = [nearest_distances(edges[0], edges[1]), nearest_distances(edges[1], edges[0])]
+    edges = _boundary(truth), _boundary(prediction)
+    directed = [_nearest(edges[0], edges[1]), _nearest(edges[1], edges[0])]
     return Distances(
         max(float(distances.max()) for distances in directed),
         max(float(np.percentile(distances, _PERCENTILE)) for distances in directed),
     )
 
 
-def boundary(mask: Bool) -> Bool:
-    """See ``boundary_distances``."""
+def _boundary(mask: Bool) -> Bool:
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~inner
 
 
-def nearest_distances(sources: Bool, targets: Bool) -> Float64:
+def _nearest(sources: Bool, targets: Bool) -> Float64:
     """The distance of every pixel of ``sources`` to the nearest of ``targets``; neither empty."""
     # A tree of points is twice as fast as a distance transform, and takes memory for the boundary
     # only. Imported here: no other part of the package needs it.

@@ -30,7 +30,7 @@ from genselfdiff.inference.predictor import COMPARED_TILES, Predictor
 from genselfdiff.inference.resample import is_core, labels_of, resize
 from genselfdiff.inference.tile_grid import TileGrid
 from genselfdiff.models.model_file import LoadedModel, find_model
-from genselfdiff.objects import check_min_area, seed_distance_in_pixels
+from genselfdiff.objects import check_min_area, seed_distance_in_pixels, taken_apart
 from genselfdiff.progress import progress_bar
 from genselfdiff.slides import open_slide
 from genselfdiff.text import counted
@@ -107,9 +107,8 @@ def evaluate(
     seed_distance_in_pixels(objects.seed_distance, mpp)
     loaded = find_model(model, device if client is None else "cpu")
     classes = loaded.info.classes
-    if objects.instances is None:
-        apart = loaded.info.instances or objects.seed_distance is not None
-        objects = replace(objects, instances=apart)
+    apart = taken_apart(objects.instances, objects.seed_distance, has_cores=loaded.info.instances)
+    objects = replace(objects, instances=apart)
     if foreground and len(classes) != 2:
         raise InputError(
             f"{loaded.source}: has {len(classes)} classes: masks read as foreground fit only two"

@@ -144,8 +144,8 @@ def _objects(entry: Mapping[str, Any]) -> InstanceCounts:
     if entry.keys() != fields.keys():
         raise ValueError(f"counts of objects are not {', '.join(fields)}")
     counts: dict[str, Any] = {
-        key: _number(entry[key]) if isinstance(none, float) else _count(entry[key])
-        for key, none in fields.items()
+        key: _number(entry[key]) if isinstance(default, float) else _count(entry[key])
+        for key, default in fields.items()
     }
     return InstanceCounts(**counts)
 

@@ -118,7 +118,10 @@ def _setting_name(name: str, report: EvaluationReport) -> str:
     if name not in _UNITS:
         return told
     known, unknown = _UNITS[name]
-    return f"{told}, {known if all(image.mpp for image in report.images) else unknown}"
+    are_known = {image.mpp is not None for image in report.images}
+    if are_known == {True, False}:
+        return f"{told}, {known}; {unknown} without resolution"
+    return f"{told}, {known if True in are_known else unknown}"
 
 
 def _told(value: object) -> str:

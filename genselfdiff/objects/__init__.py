@@ -5,6 +5,7 @@ from genselfdiff.objects.instances import (
     choose_splitter,
     least_area,
     seed_distance_in_pixels,
+    taken_apart,
 )
 from genselfdiff.objects.label_array import NumberedObjects, number_objects, windows_of
 from genselfdiff.objects.mask_objects import MaskObjects, check_min_area, write_objects
@@ -21,6 +22,7 @@ __all__ = [
     "least_area",
     "number_objects",
     "seed_distance_in_pixels",
+    "taken_apart",
     "windows_of",
     "write_objects",
 ]

@@ -229,6 +229,17 @@ class CoreSplitter(Splitter):
         return seeds
 
 
+def taken_apart(instances: bool | None, seed_distance: float | None, *, has_cores: bool) -> bool:
+    """Whether objects that touch are taken apart, as said or, where nothing is, if it can be.
+
+    Args:
+        instances: what is said of it.
+        seed_distance: also says it.
+        has_cores: whether a model or mask tells cores.
+    """
+    return has_cores or seed_distance is not None if instances is None else instances
+
+
 def choose_splitter(
     instances: bool | None,
     seed_distance: float | None,
@@ -251,9 +262,7 @@ def choose_splitter(
         InputError: ``seed_distance`` is out of range.
     """
     distance = seed_distance_in_pixels(seed_distance, mpp)
-    if instances is None:
-        instances = cores is not None or seed_distance is not None
-    if not instances:
+    if not taken_apart(instances, seed_distance, has_cores=cores is not None):
         return None
     pixels = least_area(min_area, mpp, apart=True) / (mpp or 1) ** 2
     if cores is not None and seed_distance is None:

@@ -9,7 +9,7 @@ import numpy as np
 from genselfdiff.inference.predictor import Predictor
 from genselfdiff.inference.resample import BAND, RowResizer, labels_of
 from genselfdiff.inference.tile_grid import TileGrid
-from genselfdiff.machine import forget_peak, peak_bytes
+from genselfdiff.machine import peak_bytes
 from genselfdiff.models.model_file import LoadedModel
 from genselfdiff.progress import duration
 from genselfdiff.segmenting.jobs.job import requested
@@ -88,7 +88,6 @@ def estimate(
 
 def estimate_slide(path: Place, predictor: Predictor, options: Options) -> SlideEstimate:
     """Do what ``estimate`` does."""
-    forget_peak()  # of slides before
     with options.opened(path) as source:
         task = SlideTask.of(source, predictor, options)
         view, grid, (_, _, columns, rows) = task.layout.view, task.layout.grid, task.layout.window

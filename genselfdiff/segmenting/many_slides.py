@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from genselfdiff.errors import GsdError, InputError
 from genselfdiff.files import refuse_inputs
+from genselfdiff.machine import forget_peak
 from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.segmenting.estimate import SlideEstimate, estimate_slide
 from genselfdiff.segmenting.one_slide import predictor_of, segment_to
@@ -95,6 +96,7 @@ def segment_all(
             result: SegmentResult | PartResult | SlideEstimate
             if dry_run:
                 result = estimate_slide(slide, predictor, chosen)
+                forget_peak()  # the next slide may take less
                 if shard is not None:
                     result = result.part(
                         sum(p.end - p.begin for p in pieces if p.shard == shard.index)

@@ -45,7 +45,7 @@ def keep_within_limit(task: SlideTask, batch_size: int) -> None:
         InputError: one worker alone needs more.
     """
     limit, layout, predictor = task.options.max_memory, task.layout, task.predictor
-    if limit is None:
+    if limit is None or not layout.grid.tiles:
         return
     size = (layout.grid.rows.tile, layout.grid.columns.tile, batch_size)
     if size not in predictor.held:

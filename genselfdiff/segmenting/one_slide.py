@@ -25,7 +25,7 @@ from genselfdiff.json_records import as_json
 from genselfdiff.masks import MaskWriter, ProbabilityWriter, PyramidShape, PyramidWriter, as_bytes
 from genselfdiff.models.model_file import LoadedModel, find_model
 from genselfdiff.progress import progress_bar
-from genselfdiff.resumable_file import ResumableFile, unfinished
+from genselfdiff.resumable_file import ResumableFile, discard, unfinished
 from genselfdiff.segmenting.jobs.job import (
     Job,
     Request,
@@ -176,6 +176,11 @@ def segment_slide(
     request = requested(path, predictor, options)
     state = MaskState.of(files, len(predictor.model.info.classes), overwrite=overwrite)
     accept_damaged = options.on_error != "fail"
+    if overwrite and state.has_blanks and not accept_damaged:
+        for file in (files.mask, files.probabilities):
+            if file is not None:
+                discard(file)
+        state = replace(state, journal=None, has_blanks=False)
     stage = state.stage(request, accept_damaged=accept_damaged)
     is_there = stage is Stage.FINISHED
     if options.zarr:

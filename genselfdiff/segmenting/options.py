@@ -153,7 +153,7 @@ class Options:
         default=None,
         metadata=About(
             "Take objects apart that only touch, such as nuclei; in QuPath they are detections."
-            " Default: where the model has learnt to tell them apart."
+            " Default: where the model has learnt to tell them apart, or with --seed-distance."
         ).metadata,
     )
     seed_distance: float | None = field(
@@ -241,14 +241,15 @@ class Options:
 
         A model that tells of its training that colours were read otherwise is warned of.
         """
+        from genselfdiff.objects import taken_apart
+
         told = info.training.get("settings")
         trained = told.get("icc") if isinstance(told, dict) else None
         if isinstance(trained, bool) and trained is not self.icc:
             words = ("with", "without") if trained else ("without", "with")
             logger.warning("the model was trained %s --icc, and slides are read %s it", *words)
-        if self.instances is not None:
-            return self
-        return replace(self, instances=info.instances or self.seed_distance is not None)
+        apart = taken_apart(self.instances, self.seed_distance, has_cores=info.instances)
+        return replace(self, instances=apart)
 
 
 class OptionArguments(TypedDict, total=False):

@@ -95,6 +95,15 @@ def test_a_strict_run_does_not_go_on_with_glass_for_damaged_tiles(
     strict = options | {"on_error": "fail"}
     with pytest.raises(OutputError, match=r"was begun with damaged tiles taken for glass: go on"):
         segment(damaged, tmp_path / "mask.tif", darkness_model, **strict)
+    with pytest.raises(OutputError, match="was begun with tta 1 instead of 2"):
+        segment(damaged, tmp_path / "mask.tif", darkness_model, **strict, tta=2)
+    journal = (tmp_path / ".mask.tif.journal").read_bytes()
+    partial = (tmp_path / ".mask.tif.partial").read_bytes()
+    with pytest.raises(InputError, match="cannot be decoded"):
+        segment(damaged, tmp_path / "mask.tif", darkness_model, **strict, overwrite=True)
+    assert not list(tmp_path.glob("*mask*"))
+    (tmp_path / ".mask.tif.journal").write_bytes(journal)
+    (tmp_path / ".mask.tif.partial").write_bytes(partial)
     assert 0 < segment(damaged, tmp_path / "mask.tif", darkness_model, **options).share < 1
 
 

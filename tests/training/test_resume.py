@@ -157,6 +157,22 @@ def test_a_run_goes_on_with_the_files_that_it_began_with(
             run(stored, tmp_path / "run", resume=True)
 
 
+def test_a_run_that_had_saved_nothing_begins_with_the_files_that_are_there(
+    tmp_path, fields, monkeypatch, finetune_config
+):
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        killed_at(patched, 2)
+        finetune(finetune_config, tmp_path / "run", progress=False)
+    stored = FinetuneConfig.read(RunFolder(tmp_path / "run").config)
+    for folder in (fields / "images", fields / "masks"):
+        shutil.copy(folder / "patient1-a.png", folder / "another.png")
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        killed_at(patched, 6)
+        finetune(stored, tmp_path / "run", resume=True, progress=False)
+    assert read_checkpoint(RunFolder(tmp_path / "run").latest).state.step == 4
+    finetune(stored, tmp_path / "run", resume=True, progress=False)
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path, finetune_config):
     run = finetune(finetune_config, tmp_path / "run", progress=False)
     with (

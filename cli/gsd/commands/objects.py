@@ -69,7 +69,7 @@ def objects(
     edges of its pixels, with class, colour, area and perimeter. Drop the file onto the slide in
     QuPath to see them. Pixels of a class that only touch at a corner are two objects. Objects that
     touch are taken apart where the mask's model has learnt to tell them apart, or with --instances
-    where they are thinnest.
+    or --seed-distance where they are thinnest.
 
     Several masks, or a folder of them, go to folders, under the names that 'gsd segment' gives to
     what lies beside a mask. A mask that fails does not stop the others; the exit status is then 1.

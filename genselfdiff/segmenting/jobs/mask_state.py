@@ -52,9 +52,9 @@ class MaskState:
             overwrite: what is finished shall be made anew, and does not count.
         """
         journal = _journal_of(files.mask)
-        if overwrite:
-            return cls(journal=journal)
         has_blanks = journal is not None and bool(last_record(files.mask).get("from_damaged"))
+        if overwrite:
+            return cls(journal=journal, has_blanks=has_blanks)
         mask = FinishedMask.read(files.mask)
         planes = classes if mask is None else len(mask.pixels)
         probabilities = read_probabilities_job(files.probabilities, planes)
@@ -76,9 +76,8 @@ class MaskState:
                 Stage.FINISHED if is_sound and request.is_met_by(self.mask.job) else Stage.FOREIGN
             )
         begun = self.begun
-        if self.has_blanks and not accept_damaged:
-            return Stage.FOREIGN
-        if self.is_taken or (begun is not None and not request.is_met_by(begun)):
+        is_sound = accept_damaged or not self.has_blanks
+        if self.is_taken or (begun is not None and not (is_sound and request.is_met_by(begun))):
             return Stage.FOREIGN
         return Stage.ABSENT if begun is None else Stage.BEGUN
 
@@ -108,7 +107,12 @@ class MaskState:
                 f"{files.mask}: exists already, and was made with {other}: name another file, or"
                 " use --overwrite"
             )
-        if self.has_blanks and not accept_damaged:
+        if (
+            self.has_blanks
+            and not accept_damaged
+            and self.journal is not None
+            and request.is_met_by(self.journal)
+        ):
             raise OutputError(
                 f"{files.mask}: was begun with damaged tiles taken for glass: go on so, with"
                 " --on-error blank, or start anew with --overwrite"

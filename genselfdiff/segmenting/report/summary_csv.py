@@ -62,8 +62,14 @@ class SummaryTable:
                 cells = _row(slide, result, error)
                 # As they will be read again: the column of slides tells which are of the same one.
                 row = {spreadsheet_cell(key): spreadsheet_cell(text) for key, text in cells.items()}
-                rows = _without(rows, row, result)
-                rows[row["slide"]] = _with_earlier(row, rows.get(row["slide"]), result)
+                mask = None if result is None else row["mask"]
+                same = [key for key, old in rows.items() if _is_same_slide(old, row, mask)]
+                earlier = [rows[key] for key in same if not rows[key]["error"]]
+                if result is not None and result.finished_before and earlier:
+                    row = _as_made(row, earlier[-1])
+                place = row["slide"] if row["slide"] in rows else None
+                rows = {key: old for key, old in rows.items() if key == place or key not in same}
+                rows[row["slide"]] = row
             columns = _columns(rows)
             write_csv(
                 self.path,
@@ -98,35 +104,25 @@ class SummaryTable:
         return {row["slide"]: row for row in rows}
 
 
-def _without(
-    rows: Mapping[str, Mapping[str, str]], new: Mapping[str, str], result: SegmentResult | None
-) -> dict[str, Mapping[str, str]]:
-    """The rows without those of the same slide whose path was written otherwise.
+def _is_same_slide(old: Mapping[str, str], new: Mapping[str, str], mask: str | None) -> bool:
+    """Whether two rows are of one slide, also where its path was written otherwise.
 
-    Those are of a slide of the same name, and of the same mask or without one.
+    Then it has the same name, and the same ``mask``; an error has none, but the end of the path.
     """
-    mask = None if result is None else new["mask"]
-    return {
-        slide: row
-        for slide, row in rows.items()
-        if slide == new["slide"]
-        or _name(row) != _name(new)
-        or not (row["error"] or row.get("mask") == mask)
-    }
+    if old["slide"] == new["slide"]:
+        return True
+    paths = [row["slide"].rstrip("/").removeprefix("./").split("/") for row in (old, new)]
+    if paths[0][-1] != paths[1][-1]:
+        return False
+    if mask is not None and old.get("mask") == mask:
+        return True
+    shorter, longer = sorted(paths, key=len)
+    return bool(old["error"]) and longer[-len(shorter) :] == shorter
 
 
-def _name(row: Mapping[str, str]) -> str:
-    """The name of a slide's file, also in a URL."""
-    return row["slide"].rstrip("/").rpartition("/")[2]
-
-
-def _with_earlier(
-    row: Mapping[str, str], earlier: Mapping[str, str] | None, result: SegmentResult | None
-) -> Mapping[str, str]:
-    """A row of a mask that an earlier run has made, with the time and objects of that run."""
-    if earlier is None or earlier["error"] or result is None or not result.finished_before:
-        return row
-    kept = {key: cell for key, cell in earlier.items() if key.endswith(" objects")}
+def _as_made(row: Mapping[str, str], earlier: Mapping[str, str]) -> dict[str, str]:
+    """The row of a mask that an earlier run has made, with that one's time and objects."""
+    kept = {key: cell for key, cell in earlier.items() if key in row or key.endswith(" objects")}
     return {**kept, **row, "seconds": earlier["seconds"]}
 
 

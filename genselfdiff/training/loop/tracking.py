@@ -28,7 +28,7 @@ class Tracker:
         self._events = _event_writer(run.tensorboard, step) if tensorboard else None
         self._on_log = on_log
         self._untold: list[dict[str, float]] = []
-        run.rewind_metrics(step)
+        run.rewind_metrics(step or -1)  # from the start also what there is to train on
 
     def data(self, counts: dict[str, int], files: str) -> None:
         """Keep how much there is to train on, and a digest of its names, once."""

@@ -63,7 +63,8 @@ def test_a_slide_has_one_row_however_its_path_is_written(
     summary.add(Path("/data/slides/b.tif"), None, GsdError("damaged"))
     assert [row["slide"] for row in rows(tmp_path)] == [str(result.slide), "/data/slides/b.tif"]
     summary.add(Path("other/a.tif"), None, GsdError("exists already"))
-    assert len(rows(tmp_path)) == 3, "of another slide of that name, perhaps"
+    summary.add(Path("another/a.tif"), None, GsdError("exists already"))
+    assert len(rows(tmp_path)) == 4, "of other slides of that name"
 
 
 def test_what_an_earlier_run_has_made_keeps_its_time_and_objects(
@@ -71,10 +72,15 @@ def test_what_an_earlier_run_has_made_keeps_its_time_and_objects(
 ) -> None:
     summary = SummaryTable(tmp_path)
     summary.add(result.slide, result, None)
-    before = rows(tmp_path)
+    before = (tmp_path / "summary.csv").read_text()
     again = replace(result, finished_before=True, seconds=0.1, objects=None)
     summary.add(result.slide, again, None)
-    assert rows(tmp_path) == before
+    assert (tmp_path / "summary.csv").read_text() == before
+    other = replace(again, slide=Path("a.tif"))
+    summary.add(other.slide, other, None)
+    (row,) = rows(tmp_path)
+    assert (row["slide"], row["seconds"], row["nucleus objects"]) == ("a.tif", "12.3", "1200")
+    summary.add(result.slide, result, None)
     summary.add(result.slide, replace(again, finished_before=False), None)
     assert rows(tmp_path)[0]["seconds"] == "0.1"
 
