@@ -67,9 +67,9 @@ class SummaryTable:
                 earlier = [rows[key] for key in same if not rows[key]["error"]]
                 if result is not None and result.finished_before and earlier:
                     row = _as_made(row, earlier[-1])
-                place = row["slide"] if row["slide"] in rows else None
+                place = row["slide"]  # where its row was
                 rows = {key: old for key, old in rows.items() if key == place or key not in same}
-                rows[row["slide"]] = row
+                rows[place] = row
             columns = _columns(rows)
             write_csv(
                 self.path,
